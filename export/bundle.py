@@ -1,0 +1,118 @@
+"""The whole export: checkpoint in, verified bundle out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+
+from tokenizers import Tokenizer
+from transformers import GPT2LMHeadModel
+
+from onnxlens.runtime.bundle import TOKENIZER, WEIGHTS, Bundle, sha256_of
+from onnxlens.runtime.hooks import hook_points
+from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
+from onnxlens.runtime.weights import WeightsFile
+
+from . import verify
+from .checkpoint import Checkpoint, read_checkpoint, read_model
+from .graph import hooks_graph
+from .staging import check_target, staged
+from .writer import write_configurations, write_graphs, write_weights
+
+__all__ = ["export", "export_model"]
+
+Progress = Callable[[str], None]
+_PACKAGES = ("onnxlens", "torch", "transformers", "onnxscript", "onnx-ir", "onnxruntime", "safetensors", "tokenizers")
+_BESIDE_WEIGHTS = 32_000_000  # graphs, tokenizer and configurations, generously
+
+
+def export(
+    source: str | Path,
+    target: str | Path | None = None,
+    *,
+    revision: str | None = None,
+    tokenizer: str | Path | None = None,
+    force: bool = False,
+    progress: Progress = lambda step: None,
+) -> Bundle:
+    """Exports a GPT-2 checkpoint to a verified ONNX bundle.
+
+    Args:
+        source: a hub id, such as `openai-community/gpt2`, or a folder with config.json and weights.
+        target: the folder to write; None for `models/` and the last part of the source's name.
+        revision: branch, tag or commit, for a hub id.
+        tokenizer: a tokenizer.json or its folder, where the checkpoint has none.
+        force: replace an existing bundle, once the new one is whole.
+        progress: told each step as it begins.
+
+    Returns:
+        The bundle written.
+
+    Raises:
+        CheckpointError: the source cannot be read, or is not a GPT-2 that can be exported.
+        ExportError: the graphs do not reproduce the PyTorch model.
+        OutputError: the target exists or cannot be written.
+    """
+    name = Path(source).expanduser().resolve().name if Path(source).expanduser().is_dir() else str(source)
+    folder = Path(target) if target is not None else Path("models") / name.split("/")[-1]
+    check_target(folder.expanduser().absolute(), force=force, needed=0)
+    progress("reading the checkpoint")
+    checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer)
+    return _write(checkpoint, folder, force=force, progress=progress)
+
+
+def export_model(
+    model: GPT2LMHeadModel,
+    target: str | Path,
+    *,
+    tokenizer: str | Path | Tokenizer,
+    force: bool = False,
+    progress: Progress = lambda step: None,
+) -> Bundle:
+    """Exports a GPT-2 that is in memory; arguments, result and errors are those of `export`."""
+    checkpoint = read_model(model, tokenizer, name=Path(target).name)
+    return _write(checkpoint, Path(target), force=force, progress=progress)
+
+
+def _write(checkpoint: Checkpoint, target: Path, *, force: bool, progress: Progress) -> Bundle:
+    target = target.expanduser().absolute()
+    check_target(target, force=force, needed=checkpoint.weights_bytes + _BESIDE_WEIGHTS)
+    progress("running it in PyTorch")
+    wanted = verify.cases(checkpoint.config)
+    expected = verify.reference(checkpoint, wanted)
+    progress("tracing the graph")
+    graph = hooks_graph(checkpoint.config)
+    with staged(target) as folder:
+        progress("writing weights and graphs")
+        write_weights(checkpoint, folder)
+        write_graphs(graph, folder)
+        write_configurations(checkpoint, folder)
+        progress("comparing ONNX Runtime with PyTorch")
+        report = verify.check(folder, checkpoint.config, wanted, expected)
+        progress("writing the manifest")
+        Manifest(
+            name=target.name,
+            source=checkpoint.source,
+            made_with={package: version(package) for package in _PACKAGES},
+            precision="float32",
+            parameters=checkpoint.parameters,
+            hook_points=[
+                {"name": point.name, "axes": list(point.axes), "on_request": point.on_request}
+                for point in hook_points(checkpoint.config)
+            ],
+            files=_records(folder),
+            verification=report,
+        ).write(folder)
+    return Bundle(target)
+
+
+def _records(folder: Path) -> dict[str, FileRecord]:
+    records = {}
+    for path in sorted(folder.rglob("*")):
+        name = path.relative_to(folder).as_posix()
+        if path.is_file() and name != MANIFEST:
+            header = WeightsFile(path).header_sha256 if name == WEIGHTS else None
+            records[name] = FileRecord(size=path.stat().st_size, sha256=sha256_of(path), header_sha256=header)
+    assert TOKENIZER in records
+    return records

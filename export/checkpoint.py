@@ -1,0 +1,295 @@
+"""Reads a GPT-2 checkpoint: from the hub, from a folder, or from a model in memory.
+
+What would make an export differ silently from the checkpoint is refused here, by name, before any work starts.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+from torch import Tensor
+from transformers import GPT2Config, GPT2LMHeadModel
+from transformers.utils import logging as transformers_logging
+
+from onnxlens.runtime.bundle import parameter_shapes
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import BundleError, CheckpointError
+
+from .hub import download
+from .tokenizer import read_tokenizer
+
+__all__ = ["Checkpoint", "read_checkpoint", "read_model", "transformers_model"]
+
+_BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks that old checkpoints store
+
+# Entries of a config.json that change what transformers computes and that the export does not know.
+_REFUSED = {
+    "add_cross_attention": "cross-attention",
+    "quantization_config": "quantised weights",
+    "auto_map": "code of its own",
+    "pruned_heads": "pruned heads",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A GPT-2 read and checked, ready for export.
+
+    Attributes:
+        name: a short name, for the bundle.
+        source: where it came from, as the manifest states it.
+        config: shape and switches.
+        config_entries: config.json as it was, with every default filled in that decides the numbers.
+        tensors: parameters, float32, by Hugging Face's names without the leading `transformer.`; tied ones once.
+        tokenizer: the byte-level BPE.
+        generation_config: generation_config.json, or what config.json says about it.
+        tokenizer_config: tokenizer_config.json, or its least form.
+        reference: the folder or the model from which transformers loads the same checkpoint.
+    """
+
+    name: str
+    source: dict[str, Any]
+    config: ModelConfig
+    config_entries: dict[str, Any]
+    tensors: dict[str, Tensor]
+    tokenizer: Tokenizer
+    generation_config: dict[str, Any]
+    tokenizer_config: dict[str, Any]
+    reference: Path | GPT2LMHeadModel
+
+    @property
+    def parameters(self) -> int:
+        """How many numbers the weights are."""
+        return sum(tensor.numel() for tensor in self.tensors.values())
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the weights in bytes, as float32."""
+        return 4 * self.parameters
+
+
+def read_checkpoint(
+    source: str | Path, *, revision: str | None = None, tokenizer: str | Path | None = None
+) -> Checkpoint:
+    """Reads a checkpoint from a folder or from the Hugging Face hub.
+
+    Args:
+        source: a folder with config.json and model.safetensors or pytorch_model.bin; or a hub id, such as
+            `openai-community/gpt2`.
+        revision: branch, tag or commit, for a hub id.
+        tokenizer: a tokenizer.json, or a folder that has one, where the checkpoint has none.
+
+    Raises:
+        CheckpointError: there is no such checkpoint, it is damaged, or it is not a GPT-2 that can be exported.
+    """
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        if revision is not None:
+            raise CheckpointError(f"A revision is for a hub id, and {source} is a folder; leave --revision out.")
+        # The name only: where the folder lay on somebody's disk is nobody else's business.
+        described: dict[str, Any] = {"kind": "folder", "id": folder.resolve().name}
+    elif folder.exists():
+        raise CheckpointError(f"{source} is a file; give the checkpoint's folder, which has config.json in it.")
+    else:
+        folder, commit = download(str(source), revision)
+        described = {"kind": "hub", "id": str(source), "revision": revision or "main", "commit": commit}
+    entries = _read_json(folder / "config.json", required=True)
+    config, entries = _check_config(entries, folder / "config.json")
+    tensors = _check_tensors(_read_tensors(folder), config, str(folder))
+    return _checkpoint(
+        name=str(described["id"]).split("/")[-1],
+        source=described,
+        config=config,
+        config_entries=entries,
+        tensors=tensors,
+        tokenizer=read_tokenizer(Path(tokenizer).expanduser() if tokenizer else folder),
+        generation_config=_read_json(folder / "generation_config.json"),
+        tokenizer_config=_read_json(folder / "tokenizer_config.json"),
+        reference=folder,
+    )
+
+
+def read_model(model: GPT2LMHeadModel, tokenizer: str | Path | Tokenizer, *, name: str = "model") -> Checkpoint:
+    """Takes a model in memory as a checkpoint.
+
+    Args:
+        model: transformers' GPT-2; it is read, not changed.
+        tokenizer: the tokenizers library's Tokenizer, or the path of a tokenizer.json or of its folder.
+        name: what to call the bundle.
+
+    Raises:
+        CheckpointError: the model is no GPT2LMHeadModel, or not one that can be exported.
+    """
+    if not isinstance(model, GPT2LMHeadModel):
+        raise CheckpointError(f"Expected a transformers GPT2LMHeadModel, got a {type(model).__name__}.")
+    config, entries = _check_config(json.loads(model.config.to_json_string(use_diff=False)), "the model's config")
+    state = dict(model.state_dict())
+    if config.tie_word_embeddings:
+        state.pop("lm_head.weight", None)
+    return _checkpoint(
+        name=name,
+        source={"kind": "memory", "id": name},
+        config=config,
+        config_entries=entries,
+        tensors=_check_tensors(state, config, "the model in memory"),
+        tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else read_tokenizer(Path(tokenizer).expanduser()),
+        generation_config={},
+        tokenizer_config={},
+        reference=model,
+    )
+
+
+def _checkpoint(**parts: Any) -> Checkpoint:
+    """Fills in what a checkpoint may leave out, and checks that tokenizer and model fit."""
+    config, entries = parts["config"], parts["config_entries"]
+    known = parts["tokenizer"].get_vocab_size()
+    if known > config.vocab_size:
+        raise CheckpointError(
+            f"The tokenizer has {known} tokens and the model only {config.vocab_size}; they do not belong together."
+        )
+    ends = {key: entries[key] for key in ("bos_token_id", "eos_token_id") if entries.get(key) is not None}
+    parts["generation_config"] = parts["generation_config"] or {"_from_model_config": True, **ends}
+    parts["tokenizer_config"] = parts["tokenizer_config"] or {
+        "tokenizer_class": "GPT2TokenizerFast",
+        "model_max_length": config.n_positions,
+    }
+    return Checkpoint(**parts)
+
+
+def _read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
+    if not path.is_file():
+        if required:
+            raise CheckpointError(f"{path.parent} is no checkpoint: it has no {path.name}.")
+        return {}
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+    if not isinstance(entries, dict):
+        raise CheckpointError(f"{path} holds no JSON object.")
+    return entries
+
+
+def _check_config(entries: dict[str, Any], origin: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+    kind = entries.get("model_type")
+    if kind != "gpt2":
+        raise CheckpointError(f"{origin}: model_type is {kind!r}; onnxlens exports models of type 'gpt2' only.")
+    for key, meaning in _REFUSED.items():
+        if entries.get(key):
+            raise CheckpointError(f"{origin}: {key!r} is set; models with {meaning} cannot be exported.")
+    # transformers resolves the names that config.json may use in place of GPT-2's own (hidden_size for n_embd, ...).
+    try:
+        resolved = GPT2Config.from_dict(dict(entries)).to_dict()
+    except Exception as error:  # it raises what its validators raise
+        raise CheckpointError(f"{origin}: transformers cannot read it: {_one_line(error)}") from error
+    try:
+        config = ModelConfig.from_dict(resolved, origin=str(origin))
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
+    decisive = {key: resolved[key] for key in ModelConfig.__dataclass_fields__ if key in resolved}
+    return config, {**entries, **decisive}
+
+
+def _read_tensors(folder: Path) -> dict[str, Tensor]:
+    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
+    pickled = folder / "pytorch_model.bin"
+    if single.is_file():
+        return _load_safetensors(single)
+    if index.is_file():
+        files = _read_json(index).get("weight_map")
+        if not isinstance(files, dict):
+            raise CheckpointError(f"{index} has no 'weight_map'.")
+        tensors: dict[str, Tensor] = {}
+        for name in sorted(set(files.values())):
+            if Path(name).name != name or not (folder / name).is_file():
+                raise CheckpointError(f"{index} names {name!r}, which is not in the folder.")
+            tensors |= _load_safetensors(folder / name)
+        return tensors
+    if pickled.is_file():
+        return _load_pickled(pickled)
+    raise CheckpointError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin.")
+
+
+def _load_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointError(f"{path} is damaged or no safetensors file: {_one_line(error)}") from error
+
+
+def _load_pickled(path: Path) -> dict[str, Tensor]:
+    try:
+        # weights_only: a pickle may carry code, and this refuses to run it.
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(f"{path} is damaged, or holds more than weights: {_one_line(error)}") from error
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(f"{path} holds no state dict of tensors.")
+    return state
+
+
+def _check_tensors(state: dict[str, Tensor], config: ModelConfig, origin: str) -> dict[str, Tensor]:
+    """Returns the parameters as float32 under their short names, or says what is wrong with them."""
+    found = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
+    found = {name: tensor for name, tensor in found.items() if not _BUFFERS.fullmatch(name)}
+    expected = parameter_shapes(config)
+    if config.tie_word_embeddings and "lm_head.weight" in found:
+        head = found.pop("lm_head.weight")
+        if "wte.weight" in found and not torch.equal(head, found["wte.weight"]):
+            raise CheckpointError(
+                f"{origin}: config.json ties the output projection to the embedding, but lm_head.weight differs "
+                "from wte.weight; set \"tie_word_embeddings\": false, or remove lm_head.weight."
+            )
+    missing = [name for name in expected if name not in found]
+    if missing:
+        raise CheckpointError(f"{origin}: {len(missing)} tensors are missing, the first is {missing[0]!r}.")
+    unexpected = [name for name in found if name not in expected]
+    if unexpected:
+        raise CheckpointError(
+            f"{origin}: {len(unexpected)} tensors do not belong to a GPT-2 of this configuration, the first is "
+            f"{unexpected[0]!r}."
+        )
+    for name, shape in expected.items():
+        tensor = found[name]
+        if tuple(tensor.shape) != shape:
+            raise CheckpointError(f"{origin}: {name!r} has shape {list(tensor.shape)}, expected {list(shape)}.")
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{origin}: {name!r} is {tensor.dtype}, expected floating-point numbers.")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{origin}: {name!r} holds NaN or infinite values; the checkpoint is damaged.")
+    return {name: found[name].detach().to(torch.float32).contiguous() for name in expected}
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:300]
+
+
+@contextmanager
+def transformers_model(reference: Path | GPT2LMHeadModel) -> Iterator[GPT2LMHeadModel]:
+    """Yields transformers' own GPT-2 of a checkpoint, in evaluation mode, and restores a borrowed one afterwards."""
+    if isinstance(reference, Path):
+        shown = transformers_logging.is_progress_bar_enabled()
+        transformers_logging.disable_progress_bar()
+        try:
+            model = GPT2LMHeadModel.from_pretrained(reference, dtype=torch.float32, local_files_only=True)
+        finally:
+            if shown:
+                transformers_logging.enable_progress_bar()
+        yield model.eval()
+        return
+    training = reference.training
+    try:
+        yield reference.eval()
+    finally:
+        reference.train(training)

@@ -1,0 +1,201 @@
+"""From the PyTorch GPT-2 to an ONNX graph in which every hook point is a named output.
+
+The model is traced without its weights (on PyTorch's `meta` device), so the time and memory of this step do not
+depend on the model's width; the weights join later, from the file in which they are stored.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+
+import onnx_ir as ir
+import onnx_ir.passes.common as passes
+import torch
+from onnxscript import optimizer
+from torch import Tensor, nn
+
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.hooks import HookPoint, hook_points
+
+from .model import GPT2, KeyValue
+
+__all__ = ["OPSET", "hooks_graph", "plain_graph"]
+
+# The first opset with a Gelu operator: one node in place of eight, in both of its forms.
+OPSET = 20
+
+# Sizes of the example that is traced; all differ, and none is 0 or 1, which torch.export would take for constants.
+_BATCH, _NEW, _PAST = 2, 3, 4
+
+_DIMENSION = {
+    "batch": "batch_size",
+    "pos": "sequence_length",
+    "query_pos": "sequence_length",
+    "key_pos": "past_sequence_length + sequence_length",
+}
+
+
+class _Traced(nn.Module):
+    """The model with its hook points as outputs: what torch.export can follow."""
+
+    def __init__(self, model: GPT2) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, position_ids: Tensor, past_key_values: list[KeyValue]
+    ) -> tuple[Tensor, list[KeyValue], dict[str, Tensor]]:
+        values: dict[str, Tensor] = {}
+
+        def tap(name: str, value: Tensor) -> Tensor:
+            values[name] = value
+            return value
+
+        logits, present = self.model(input_ids, attention_mask, position_ids, past_key_values, tap)
+        return logits, present, values
+
+
+def hooks_graph(config: ModelConfig) -> ir.Model:
+    """Traces the model and names everything in the graph.
+
+    Returns:
+        A model whose weights are initializers with Hugging Face's names and without data. Inputs are `input_ids`,
+        `attention_mask`, `position_ids` and `past_key_values.N.key` / `.value`; outputs are `logits`,
+        `present.N.key` / `.value` and every hook point but the ones computed on request.
+    """
+    model = _trace(config)
+    graph = model.graph
+    points = {point.name: point for point in hook_points(config) if not point.on_request}
+    _simplify(model)
+    _name(graph.inputs, _cache_names(config, "past_key_values", ["input_ids", "attention_mask", "position_ids"]))
+    _name(graph.outputs, [*_cache_names(config, "present", ["logits"]), *points])
+    _declare_shapes(graph, config, points)
+    _put_on_path(graph, config)
+    _strip(model)
+    return model
+
+
+def plain_graph(model: ir.Model) -> ir.Model:
+    """Returns a copy of the hooks graph that outputs only logits and the cache."""
+    plain = model.clone()
+    graph = plain.graph
+    kept = [value for value in graph.outputs if value.name == "logits" or str(value.name).startswith("present.")]
+    graph.outputs.clear()
+    graph.outputs.extend(kept)
+    passes.IdentityEliminationPass()(plain)
+    passes.RemoveUnusedNodesPass()(plain)
+    return plain
+
+
+def _trace(config: ModelConfig) -> ir.Model:
+    with torch.device("meta"):
+        model = _Traced(GPT2(config)).eval()
+        cached = torch.empty(_BATCH, config.n_head, _PAST, config.d_head)
+        ids = torch.zeros(_BATCH, _NEW, dtype=torch.int64)
+        mask = torch.ones(_BATCH, _PAST + _NEW, dtype=torch.int64)
+    any_size = torch.export.Dim.DYNAMIC
+    rows = {0: any_size, 1: any_size}
+    cache_sizes = {0: any_size, 2: any_size}
+    with _quiet():
+        program = torch.export.export(
+            model,
+            (ids, mask, ids.clone(), [(cached.clone(), cached.clone()) for _ in range(config.n_layer)]),
+            dynamic_shapes=(rows, rows, rows, [(cache_sizes, cache_sizes)] * config.n_layer),
+        )
+        # Optimisation is left to _simplify: the exporter's own would need the weights' data.
+        exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
+    assert exported is not None
+    return exported.model
+
+
+def _cache_names(config: ModelConfig, prefix: str, first: list[str]) -> list[str]:
+    return first + [f"{prefix}.{layer}.{part}" for layer in range(config.n_layer) for part in ("key", "value")]
+
+
+def _name(values: list[ir.Value] | object, names: list[str]) -> None:
+    for value, name in zip(values, names, strict=True):  # type: ignore[call-overload]
+        value.name = name
+
+
+def _declare_shapes(graph: ir.Graph, config: ModelConfig, points: dict[str, HookPoint]) -> None:
+    """States every input's and output's shape with the names that other runtimes look for."""
+    heads: list[str | int] = ["batch_size", config.n_head, "", config.d_head]
+    shapes: dict[str, list[str | int]] = {
+        "input_ids": ["batch_size", "sequence_length"],
+        "attention_mask": ["batch_size", _DIMENSION["key_pos"]],
+        "position_ids": ["batch_size", "sequence_length"],
+        "past_key_values": [*heads[:2], "past_sequence_length", heads[3]],
+        "present": [*heads[:2], _DIMENSION["key_pos"], heads[3]],
+        "logits": ["batch_size", "sequence_length", config.vocab_size],
+    }
+    for name, point in points.items():
+        sizes = point.shape(config, _BATCH, _NEW, _PAST)
+        shapes[name] = [_DIMENSION.get(axis, size) for axis, size in zip(point.axes, sizes, strict=True)]
+    declared = {id(value) for value in (*graph.inputs, *graph.outputs)}
+    for value in (*graph.inputs, *graph.outputs):
+        name = str(value.name)
+        value.shape = ir.Shape(shapes[name] if name in shapes else shapes[name.split(".")[0]])
+    for node in graph:
+        for value in node.outputs:
+            if id(value) not in declared:
+                value.shape = None  # the tracer's symbols mean nothing to a reader
+
+
+def _simplify(model: ir.Model) -> None:
+    """Folds constants and removes what nothing needs, with the weights set aside as if they were inputs."""
+    graph = model.graph
+    weights = list(graph.initializers.values())
+    graph.initializers.clear()
+    for weight in weights:
+        weight.const_value = None
+    graph.inputs.extend(weights)
+    with _quiet():
+        optimizer.optimize(model, onnx_shape_inference=False)
+    for weight in weights:
+        graph.inputs.remove(weight)
+        weight.name = str(weight.name).removeprefix("model.")
+        if weight.name == "lm_head.weight" and not any(w.name == "model.wte.weight" for w in weights):
+            weight.name = "wte.weight"  # tied: one tensor under the name that checkpoints give it
+    for weight in weights:
+        if weight.uses():
+            graph.initializers.add(weight)
+
+
+def _put_on_path(graph: ir.Graph, config: ModelConfig) -> None:
+    """Lets every block read its `hook_resid_pre`, which the tracer left as a copy beside the path."""
+    outputs = {value.name: value for value in graph.outputs}
+    for layer in range(1, config.n_layer):
+        post = outputs[f"blocks.{layer - 1}.hook_resid_post"]
+        pre = outputs[f"blocks.{layer}.hook_resid_pre"]
+        copy = pre.producer()
+        for node, index in post.uses():
+            if node is not copy:
+                node.replace_input_with(index, pre)
+    graph.sort()
+
+
+def _strip(model: ir.Model) -> None:
+    """Removes the tracer's notes: stack traces, which name folders of the machine that exported, among them."""
+    passes.ClearMetadataAndDocStringPass()(model)
+    model.metadata_props.clear()
+    model.graph.metadata_props.clear()
+    for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
+        value.metadata_props.clear()
+    model.producer_name, model.producer_version = "onnxlens", version("onnxlens")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the exporter's own warnings and log lines, which say nothing about this model, from the user."""
+    level = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(level)

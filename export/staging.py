@@ -1,0 +1,96 @@
+"""Writes a folder all or nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from onnxlens.runtime.errors import OutputError
+from onnxlens.runtime.manifest import MANIFEST
+
+__all__ = ["check_target", "staged", "umask"]
+
+
+def check_target(target: Path, *, force: bool, needed: int) -> None:
+    """Finds out before any work whether a bundle can be written.
+
+    Args:
+        target: the folder to be.
+        force: whether an existing bundle may be replaced.
+        needed: bytes that will be written.
+
+    Raises:
+        OutputError: the target exists, is not a bundle, cannot be written to, or the disk is too full.
+    """
+    if target.exists() and not target.is_dir():
+        raise OutputError(f"{target} is a file; give a folder to write the bundle to.")
+    if target.is_dir() and any(target.iterdir()):
+        if not (target / MANIFEST).is_file():
+            raise OutputError(f"{target} exists and is no bundle; it will not be replaced. Give another folder.")
+        if not force:
+            raise OutputError(f"The bundle {target} exists already; replace it with --force, or give another folder.")
+    parent = _existing(target.parent)
+    if not os.access(parent, os.W_OK | os.X_OK):
+        raise OutputError(f"Cannot write {target}: no permission to write in {parent}.")
+    free = shutil.disk_usage(parent).free
+    if free < needed:
+        raise OutputError(
+            f"Cannot write {target}: it needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there."
+        )
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Yields a temporary folder beside the target, which takes the target's place when all went well.
+
+    If anything goes wrong, an interruption included, the temporary folder is removed and the target stays as it was.
+
+    Raises:
+        OutputError: something cannot be written.
+    """
+    made: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        # mkdtemp lets in the owner only; a bundle is as open as any folder the user makes.
+        made.chmod(0o777 & ~umask())
+        yield made
+        _replace(target, made)
+    except OSError as error:
+        raise OutputError(f"Cannot write {target}: {error.strerror or error}. Nothing was written.") from error
+    finally:
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
+
+
+def _replace(target: Path, made: Path) -> None:
+    if not target.exists():
+        made.rename(target)
+        return
+    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+    try:
+        target.rename(old / "bundle")
+        try:
+            made.rename(target)
+        except BaseException:
+            (old / "bundle").rename(target)
+            raise
+    finally:
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _existing(folder: Path) -> Path:
+    while not folder.exists():
+        folder = folder.parent
+    return folder
+
+
+def umask() -> int:
+    """The permissions that this process takes from what it creates."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,211 @@
+"""Compares the exported graphs with PyTorch: logits, cache and every hook point.
+
+PyTorch runs first and is done before ONNX Runtime opens the graphs, so that only one of them holds the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import ExportError
+
+from .checkpoint import Checkpoint, transformers_model
+from .model import GPT2
+
+__all__ = ["TOLERANCE", "Case", "cases", "check", "reference"]
+
+# Of the largest value of a hook point. Float32 rounding stays one to two orders of magnitude below it, a wrong
+# formula (the other GELU, a missing bias) above.
+TOLERANCE = 1e-4
+
+Values = dict[str, np.ndarray]
+_TRANSFORMERS = "logits (transformers)"
+
+
+@dataclass(frozen=True)
+class Case:
+    """One input on which PyTorch and ONNX Runtime are compared.
+
+    Attributes:
+        name: what it tries.
+        lengths: the real tokens of each row; shorter rows are padded on the left.
+        cached: how many positions come from a cache, filled by a pass of their own.
+        hooks: whether hook points are compared too, or logits and cache only.
+    """
+
+    name: str
+    lengths: tuple[int, ...]
+    cached: int = 0
+    hooks: bool = True
+
+    def inputs(self, vocabulary: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids, attention mask and position ids, each [B, T] int64; the same at every call."""
+        total = max(self.lengths)
+        ids = np.random.default_rng(total).integers(0, vocabulary, (len(self.lengths), total))
+        mask = (np.arange(total) >= total - np.array(self.lengths)[:, None]).astype(np.int64)
+        positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+        return np.where(mask == 1, ids, 0), mask, positions
+
+
+def cases(config: ModelConfig) -> list[Case]:
+    """Several lengths, with and without cache, padded and not, up to the model's last position."""
+    limit = config.n_positions
+    wanted = [
+        Case("one token", (1,)),
+        Case("short", (7,)),
+        Case("longer", (24,)),
+        Case("padded batch", (3, 12, 8)),
+        Case("one token after a cache", (9,), cached=8),
+        Case("several tokens after a cache", (14,), cached=5),
+        Case("padded batch after a cache", (4, 11, 7), cached=6),
+        Case("whole context", (limit,), hooks=False),
+    ]
+    return [case for case in wanted if max(case.lengths) <= limit]
+
+
+def reference(checkpoint: Checkpoint, wanted: list[Case]) -> list[Values]:
+    """What PyTorch computes for each case: our model's hook points and cache, transformers' logits."""
+    with torch.inference_mode():
+        results = _from_model(checkpoint, wanted)
+        for case, values, logits in zip(wanted, results, _from_transformers(checkpoint, wanted), strict=True):
+            new = logits[:, case.cached :]
+            # transformers lets padding look at all of a row, our model only at itself: compare what is real.
+            real = case.inputs(checkpoint.config.vocab_size)[1][:, case.cached :, None] == 1
+            values[_TRANSFORMERS] = np.where(real, new, values["logits"])
+    return results
+
+
+def check(folder: Path, config: ModelConfig, wanted: list[Case], expected: list[Values]) -> dict[str, Any]:
+    """Runs both graphs of a bundle on each case and compares.
+
+    Returns:
+        For the manifest: what was compared, the tolerance, and for each value its largest absolute error and the
+        same as a fraction of the value's largest magnitude.
+
+    Raises:
+        ExportError: a value misses the tolerance; the text names the worst.
+    """
+    errors: dict[str, dict[str, float]] = {}
+    for graph in (HOOKS_GRAPH, PLAIN_GRAPH):
+        options = onnxruntime.SessionOptions()
+        options.log_severity_level = 3
+        # Packing would copy the weights; without it the session uses the file's own pages.
+        options.add_session_config_entry("session.disable_prepacking", "1")
+        session = onnxruntime.InferenceSession(folder / graph, options, providers=["CPUExecutionProvider"])
+        outputs = [output.name for output in session.get_outputs()]
+        for case, values in zip(wanted, expected, strict=True):
+            names = [name for name in outputs if case.hooks or name == "logits" or name.startswith("present.")]
+            found = dict(zip(names, _run(session, names, case, config), strict=True))
+            found[_TRANSFORMERS] = found["logits"]
+            for name, value in found.items():
+                _record(errors, name, value, values[name])
+        del session
+    worst = max(errors, key=lambda name: errors[name]["relative"])
+    if not errors[worst]["relative"] <= TOLERANCE:
+        raise ExportError(
+            f"The exported graphs do not reproduce the PyTorch model: {worst} is off by "
+            f"{errors[worst]['relative']:.1e} of its largest value, allowed is {TOLERANCE:.0e}. Nothing was written."
+        )
+    cached = [name for name in errors if name.startswith("present.")]
+    summary = {part: _worst_of(errors, [n for n in cached if n.endswith(part)]) for part in ("key", "value")}
+    return {
+        "reference": "PyTorch eager float32, and transformers for the logits",
+        "runtime": f"onnxruntime {onnxruntime.__version__} CPU",
+        "cases": [{"name": c.name, "lengths": list(c.lengths), "cached": c.cached} for c in wanted],
+        "tolerance": TOLERANCE,
+        "largest_relative_error": errors[worst]["relative"],
+        "errors": {
+            **{name: error for name, error in errors.items() if name not in cached},
+            "present.*.key": summary["key"],
+            "present.*.value": summary["value"],
+        },
+    }
+
+
+def _from_model(checkpoint: Checkpoint, wanted: list[Case]) -> list[Values]:
+    config = checkpoint.config
+    with torch.device("meta"):
+        model = GPT2(config)
+    tied = {"lm_head.weight": checkpoint.tensors["wte.weight"]} if config.tie_word_embeddings else {}
+    model.load_state_dict({**checkpoint.tensors, **tied}, assign=True)
+    model.eval()
+    results = []
+    for case in wanted:
+        ids, mask, positions = (torch.from_numpy(array) for array in case.inputs(config.vocab_size))
+        rows, cut = len(case.lengths), case.cached
+        empty = torch.zeros(rows, config.n_head, 0, config.d_head)
+        past = [(empty, empty)] * config.n_layer
+        if cut:
+            _, past = model(ids[:, :cut], mask[:, :cut], positions[:, :cut], past, lambda _, value: value)
+        values: dict[str, Tensor] = {}
+
+        def tap(name: str, value: Tensor, kept: dict[str, Tensor] = values, keep: bool = case.hooks) -> Tensor:
+            if keep:
+                kept[name] = value
+            return value
+
+        logits, present = model(ids[:, cut:], mask, positions[:, cut:], past, tap)
+        cache = {f"present.{n}.{part}": pair[i] for n, pair in enumerate(present) for i, part in _PARTS}
+        results.append({name: value.numpy() for name, value in {"logits": logits, **cache, **values}.items()})
+    return results
+
+
+_PARTS = ((0, "key"), (1, "value"))
+
+
+def _from_transformers(checkpoint: Checkpoint, wanted: list[Case]) -> list[np.ndarray]:
+    logits = []
+    with transformers_model(checkpoint.reference) as model:
+        for case in wanted:
+            ids, mask, positions = (torch.from_numpy(a) for a in case.inputs(checkpoint.config.vocab_size))
+            output = model(
+                input_ids=ids.to(model.device),
+                attention_mask=mask.to(model.device),
+                position_ids=positions.to(model.device),
+                use_cache=False,
+            )
+            logits.append(output.logits.float().cpu().numpy())
+    return logits
+
+
+def _run(
+    session: onnxruntime.InferenceSession, names: list[str], case: Case, config: ModelConfig
+) -> list[np.ndarray]:
+    ids, mask, positions = case.inputs(config.vocab_size)
+    past = [f"past_key_values.{layer}.{part}" for layer in range(config.n_layer) for _, part in _PARTS]
+    cache: Mapping[str, np.ndarray] = {
+        name: np.zeros((len(ids), config.n_head, 0, config.d_head), np.float32) for name in past
+    }
+    cut = case.cached
+    if cut:
+        feed = {"input_ids": ids[:, :cut], "attention_mask": mask[:, :cut], "position_ids": positions[:, :cut]}
+        present = [name.replace("past_key_values", "present") for name in past]
+        cache = dict(zip(past, session.run(present, {**feed, **cache}), strict=True))
+    feed = {"input_ids": ids[:, cut:], "attention_mask": mask, "position_ids": positions[:, cut:]}
+    return list(session.run(names, {**feed, **cache}))
+
+
+def _record(errors: dict[str, dict[str, float]], name: str, found: np.ndarray, expected: np.ndarray) -> None:
+    finite = np.isfinite(expected)
+    if found.shape != expected.shape or not np.array_equal(np.isfinite(found), finite):
+        absolute = relative = float("inf")
+    else:
+        absolute = float(np.max(np.abs(found[finite] - expected[finite]), initial=0.0))
+        largest = float(np.max(np.abs(expected[finite]), initial=0.0))
+        relative = absolute / largest if largest else (0.0 if absolute == 0 else float("inf"))
+    known = errors.setdefault(name, {"absolute": 0.0, "relative": 0.0})
+    known["absolute"], known["relative"] = max(known["absolute"], absolute), max(known["relative"], relative)
+
+
+def _worst_of(errors: dict[str, dict[str, float]], names: list[str]) -> dict[str, float]:
+    return {kind: max(errors[name][kind] for name in names) for kind in ("absolute", "relative")}

@@ -1,0 +1,119 @@
+"""Writes the files of a bundle: graphs, weights, tokenizer, configurations."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import onnx_ir as ir
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+
+from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import OutputError
+from onnxlens.runtime.weights import WeightsFile
+
+from .checkpoint import Checkpoint
+from .graph import plain_graph
+from .staging import umask
+
+__all__ = ["write_configurations", "write_graphs", "write_weights"]
+
+
+def write_weights(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes every parameter once, as the safetensors file that the graphs take for external data."""
+    path = folder / WEIGHTS
+    path.parent.mkdir(exist_ok=True)
+    try:
+        save_file(checkpoint.tensors, path, metadata={"format": "pt"})
+    except SafetensorError as error:
+        raise OutputError(f"Cannot write {path}: {error}. Nothing was written.") from error
+    path.chmod(0o666 & ~umask())
+
+
+def write_graphs(hooks: ir.Model, folder: Path) -> None:
+    """Writes both graphs, their weights pointing into the weights file, which must exist already."""
+    weights = WeightsFile(folder / WEIGHTS)
+    for name, value in hooks.graph.initializers.items():
+        if (entry := weights.entries.get(name)) is not None:
+            value.const_value = ir.ExternalTensor(
+                location=weights.path.name,
+                offset=entry.offset,
+                length=entry.length,
+                dtype=ir.DataType.FLOAT,
+                shape=ir.Shape(entry.shape),
+                name=name,
+                base_dir=weights.path.parent,
+            )
+            value.shape, value.type = ir.Shape(entry.shape), ir.TensorType(ir.DataType.FLOAT)
+    ir.save(plain_graph(hooks), folder / PLAIN_GRAPH)
+    ir.save(hooks, folder / HOOKS_GRAPH)
+
+
+def write_configurations(checkpoint: Checkpoint, folder: Path) -> None:
+    """Writes the tokenizer and the configuration files that this and other runtimes look for."""
+    checkpoint.tokenizer.no_truncation()
+    checkpoint.tokenizer.no_padding()
+    checkpoint.tokenizer.save(str(folder / TOKENIZER))
+    # transformers.js loads external data only where the configuration announces it.
+    entries = {
+        **checkpoint.config_entries,
+        "dtype": "float32",
+        "transformers.js_config": {"use_external_data_format": {"model.onnx": 1}, "kv_cache_dtype": "float32"},
+    }
+    entries.pop("torch_dtype", None)
+    _write_json(folder / "config.json", entries)
+    _write_json(folder / "generation_config.json", checkpoint.generation_config)
+    _write_json(folder / "tokenizer_config.json", checkpoint.tokenizer_config)
+    _write_json(folder / "genai_config.json", _genai_config(checkpoint.config, checkpoint.config_entries))
+
+
+def _genai_config(config: ModelConfig, entries: dict[str, Any]) -> dict[str, Any]:
+    """The configuration of onnxruntime-genai: what the graph's inputs and outputs are called."""
+    end = config.eos_token_id if config.eos_token_id is not None else config.vocab_size
+    start = entries.get("bos_token_id")
+    return {
+        "model": {
+            # Its own "gpt2" expects keys and values in one tensor, the layout of older exporters.
+            "type": "decoder",
+            "context_length": config.n_positions,
+            "vocab_size": config.vocab_size,
+            "bos_token_id": start if start is not None else end,
+            "eos_token_id": end,
+            # Outside the vocabulary: genai hides every occurrence of it in a prompt from the model.
+            "pad_token_id": config.vocab_size,
+            "decoder": {
+                "filename": PLAIN_GRAPH,
+                "session_options": {"provider_options": []},
+                "num_hidden_layers": config.n_layer,
+                "num_attention_heads": config.n_head,
+                "num_key_value_heads": config.n_head,
+                "head_size": config.d_head,
+                "hidden_size": config.n_embd,
+                "inputs": {
+                    "input_ids": "input_ids",
+                    "attention_mask": "attention_mask",
+                    "position_ids": "position_ids",
+                    "past_key_names": "past_key_values.%d.key",
+                    "past_value_names": "past_key_values.%d.value",
+                },
+                "outputs": {
+                    "logits": "logits",
+                    "present_key_names": "present.%d.key",
+                    "present_value_names": "present.%d.value",
+                },
+            },
+        },
+        "search": {
+            "do_sample": False,
+            "max_length": config.n_positions,
+            "past_present_share_buffer": False,
+        },
+    }
+
+
+def _write_json(path: Path, entries: dict[str, Any]) -> None:
+    path.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+

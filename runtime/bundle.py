@@ -1,0 +1,165 @@
+"""A bundle on disk: a folder with a manifest, graphs, weights and a tokenizer, and the checks that it is whole."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from .config import ModelConfig
+from .errors import BundleError
+from .hooks import hook_points
+from .manifest import Manifest
+from .weights import WeightsFile
+
+__all__ = ["HOOKS_GRAPH", "PLAIN_GRAPH", "TOKENIZER", "WEIGHTS", "Bundle", "parameter_shapes", "sha256_of"]
+
+PLAIN_GRAPH = "onnx/model.onnx"
+HOOKS_GRAPH = "onnx/model_hooks.onnx"
+WEIGHTS = "onnx/model.onnx_data"
+CONFIG = "config.json"
+TOKENIZER = "tokenizer.json"
+
+_REQUIRED = (PLAIN_GRAPH, HOOKS_GRAPH, WEIGHTS, CONFIG, TOKENIZER)
+
+
+class Bundle:
+    """An exported model on disk.
+
+    Opening one checks that every file is there with its stated size, that all but the weights have their stated
+    SHA-256, that the weights' header has its own, and that weights and hook table fit the configuration.
+
+    Args:
+        path: the bundle's folder.
+        verify: also compare the SHA-256 of the whole weights file, which reads all of it.
+
+    Attributes:
+        path: the folder, absolute.
+        manifest: what `onnxlens.json` says.
+        config: the model's shape and switches.
+
+    Raises:
+        BundleError: the folder is no bundle, or something in it is missing, altered or does not fit.
+    """
+
+    def __init__(self, path: str | Path, *, verify: bool = False) -> None:
+        self.path = Path(path).expanduser().resolve()
+        self.manifest = Manifest.read(self.path)
+        self._check_files(whole=verify)
+        self.config = ModelConfig.from_dict(self._config_entries(), origin=str(self.path / CONFIG))
+        self._check_agreement()
+
+    @property
+    def name(self) -> str:
+        """The folder's name."""
+        return self.path.name
+
+    @property
+    def weights_bytes(self) -> int:
+        """Size of the weights file in bytes."""
+        return self.manifest.files[WEIGHTS].size
+
+    @cached_property
+    def weights(self) -> WeightsFile:
+        """All weights by the checkpoint's names, memory-mapped."""
+        return WeightsFile(self.path / WEIGHTS)
+
+    def verify(self, progress: Callable[[str], None] | None = None) -> None:
+        """Compares the SHA-256 of every file with the manifest.
+
+        Args:
+            progress: told the name of each file before it is read.
+
+        Raises:
+            BundleError: a file is missing or altered.
+        """
+        self._check_files(whole=True, progress=progress)
+
+    def _config_entries(self) -> dict[str, Any]:
+        try:
+            entries = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{self.path / CONFIG} cannot be read: {error}.") from error
+        if not isinstance(entries, dict) or entries.get("model_type") != "gpt2":
+            raise BundleError(f"{self.path / CONFIG} does not describe a model of type 'gpt2'.")
+        return entries
+
+    def _check_files(self, *, whole: bool, progress: Callable[[str], None] | None = None) -> None:
+        for name in _REQUIRED:
+            if name not in self.manifest.files:
+                raise BundleError(f"The manifest of {self.path} does not list {name}. Export the model again.")
+        for name, record in self.manifest.files.items():
+            if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise BundleError(f"The manifest of {self.path} names a file outside the bundle: {name!r}.")
+            if progress:
+                progress(name)
+            path = self.path / name
+            try:
+                size = path.stat().st_size
+            except OSError as error:
+                raise BundleError(
+                    f"The bundle {self.path} is incomplete: {name} is missing. Export or copy it again."
+                ) from error
+            if size != record.size:
+                state = "truncated" if size < record.size else "altered"
+                raise BundleError(
+                    f"{path} is {state}: it has {size} bytes, the manifest says {record.size}. "
+                    "Export or copy the bundle again."
+                )
+            quick = name == WEIGHTS and not whole
+            found = self.weights.header_sha256 if quick else sha256_of(path)
+            if found != (record.header_sha256 if quick else record.sha256):
+                raise BundleError(
+                    f"{path} is not the file that was exported: its SHA-256 differs from the manifest's. "
+                    "Export or copy the bundle again."
+                )
+
+    def _check_agreement(self) -> None:
+        listed = [entry.get("name") for entry in self.manifest.hook_points]
+        if listed != [point.name for point in hook_points(self.config)]:
+            raise BundleError(f"The hook table in the manifest of {self.path} does not fit its config.json.")
+        for name, shape in parameter_shapes(self.config).items():
+            entry = self.weights.entries.get(name)
+            if entry is None or entry.shape != shape:
+                found = "is missing" if entry is None else f"has shape {list(entry.shape)}"
+                raise BundleError(
+                    f"Weights and config.json of {self.path} do not fit: {name} {found}, expected {list(shape)}."
+                )
+
+
+def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every parameter, by Hugging Face's names without the leading `transformer.`."""
+    width, inner = config.n_embd, config.d_mlp
+    shapes: dict[str, tuple[int, ...]] = {
+        "wte.weight": (config.vocab_size, width),
+        "wpe.weight": (config.n_positions, width),
+    }
+    block = {
+        "ln_1.weight": (width,),
+        "ln_1.bias": (width,),
+        "attn.c_attn.weight": (width, 3 * width),
+        "attn.c_attn.bias": (3 * width,),
+        "attn.c_proj.weight": (width, width),
+        "attn.c_proj.bias": (width,),
+        "ln_2.weight": (width,),
+        "ln_2.bias": (width,),
+        "mlp.c_fc.weight": (width, inner),
+        "mlp.c_fc.bias": (inner,),
+        "mlp.c_proj.weight": (inner, width),
+        "mlp.c_proj.bias": (width,),
+    }
+    for layer in range(config.n_layer):
+        shapes |= {f"h.{layer}.{name}": shape for name, shape in block.items()}
+    shapes |= {"ln_f.weight": (width,), "ln_f.bias": (width,)}
+    if not config.tie_word_embeddings:
+        shapes["lm_head.weight"] = (config.vocab_size, width)
+    return shapes
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file, as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,61 @@
+"""The errors that onnxlens raises, each a sentence for the person who reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+__all__ = [
+    "BundleError",
+    "CheckpointError",
+    "ContextLengthError",
+    "ExportError",
+    "HookPointError",
+    "InputError",
+    "OnnxLensError",
+    "OutputError",
+    "ProviderError",
+    "suggestion",
+]
+
+
+class OnnxLensError(Exception):
+    """Base of every error that onnxlens raises on purpose; its text is one sentence or two, on one line."""
+
+
+class BundleError(OnnxLensError):
+    """A bundle is missing, damaged, unsafe, or written for another version of onnxlens."""
+
+
+class CheckpointError(OnnxLensError):
+    """A checkpoint cannot be read, or is not one that can be exported without changing its numbers."""
+
+
+class ExportError(OnnxLensError):
+    """An export could not be finished, or the exported graphs do not reproduce the PyTorch model."""
+
+
+class HookPointError(OnnxLensError):
+    """A name or pattern matches no hook point of the model."""
+
+
+class InputError(OnnxLensError):
+    """A text, token id or option has a value that cannot be used."""
+
+
+class ContextLengthError(InputError):
+    """A text is, or a generation would become, longer than the model has positions."""
+
+
+class OutputError(OnnxLensError):
+    """A result cannot be written where it was asked for."""
+
+
+class ProviderError(OnnxLensError):
+    """An execution provider is unknown, not installed, or does not start."""
+
+
+def suggestion(word: str, known: Iterable[str], count: int = 3) -> str:
+    """Returns ` Did you mean 'a' or 'b'?` with the nearest of the known words, or nothing if none is near."""
+    near = get_close_matches(word, list(known), n=count, cutoff=0.5)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

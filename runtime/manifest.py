@@ -1,0 +1,105 @@
+"""The manifest of a bundle, `onnxlens.json`: what is in it, where it came from, and how it was proven.
+
+`docs/onnxlens.schema.json` is its published JSON schema; `docs/bundle-format.md` explains it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from .errors import BundleError
+
+__all__ = ["FORMAT_VERSION", "MANIFEST", "FileRecord", "Manifest"]
+
+MANIFEST = "onnxlens.json"
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileRecord:
+    """One file of a bundle: its size in bytes, its SHA-256, and for the weights file that of its header alone."""
+
+    size: int
+    sha256: str
+    header_sha256: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Manifest:
+    """What `onnxlens.json` says.
+
+    Attributes:
+        format_version: the version of the bundle format.
+        name: the bundle's name at export.
+        source: where the checkpoint came from: `kind` (hub, folder or memory) and what identifies it.
+        made_with: versions of the packages that made the bundle.
+        precision: the data type of the weights and of all computation.
+        parameters: how many numbers the weights are; a tied embedding counts once.
+        hook_points: for each hook point its name, axes and whether it is computed on request only.
+        files: every other file of the bundle, by its path inside it.
+        verification: how the graphs were compared with PyTorch, and the errors found.
+    """
+
+    format_version: int = FORMAT_VERSION
+    name: str
+    source: dict[str, Any]
+    made_with: dict[str, str]
+    precision: str
+    parameters: int
+    hook_points: list[dict[str, Any]]
+    files: dict[str, FileRecord]
+    verification: dict[str, Any] = field(default_factory=dict)
+
+    def write(self, folder: Path) -> None:
+        """Writes `onnxlens.json` into a folder."""
+        entries = asdict(self)
+        for record in entries["files"].values():
+            if record["header_sha256"] is None:
+                del record["header_sha256"]
+        text = json.dumps(entries, indent=1, ensure_ascii=False, allow_nan=False)
+        (folder / MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: Path) -> Manifest:
+        """Reads and checks a bundle's manifest.
+
+        Raises:
+            BundleError: the folder is no bundle, or the manifest is damaged or of a newer format.
+        """
+        path = folder / MANIFEST
+        if not path.is_file():
+            what = "is no bundle: it has no onnxlens.json" if folder.is_dir() else "does not exist"
+            raise BundleError(f"{folder} {what}. Make a bundle with 'onnxlens export SOURCE {folder}'.")
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+            version = entries["format_version"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BundleError(f"The manifest {path} is damaged and cannot be read. Export the model again.") from error
+        if type(version) is not int or version > FORMAT_VERSION:
+            raise BundleError(
+                f"The bundle {folder} has format version {version}; this onnxlens reads up to {FORMAT_VERSION}. "
+                "Update onnxlens with 'pip install -U onnxlens'."
+            )
+        try:
+            known = {f.name: entries[f.name] for f in fields(cls)}
+            known["files"] = {str(name): FileRecord(**record) for name, record in known["files"].items()}
+            manifest = cls(**known)
+            _check_types(manifest)
+        except (KeyError, TypeError, AttributeError) as error:
+            detail = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
+            raise BundleError(f"The manifest {path} is damaged ({detail}). Export the model again.") from error
+        return manifest
+
+
+def _check_types(manifest: Manifest) -> None:
+    expected = {"name": str, "source": dict, "made_with": dict, "precision": str, "parameters": int,
+                "hook_points": list, "files": dict, "verification": dict}  # fmt: skip
+    for name, kind in expected.items():
+        if not isinstance(getattr(manifest, name), kind):
+            raise TypeError(f"'{name}' must be a {kind.__name__}")
+    for name, record in manifest.files.items():
+        if type(record.size) is not int or not isinstance(record.sha256, str):
+            raise TypeError(f"the record of '{name}' is not a size and a SHA-256")

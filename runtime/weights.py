@@ -1,0 +1,93 @@
+"""The weights file of a bundle: ONNX external data that is a safetensors file at the same time.
+
+ONNX needs no more of an external data file than that each tensor lies at a stated offset, and safetensors states just
+that in its header. So one file serves the graphs, and any safetensors reader finds every weight by name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .errors import BundleError
+
+__all__ = ["TensorEntry", "WeightsFile"]
+
+_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "I8": "i1"}
+_MAX_HEADER = 100_000_000  # safetensors' own limit
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where one tensor lies: its data type, shape, and bytes from the start of the file."""
+
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+
+
+class WeightsFile(Mapping[str, np.ndarray]):
+    """Reads tensors by name from a safetensors file, memory-mapped and read-only.
+
+    Args:
+        path: the file; only its header is read at once.
+
+    Raises:
+        BundleError: there is no such file, or its header is damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.entries, self.header_sha256 = _read_header(path)
+
+    def __getitem__(self, name: str) -> np.ndarray:
+        entry = self.entries[name]
+        return np.memmap(self.path, mode="r", dtype=entry.dtype, shape=entry.shape, offset=entry.offset)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+
+def _read_header(path: Path) -> tuple[dict[str, TensorEntry], str]:
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            prefix = file.read(8)
+            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER + 1
+            header = file.read(length) if length <= min(_MAX_HEADER, size - 8) else b""
+    except OSError as error:
+        raise BundleError(f"Cannot read the weights file {path}: {error.strerror}.") from error
+    damaged = BundleError(
+        f"The weights file {path} is damaged: its header cannot be read. Export or copy the bundle again."
+    )
+    try:
+        entries = json.loads(header)
+        tensors = {name: _entry(entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise damaged from error
+    if any(tensor.offset + tensor.length > size for tensor in tensors.values()):
+        raise BundleError(
+            f"The weights file {path} is truncated: its header promises more than its {size} bytes. "
+            "Export or copy the bundle again."
+        )
+    return tensors, hashlib.sha256(prefix + header).hexdigest()
+
+
+def _entry(entry: dict[str, Any], start: int) -> TensorEntry:
+    dtype = np.dtype(_DTYPES[entry["dtype"]])
+    begin, end = entry["data_offsets"]
+    shape = tuple(int(size) for size in entry["shape"])
+    if begin < 0 or end - begin != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+        raise ValueError("a tensor's length does not fit its shape")
+    return TensorEntry(dtype, shape, start + begin, end - begin)

@@ -1,0 +1,217 @@
+"""GPT-2 in NumPy float64, written from the papers' formulas: the truth that the other tests compare with.
+
+It shares no code with the project, so that an error in one is not repeated in the other, and it is written to
+be read: no cache, no fusion, every intermediate value kept under its hook name.
+
+Sources:
+    - Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2): the architecture.
+    - Vaswani et al. 2017, "Attention Is All You Need": attention, the feed-forward layer, tied embeddings.
+    - Ba, Kiros and Hinton 2016, "Layer Normalization".
+    - Hendrycks and Gimpel 2016, "Gaussian Error Linear Units": GELU, its tanh form, and SiLU.
+
+Dimensions in shape comments: B batch, P position, D d_model, H heads, d d_head, M d_mlp, V vocabulary,
+Q query position, K key position.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["greedy", "run"]
+
+Array = NDArray[np.float64]
+
+_erf: Callable[[Array], Array] = np.vectorize(math.erf, otypes=[np.float64])
+
+
+def _sigmoid(x: Array) -> Array:
+    # 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2, which cannot overflow.
+    return 0.5 * (1 + np.tanh(0.5 * x))
+
+
+# config.json's `activation_function` -> the function (Hendrycks and Gimpel 2016, section 2).
+_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    # GELU(x) = x Phi(x) = x / 2 (1 + erf(x / sqrt(2)))
+    "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
+    # GELU(x) ~ x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), the form GPT-2 was trained with
+    "gelu_new": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
+    "relu": lambda x: np.maximum(x, 0),
+    # SiLU(x) = x sigmoid(x)
+    "silu": lambda x: x * _sigmoid(x),
+}
+
+
+def _layer_norm(x: Array, epsilon: float) -> tuple[Array, Array]:
+    """Layer normalisation before weight and bias (Ba et al. 2016, equation 3).
+
+    Args:
+        x: The values, [B, P, D].
+        epsilon: What is added to the variance, against division by zero.
+
+    Returns:
+        The scale sqrt(var + eps), [B, P, 1], and (x - mean) / scale, [B, P, D].
+    """
+    centred = x - x.mean(axis=-1, keepdims=True)
+    scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)  # [B, P, 1]
+    return scale, centred / scale  # [B, P, 1], [B, P, D]
+
+
+def _softmax(x: Array) -> Array:
+    # softmax(x)_i = exp(x_i) / sum_j exp(x_j); subtracting the maximum cancels out, and exp cannot overflow.
+    e: Array = np.exp(x - x.max(axis=-1, keepdims=True))
+    total: Array = e.sum(axis=-1, keepdims=True)
+    return e / total
+
+
+def run(
+    config: Mapping[str, Any],
+    weights: Mapping[str, np.ndarray],
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray | None = None,
+    position_ids: np.ndarray | None = None,
+) -> dict[str, np.ndarray]:
+    """Runs GPT-2 and returns every hook point.
+
+    Args:
+        config: The content of a Hugging Face config.json of model_type gpt2; missing keys have its defaults.
+        weights: Hugging Face's names without the `transformer.` prefix, in any float type; `lm_head.weight`
+            is read only where `tie_word_embeddings` is false. Further names are ignored.
+        input_ids: Token ids, [B, P].
+        attention_mask: 1 for a token, 0 for padding, [B, P]; all 1 if not given.
+        position_ids: Rows of the position embedding, [B, P]; if not given, how many tokens come before,
+            padding not counted.
+
+    Returns:
+        Hook name -> float64 array, and `logits`, [B, P, V]. Some share memory: do not write to them.
+        The values at padding positions have no meaning; all but the masked scores are finite.
+
+    Raises:
+        ValueError: If the activation function is unknown, or a weight is not of the configuration's size.
+    """
+    n_layer, n_head = config.get("n_layer", 12), config.get("n_head", 12)  # number of blocks, H
+    d_model = config.get("n_embd", 768)  # D
+    d_mlp = 4 * d_model if config.get("n_inner") is None else config["n_inner"]  # M
+    d_head = d_model // n_head  # d
+    epsilon = config.get("layer_norm_epsilon", 1e-5)
+    activation_function = config.get("activation_function", "gelu_new")
+    if activation_function not in _ACTIVATIONS:
+        known = ", ".join(_ACTIVATIONS)
+        raise ValueError(f"Unknown activation_function {activation_function!r}: the oracle knows {known}.")
+    activation = _ACTIVATIONS[activation_function]
+
+    def weight(name: str, *shape: int) -> Array:
+        value = np.asarray(weights[name], dtype=np.float64)
+        if shape and value.shape != shape:
+            raise ValueError(f"Weight {name!r} has shape {value.shape}: the configuration says {shape}.")
+        return value
+
+    if attention_mask is None:
+        attention_mask = np.ones_like(input_ids)  # [B, P]
+    if position_ids is None:
+        position_ids = np.maximum(np.cumsum(attention_mask != 0, axis=-1) - 1, 0)  # [B, P]
+    batch, length = input_ids.shape
+
+    # Which key may be seen by which query: none that is later (Vaswani et al. 2017, section 3.2.3), none that
+    # is padding, and in any case the position itself, so that no row of the softmax is empty.
+    causal = np.tril(np.ones((length, length), dtype=bool))  # [Q, K]
+    visible = causal & (attention_mask != 0)[:, None, None, :]  # [B, 1, Q, K]
+    visible |= np.eye(length, dtype=bool)  # [B, 1, Q, K]
+
+    out: dict[str, np.ndarray] = {}
+
+    # x_0 = W_E[token] + W_pos[position]  (Radford et al. 2019: learned positions, as in GPT)
+    out["hook_embed"] = weight("wte.weight")[input_ids]  # [B, P, D]
+    out["hook_pos_embed"] = weight("wpe.weight")[position_ids]  # [B, P, D]
+    x: Array = out["hook_embed"] + out["hook_pos_embed"]
+
+    # Radford et al. 2019, section 2.3: layer normalisation at the input of each sub-block,
+    #   x <- x + Attention(LN_1(x));  x <- x + MLP(LN_2(x))
+    for n in range(n_layer):
+        hf, block = f"h.{n}.", f"blocks.{n}."
+        out[block + "hook_resid_pre"] = x
+
+        # LN(x) = (x - mean) / sqrt(var + eps) * weight + bias  (Ba et al. 2016)
+        scale, normalized = _layer_norm(x, epsilon)
+        out[block + "ln1.hook_scale"], out[block + "ln1.hook_normalized"] = scale, normalized
+        normed = normalized * weight(hf + "ln_1.weight", d_model) + weight(hf + "ln_1.bias", d_model)
+
+        # head_h: q = x W_Q + b_Q, k = x W_K + b_K, v = x W_V + b_V  (Vaswani et al. 2017, section 3.2.2)
+        w_qkv = weight(hf + "attn.c_attn.weight", d_model, 3 * d_model)
+        qkv = normed @ w_qkv + weight(hf + "attn.c_attn.bias")  # [B, P, 3 D]
+        q, k, v = qkv.reshape(batch, length, 3, n_head, d_head).transpose(2, 0, 1, 3, 4)  # each [B, P, H, d]
+        out[block + "attn.hook_q"], out[block + "attn.hook_k"], out[block + "attn.hook_v"] = q, k, v
+
+        # scores = q k^T / sqrt(d), -inf where masked  (Vaswani et al. 2017, equation 1 and section 3.2.3)
+        # [B, H, Q, d] @ [B, H, d, K] -> [B, H, Q, K]
+        scores = q.transpose(0, 2, 1, 3) @ k.transpose(0, 2, 3, 1)
+        if config.get("scale_attn_weights", True):
+            scores = scores / math.sqrt(d_head)
+        if config.get("scale_attn_by_inverse_layer_idx", False):  # an option of Hugging Face's, in no paper
+            scores = scores / (n + 1)
+        # `reorder_and_upcast_attn` is about the order and precision of this: nothing in exact arithmetic.
+        scores = np.where(visible, scores, -np.inf)
+        out[block + "attn.hook_attn_scores"] = scores
+
+        # pattern = softmax(scores);  z = pattern v  (Vaswani et al. 2017, equation 1)
+        pattern = _softmax(scores)
+        out[block + "attn.hook_pattern"] = pattern
+        z = (pattern @ v.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)  # [B, H, Q, d], then [B, P, H, d]
+        out[block + "attn.hook_z"] = z
+
+        # Concat(z_1 .. z_H) W_O + b_O = sum_h z_h W_O[h] + b_O  (Vaswani et al. 2017, section 3.2.2)
+        w_o = weight(hf + "attn.c_proj.weight", d_model, d_model).reshape(n_head, d_head, -1)  # [H, d, D]
+        result = (z[..., None, :] @ w_o)[..., 0, :]  # [B, P, H, 1, d] @ [H, d, D], then [B, P, H, D]
+        attn_out = result.sum(axis=2) + weight(hf + "attn.c_proj.bias")  # [B, P, D]
+        out[block + "attn.hook_result"], out[block + "hook_attn_out"] = result, attn_out
+        x = x + attn_out
+        out[block + "hook_resid_mid"] = x
+
+        # MLP(x) = act(x W_in + b_in) W_out + b_out  (Vaswani et al. 2017, equation 2, with GELU for ReLU)
+        scale, normalized = _layer_norm(x, epsilon)
+        out[block + "ln2.hook_scale"], out[block + "ln2.hook_normalized"] = scale, normalized
+        normed = normalized * weight(hf + "ln_2.weight", d_model) + weight(hf + "ln_2.bias", d_model)
+        w_in = weight(hf + "mlp.c_fc.weight", d_model, d_mlp)
+        pre = normed @ w_in + weight(hf + "mlp.c_fc.bias")  # [B, P, M]
+        post = activation(pre)
+        out[block + "mlp.hook_pre"], out[block + "mlp.hook_post"] = pre, post
+        w_out = weight(hf + "mlp.c_proj.weight", d_mlp, d_model)
+        mlp_out = post @ w_out + weight(hf + "mlp.c_proj.bias")  # [B, P, D]
+        out[block + "hook_mlp_out"] = mlp_out
+        x = x + mlp_out
+        out[block + "hook_resid_post"] = x
+
+    # Radford et al. 2019, section 2.3: one more layer normalisation after the last block.
+    out["ln_final.hook_scale"], out["ln_final.hook_normalized"] = _layer_norm(x, epsilon)
+    x = out["ln_final.hook_normalized"] * weight("ln_f.weight", d_model) + weight("ln_f.bias", d_model)
+
+    # logits = x W_U, W_U being the token embedding transposed if tied  (Vaswani et al. 2017, section 3.4)
+    w_u = weight("wte.weight" if config.get("tie_word_embeddings", True) else "lm_head.weight").T  # [D, V]
+    out["logits"] = x @ w_u  # [B, P, V]
+    return out
+
+
+def greedy(
+    config: Mapping[str, Any], weights: Mapping[str, np.ndarray], input_ids: np.ndarray, n: int
+) -> np.ndarray:
+    """Appends n times the most probable next token, computing everything anew each time.
+
+    Args:
+        config: As for `run`.
+        weights: As for `run`.
+        input_ids: The prompts, [B, P], without padding.
+        n: How many tokens to append.
+
+    Returns:
+        The prompts with what follows them, [B, P + n].
+
+    Raises:
+        ValueError: As `run` does.
+    """
+    weights = {name: np.asarray(value, dtype=np.float64) for name, value in weights.items()}  # converted once
+    for _ in range(n):
+        logits = run(config, weights, input_ids)["logits"]
+        input_ids = np.concatenate([input_ids, logits[:, -1:].argmax(axis=-1)], axis=1)  # [B, P + 1]
+    return input_ids
