@@ -1,0 +1,61 @@
+"""Run GPT-2 anywhere with ONNX Runtime, and see everything that happens inside it.
+
+    import onnxlens
+
+    lens = onnxlens.load()
+    print(lens.predict("Data visualization empowers users to"))
+
+Everything here is imported when first used, so that `import onnxlens` costs next to nothing.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxlens.catalog import find, installed
+    from onnxlens.lens import Generation, Lens, Prediction, load
+    from onnxlens.runtime.activations import ActivationCache
+    from onnxlens.runtime.bundle import Bundle
+    from onnxlens.runtime.errors import OnnxLensError
+    from onnxlens.runtime.runner import Runner
+
+__all__ = [
+    "ActivationCache",
+    "Bundle",
+    "Generation",
+    "Lens",
+    "OnnxLensError",
+    "Prediction",
+    "Runner",
+    "find",
+    "installed",
+    "load",
+]
+
+_HOME = {
+    "ActivationCache": "onnxlens.runtime.activations",
+    "Bundle": "onnxlens.runtime.bundle",
+    "Generation": "onnxlens.lens",
+    "Lens": "onnxlens.lens",
+    "OnnxLensError": "onnxlens.runtime.errors",
+    "Prediction": "onnxlens.lens",
+    "Runner": "onnxlens.runtime.runner",
+    "find": "onnxlens.catalog",
+    "installed": "onnxlens.catalog",
+    "load": "onnxlens.lens",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("onnxlens")
+    if name not in _HOME:
+        raise AttributeError(f"module 'onnxlens' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,5 @@
+"""`python -m onnxlens` is `onnxlens`."""
+
+from onnxlens.cli import main
+
+main()

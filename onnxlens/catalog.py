@@ -1,0 +1,77 @@
+"""Finds bundles by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+
+import platformdirs
+
+from onnxlens.runtime.errors import BundleError, suggestion
+from onnxlens.runtime.manifest import MANIFEST
+
+__all__ = ["SHIPPED", "Found", "find", "installed", "places"]
+
+Place = Literal["here", "user", "shipped"]
+
+SHIPPED = "tiny"
+
+
+@dataclass(frozen=True)
+class Found:
+    """A bundle found: the name to call it by, its folder, and the place that holds it."""
+
+    name: str
+    path: Path
+    place: Place
+
+
+def places() -> dict[Place, Path]:
+    """Where bundles are looked for, in order: `models/` here, the user's data folder, the installed package."""
+    return {
+        "here": Path("models"),
+        "user": platformdirs.user_data_path("onnxlens", appauthor=False) / "models",
+        "shipped": Path(str(files("onnxlens.models"))),
+    }
+
+
+def installed() -> list[Found]:
+    """All bundles found, those with a name that an earlier place has left out."""
+    found: dict[str, Found] = {}
+    for place, folder in places().items():
+        for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
+            path = manifest.parent.resolve()
+            if not path.name.startswith("."):
+                # A checkout's own models/ folder is the shipped one, too.
+                shipped = path.parent == places()["shipped"].resolve()
+                found.setdefault(path.name, Found(path.name, path, "shipped" if shipped else place))
+    return list(found.values())
+
+
+def find(name: str | Path | None = None) -> Path:
+    """Returns the folder of a bundle.
+
+    Args:
+        name: a path, a name under `models/`, a name in the user's data folder, or that of the model that ships;
+            None for the model that ships.
+
+    Raises:
+        BundleError: there is no such bundle; the text lists those that there are.
+    """
+    if name is None:
+        return places()["shipped"] / SHIPPED
+    path = Path(name).expanduser()
+    if (path / MANIFEST).is_file():
+        return path
+    known = {found.name: found.path for found in installed()}
+    if str(name) in known:
+        return known[str(name)]
+    if path.exists():
+        raise BundleError(f"{name} is no bundle: it has no {MANIFEST}. Make one with 'onnxlens export {name} FOLDER'.")
+    listed = f"known models: {', '.join(known)}" if known else "no models are installed"
+    raise BundleError(
+        f"There is no model {str(name)!r}; {listed}.{suggestion(str(name), known)} "
+        "Give one of these, or a bundle's path, or make one with 'onnxlens export'."
+    )

@@ -1,0 +1,70 @@
+"""`onnxlens export`: from PyTorch to ONNX."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+
+import click
+
+from onnxlens.commands.options import console, json_option, print_json, status
+
+
+@click.command("export")
+@click.argument("source")
+@click.argument("target", required=False, type=click.Path(path_type=Path))
+@click.option("--revision", metavar="REV", help="Branch, tag or commit, where SOURCE is a hub id.")
+@click.option(
+    "--tokenizer",
+    metavar="PATH",
+    type=click.Path(path_type=Path),
+    help="A tokenizer.json or its folder, where the checkpoint has none.",
+)
+@click.option("--force", is_flag=True, help="Replace an existing bundle, once the new one is whole.")
+@json_option
+def command(
+    source: str, target: Path | None, revision: str | None, tokenizer: Path | None, force: bool, as_json: bool
+) -> None:
+    """Export a GPT-2 checkpoint to ONNX, with every intermediate value named, and prove it.
+
+    SOURCE is a hub id, such as openai-community/gpt2, or a folder with config.json and weights. TARGET is the folder
+    to write, models/NAME if left out. ONNX Runtime is compared with PyTorch on every hook point, and a bundle that
+    differs is not written.
+    """
+    signal.signal(signal.SIGTERM, _interrupt)  # so that a terminated export cleans up as an interrupted one does
+    with status("loading PyTorch") as say:
+        try:
+            from onnxlens.export import export
+        except ModuleNotFoundError as error:
+            from onnxlens.runtime.errors import ExportError
+
+            raise ExportError(
+                f"Exporting needs PyTorch, and {error.name} is not installed: pip install 'onnxlens[export]'"
+            ) from error
+        bundle = export(source, target, revision=revision, tokenizer=tokenizer, force=force, progress=say)
+    report = bundle.manifest.verification
+    if as_json:
+        print_json(
+            {
+                "path": str(bundle.path),
+                "parameters": bundle.manifest.parameters,
+                "bytes": sum(record.size for record in bundle.manifest.files.values()),
+                "verification": report,
+            }
+        )
+        return
+    worst = max(report["errors"], key=lambda name: report["errors"][name]["relative"])
+    console().print(
+        f"{bundle.path}: {bundle.manifest.parameters:,} parameters, "
+        f"{sum(record.size for record in bundle.manifest.files.values()) / 1e6:,.1f} MB\n"
+        f"{len(report['errors'])} values compared with PyTorch in {len(report['cases'])} cases; largest error "
+        f"{report['largest_relative_error']:.1e} of a value's range, in {worst}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    sys.exit(128 + number)

@@ -1,0 +1,79 @@
+"""`onnxlens generate`: continue a text."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from onnxlens.commands.options import open_lens, print_json, read_text, run_options, text_argument
+
+
+@click.command("generate")
+@text_argument
+@click.option("-n", "--max-new-tokens", default=40, show_default=True, metavar="N", help="How many tokens at most.")
+@click.option("--temperature", default=1.0, show_default=True, metavar="T", help="0 is greedy.")
+@click.option("--top-k", type=int, metavar="K", help="Choose among the K most probable tokens.")
+@click.option("--top-p", type=float, metavar="P", help="Choose among the fewest tokens that are P probable together.")
+@click.option("--seed", type=int, metavar="N", help="Makes it reproducible.")
+@click.option("--stop", multiple=True, metavar="TEXT", help="End at this text; may be given several times.")
+@click.option(
+    "--overflow",
+    default="error",
+    show_default=True,
+    metavar="error|slide",
+    help="What to do where the text would outgrow the model: refuse, or forget the older half when full.",
+)
+@run_options
+def command(
+    text: str | None,
+    max_new_tokens: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    stop: tuple[str, ...],
+    overflow: str,
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Continue TEXT, token by token.
+
+    TEXT may be '-' or left out to read standard input. Logits are divided by the temperature, then top-k and top-p
+    leave out tokens, then one is drawn. With --json, one document a token and a last one that sums up.
+    """
+    text = read_text(text)
+    lens = open_lens(model, provider, threads)
+    generation = lens.generate(
+        text,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        stop=stop,
+        overflow=overflow,
+    )
+    if not as_json:
+        click.secho(text, bold=True, nl=False)
+    for token in generation:
+        if as_json:
+            print_json(dataclasses.asdict(token), indent=None)
+        else:
+            click.echo(token.text, nl=False)
+    if not as_json:
+        click.echo()
+        return
+    print_json(
+        {
+            "model": lens.runner.bundle.name,
+            "provider": lens.provider,
+            "prompt": text,
+            "text": generation.text,
+            "finish_reason": generation.finish_reason,
+            "seed": generation.seed,
+        },
+        indent=None,
+    )

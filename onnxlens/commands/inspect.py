@@ -1,0 +1,63 @@
+"""`onnxlens inspect`: what is in a bundle, and whether it is intact."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from onnxlens.commands.options import console, json_option, model_option, print_json, status
+
+
+@click.command("inspect")
+@model_option
+@json_option
+def command(model: str | None, as_json: bool) -> None:
+    """Show what is in a bundle, and check every file's SHA-256."""
+    from onnxlens.catalog import find
+    from onnxlens.runtime.bundle import Bundle
+
+    with status("checking") as say:
+        bundle = Bundle(find(model))
+        bundle.verify(lambda name: say(f"checking {name}"))
+    manifest, config = bundle.manifest, bundle.config
+    facts: dict[str, Any] = {
+        "path": str(bundle.path),
+        "intact": True,
+        "source": manifest.source,
+        "parameters": manifest.parameters,
+        "precision": manifest.precision,
+        "layers": config.n_layer,
+        "heads": config.n_head,
+        "width": config.n_embd,
+        "mlp_width": config.d_mlp,
+        "activation_function": config.activation_function,
+        "positions": config.n_positions,
+        "vocabulary": config.vocab_size,
+        "tied_embeddings": config.tie_word_embeddings,
+        "hook_points": len(manifest.hook_points),
+        "files": {name: record.size for name, record in manifest.files.items()},
+        "made_with": manifest.made_with,
+    }
+    if as_json:
+        print_json({**facts, "verification": manifest.verification})
+        return
+    from rich.table import Table
+
+    report = manifest.verification
+    facts["source"] = ", ".join(str(value) for value in manifest.source.values())
+    facts["parameters"] = f"{manifest.parameters:,}"
+    facts["files"] = "\n".join(f"{size:>12,}  {name}" for name, size in facts["files"].items())
+    facts["made_with"] = ", ".join(f"{package} {number}" for package, number in manifest.made_with.items())
+    facts["intact"] = "yes: every file has its SHA-256"
+    if report:
+        facts["verified"] = (
+            f"against {report['reference']}, in {len(report['cases'])} cases: largest error "
+            f"{report['largest_relative_error']:.1e} of a value's range (allowed {report['tolerance']:.0e})"
+        )
+    table = Table(box=None, pad_edge=False, show_header=False)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), str(value))
+    console().print(table, markup=False)

@@ -1,0 +1,56 @@
+"""`onnxlens models`: the bundles found, and where."""
+
+from __future__ import annotations
+
+import click
+
+from onnxlens.commands.options import console, json_option, print_json
+
+
+@click.command("models")
+@json_option
+def command(as_json: bool) -> None:
+    """List the models found: under models/ here, in your data folder, and the one that ships."""
+    from onnxlens.catalog import SHIPPED, installed, places
+    from onnxlens.runtime.errors import BundleError
+    from onnxlens.runtime.manifest import Manifest
+
+    rows = []
+    for found in installed():
+        try:
+            manifest = Manifest.read(found.path)
+            size, state = sum(record.size for record in manifest.files.values()), "ok"
+            parameters = manifest.parameters
+        except BundleError as error:
+            size, parameters, state = 0, 0, str(error)
+        rows.append(
+            {
+                "name": found.name,
+                "place": found.place,
+                "default": found.place == "shipped" and found.name == SHIPPED,
+                "parameters": parameters,
+                "bytes": size,
+                "path": str(found.path),
+                "state": state,
+            }
+        )
+    if as_json:
+        print_json(rows)
+        return
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("model", "where", "parameters", "MB", "path"):
+        table.add_column(heading, justify="right" if heading in ("parameters", "MB") else "left", overflow="fold")
+    for row in rows:
+        where = {"here": "models/", "user": "your data folder", "shipped": "ships with onnxlens"}[str(row["place"])]
+        table.add_row(
+            str(row["name"]),
+            where if row["state"] == "ok" else f"damaged: {row['state']}",
+            f"{row['parameters']:,}",
+            f"{int(str(row['bytes'])) / 1e6:,.1f}",
+            str(row["path"]),
+        )
+    out = console()
+    out.print(table, markup=False)
+    out.print("\nLooked in: " + ", ".join(str(place) for place in places().values()), markup=False, soft_wrap=True)

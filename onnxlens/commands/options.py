@@ -1,0 +1,112 @@
+"""What several commands share: options, text input, output for eyes and for machines."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from onnxlens.lens import Lens
+
+__all__ = [
+    "console",
+    "json_option",
+    "model_option",
+    "open_lens",
+    "print_json",
+    "read_text",
+    "run_options",
+    "shown",
+    "status",
+    "text_argument",
+]
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+model_option = click.option(
+    "-m",
+    "--model",
+    metavar="MODEL",
+    help="A bundle's path, a name under models/ or in your data folder; the model that ships if left out.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+text_argument = click.argument("text", required=False)
+
+
+def run_options(command: F) -> F:
+    """Adds the options of every command that runs a model."""
+    for option in (
+        json_option,
+        click.option("--threads", type=click.IntRange(min=1), metavar="N", help="How many threads compute."),
+        click.option(
+            "--provider", default="auto", metavar="auto|cpu|cuda", help="What runs the model.", show_default=True
+        ),
+        model_option,
+    ):
+        command = option(command)
+    return command
+
+
+def open_lens(model: str | None, provider: str, threads: int | None) -> Lens:
+    """Opens a model, saying on a terminal what takes long."""
+    from onnxlens.lens import load
+
+    with status("opening the model") as say:
+        return load(model, provider=provider, threads=threads, progress=say)
+
+
+def read_text(text: str | None) -> str:
+    """The text given as argument, or standard input where that is `-` or piped, less one newline at its end.
+
+    Raises:
+        InputError: standard input is not UTF-8.
+    """
+    from onnxlens.runtime.errors import InputError
+
+    if text is not None and text != "-":
+        return text
+    if text is None and sys.stdin.isatty():
+        raise click.UsageError("Missing argument 'TEXT'. Give a text, or pipe one in.")
+    try:
+        return sys.stdin.buffer.read().decode().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"Standard input is not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}. "
+            "Convert it first, for example with iconv."
+        ) from error
+
+
+def console() -> Console:
+    """Where tables for eyes go."""
+    from rich.console import Console
+
+    return Console(highlight=False)
+
+
+def print_json(document: Any, *, indent: int | None = 1) -> None:
+    """Prints one JSON document; with `indent=None` on one line, at once."""
+    click.echo(json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False))
+
+
+def shown(token: str) -> str:
+    """A token's text in quotes, with spaces, newlines and control characters visible."""
+    return repr(token)
+
+
+@contextmanager
+def status(text: str) -> Iterator[Callable[[str], None]]:
+    """Shows on a terminal what is being done, and nothing in a pipe; yields a function that changes the text."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"{text} …") as spinner:
+        yield lambda text: spinner.update(f"{text} …")

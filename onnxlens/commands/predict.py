@@ -1,0 +1,67 @@
+"""`onnxlens predict`: what comes next."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import click
+
+from onnxlens.commands.options import (
+    console,
+    open_lens,
+    print_json,
+    read_text,
+    run_options,
+    shown,
+    text_argument,
+)
+
+_BAR = 24  # characters for a probability of 1
+
+
+@click.command("predict")
+@text_argument
+@click.option("--top", default=10, show_default=True, metavar="N", help="How many candidates to list.")
+@run_options
+def command(
+    text: str | None, top: int, model: str | None, provider: str, threads: int | None, as_json: bool
+) -> None:
+    """Predict the token that follows TEXT.
+
+    TEXT may be '-' or left out to read standard input. An empty text predicts from <|endoftext|>. Probabilities are
+    over the full vocabulary.
+    """
+    text = read_text(text)
+    lens = open_lens(model, provider, threads)
+    prediction = lens.predict(text, top=top)
+    if as_json:
+        tokens = [{"id": i, "token": t} for i, t in zip(prediction.ids, prediction.tokens, strict=True)]
+        print_json(
+            {
+                "model": lens.runner.bundle.name,
+                "provider": lens.provider,
+                "tokens": tokens,
+                "top": [dataclasses.asdict(candidate) for candidate in prediction.top],
+            }
+        )
+        return
+    from rich.bar import Bar
+    from rich.table import Table
+    from rich.text import Text
+
+    out = console()
+    pieces = [Text(t, style="bold" if n % 2 else "bold cyan") for n, t in enumerate(map(shown, prediction.tokens))]
+    out.print(Text(" ").join(pieces))
+    table = Table(box=None, pad_edge=False, caption=f"{lens.runner.bundle.name} on {lens.provider}", caption_justify="left")
+    for heading in ("next token", "id", "logit", "probability"):
+        table.add_column(heading, justify="left" if heading == "next token" else "right", no_wrap=True)
+    table.add_column("", width=_BAR)
+    for candidate in prediction.top:
+        table.add_row(
+            Text(shown(candidate.token), style="bold"),
+            str(candidate.id),
+            f"{candidate.logit:.3f}",
+            f"{candidate.probability:.2%}",
+            Bar(1.0, 0, candidate.probability, width=_BAR, color="cyan"),
+        )
+    out.print(table)

@@ -1,0 +1,48 @@
+"""`onnxlens trace`: write activations to a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from onnxlens.commands.options import console, open_lens, print_json, read_text, run_options, text_argument
+
+
+@click.command("trace")
+@text_argument
+@click.option(
+    "--hooks",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="A hook point or glob to read; may be given several times. All if left out.",
+)
+@click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The safetensors file to write.")
+@run_options
+def command(
+    text: str | None,
+    patterns: tuple[str, ...],
+    output: Path,
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Run TEXT and write what happens inside to a safetensors file.
+
+    The file holds one array for each hook point, and `tokens`; its header names the model and the tokens' texts.
+    TEXT may be '-' or left out to read standard input.
+    """
+    text = read_text(text)
+    lens = open_lens(model, provider, threads)
+    _, cache = lens.run_with_cache(text, names_filter=patterns or "*")
+    cache.save(output, str_tokens=lens.to_str_tokens(text))
+    if as_json:
+        arrays = {name: list(array.shape) for name, array in cache.items()}
+        print_json({"file": str(output), "model": cache.model, "bytes": cache.nbytes, "hook_points": arrays})
+    else:
+        console().print(
+            f"{output}: {len(cache)} hook points over {cache.tokens.shape[1]} tokens, {cache.nbytes / 1e6:.1f} MB",
+            markup=False,
+        )

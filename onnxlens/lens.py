@@ -1,0 +1,356 @@
+"""The front door: text in, predictions, text and activations out."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, overload
+
+import numpy as np
+
+from onnxlens.catalog import find
+from onnxlens.plugins.samplers import Context, Sampler, softmax, standard
+from onnxlens.runtime.activations import ActivationCache
+from onnxlens.runtime.bundle import TOKENIZER, Bundle
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.generation import Step, generate_ids
+from onnxlens.runtime.hooks import HookPoint, NamesFilter
+from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.tokenizer import Tokenizer
+
+__all__ = ["Candidate", "GeneratedToken", "Generation", "Lens", "Prediction", "load"]
+
+Ids = Sequence[int] | np.ndarray
+FinishReason = Literal["length", "stop", "end_of_text"]
+
+
+def load(
+    name: str | Path | None = None,
+    *,
+    provider: str = "auto",
+    threads: int | None = None,
+    verify: bool = False,
+    progress: Callable[[str], None] = lambda text: None,
+) -> Lens:
+    """Opens a model.
+
+    Args:
+        name: a bundle's path or name, see `onnxlens.find`; None for the model that ships.
+        provider: `auto` (CUDA where it is there and starts, else the CPU), `cpu` or `cuda`.
+        threads: how many threads compute; None for as many as there are physical cores.
+        verify: compare the SHA-256 of every file with the manifest, the weights' too.
+        progress: told when something takes long.
+
+    Raises:
+        BundleError: there is no such bundle, or it is damaged.
+        ProviderError: the provider is unknown, missing, or does not start.
+        InputError: `threads` is no positive number.
+    """
+    bundle = Bundle(find(name), verify=verify)
+    return Lens(Runner(bundle, provider=provider, threads=threads, progress=progress))
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A token that may come next.
+
+    Attributes:
+        id: its id.
+        token: its text.
+        logit: the model's logit.
+        probability: softmax of the logit over the full vocabulary.
+    """
+
+    id: int
+    token: str
+    logit: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What the model expects after a text.
+
+    Attributes:
+        ids: the text's token ids.
+        tokens: the text of each token.
+        top: the most probable next tokens, most probable first.
+        logits: [V] float32.
+        probabilities: [V] float64, over the full vocabulary.
+    """
+
+    ids: list[int]
+    tokens: list[str]
+    top: list[Candidate]
+    logits: np.ndarray
+    probabilities: np.ndarray
+
+    def __repr__(self) -> str:
+        best = ", ".join(f"{c.token!r} {c.probability:.1%}" for c in self.top)
+        return f"Prediction({''.join(self.tokens)!r}: {best})"
+
+
+@dataclass(frozen=True)
+class GeneratedToken:
+    """One generated token.
+
+    Attributes:
+        id: its id.
+        text: the text that became certain with it; joined over all tokens, the generated text.
+        logprob: the model's log-probability of it, natural logarithm, before any sampler.
+    """
+
+    id: int
+    text: str
+    logprob: float
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Generation(Iterator[GeneratedToken]):
+    """A text being generated; iterate over it to generate.
+
+    Attributes:
+        prompt_ids: the prompt's token ids.
+        ids: the ids generated so far.
+        text: the text generated so far.
+        seed: what reproduces it.
+        finish_reason: `length`, `stop` (a stop string) or `end_of_text`; None while it goes on.
+        cache: when it has ended, the activations read, over prompt and generated tokens; None if none were asked for.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: list[int],
+        start: Callable[[Callable[[int], bool]], Iterator[Step]],
+        stop: Sequence[str],
+        seed: int,
+    ) -> None:
+        self.prompt_ids, self.seed = prompt_ids, seed
+        self.ids: list[int] = []
+        self.text = ""
+        self.finish_reason: FinishReason | None = None
+        self.cache: ActivationCache | None = None
+        self._end = tokenizer.eos_token_id
+        self._stream = tokenizer.stream(stop)
+        self._piece = ""
+        self._steps = start(self._ends)
+
+    def __next__(self) -> GeneratedToken:
+        step = next(self._steps)
+        text = self._piece
+        if step.last:
+            text += self._stream.finish()
+            self.finish_reason = (
+                "stop" if self._stream.stopped else "end_of_text" if step.token == self._end else "length"
+            )
+            self.cache = step.cache
+        self.ids.append(step.token)
+        self.text += text
+        return GeneratedToken(step.token, text, float(np.log(softmax(step.logits[np.newaxis])[0, step.token])))
+
+    def _ends(self, token: int) -> bool:
+        """Takes a token as it is chosen; whether the text ends with it."""
+        # The end-of-text token is a signal, not text.
+        self._piece = "" if token == self._end else self._stream.feed(token)
+        return token == self._end or self._stream.stopped
+
+
+class Lens:
+    """A model with its tokenizer.
+
+    Args:
+        runner: the model on ONNX Runtime.
+
+    Attributes:
+        runner: the same.
+        tokenizer: the bundle's tokenizer.
+    """
+
+    def __init__(self, runner: Runner) -> None:
+        self.runner = runner
+        self.tokenizer = Tokenizer(runner.bundle.path / TOKENIZER, runner.config.eos_token_id)
+
+    def __repr__(self) -> str:
+        return f"Lens({self.runner.bundle.name!r}, provider={self.provider!r})"
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's shape and switches."""
+        return self.runner.config
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that runs the model: `cpu` or `cuda`."""
+        return self.runner.provider.name
+
+    @property
+    def hook_points(self) -> tuple[HookPoint, ...]:
+        """What can be read, in the order of computation."""
+        return self.runner.hook_points
+
+    def to_tokens(self, text: str | Sequence[str]) -> np.ndarray:
+        """Returns the token ids of a text, [1, P], or of several, [B, P], shorter ones padded on the left.
+
+        Raises:
+            InputError: a text is not valid Unicode.
+        """
+        return self._batch(text)[0]
+
+    def to_str_tokens(self, text: str | Ids) -> list[str]:
+        """Returns the text of each token of a text or of ids; a part of a UTF-8 character becomes U+FFFD."""
+        ids = self.tokenizer.encode(text) if isinstance(text, str) else np.asarray(text).ravel().tolist()
+        return self.tokenizer.str_tokens(ids)
+
+    def to_string(self, ids: Ids) -> str:
+        """Returns the text of token ids."""
+        return self.tokenizer.decode(np.asarray(ids).ravel().tolist())
+
+    @overload
+    def predict(self, text: str | np.ndarray, *, top: int = 10) -> Prediction: ...
+    @overload
+    def predict(self, text: Sequence[int], *, top: int = 10) -> Prediction: ...
+    @overload
+    def predict(self, text: Sequence[str], *, top: int = 10) -> list[Prediction]: ...
+
+    def predict(self, text: str | Ids | Sequence[str], *, top: int = 10) -> Prediction | list[Prediction]:
+        """Predicts the next token.
+
+        Args:
+            text: a text, or its token ids, or several texts, which give a list. An empty text predicts from
+                `<|endoftext|>`.
+            top: how many candidates to list; the full vocabulary is in `logits` and `probabilities`.
+
+        Raises:
+            InputError: the text or ids cannot be used, or `top` is below 1.
+            ContextLengthError: the text has more tokens than the model has positions.
+        """
+        if type(top) is not int or top < 1:
+            raise InputError(f"top must be a whole number of at least 1, not {top!r}.")
+        ids, mask = self._batch(text)
+        logits = self.runner.run(ids, mask, logits="last").logits[:, -1]  # [B, V]
+        probabilities = softmax(logits)
+        real = [row[kept == 1].tolist() for row, kept in zip(ids, mask, strict=True)]
+        predictions = [
+            self._prediction(*row, top) for row in zip(real, logits, probabilities, strict=True)
+        ]
+        return predictions if _is_batch(text) else predictions[0]
+
+    def generate(
+        self,
+        text: str | Ids,
+        *,
+        max_new_tokens: int = 40,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        sampler: Sampler | None = None,
+        seed: int | None = None,
+        stop: str | Sequence[str] = (),
+        overflow: str = "error",
+        names_filter: NamesFilter | None = None,
+    ) -> Generation:
+        """Continues a text.
+
+        Args:
+            text: the prompt, or its token ids. An empty one starts from `<|endoftext|>`.
+            max_new_tokens: how many tokens at most; the end-of-text token ends earlier.
+            temperature: divides the logits; 0 takes the most probable token always.
+            top_k: choose among the k most probable tokens only.
+            top_p: choose among the fewest tokens that are p probable together only; after temperature and top-k.
+            sampler: a sampler in place of the three; see `onnxlens.plugins.samplers`.
+            seed: what makes it reproducible; None draws one, which the result tells.
+            stop: a string, or several, at which the text ends.
+            overflow: `error` refuses what would not fit the model's positions; `slide` forgets the older half of the
+                text whenever they are full.
+            names_filter: hook points to read on the way; see the result's `cache`.
+
+        Returns:
+            An iterator over the generated tokens; `print(token.text, end="")` streams.
+
+        Raises:
+            InputError: an option has no usable value.
+            ContextLengthError: the text would have more tokens than the model has positions.
+            HookPointError: a name or glob matches no hook point.
+        """
+        if _is_batch(text):
+            raise InputError("generate takes one text at a time.")
+        if seed is None:
+            seed = secrets.randbits(32)
+        if type(seed) is not int or seed < 0:
+            raise InputError(f"seed must be a whole number of at least 0, not {seed!r}.")
+        sample = sampler or standard(temperature=temperature, top_k=top_k, top_p=top_p)
+        rng = np.random.default_rng(seed)
+
+        def choose(logits: np.ndarray, ids: np.ndarray, step: int) -> int:
+            left = sample(logits[np.newaxis], Context(ids[np.newaxis], step, rng))
+            return int(np.argmax(left[0]))
+
+        prompt = self._batch(text)[0][0].tolist()
+
+        def start(ends: Callable[[int], bool]) -> Iterator[Step]:
+            return generate_ids(
+                self.runner,
+                prompt,
+                choose,
+                ends,
+                max_new_tokens=max_new_tokens,
+                overflow=overflow,
+                names_filter=names_filter,
+            )
+
+        return Generation(self.tokenizer, prompt, start, [stop] if isinstance(stop, str) else stop, seed)
+
+    def run_with_cache(
+        self, text: str | Ids | Sequence[str], *, names_filter: NamesFilter = "*"
+    ) -> tuple[np.ndarray, ActivationCache]:
+        """Runs a text and reads hook points on the way.
+
+        Args:
+            text: a text, or its token ids, or several texts; shorter ones are padded on the left.
+            names_filter: hook points to read: names or globs, or a function of the name. What is not read is not
+                computed for its own sake, so ask for what you need.
+
+        Returns:
+            Logits at all positions, [B, P, V], and the activations by name, in the shapes of the hook table.
+
+        Raises:
+            InputError: the text or ids cannot be used.
+            ContextLengthError: the text has more tokens than the model has positions.
+            HookPointError: a name or glob matches no hook point.
+        """
+        ids, mask = self._batch(text)
+        output = self.runner.run(ids, mask, names_filter=names_filter)
+        return output.logits, ActivationCache(output.activations, ids, mask, model=self.runner.bundle.name)
+
+    def _batch(self, text: str | Ids | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Token ids [B, P] and the mask of those that are real."""
+        if isinstance(text, str):
+            rows = [self.tokenizer.encode(text)]
+        elif _is_batch(text):
+            rows = [self.tokenizer.encode(one) for one in text]
+        else:
+            ids = np.atleast_2d(np.asarray(text))
+            return ids, np.ones_like(ids)
+        longest = max(map(len, rows))
+        padding = self.tokenizer.eos_token_id or 0
+        ids = np.array([[padding] * (longest - len(row)) + row for row in rows], np.int64)
+        mask = np.array([[0] * (longest - len(row)) + [1] * len(row) for row in rows], np.int64)
+        return ids, mask
+
+    def _prediction(self, ids: list[int], logits: np.ndarray, probabilities: np.ndarray, top: int) -> Prediction:
+        best = np.argsort(-logits, kind="stable")[:top].tolist()
+        listed = [
+            Candidate(token, text, float(logits[token]), float(probabilities[token]))
+            for token, text in zip(best, self.tokenizer.str_tokens(best), strict=True)
+        ]
+        return Prediction(ids, self.tokenizer.str_tokens(ids), listed, logits, probabilities)
+
+
+def _is_batch(text: object) -> bool:
+    return isinstance(text, Sequence) and not isinstance(text, str) and bool(text) and isinstance(text[0], str)

@@ -1,0 +1,129 @@
+"""Generates token ids, one pass a token, on the KV cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from .activations import ActivationCache, stitch
+from .errors import ContextLengthError, InputError
+from .hooks import NamesFilter
+from .runner import Output, Runner
+
+__all__ = ["OVERFLOW", "Choose", "Overflow", "Step", "generate_ids"]
+
+Overflow = Literal["error", "slide"]
+OVERFLOW: tuple[Overflow, ...] = ("error", "slide")
+
+Choose = Callable[[np.ndarray, np.ndarray, int], int]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One generated token.
+
+    Attributes:
+        token: its id.
+        logits: the model's logits from which it was chosen, [V].
+        last: whether generation ends with it, because of its id or the number of tokens.
+        cache: with the last token, the activations read over the prompt and all generated tokens.
+    """
+
+    token: int
+    logits: np.ndarray
+    last: bool
+    cache: ActivationCache | None = None
+
+
+def generate_ids(
+    runner: Runner,
+    prompt: list[int],
+    choose: Choose,
+    ends: Callable[[int], bool] = lambda token: False,
+    *,
+    max_new_tokens: int,
+    overflow: str = "error",
+    names_filter: NamesFilter | None = None,
+) -> Iterator[Step]:
+    """Generates from a prompt; what cannot work is found out before the first token.
+
+    Args:
+        runner: the model.
+        prompt: token ids, at least one.
+        choose: picks the next token from logits [V], the ids so far [T], and the number of tokens generated.
+        ends: told each token as it is chosen; whether the text ends with it.
+        max_new_tokens: how many tokens at most.
+        overflow: what to do where prompt and new tokens are more than the model has positions: `error` refuses
+            beforehand; `slide` forgets the older half of the text whenever the positions are full, and goes on from
+            the newer half.
+        names_filter: hook points to read on the way.
+
+    Raises:
+        ContextLengthError: the text would become too long, and `overflow` is `error`.
+        InputError: an option has no usable value.
+        HookPointError: a name or glob matches no hook point.
+    """
+    if type(max_new_tokens) is not int or max_new_tokens < 1:
+        raise InputError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens!r}.")
+    if overflow not in OVERFLOW:
+        raise InputError(f"overflow must be 'error' or 'slide', not {overflow!r}.")
+    limit, total = runner.config.n_positions, len(prompt) + max_new_tokens
+    if total > limit and overflow == "error":
+        raise ContextLengthError(
+            f"The prompt has {len(prompt)} tokens and {max_new_tokens} more were asked for, {total} in all; this "
+            f"model has {limit} positions. Ask for fewer, shorten the prompt, or use overflow 'slide'."
+        )
+    if total > limit and names_filter is not None:
+        raise ContextLengthError(
+            f"Hook points can be read over at most {limit} positions, and this generation would have {total}."
+        )
+    reads = runner.select(names_filter) if names_filter is not None else None
+    return _steps(runner, prompt, choose, ends, max_new_tokens, reads)
+
+
+def _steps(
+    runner: Runner,
+    prompt: list[int],
+    choose: Choose,
+    ends: Callable[[int], bool],
+    max_new_tokens: int,
+    reads: tuple[str, ...] | None,
+) -> Iterator[Step]:
+    limit = runner.config.n_positions
+    ids = list(prompt)
+    outputs: list[Output] = []
+
+    def advance(new: list[int], previous: Output | None) -> Output:
+        cache = previous.kv_cache if previous else None
+        output = runner.run([new], names_filter=reads, logits="last", kv_cache=cache)
+        if reads is not None:
+            outputs.append(output)
+        return output
+
+    output = advance(ids[-limit:], None)
+    for step in range(max_new_tokens):
+        logits = output.logits[0, -1]
+        token = choose(logits, np.array(ids), step)
+        ids.append(token)
+        last = ends(token) or step + 1 == max_new_tokens
+        if last and reads is not None:
+            advance([token], output)  # so that what was read covers the whole text
+        if last:
+            yield Step(token, logits, last, _collected(runner, reads, outputs, ids))
+            return
+        yield Step(token, logits, last)
+        full = len(output.kv_cache) >= limit
+        output = advance(ids[-(limit // 2 or 1) :], None) if full else advance([token], output)
+
+
+def _collected(
+    runner: Runner, reads: tuple[str, ...] | None, outputs: list[Output], ids: list[int]
+) -> ActivationCache | None:
+    if reads is None:
+        return None
+    points = [point for point in runner.hook_points if point.name in reads]
+    activations = stitch(points, [output.activations for output in outputs])
+    return ActivationCache(activations, np.array([ids]), model=runner.bundle.name)

@@ -1,0 +1,61 @@
+"""The keys and values of positions already computed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import onnxruntime
+
+from .config import ModelConfig
+from .errors import InputError
+
+__all__ = ["KVCache", "cache_inputs"]
+
+
+class KVCache:
+    """Keys and values of earlier positions, kept where the model runs (on the GPU for CUDA).
+
+    A cache is never changed: a pass takes one and returns a longer one, so several continuations can start from it.
+
+    Attributes:
+        attention_mask: [B, T] int64, 0 where a position is padding.
+        values: for each cache input of the graph its value, [B, H, T, d_head] float32.
+    """
+
+    def __init__(self, attention_mask: np.ndarray, values: Mapping[str, onnxruntime.OrtValue]) -> None:
+        self.attention_mask = attention_mask
+        self.values = values
+
+    @classmethod
+    def empty(cls, config: ModelConfig, batch: int) -> KVCache:
+        """A cache of no positions."""
+        nothing = np.zeros((batch, config.n_head, 0, config.d_head), np.float32)
+        value = onnxruntime.OrtValue.ortvalue_from_numpy(nothing)
+        return cls(np.zeros((batch, 0), np.int64), dict.fromkeys(cache_inputs(config), value))
+
+    @property
+    def batch(self) -> int:
+        """Number of rows."""
+        return int(self.attention_mask.shape[0])
+
+    def __len__(self) -> int:
+        """Number of positions, padding included."""
+        return int(self.attention_mask.shape[1])
+
+    def numpy(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
+        """Keys and values of one layer, each [B, H, T, d_head], copied.
+
+        Raises:
+            InputError: there is no such layer.
+        """
+        names = [f"past_key_values.{layer}.{part}" for part in ("key", "value")]
+        if names[0] not in self.values:
+            raise InputError(f"The cache has no layer {layer}; it has layers 0 to {len(self.values) // 2 - 1}.")
+        key, value = (self.values[name].numpy() for name in names)
+        return key, value
+
+
+def cache_inputs(config: ModelConfig) -> list[str]:
+    """Names of the graph's cache inputs; with `present` for `past_key_values`, of its cache outputs."""
+    return [f"past_key_values.{layer}.{part}" for layer in range(config.n_layer) for part in ("key", "value")]

@@ -1,0 +1,216 @@
+"""Prepares a bundle for this machine, once: the graph from which every request is then cut.
+
+ONNX Runtime optimises the graph with all hook points alive and lays the weights out for this processor; both are
+saved in the user's cache folder. Every session opens that result with optimisation off. So a session starts in a
+fraction of a second, all sessions of a model share the same memory-mapped weights, and no value depends on what else
+is read, because the optimiser never sees a request.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+import platformdirs
+
+from .bundle import HOOKS_GRAPH, WEIGHTS, Bundle
+from .compile import FINAL, PLAIN, compile_request
+from .errors import BundleError, OutputError
+from .providers import Provider, open_session
+
+__all__ = ["Prepared", "cache_folder", "prepare"]
+
+_LAYOUT = 1  # of the prepared folder; raise it when the way of preparing changes
+_GRAPH, _PLAIN = "prepared.onnx", "plain.onnx"
+
+# The unembedding is split into parts of at most this size. ONNX Runtime packs one weight at a time and holds the
+# packed and the unpacked one meanwhile; in one piece, GPT-2's 154 MB would make that moment the peak of a whole run.
+_UNEMBED_PART = 16_000_000
+
+logger = logging.getLogger("onnxlens")
+
+
+class Prepared:
+    """A bundle prepared for one provider on this machine.
+
+    Attributes:
+        folder: where its files lie; graphs compiled from it find their weights there.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    @property
+    def graph(self) -> Path:
+        """The optimised graph with every hook point as an output."""
+        return self.folder / _GRAPH
+
+    @property
+    def plain_graph(self) -> Path:
+        """The graph compiled for the request that reads no hook point."""
+        return self.folder / _PLAIN
+
+
+def cache_folder() -> Path:
+    """Where prepared bundles lie: `ONNXLENS_CACHE`, or `onnxlens` in the user's cache folder."""
+    chosen = os.environ.get("ONNXLENS_CACHE")
+    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("onnxlens", appauthor=False)
+
+
+def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] = lambda text: None) -> Prepared:
+    """Finds the prepared form of a bundle, or makes it.
+
+    Two processes may do so at once; each writes a folder of its own, and the first to finish gives it its name.
+
+    Args:
+        bundle: the bundle.
+        provider: what will run it.
+        progress: told when preparing begins, which takes seconds for a large model.
+
+    Raises:
+        BundleError: ONNX Runtime cannot load the graph, or the graph reaches outside the bundle.
+        OutputError: the cache folder cannot be written to.
+        ProviderError: the provider did not start.
+    """
+    root = cache_folder()
+    folder = root / f"{bundle.name}-{_key(bundle, provider)}"
+    if (folder / _PLAIN).is_file():
+        return Prepared(folder)
+    progress(f"preparing {bundle.name} for this machine (once)")
+    logger.info("preparing %s for %s in %s", bundle.path, provider.name, folder)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".preparing-", dir=root) as scratch:
+            made = Path(scratch) / "made"
+            made.mkdir()
+            _make(bundle, provider, made)
+            try:
+                made.rename(folder)
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was first
+                    raise
+    except OSError as error:
+        raise OutputError(
+            f"Cannot prepare {bundle.name} in the cache folder {root}: {error.strerror or error}. It needs about "
+            f"{2.4 * bundle.weights_bytes / 1e6:,.0f} MB; name another folder with ONNXLENS_CACHE."
+        ) from error
+    return Prepared(folder)
+
+
+def _key(bundle: Bundle, provider: Provider) -> str:
+    files = bundle.manifest.files
+    parts = [str(_LAYOUT), files[HOOKS_GRAPH].sha256, files[WEIGHTS].sha256, provider.fingerprint]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
+    import onnx
+
+    model = onnx.load(bundle.path / HOOKS_GRAPH, load_external_data=False)
+    _check_graph(model, bundle)
+    _split_unembedding(model, bundle)
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(folder / _GRAPH)
+    entries = {
+        "session.model_external_initializers_file_folder_path": str((bundle.path / HOOKS_GRAPH).parent),
+        "session.optimized_model_external_initializers_file_name": f"{_GRAPH}_data",
+        "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
+        "session.save_external_prepacked_constant_initializers": "1" if provider.name == "cpu" else "0",
+    }
+    for key, value in entries.items():
+        options.add_session_config_entry(key, value)
+    try:
+        open_session(model.SerializeToString(), options, provider)
+    except Exception as error:
+        if _disk_is_full(folder):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)) from error
+        if type(error).__module__.startswith("onnxruntime"):
+            text = " ".join(str(error).split())[:300]
+            raise BundleError(f"ONNX Runtime cannot load the graph of {bundle.path}: {text}") from error
+        raise
+    prepared = onnx.load(folder / _GRAPH, load_external_data=False)
+    _put_on_path(prepared, bundle)
+    onnx.save(prepared, folder / _GRAPH)
+    onnx.save(compile_request(prepared, PLAIN, bundle.config), folder / _PLAIN)
+
+
+def _check_graph(model: Any, bundle: Bundle) -> None:
+    """Checks that the graph takes data from the weights file only, and has this configuration's inputs and outputs."""
+    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+
+    for tensor in model.graph.initializer:
+        if uses_external_data(tensor):
+            info = ExternalDataInfo(tensor)
+            if info.location != Path(WEIGHTS).name:
+                raise BundleError(
+                    f"The graph {bundle.path / HOOKS_GRAPH} takes {tensor.name!r} from {info.location!r}; a bundle's "
+                    "graphs may take data from model.onnx_data beside them only."
+                )
+            entry = bundle.weights.entries.get(tensor.name)
+            if entry is None or (entry.offset, entry.length) != (info.offset, info.length):
+                raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} looks for {tensor.name!r} in a wrong place.")
+    config = bundle.config
+    outputs = {value.name for value in model.graph.output}
+    missing = [
+        entry["name"] for entry in bundle.manifest.hook_points
+        if not entry.get("on_request") and entry["name"] not in outputs
+    ]  # fmt: skip
+    caches = [value for value in model.graph.input if value.name.startswith("past_key_values.")]
+    sizes = {tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1::2]) for value in caches}
+    if missing or len(caches) != 2 * config.n_layer or sizes != {(config.n_head, config.d_head)}:
+        raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not fit the bundle's config.json.")
+
+
+def _split_unembedding(model: Any, bundle: Bundle) -> None:
+    """Replaces the transposition and product with W_U by several, over parts of the vocabulary, and a Concat."""
+    import numpy as np
+    from onnx import TensorProto, helper, numpy_helper
+
+    graph, config = model.graph, bundle.config
+    weight = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
+    producer = {name: node for node in graph.node for name in node.output}
+    product = producer["logits"]
+    transposed = producer.get(product.input[1])
+    if product.op_type != "MatMul" or transposed is None or list(transposed.input) != [weight]:
+        raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not end in a product with {weight!r}.")
+    graph.node.remove(product)
+    graph.node.remove(transposed)
+    graph.node.append(helper.make_node("Identity", [product.input[0]], [FINAL]))
+    final_shape = ["batch_size", "sequence_length", config.n_embd]
+    graph.output.append(helper.make_tensor_value_info(FINAL, TensorProto.FLOAT, final_shape))
+    rows = max(1, _UNEMBED_PART // (4 * config.n_embd))
+    parts = []
+    for start in range(0, config.vocab_size, rows):
+        bounds = {"start": start, "end": min(start + rows, config.vocab_size), "axis": 0}
+        prefix = f"unembed.{start}"
+        graph.initializer.extend(
+            numpy_helper.from_array(np.array([value], np.int64), f"{prefix}.{key}") for key, value in bounds.items()
+        )
+        graph.node.append(
+            helper.make_node("Slice", [weight, *(f"{prefix}.{key}" for key in bounds)], [f"{prefix}.rows"])
+        )
+        graph.node.append(helper.make_node("Transpose", [f"{prefix}.rows"], [f"{prefix}.columns"], perm=[1, 0]))
+        graph.node.append(helper.make_node("MatMul", [FINAL, f"{prefix}.columns"], [f"{prefix}.logits"]))
+        parts.append(f"{prefix}.logits")
+    graph.node.append(helper.make_node("Concat", parts, ["logits"], axis=-1))
+
+
+def _put_on_path(model: Any, bundle: Bundle) -> None:
+    """Lets every block read its own `hook_resid_pre`; the optimiser sends readers past the copy to its source."""
+    for layer in range(1, bundle.config.n_layer):
+        post, pre = f"blocks.{layer - 1}.hook_resid_post", f"blocks.{layer}.hook_resid_pre"
+        for node in model.graph.node:
+            if pre not in node.output:
+                node.input[:] = [pre if name == post else name for name in node.input]
+
+
+def _disk_is_full(folder: Path) -> bool:
+    stat = os.statvfs(folder) if hasattr(os, "statvfs") else None
+    return stat is not None and stat.f_bavail * stat.f_frsize < 1_000_000

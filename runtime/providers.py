@@ -1,0 +1,100 @@
+"""Execution providers: which one runs a model, and what ONNX Runtime is told about it."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import onnxruntime
+
+from .errors import ProviderError
+
+__all__ = ["PROVIDERS", "Provider", "ProviderName", "candidates", "open_session"]
+
+ProviderName = Literal["auto", "cpu", "cuda"]
+PROVIDERS: tuple[ProviderName, ...] = ("auto", "cpu", "cuda")
+
+_INSTALL = (
+    "pip install 'onnxlens[cuda]' && pip install --force-reinstall --no-deps onnxruntime-gpu "
+    "(both packages put an onnxruntime in the same place; the last one stays)"
+)
+
+logger = logging.getLogger("onnxlens")
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider.
+
+    Attributes:
+        name: `cpu` or `cuda`.
+        ort_name: what ONNX Runtime calls it.
+    """
+
+    name: Literal["cpu", "cuda"]
+    ort_name: str
+
+    @property
+    def fingerprint(self) -> str:
+        """What a graph optimised for this provider depends on: ONNX Runtime's version and the processor."""
+        processor = _processor() if self.name == "cpu" else self.ort_name
+        return "\n".join([self.name, onnxruntime.__version__, platform.machine(), processor])
+
+
+CPU = Provider("cpu", "CPUExecutionProvider")
+CUDA = Provider("cuda", "CUDAExecutionProvider")
+
+
+def candidates(name: str) -> tuple[Provider, ...]:
+    """The providers to try in turn for a name that the user gave.
+
+    Raises:
+        ProviderError: the name is unknown, or ONNX Runtime was built without that provider.
+    """
+    if name not in PROVIDERS:
+        raise ProviderError(f"Unknown provider {name!r}; expected one of {', '.join(PROVIDERS)}.")
+    available = onnxruntime.get_available_providers()
+    if name == "cpu":
+        return (CPU,)
+    if CUDA.ort_name in available:
+        return (CUDA,) if name == "cuda" else (CUDA, CPU)
+    if name == "cuda":
+        raise ProviderError(
+            "Provider 'cuda' is not there: the installed onnxruntime was built for "
+            f"{', '.join(available)}. Install the one for NVIDIA GPUs: {_INSTALL}."
+        )
+    return (CPU,)
+
+
+def open_session(
+    graph: bytes | Path, options: onnxruntime.SessionOptions, provider: Provider
+) -> onnxruntime.InferenceSession:
+    """Opens a session on exactly one provider (ONNX Runtime itself would fall back to the CPU without a word).
+
+    Raises:
+        ProviderError: the provider did not start.
+    """
+    options.log_severity_level = 3
+    source = graph if isinstance(graph, bytes) else str(graph)
+    chosen = [provider.ort_name] if provider is CPU else [provider.ort_name, CPU.ort_name]
+    session = onnxruntime.InferenceSession(source, options, providers=chosen)
+    if provider.ort_name not in session.get_providers():
+        raise ProviderError(
+            f"Provider {provider.name!r} did not start: ONNX Runtime {onnxruntime.__version__} has it, but the driver "
+            f"or the CUDA and cuDNN libraries are missing or too old. Use --provider cpu, or install: {_INSTALL}."
+        )
+    return session
+
+
+def _processor() -> str:
+    """The processor's model and instruction sets: packed weights are laid out for them."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n", 1)[0].splitlines()
+    except OSError:
+        return platform.processor()
+    telling = [line for line in lines if line.startswith(("model name", "flags", "Features", "CPU part"))]
+    return hashlib.sha256("\n".join(telling).encode()).hexdigest()

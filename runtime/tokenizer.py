@@ -1,0 +1,158 @@
+"""Text to token ids and back, also token by token while a text is being generated."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tokenizers import Tokenizer as FastTokenizer
+from tokenizers.decoders import DecodeStream
+
+from .errors import BundleError, InputError
+
+__all__ = ["TextStream", "Tokenizer"]
+
+_END_OF_TEXT = "<|endoftext|>"
+
+
+class Tokenizer:
+    """A bundle's tokenizer.
+
+    Args:
+        path: its tokenizer.json.
+        eos_token_id: the token that ends a text, where the model's configuration names one.
+
+    Attributes:
+        eos_token_id: the token that ends a text, or None if there is none.
+
+    Raises:
+        BundleError: the file is damaged.
+    """
+
+    def __init__(self, path: Path, eos_token_id: int | None = None) -> None:
+        try:
+            self._fast = FastTokenizer.from_file(str(path))
+        except Exception as error:  # tokenizers raises plain Exception
+            raise BundleError(f"The tokenizer {path} cannot be read: {error}.") from error
+        self._fast.no_truncation()
+        self._fast.no_padding()
+        known = eos_token_id is not None and self._fast.id_to_token(eos_token_id) is not None
+        self.eos_token_id = eos_token_id if known else self._fast.token_to_id(_END_OF_TEXT)
+
+    def encode(self, text: str) -> list[int]:
+        """Returns the token ids of a text.
+
+        An empty text has none; what the model then starts from is the end-of-text token, as in its training, where
+        every text follows the end of another one.
+
+        Raises:
+            InputError: the text cannot be encoded as UTF-8, or it is empty and the model has no end-of-text token.
+        """
+        if not isinstance(text, str):
+            raise InputError(f"Expected text, got {type(text).__name__}.")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"The text is not valid Unicode: a lone surrogate at character {error.start}. Give UTF-8 text."
+            ) from error
+        ids = list(self._fast.encode(text).ids)
+        if not ids and self.eos_token_id is None:
+            raise InputError("The text is empty, and this model has no end-of-text token to start from.")
+        return ids or [int(self.eos_token_id or 0)]
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """Returns the text of token ids; bytes that are no UTF-8 become U+FFFD.
+
+        Raises:
+            InputError: an id is not in the vocabulary.
+        """
+        listed = [int(token) for token in ids]
+        for token in listed:
+            if not self.knows(token):
+                raise InputError(f"Token id {token} is not in the vocabulary of {self._fast.get_vocab_size()} tokens.")
+        return str(self._fast.decode(listed, skip_special_tokens=False))
+
+    def str_tokens(self, ids: Iterable[int]) -> list[str]:
+        """Returns the text of each token by itself.
+
+        A part of a UTF-8 character becomes U+FFFD. An id that only the model knows (some pad their vocabulary)
+        becomes the id in brackets.
+        """
+        return [self.decode([token]) if self.knows(token) else f"[{token}]" for token in ids]
+
+    def stream(self, stop: Sequence[str] = ()) -> TextStream:
+        """Starts decoding token by token; see `TextStream`."""
+        return TextStream(self, stop)
+
+    def step(self, stream: DecodeStream, token: int) -> str:
+        """Feeds one token to a stream of the tokenizers library; returns the text that became certain."""
+        return stream.step(self._fast, token) or ""
+
+    def knows(self, token: int) -> bool:
+        """Whether an id is in the tokenizer's vocabulary."""
+        return token >= 0 and self._fast.id_to_token(token) is not None
+
+
+class TextStream:
+    """Turns tokens into text as they come, and notices stop strings.
+
+    A character whose UTF-8 bytes are spread over several tokens appears with the last of them. Text that may be the
+    beginning of a stop string is held back until it is certain. All pieces joined are the decoded tokens, up to the
+    first stop string.
+
+    Args:
+        tokenizer: the tokenizer.
+        stop: strings at which the text ends; the text returned does not contain them.
+
+    Attributes:
+        stopped: whether a stop string was found.
+
+    Raises:
+        InputError: a stop string is empty.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+        stop = [stop] if isinstance(stop, str) else list(stop)
+        if any(not isinstance(text, str) or not text for text in stop):
+            raise InputError("A stop string must be a text of at least one character.")
+        self._tokenizer, self._stop = tokenizer, stop
+        self._stream = DecodeStream(skip_special_tokens=False)
+        self._ids: list[int] = []
+        self._decoded = 0
+        self._held = ""
+        self.stopped = False
+
+    def feed(self, token: int) -> str:
+        """Takes one token; returns the text that became certain, which may be none."""
+        if not self._tokenizer.knows(token):
+            return self._release(self._tokenizer.str_tokens([token])[0])
+        self._ids.append(token)
+        text = self._tokenizer.step(self._stream, token)
+        self._decoded += len(text)
+        return self._release(text)
+
+    def finish(self) -> str:
+        """Returns what was held back, once no more tokens come."""
+        rest = self._tokenizer.decode(self._ids)[self._decoded :]
+        self._decoded += len(rest)
+        text = self._release(rest) + self._held
+        self._held = ""
+        return text
+
+    def _release(self, text: str) -> str:
+        if self.stopped:
+            return ""
+        held = self._held + text
+        found = [index for index in (held.find(stop) for stop in self._stop) if index >= 0]
+        if found:
+            self.stopped, self._held = True, ""
+            return held[: min(found)]
+        keep = max((_overlap(held, stop) for stop in self._stop), default=0)
+        self._held = held[len(held) - keep :]
+        return held[: len(held) - keep]
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of `text` that is a beginning of `stop`."""
+    return next((n for n in range(min(len(text), len(stop) - 1), 0, -1) if stop.startswith(text[-n:])), 0)
