@@ -3,6 +3,6 @@
 Install it with `pip install 'onnxlens[export]'`.
 """
 
-from .bundle import export, export_model
+from onnxlens.export.bundle import export, export_model
 
 __all__ = ["export", "export_model"]

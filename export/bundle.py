@@ -6,24 +6,31 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
-from tokenizers import Tokenizer
-from transformers import GPT2LMHeadModel
-
+from onnxlens.export import verify
+from onnxlens.export.checkpoint import Checkpoint, read_checkpoint, read_model
+from onnxlens.export.graph import hooks_graph
+from onnxlens.export.staging import check_target, staged
+from onnxlens.export.writer import write_configurations, write_graphs, write_weights
 from onnxlens.runtime.bundle import TOKENIZER, WEIGHTS, Bundle, sha256_of
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
 from onnxlens.runtime.weights import WeightsFile
-
-from . import verify
-from .checkpoint import Checkpoint, read_checkpoint, read_model
-from .graph import hooks_graph
-from .staging import check_target, staged
-from .writer import write_configurations, write_graphs, write_weights
+from tokenizers import Tokenizer
+from transformers import GPT2LMHeadModel
 
 __all__ = ["export", "export_model"]
 
 Progress = Callable[[str], None]
-_PACKAGES = ("onnxlens", "torch", "transformers", "onnxscript", "onnx-ir", "onnxruntime", "safetensors", "tokenizers")
+_PACKAGES = (
+    "onnxlens",
+    "torch",
+    "transformers",
+    "onnxscript",
+    "onnx-ir",
+    "onnxruntime",
+    "safetensors",
+    "tokenizers",
+)
 _BESIDE_WEIGHTS = 32_000_000  # graphs, tokenizer and configurations, generously
 
 

@@ -15,19 +15,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from onnxlens.export.hub import download
+from onnxlens.export.tokenizer import read_tokenizer
+from onnxlens.runtime.bundle import parameter_shapes
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import BundleError, CheckpointError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging as transformers_logging
-
-from onnxlens.runtime.bundle import parameter_shapes
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import BundleError, CheckpointError
-
-from .hub import download
-from .tokenizer import read_tokenizer
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_model", "transformers_model"]
 
@@ -232,7 +230,15 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
     try:
         # weights_only: a pickle may carry code, and this refuses to run it.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except (
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+    ) as error:
         raise CheckpointError(f"{path} is damaged, or holds more than weights: {_one_line(error)}") from error
     if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
         raise CheckpointError(f"{path} holds no state dict of tensors.")
@@ -249,7 +255,7 @@ def _check_tensors(state: dict[str, Tensor], config: ModelConfig, origin: str) -
         if "wte.weight" in found and not torch.equal(head, found["wte.weight"]):
             raise CheckpointError(
                 f"{origin}: config.json ties the output projection to the embedding, but lm_head.weight differs "
-                "from wte.weight; set \"tie_word_embeddings\": false, or remove lm_head.weight."
+                'from wte.weight; set "tie_word_embeddings": false, or remove lm_head.weight.'
             )
     missing = [name for name in expected if name not in found]
     if missing:

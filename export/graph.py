@@ -15,13 +15,11 @@ from importlib.metadata import version
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
-from onnxscript import optimizer
-from torch import Tensor, nn
-
+from onnxlens.export.model import GPT2, KeyValue
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import HookPoint, hook_points
-
-from .model import GPT2, KeyValue
+from onnxscript import optimizer
+from torch import Tensor, nn
 
 __all__ = ["OPSET", "hooks_graph", "plain_graph"]
 
@@ -70,7 +68,7 @@ def hooks_graph(config: ModelConfig) -> ir.Model:
     model = _trace(config)
     graph = model.graph
     points = {point.name: point for point in hook_points(config) if not point.on_request}
-    _simplify(model)
+    _simplify(model, tied=config.tie_word_embeddings)
     _name(graph.inputs, _cache_names(config, "past_key_values", ["input_ids", "attention_mask", "position_ids"]))
     _name(graph.outputs, [*_cache_names(config, "present", ["logits"]), *points])
     _declare_shapes(graph, config, points)
@@ -145,7 +143,7 @@ def _declare_shapes(graph: ir.Graph, config: ModelConfig, points: dict[str, Hook
                 value.shape = None  # the tracer's symbols mean nothing to a reader
 
 
-def _simplify(model: ir.Model) -> None:
+def _simplify(model: ir.Model, *, tied: bool) -> None:
     """Folds constants and removes what nothing needs, with the weights set aside as if they were inputs."""
     graph = model.graph
     weights = list(graph.initializers.values())
@@ -158,8 +156,8 @@ def _simplify(model: ir.Model) -> None:
     for weight in weights:
         graph.inputs.remove(weight)
         weight.name = str(weight.name).removeprefix("model.")
-        if weight.name == "lm_head.weight" and not any(w.name == "model.wte.weight" for w in weights):
-            weight.name = "wte.weight"  # tied: one tensor under the name that checkpoints give it
+        if tied and weight.name == "lm_head.weight":
+            weight.name = "wte.weight"  # one tensor, under the name that checkpoints give it
     for weight in weights:
         if weight.uses():
             graph.initializers.add(weight)

@@ -15,7 +15,6 @@ from huggingface_hub.errors import (
     RepositoryNotFoundError,
     RevisionNotFoundError,
 )
-
 from onnxlens.runtime.errors import CheckpointError
 
 __all__ = ["download"]

@@ -14,10 +14,9 @@ import math
 from collections.abc import Callable
 
 import torch
+from onnxlens.runtime.config import ModelConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
-
-from onnxlens.runtime.config import ModelConfig
 
 __all__ = ["GPT2", "KeyValue"]
 

@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
-from torch import Tensor
-
+from onnxlens.export.checkpoint import Checkpoint, transformers_model
+from onnxlens.export.model import GPT2
 from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import ExportError
-
-from .checkpoint import Checkpoint, transformers_model
-from .model import GPT2
+from torch import Tensor
 
 __all__ = ["TOLERANCE", "Case", "cases", "check", "reference"]
 
@@ -178,9 +176,7 @@ def _from_transformers(checkpoint: Checkpoint, wanted: list[Case]) -> list[np.nd
     return logits
 
 
-def _run(
-    session: onnxruntime.InferenceSession, names: list[str], case: Case, config: ModelConfig
-) -> list[np.ndarray]:
+def _run(session: onnxruntime.InferenceSession, names: list[str], case: Case, config: ModelConfig) -> list[np.ndarray]:
     ids, mask, positions = case.inputs(config.vocab_size)
     past = [f"past_key_values.{layer}.{part}" for layer in range(config.n_layer) for _, part in _PARTS]
     cache: Mapping[str, np.ndarray] = {
@@ -188,7 +184,11 @@ def _run(
     }
     cut = case.cached
     if cut:
-        feed = {"input_ids": ids[:, :cut], "attention_mask": mask[:, :cut], "position_ids": positions[:, :cut]}
+        feed = {
+            "input_ids": ids[:, :cut],
+            "attention_mask": mask[:, :cut],
+            "position_ids": positions[:, :cut],
+        }
         present = [name.replace("past_key_values", "present") for name in past]
         cache = dict(zip(past, session.run(present, {**feed, **cache}), strict=True))
     feed = {"input_ids": ids[:, cut:], "attention_mask": mask, "position_ids": positions[:, cut:]}

@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-
+from onnxlens.export.checkpoint import Checkpoint
+from onnxlens.export.graph import plain_graph
+from onnxlens.export.staging import umask
 from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import OutputError
 from onnxlens.runtime.weights import WeightsFile
-
-from .checkpoint import Checkpoint
-from .graph import plain_graph
-from .staging import umask
+from safetensors import SafetensorError
+from safetensors.torch import save_file
 
 __all__ = ["write_configurations", "write_graphs", "write_weights"]
 
@@ -61,7 +59,10 @@ def write_configurations(checkpoint: Checkpoint, folder: Path) -> None:
     entries = {
         **checkpoint.config_entries,
         "dtype": "float32",
-        "transformers.js_config": {"use_external_data_format": {"model.onnx": 1}, "kv_cache_dtype": "float32"},
+        "transformers.js_config": {
+            "use_external_data_format": {"model.onnx": 1},
+            "kv_cache_dtype": "float32",
+        },
     }
     entries.pop("torch_dtype", None)
     _write_json(folder / "config.json", entries)
@@ -116,4 +117,3 @@ def _genai_config(config: ModelConfig, entries: dict[str, Any]) -> dict[str, Any
 
 def _write_json(path: Path, entries: dict[str, Any]) -> None:
     path.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-

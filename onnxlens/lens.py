@@ -236,9 +236,7 @@ class Lens:
         logits = self.runner.run(ids, mask, logits="last").logits[:, -1]  # [B, V]
         probabilities = softmax(logits)
         real = [row[kept == 1].tolist() for row, kept in zip(ids, mask, strict=True)]
-        predictions = [
-            self._prediction(*row, top) for row in zip(real, logits, probabilities, strict=True)
-        ]
+        predictions = [self._prediction(*row, top) for row in zip(real, logits, probabilities, strict=True)]
         return predictions if _is_batch(text) else predictions[0]
 
     def generate(

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-
 from onnxlens.runtime.errors import InputError
 
 __all__ = [

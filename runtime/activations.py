@@ -8,9 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-
-from .errors import HookPointError, OutputError, suggestion
-from .hooks import HookPoint
+from onnxlens.runtime.errors import HookPointError, OutputError, suggestion
+from onnxlens.runtime.hooks import HookPoint
 
 __all__ = ["ActivationCache", "stitch"]
 
@@ -121,7 +120,5 @@ def _stitch_one(point: HookPoint, parts: list[np.ndarray]) -> np.ndarray:
         return np.concatenate(parts, axis=point.axes.index("pos"))
     keys = parts[-1].shape[-1]
     fill = _UNSEEN[point.name.rpartition(".")[2]]
-    widened = [
-        np.pad(part, [(0, 0)] * 3 + [(0, keys - part.shape[-1])], constant_values=fill) for part in parts
-    ]
+    widened = [np.pad(part, [(0, 0)] * 3 + [(0, keys - part.shape[-1])], constant_values=fill) for part in parts]
     return np.concatenate(widened, axis=point.axes.index("query_pos"))

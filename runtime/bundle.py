@@ -9,11 +9,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from .config import ModelConfig
-from .errors import BundleError
-from .hooks import hook_points
-from .manifest import Manifest
-from .weights import WeightsFile
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.hooks import hook_points
+from onnxlens.runtime.manifest import Manifest
+from onnxlens.runtime.weights import WeightsFile
 
 __all__ = ["HOOKS_GRAPH", "PLAIN_GRAPH", "TOKENIZER", "WEIGHTS", "Bundle", "parameter_shapes", "sha256_of"]
 

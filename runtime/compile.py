@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from .config import ModelConfig
-from .hooks import COMPUTED_ON_REQUEST
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -105,7 +105,7 @@ def _copy(node: NodeProto) -> NodeProto:
 
 
 def _result_nodes(name: str) -> list[NodeProto]:
-    """z @ W_O head by head: [B, P, H, d] and [H, d, D] to [B, P, H, D]."""
+    """Z @ W_O head by head: [B, P, H, d] and [H, d, D] to [B, P, H, D]."""
     from onnx import helper
 
     attention = name.removesuffix(f".{COMPUTED_ON_REQUEST}")

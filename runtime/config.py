@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from .errors import BundleError
+from onnxlens.runtime.errors import BundleError
 
 __all__ = ["ACTIVATION_FUNCTIONS", "ModelConfig"]
 
@@ -87,5 +87,5 @@ class ModelConfig:
                 f"it must be one of {', '.join(ACTIVATION_FUNCTIONS)}."
             )
         eos = self.eos_token_id
-        if eos is not None and (type(eos) is not int or not 0 <= eos):
+        if eos is not None and (type(eos) is not int or not eos >= 0):
             raise BundleError(f"{origin}: 'eos_token_id' must be a token id or null, not {eos!r}.")

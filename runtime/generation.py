@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-
-from .activations import ActivationCache, stitch
-from .errors import ContextLengthError, InputError
-from .hooks import NamesFilter
-from .runner import Output, Runner
+from onnxlens.runtime.activations import ActivationCache, stitch
+from onnxlens.runtime.errors import ContextLengthError, InputError
+from onnxlens.runtime.hooks import NamesFilter
+from onnxlens.runtime.runner import Output, Runner
 
 __all__ = ["OVERFLOW", "Choose", "Overflow", "Step", "generate_ids"]
 

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
-from .config import ModelConfig
-from .errors import HookPointError, suggestion
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import HookPointError, suggestion
 
 __all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "NamesFilter", "hook_points", "select"]
 
@@ -133,7 +133,7 @@ def _unknown(pattern: str, names: tuple[str, ...]) -> str:
     if beyond and blocks and int(beyond[1]) not in blocks:
         last = max(blocks)
         reason = f": this model has blocks {min(blocks)} to {last}"
-        pattern_inside = f"blocks.{last}.{pattern[beyond.end():]}"
+        pattern_inside = f"blocks.{last}.{pattern[beyond.end() :]}"
         near = f" Did you mean {pattern_inside!r}?" if pattern_inside in names else suggestion(pattern_inside, names)
     else:
         near = suggestion(pattern, names)

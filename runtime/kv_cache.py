@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnxruntime
-
-from .config import ModelConfig
-from .errors import InputError
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError
 
 __all__ = ["KVCache", "cache_inputs"]
 

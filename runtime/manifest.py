@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from .errors import BundleError
+from onnxlens.runtime.errors import BundleError
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "FileRecord", "Manifest"]
 

@@ -19,11 +19,10 @@ from typing import Any
 
 import onnxruntime
 import platformdirs
-
-from .bundle import HOOKS_GRAPH, WEIGHTS, Bundle
-from .compile import FINAL, PLAIN, compile_request
-from .errors import BundleError, OutputError
-from .providers import Provider, open_session
+from onnxlens.runtime.bundle import HOOKS_GRAPH, WEIGHTS, Bundle
+from onnxlens.runtime.compile import FINAL, PLAIN, compile_request
+from onnxlens.runtime.errors import BundleError, OutputError
+from onnxlens.runtime.providers import Provider, open_session
 
 __all__ = ["Prepared", "cache_folder", "prepare"]
 

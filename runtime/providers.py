@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import onnxruntime
-
-from .errors import ProviderError
+from onnxlens.runtime.errors import ProviderError
 
 __all__ = ["PROVIDERS", "Provider", "ProviderName", "candidates", "open_session"]
 

@@ -12,15 +12,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
-
-from .bundle import Bundle
-from .compile import PLAIN, Logits, Request, compile_request
-from .config import ModelConfig
-from .errors import ContextLengthError, InputError, ProviderError
-from .hooks import HookPoint, NamesFilter, hook_points, select
-from .kv_cache import KVCache, cache_inputs
-from .prepare import Prepared, prepare
-from .providers import Provider, candidates, open_session
+from onnxlens.runtime.bundle import Bundle
+from onnxlens.runtime.compile import PLAIN, Logits, Request, compile_request
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import ContextLengthError, InputError, ProviderError
+from onnxlens.runtime.hooks import HookPoint, NamesFilter, hook_points, select
+from onnxlens.runtime.kv_cache import KVCache, cache_inputs
+from onnxlens.runtime.prepare import Prepared, prepare
+from onnxlens.runtime.providers import Provider, candidates, open_session
 
 if TYPE_CHECKING:
     from onnx import ModelProto

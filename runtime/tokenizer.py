@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from onnxlens.runtime.errors import BundleError, InputError
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
-
-from .errors import BundleError, InputError
 
 __all__ = ["TextStream", "Tokenizer"]
 

@@ -119,9 +119,7 @@ def environment(endpoint: str, home: Path) -> dict[str, str]:
 
 
 @contextmanager
-def serve(
-    repos: Mapping[str, Path], *, fail_after: int | None = None, fail_times: int | None = None
-) -> Iterator[str]:
+def serve(repos: Mapping[str, Path], *, fail_after: int | None = None, fail_times: int | None = None) -> Iterator[str]:
     """Serves folders as model repositories for as long as the context lasts.
 
     The folders are read, and hashed, on entry and must not change afterwards.

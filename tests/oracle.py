@@ -193,9 +193,7 @@ def run(
     return out
 
 
-def greedy(
-    config: Mapping[str, Any], weights: Mapping[str, np.ndarray], input_ids: np.ndarray, n: int
-) -> np.ndarray:
+def greedy(config: Mapping[str, Any], weights: Mapping[str, np.ndarray], input_ids: np.ndarray, n: int) -> np.ndarray:
     """Appends n times the most probable next token, computing everything anew each time.
 
     Args:

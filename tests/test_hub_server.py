@@ -114,9 +114,7 @@ def test_a_snapshot_is_the_folder(first: Path, home: Path) -> None:
 
 def test_patterns_choose_files(first: Path, home: Path) -> None:
     with serve({"tiny": first}) as endpoint:
-        seen = hub(
-            endpoint, home, 'show(content(snapshot_download("tiny", allow_patterns=["*.json", "onnx/*"])))'
-        )
+        seen = hub(endpoint, home, 'show(content(snapshot_download("tiny", allow_patterns=["*.json", "onnx/*"])))')
     assert sorted(seen) == ["config.json", "onnx/model.onnx"]
 
 

@@ -32,7 +32,13 @@ def command(patterns: tuple[str, ...], model: str | None, as_json: bool) -> None
     if as_json:
         print_json(
             [
-                {"name": p.name, "shape": shape, "axes": list(p.axes), "meaning": p.meaning, "on_request": p.on_request}
+                {
+                    "name": p.name,
+                    "shape": shape,
+                    "axes": list(p.axes),
+                    "meaning": p.meaning,
+                    "on_request": p.on_request,
+                }
                 for p, shape in zip(chosen, shapes, strict=True)
             ]
         )

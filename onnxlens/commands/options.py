@@ -46,7 +46,11 @@ def run_options(command: F) -> F:
         json_option,
         click.option("--threads", type=click.IntRange(min=1), metavar="N", help="How many threads compute."),
         click.option(
-            "--provider", default="auto", metavar="auto|cpu|cuda", help="What runs the model.", show_default=True
+            "--provider",
+            default="auto",
+            metavar="auto|cpu|cuda",
+            help="What runs the model.",
+            show_default=True,
         ),
         model_option,
     ):

@@ -23,9 +23,7 @@ _BAR = 24  # characters for a probability of 1
 @text_argument
 @click.option("--top", default=10, show_default=True, metavar="N", help="How many candidates to list.")
 @run_options
-def command(
-    text: str | None, top: int, model: str | None, provider: str, threads: int | None, as_json: bool
-) -> None:
+def command(text: str | None, top: int, model: str | None, provider: str, threads: int | None, as_json: bool) -> None:
     """Predict the token that follows TEXT.
 
     TEXT may be '-' or left out to read standard input. An empty text predicts from <|endoftext|>. Probabilities are
@@ -52,7 +50,12 @@ def command(
     out = console()
     pieces = [Text(t, style="bold" if n % 2 else "bold cyan") for n, t in enumerate(map(shown, prediction.tokens))]
     out.print(Text(" ").join(pieces))
-    table = Table(box=None, pad_edge=False, caption=f"{lens.runner.bundle.name} on {lens.provider}", caption_justify="left")
+    table = Table(
+        box=None,
+        pad_edge=False,
+        caption=f"{lens.runner.bundle.name} on {lens.provider}",
+        caption_justify="left",
+    )
     for heading in ("next token", "id", "logit", "probability"):
         table.add_column(heading, justify="left" if heading == "next token" else "right", no_wrap=True)
     table.add_column("", width=_BAR)

@@ -1,0 +1,107 @@
+"""Makes small GPT-2 checkpoints, as Hugging Face writes them, for the tests to export."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+END_OF_TEXT = "<|endoftext|>"
+
+_BASE: dict[str, Any] = {
+    "model_type": "gpt2",
+    "architectures": ["GPT2LMHeadModel"],
+    "n_layer": 2,
+    "n_head": 4,
+    "n_embd": 32,
+    "n_positions": 48,
+    "vocab_size": 300,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+# One for each switch that changes what is computed; the exports are shared between all tests.
+CONFIGS: dict[str, dict[str, Any]] = {
+    "base": {},
+    "wide": {
+        "n_layer": 3,
+        "n_head": 2,
+        "n_inner": 50,
+        "activation_function": "gelu",
+        "layer_norm_epsilon": 1e-3,
+    },
+    "untied": {
+        "n_head": 1,
+        "tie_word_embeddings": False,
+        "activation_function": "relu",
+        "scale_attn_weights": False,
+    },
+    "scaled": {
+        "n_layer": 4,
+        "n_embd": 24,
+        "activation_function": "silu",
+        "scale_attn_by_inverse_layer_idx": True,
+        "reorder_and_upcast_attn": True,
+    },
+}
+
+
+def config_entries(name: str = "base", **changes: Any) -> dict[str, Any]:
+    """The entries of config.json of one of `CONFIGS`, with changes."""
+    return {**_BASE, **CONFIGS[name], **changes}
+
+
+def random_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
+    """Weights large enough that attention is not uniform and every bias matters."""
+    from onnxlens.runtime.bundle import parameter_shapes
+    from onnxlens.runtime.config import ModelConfig
+
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, shape in parameter_shapes(ModelConfig.from_dict(config)).items():
+        values = rng.normal(0, 0.25, shape)
+        is_scale = (".ln_" in name and name.endswith("weight")) or name == "ln_f.weight"
+        weights[name] = (values + 1 if is_scale else values).astype(np.float32)
+    return weights
+
+
+def tokenizer(size: int = 290) -> Tokenizer:
+    """A byte-level BPE of GPT-2's kind with `size` tokens, `<|endoftext|>` first."""
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = decoders.ByteLevel()
+    bpe.post_processor = processors.ByteLevel(trim_offsets=False)
+    alphabet = pre_tokenizers.ByteLevel.alphabet()
+    text = ["the cat and the dog sat on the mat and the hat", "when the rain in spain falls on the plain"] * 4
+    bpe.train_from_iterator(
+        text,
+        trainers.BpeTrainer(
+            vocab_size=size, special_tokens=[END_OF_TEXT], initial_alphabet=alphabet, show_progress=False
+        ),
+    )
+    return bpe
+
+
+def write_checkpoint(
+    folder: Path,
+    name: str = "base",
+    *,
+    weights: dict[str, np.ndarray] | None = None,
+    seed: int = 0,
+    **changes: Any,
+) -> Path:
+    """Writes config.json, model.safetensors and tokenizer.json; returns the folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    config = config_entries(name, **changes)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(
+        weights if weights is not None else random_weights(config, seed),
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    tokenizer().save(str(folder / "tokenizer.json"))
+    return folder

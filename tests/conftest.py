@@ -1,0 +1,75 @@
+"""What all tests share: folders of their own, and exports made once for all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from checkpoints import write_checkpoint
+from filelock import FileLock
+from onnxlens.runtime.runner import Runner
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that all xdist workers of this run share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def isolated(shared: Path) -> Iterator[None]:
+    """Keeps tests away from the user's folders and from the network."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("ONNXLENS_CACHE", str(shared / "cache"))
+        patch.setenv("XDG_DATA_HOME", str(shared / "data"))
+        patch.setenv("HF_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+        patch.setenv("COLUMNS", "120")
+        yield
+
+
+@pytest.fixture(scope="session")
+def checkpoint(shared: Path) -> Callable[[str], Path]:
+    """The folder of a checkpoint by its name in `checkpoints.CONFIGS`."""
+
+    def make(name: str) -> Path:
+        folder = shared / "checkpoints" / name
+        with FileLock(shared / f"checkpoint-{name}.lock"):
+            if not folder.exists():
+                write_checkpoint(folder, name)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def bundle(shared: Path, checkpoint: Callable[[str], Path]) -> Callable[[str], Path]:
+    """The folder of an exported bundle by the name of its checkpoint; do not change what is in it."""
+
+    def make(name: str) -> Path:
+        folder = shared / "bundles" / name
+        with FileLock(shared / f"bundle-{name}.lock"):
+            if not folder.exists():
+                from onnxlens.export import export
+
+                export(checkpoint(name), folder)
+        return folder
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def runner(bundle: Callable[[str], Path]) -> Callable[[str], Runner]:
+    """An open runner by the name of its checkpoint."""
+    open_runners: dict[str, Runner] = {}
+
+    def make(name: str) -> Runner:
+        if name not in open_runners:
+            open_runners[name] = Runner(bundle(name), provider="cpu", threads=1)
+        return open_runners[name]
+
+    return make
