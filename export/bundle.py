@@ -63,7 +63,7 @@ def export(
     """
     name = Path(source).expanduser().resolve().name if Path(source).expanduser().is_dir() else str(source)
     folder = Path(target) if target is not None else Path("models") / name.split("/")[-1]
-    check_target(folder.expanduser().absolute(), force=force, needed=0)
+    check_target(folder.expanduser().resolve(), force=force, needed=0)
     progress("reading the checkpoint")
     checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer)
     return _write(checkpoint, folder, force=force, progress=progress)
@@ -83,7 +83,7 @@ def export_model(
 
 
 def _write(checkpoint: Checkpoint, target: Path, *, force: bool, progress: Progress) -> Bundle:
-    target = target.expanduser().absolute()
+    target = target.expanduser().resolve()
     check_target(target, force=force, needed=checkpoint.weights_bytes + _BESIDE_WEIGHTS)
     progress("running it in PyTorch")
     wanted = verify.cases(checkpoint.config)

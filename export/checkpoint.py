@@ -5,8 +5,8 @@ What would make an export differ silently from the checkpoint is refused here, b
 
 from __future__ import annotations
 
+import copy
 import json
-import pickle
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -132,17 +132,14 @@ def read_model(model: GPT2LMHeadModel, tokenizer: str | Path | Tokenizer, *, nam
     if not isinstance(model, GPT2LMHeadModel):
         raise CheckpointError(f"Expected a transformers GPT2LMHeadModel, got a {type(model).__name__}.")
     config, entries = _check_config(json.loads(model.config.to_json_string(use_diff=False)), "the model's config")
-    state = dict(model.state_dict())
-    if config.tie_word_embeddings:
-        state.pop("lm_head.weight", None)
     return _checkpoint(
         name=name,
         source={"kind": "memory", "id": name},
         config=config,
         config_entries=entries,
-        tensors=_check_tensors(state, config, "the model in memory"),
+        tensors=_check_tensors(model.state_dict(), config, "the model in memory"),
         tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else read_tokenizer(Path(tokenizer).expanduser()),
-        generation_config={},
+        generation_config=json.loads(model.generation_config.to_json_string(use_diff=True)),
         tokenizer_config={},
         reference=model,
     )
@@ -151,10 +148,11 @@ def read_model(model: GPT2LMHeadModel, tokenizer: str | Path | Tokenizer, *, nam
 def _checkpoint(**parts: Any) -> Checkpoint:
     """Fills in what a checkpoint may leave out, and checks that tokenizer and model fit."""
     config, entries = parts["config"], parts["config_entries"]
-    known = parts["tokenizer"].get_vocab_size()
-    if known > config.vocab_size:
+    last = max(parts["tokenizer"].get_vocab().values(), default=-1)
+    if last >= config.vocab_size:
         raise CheckpointError(
-            f"The tokenizer has {known} tokens and the model only {config.vocab_size}; they do not belong together."
+            f"The tokenizer has ids up to {last}, and the model knows only {config.vocab_size} tokens; "
+            "they do not belong together."
         )
     ends = {key: entries[key] for key in ("bos_token_id", "eos_token_id") if entries.get(key) is not None}
     parts["generation_config"] = parts["generation_config"] or {"_from_model_config": True, **ends}
@@ -172,8 +170,8 @@ def _read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
         return {}
     try:
         entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read: {error}.") from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path} cannot be read: {_one_line(error)}.") from error
     if not isinstance(entries, dict):
         raise CheckpointError(f"{path} holds no JSON object.")
     return entries
@@ -209,8 +207,8 @@ def _read_tensors(folder: Path) -> dict[str, Tensor]:
         if not isinstance(files, dict):
             raise CheckpointError(f"{index} has no 'weight_map'.")
         tensors: dict[str, Tensor] = {}
-        for name in sorted(set(files.values())):
-            if Path(name).name != name or not (folder / name).is_file():
+        for name in sorted(set(files.values()), key=str):
+            if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
                 raise CheckpointError(f"{index} names {name!r}, which is not in the folder.")
             tensors |= _load_safetensors(folder / name)
         return tensors
@@ -230,25 +228,24 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
     try:
         # weights_only: a pickle may carry code, and this refuses to run it.
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-    ) as error:
+    except Exception as error:  # a damaged pickle raises anything
         raise CheckpointError(f"{path} is damaged, or holds more than weights: {_one_line(error)}") from error
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(
+        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
+    ):
         raise CheckpointError(f"{path} holds no state dict of tensors.")
     return state
 
 
 def _check_tensors(state: dict[str, Tensor], config: ModelConfig, origin: str) -> dict[str, Tensor]:
     """Returns the parameters as float32 under their short names, or says what is wrong with them."""
-    found = {name.removeprefix("transformer."): tensor for name, tensor in state.items()}
-    found = {name: tensor for name, tensor in found.items() if not _BUFFERS.fullmatch(name)}
+    found: dict[str, Tensor] = {}
+    for stored, tensor in state.items():
+        name = stored.removeprefix("transformer.")
+        if name in found:
+            raise CheckpointError(f"{origin}: {name!r} is there twice, with and without 'transformer.' before it.")
+        if not _BUFFERS.fullmatch(name):
+            found[name] = tensor
     expected = parameter_shapes(config)
     if config.tie_word_embeddings and "lm_head.weight" in found:
         head = found.pop("lm_head.weight")
@@ -272,9 +269,10 @@ def _check_tensors(state: dict[str, Tensor], config: ModelConfig, origin: str) -
             raise CheckpointError(f"{origin}: {name!r} has shape {list(tensor.shape)}, expected {list(shape)}.")
         if not tensor.is_floating_point():
             raise CheckpointError(f"{origin}: {name!r} is {tensor.dtype}, expected floating-point numbers.")
-        if not torch.isfinite(tensor).all():
+        found[name] = tensor.detach().to("cpu", torch.float32).contiguous()
+        if not torch.isfinite(found[name]).all():
             raise CheckpointError(f"{origin}: {name!r} holds NaN or infinite values; the checkpoint is damaged.")
-    return {name: found[name].detach().to(torch.float32).contiguous() for name in expected}
+    return {name: found[name] for name in expected}
 
 
 def _one_line(error: BaseException) -> str:
@@ -283,7 +281,10 @@ def _one_line(error: BaseException) -> str:
 
 @contextmanager
 def transformers_model(reference: Path | GPT2LMHeadModel) -> Iterator[GPT2LMHeadModel]:
-    """Yields transformers' own GPT-2 of a checkpoint, in evaluation mode, and restores a borrowed one afterwards."""
+    """Yields transformers' own GPT-2 of a checkpoint, float32 and in evaluation mode.
+
+    A model that is in memory already is borrowed and left as it was.
+    """
     if isinstance(reference, Path):
         shown = transformers_logging.is_progress_bar_enabled()
         transformers_logging.disable_progress_bar()
@@ -294,8 +295,12 @@ def transformers_model(reference: Path | GPT2LMHeadModel) -> Iterator[GPT2LMHead
                 transformers_logging.enable_progress_bar()
         yield model.eval()
         return
-    training = reference.training
+    if reference.dtype != torch.float32 or reference.device.type != "cpu":
+        yield copy.deepcopy(reference).to("cpu", torch.float32).eval()
+        return
+    training = [(module, module.training) for module in reference.modules()]
     try:
         yield reference.eval()
     finally:
-        reference.train(training)
+        for module, mode in training:
+            module.training = mode

@@ -42,10 +42,11 @@ def download(repo: str, revision: str | None) -> tuple[Path, str]:
     """
     try:
         folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=_SMALL))
+        commit = folder.name  # what the revision named just now; it may move on while the weights are fetched
         # One kind of weights is enough; older repositories have only the pickled one.
-        for weights in (["model.safetensors", "model*.safetensors*"], ["pytorch_model.bin"]):
-            huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=weights)
-            if any(folder.glob(pattern) and any(folder.glob(pattern)) for pattern in weights):
+        for weights in ("model*.safetensors*", "pytorch_model.bin"):
+            huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=weights)
+            if any(folder.glob(weights)):
                 break
     except HFValidationError as error:
         raise CheckpointError(f"There is no folder {repo!r}, and it is no valid hub id either.") from error
@@ -63,4 +64,4 @@ def download(repo: str, revision: str | None) -> tuple[Path, str]:
         raise CheckpointError(
             f"There is no folder {repo!r}, and the hub at {endpoint} cannot be reached or broke off. {_LOCAL}"
         ) from error
-    return folder, folder.name
+    return folder, commit

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from onnxlens.runtime.errors import OutputError
@@ -26,17 +26,24 @@ def check_target(target: Path, *, force: bool, needed: int) -> None:
     Raises:
         OutputError: the target exists, is not a bundle, cannot be written to, or the disk is too full.
     """
-    if target.exists() and not target.is_dir():
-        raise OutputError(f"{target} is a file; give a folder to write the bundle to.")
-    if target.is_dir() and any(target.iterdir()):
-        if not (target / MANIFEST).is_file():
-            raise OutputError(f"{target} exists and is no bundle; it will not be replaced. Give another folder.")
-        if not force:
-            raise OutputError(f"The bundle {target} exists already; replace it with --force, or give another folder.")
-    parent = _existing(target.parent)
-    if not os.access(parent, os.W_OK | os.X_OK):
-        raise OutputError(f"Cannot write {target}: no permission to write in {parent}.")
-    free = shutil.disk_usage(parent).free
+    try:
+        if target.exists() and not target.is_dir():
+            raise OutputError(f"{target} is a file; give a folder to write the bundle to.")
+        if target.is_dir() and any(target.iterdir()):
+            if not (target / MANIFEST).is_file():
+                raise OutputError(f"{target} exists and is no bundle; it will not be replaced. Give another folder.")
+            if not force:
+                raise OutputError(
+                    f"The bundle {target} exists already; replace it with --force, or give another folder."
+                )
+        parent = _existing(target.parent)
+        if not parent.is_dir():
+            raise OutputError(f"Cannot write {target}: {parent} is a file.")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(f"Cannot write {target}: no permission to write in {parent}.")
+        free = shutil.disk_usage(parent).free
+    except OSError as error:
+        raise OutputError(f"Cannot write {target}: {error.strerror or error}.") from error
     if free < needed:
         raise OutputError(
             f"Cannot write {target}: it needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there."
@@ -47,14 +54,17 @@ def check_target(target: Path, *, force: bool, needed: int) -> None:
 def staged(target: Path) -> Iterator[Path]:
     """Yields a temporary folder beside the target, which takes the target's place when all went well.
 
-    If anything goes wrong, an interruption included, the temporary folder is removed and the target stays as it was.
+    If anything goes wrong, an interruption included, the temporary folder is removed, and so are the folders made to
+    hold it; the target stays as it was.
 
     Raises:
         OutputError: something cannot be written.
     """
     made: Path | None = None
+    parent = target.parent
+    parents_made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
+        parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
         # mkdtemp lets in the owner only; a bundle is as open as any folder the user makes.
         made.chmod(0o777 & ~umask())
@@ -65,6 +75,10 @@ def staged(target: Path) -> Iterator[Path]:
     finally:
         if made is not None:
             shutil.rmtree(made, ignore_errors=True)
+        if not target.exists():
+            for folder in parents_made:
+                with suppress(OSError):  # somebody else uses it by now
+                    folder.rmdir()
 
 
 def _replace(target: Path, made: Path) -> None:
@@ -74,12 +88,11 @@ def _replace(target: Path, made: Path) -> None:
     old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
     try:
         target.rename(old / "bundle")
-        try:
-            made.rename(target)
-        except BaseException:
-            (old / "bundle").rename(target)
-            raise
+        made.rename(target)
     finally:
+        # An interruption can strike between any two steps, so what to do is read off the disk.
+        if not target.exists():
+            (old / "bundle").rename(target)
         shutil.rmtree(old, ignore_errors=True)
 
 

@@ -47,4 +47,7 @@ def _from_vocabulary(folder: Path) -> Tokenizer:
     if tokenizer.token_to_id(_END_OF_TEXT) is not None:
         special.insert(0, _END_OF_TEXT)
     tokenizer.add_special_tokens([AddedToken(name, normalized=False, special=True) for name in special])
+    for name, number in names.items():
+        if tokenizer.token_to_id(name) != number:
+            raise ValueError(f"{added.name} gives {name!r} the id {number!r}, which is not the next one that is free")
     return tokenizer

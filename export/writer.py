@@ -16,6 +16,7 @@ from onnxlens.runtime.errors import OutputError
 from onnxlens.runtime.weights import WeightsFile
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from tokenizers import Tokenizer
 
 __all__ = ["write_configurations", "write_graphs", "write_weights"]
 
@@ -52,9 +53,10 @@ def write_graphs(hooks: ir.Model, folder: Path) -> None:
 
 def write_configurations(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes the tokenizer and the configuration files that this and other runtimes look for."""
-    checkpoint.tokenizer.no_truncation()
-    checkpoint.tokenizer.no_padding()
-    checkpoint.tokenizer.save(str(folder / TOKENIZER))
+    tokenizer = Tokenizer.from_str(checkpoint.tokenizer.to_str())  # a copy: the caller's own may truncate and pad
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    (folder / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     # transformers.js loads external data only where the configuration announces it.
     entries = {
         **checkpoint.config_entries,

@@ -36,8 +36,8 @@ class _Lazy(click.Group):
         except click.UsageError as error:
             from onnxlens.runtime.errors import suggestion
 
-            error.message += suggestion(args[0], _COMMANDS) if args else ""
-            raise
+            near = suggestion(args[0], _COMMANDS) if args else ""
+            raise click.UsageError(f"{error.message}{near}", ctx) from error
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})

@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, overload
+from typing import Literal, TypeGuard, overload
 
 import numpy as np
 
@@ -152,7 +152,7 @@ class Generation(Iterator[GeneratedToken]):
             self.cache = step.cache
         self.ids.append(step.token)
         self.text += text
-        return GeneratedToken(step.token, text, float(np.log(softmax(step.logits[np.newaxis])[0, step.token])))
+        return GeneratedToken(step.token, text, _logprob(step.logits, step.token))
 
     def _ends(self, token: int) -> bool:
         """Takes a token as it is chosen; whether the text ends with it."""
@@ -174,7 +174,8 @@ class Lens:
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
-        self.tokenizer = Tokenizer(runner.bundle.path / TOKENIZER, runner.config.eos_token_id)
+        config = runner.config
+        self.tokenizer = Tokenizer(runner.bundle.path / TOKENIZER, config.eos_token_id, config.vocab_size)
 
     def __repr__(self) -> str:
         return f"Lens({self.runner.bundle.name!r}, provider={self.provider!r})"
@@ -203,16 +204,27 @@ class Lens:
         return self._batch(text)[0]
 
     def to_str_tokens(self, text: str | Ids) -> list[str]:
-        """Returns the text of each token of a text or of ids; a part of a UTF-8 character becomes U+FFFD."""
-        ids = self.tokenizer.encode(text) if isinstance(text, str) else np.asarray(text).ravel().tolist()
-        return self.tokenizer.str_tokens(ids)
+        """Returns the text of each token of a text, or of one row of ids.
+
+        A part of a UTF-8 character becomes U+FFFD; an id that only the model knows (some pad their vocabulary) becomes
+        the id in brackets.
+
+        Raises:
+            InputError: an id is out of range, or there are several rows of them.
+        """
+        return self.tokenizer.str_tokens(self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text))
 
     def to_string(self, ids: Ids) -> str:
-        """Returns the text of token ids."""
-        return self.tokenizer.decode(np.asarray(ids).ravel().tolist())
+        """Returns the text of one row of token ids.
 
+        Raises:
+            InputError: an id is out of range, or there are several rows of them.
+        """
+        return self.tokenizer.decode(_one_row(ids))
+
+    # A str is a sequence of str, too; the first overload that fits is taken.
     @overload
-    def predict(self, text: str | np.ndarray, *, top: int = 10) -> Prediction: ...
+    def predict(self, text: str | np.ndarray, *, top: int = 10) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
     def predict(self, text: Sequence[int], *, top: int = 10) -> Prediction: ...
     @overload
@@ -232,7 +244,7 @@ class Lens:
         """
         if type(top) is not int or top < 1:
             raise InputError(f"top must be a whole number of at least 1, not {top!r}.")
-        ids, mask = self._batch(text)
+        ids, mask = self._batch(text if isinstance(text, str) or _is_batch(text) else np.array(_one_row(text)))
         logits = self.runner.run(ids, mask, logits="last").logits[:, -1]  # [B, V]
         probabilities = softmax(logits)
         real = [row[kept == 1].tolist() for row, kept in zip(ids, mask, strict=True)]
@@ -289,7 +301,7 @@ class Lens:
             left = sample(logits[np.newaxis], Context(ids[np.newaxis], step, rng))
             return int(np.argmax(left[0]))
 
-        prompt = self._batch(text)[0][0].tolist()
+        prompt = self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text)
 
         def start(ends: Callable[[int], bool]) -> Iterator[Step]:
             return generate_ids(
@@ -333,8 +345,8 @@ class Lens:
         elif _is_batch(text):
             rows = [self.tokenizer.encode(one) for one in text]
         else:
-            ids = np.atleast_2d(np.asarray(text))
-            return ids, np.ones_like(ids)
+            ids = np.atleast_2d(_array(text))
+            return ids, np.ones(ids.shape, np.int64)
         longest = max(map(len, rows))
         padding = self.tokenizer.eos_token_id or 0
         ids = np.array([[padding] * (longest - len(row)) + row for row in rows], np.int64)
@@ -350,5 +362,28 @@ class Lens:
         return Prediction(ids, self.tokenizer.str_tokens(ids), listed, logits, probabilities)
 
 
-def _is_batch(text: object) -> bool:
+def _is_batch(text: object) -> TypeGuard[Sequence[str]]:
     return isinstance(text, Sequence) and not isinstance(text, str) and bool(text) and isinstance(text[0], str)
+
+
+def _logprob(logits: np.ndarray, token: int) -> float:
+    """The logarithm of softmax(logits)[token], also where that itself would be 0."""
+    wide = logits.astype(np.float64)
+    largest = wide.max()
+    return float(wide[token] - largest - np.log(np.exp(wide - largest).sum()))
+
+
+def _one_row(ids: object) -> list[int]:
+    """Token ids [P] or [1, P] as a list."""
+    array = _array(ids)
+    if array.ndim == 0 or array.size != array.shape[-1]:
+        raise InputError(f"Expected the token ids of one text, not an array of shape {list(array.shape)}.")
+    row: list[int] = array.ravel().tolist()
+    return row
+
+
+def _array(ids: object) -> np.ndarray:
+    try:
+        return np.asarray(ids)
+    except ValueError as error:
+        raise InputError("The rows of token ids have different lengths; give one row, or texts.") from error

@@ -1,0 +1,1 @@
+"""What turns logits and activations into something: so far the samplers, in `onnxlens.plugins.samplers`."""

@@ -58,6 +58,7 @@ class Chain:
     samplers: tuple[Sampler, ...]
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns what the last sampler returns."""
         for sampler in self.samplers:
             logits = sampler(logits, context)
         return logits
@@ -78,6 +79,7 @@ class Temperature:
             raise InputError(f"temperature must be a positive number, or 0 for greedy, not {self.temperature!r}.")
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits divided, [B, V] float64."""
         return logits / np.float64(self.temperature)
 
 
@@ -96,6 +98,7 @@ class TopK:
             raise InputError(f"top_k must be a whole number of at least 1, not {self.k!r}; leave it out to keep all.")
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, -inf where a token is not among the k best."""
         vocabulary = logits.shape[-1]
         if self.k >= vocabulary:
             return logits
@@ -118,6 +121,7 @@ class TopP:
             raise InputError(f"top_p must be above 0 and at most 1, not {self.p!r}.")
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, -inf outside the nucleus."""
         if self.p == 1:
             return logits
         order = np.argsort(-logits, axis=-1, kind="stable")  # [B, V], most probable first
@@ -134,6 +138,7 @@ class Greedy:
     """Leaves the most probable token of each row, the first of several equals."""
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, -inf but for the chosen token."""
         return _only(logits, np.argmax(logits, axis=-1))
 
 
@@ -142,6 +147,7 @@ class Multinomial:
     """Draws one token of each row from the distribution, by inverting its cumulative sum over the full vocabulary."""
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, -inf but for the chosen token."""
         cumulative = np.cumsum(softmax(logits), axis=-1)  # [B, V]
         draws = context.rng.random(len(logits)) * cumulative[:, -1]
         # The first token whose cumulative probability exceeds the draw; it has a probability above 0.

@@ -17,6 +17,12 @@ __all__ = ["ActivationCache", "stitch"]
 _UNSEEN = {"hook_attn_scores": -np.inf, "hook_pattern": 0.0}
 
 
+class _NotReadError(HookPointError, KeyError):
+    """A KeyError too, so that `get` and `in` do what they do for every mapping."""
+
+    __str__ = Exception.__str__  # KeyError's own puts the text in quotes
+
+
 class ActivationCache(Mapping[str, np.ndarray]):
     """Activations by hook point name.
 
@@ -49,7 +55,7 @@ class ActivationCache(Mapping[str, np.ndarray]):
             return self._activations[name]
         except KeyError:
             near = suggestion(str(name), self._activations)
-            raise HookPointError(
+            raise _NotReadError(
                 f"{name!r} was not read; this cache holds {len(self)} hook points.{near} "
                 "Name it in names_filter to read it."
             ) from None
@@ -86,23 +92,28 @@ class ActivationCache(Mapping[str, np.ndarray]):
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        path = Path(path).expanduser()
+        path = Path(path).expanduser().resolve()  # through a symbolic link, which stays
         header = {"format": "onnxlens.trace.1", "model": self.model, "hook_points": json.dumps(list(self))}
         if str_tokens is not None:
             header["str_tokens"] = json.dumps(list(str_tokens))
         tensors = {name: np.ascontiguousarray(array) for name, array in self._activations.items()}
         tensors |= {"tokens": self.tokens, "attention_mask": self.attention_mask}
-        scratch = path.with_name(f".{path.name}.{os.getpid()}")
+        scratch = path.parent / f".{os.getpid()}.onnxlens"
         try:
             if path.is_dir():
-                raise IsADirectoryError(21, "it is a folder")
-            save_file(tensors, scratch, metadata=header)
-            scratch.replace(path)
+                raise OutputError(f"Cannot write {path}: it is a folder; name a file in it.")
+            if path.exists() and not path.is_file():
+                raise OutputError(f"Cannot write {path}: it is not a regular file.")  # /dev/null must not be replaced
+            if not path.parent.is_dir():
+                raise OutputError(f"Cannot write {path}: there is no folder {path.parent}.")
+            try:
+                save_file(tensors, scratch, metadata=header)
+                scratch.replace(path)
+            finally:
+                scratch.unlink(missing_ok=True)
         except (OSError, SafetensorError) as error:
             reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
             raise OutputError(f"Cannot write {path}: {reason}.") from error
-        finally:
-            scratch.unlink(missing_ok=True)
 
 
 def stitch(points: Sequence[HookPoint], steps: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

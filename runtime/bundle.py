@@ -15,7 +15,7 @@ from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import Manifest
 from onnxlens.runtime.weights import WeightsFile
 
-__all__ = ["HOOKS_GRAPH", "PLAIN_GRAPH", "TOKENIZER", "WEIGHTS", "Bundle", "parameter_shapes", "sha256_of"]
+__all__ = ["CONFIG", "HOOKS_GRAPH", "PLAIN_GRAPH", "TOKENIZER", "WEIGHTS", "Bundle", "parameter_shapes", "sha256_of"]
 
 PLAIN_GRAPH = "onnx/model.onnx"
 HOOKS_GRAPH = "onnx/model_hooks.onnx"
@@ -81,7 +81,7 @@ class Bundle:
     def _config_entries(self) -> dict[str, Any]:
         try:
             entries = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise BundleError(f"{self.path / CONFIG} cannot be read: {error}.") from error
         if not isinstance(entries, dict) or entries.get("model_type") != "gpt2":
             raise BundleError(f"{self.path / CONFIG} does not describe a model of type 'gpt2'.")
@@ -110,7 +110,10 @@ class Bundle:
                     "Export or copy the bundle again."
                 )
             quick = name == WEIGHTS and not whole
-            found = self.weights.header_sha256 if quick else sha256_of(path)
+            try:
+                found = self.weights.header_sha256 if quick else sha256_of(path)
+            except OSError as error:
+                raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
             if found != (record.header_sha256 if quick else record.sha256):
                 raise BundleError(
                     f"{path} is not the file that was exported: its SHA-256 differs from the manifest's. "

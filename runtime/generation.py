@@ -62,13 +62,14 @@ def generate_ids(
 
     Raises:
         ContextLengthError: the text would become too long, and `overflow` is `error`.
-        InputError: an option has no usable value.
+        InputError: the prompt or an option has no usable value.
         HookPointError: a name or glob matches no hook point.
     """
     if type(max_new_tokens) is not int or max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens!r}.")
     if overflow not in OVERFLOW:
         raise InputError(f"overflow must be 'error' or 'slide', not {overflow!r}.")
+    prompt = runner.check_ids([prompt])[0].tolist()
     limit, total = runner.config.n_positions, len(prompt) + max_new_tokens
     if total > limit and overflow == "error":
         raise ContextLengthError(

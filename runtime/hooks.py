@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Any
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookPointError, suggestion
@@ -25,15 +26,17 @@ _RESIDUAL = ("batch", "pos", "d_model")
 _HEADS = ("batch", "pos", "head", "d_head")
 _ATTENTION = ("batch", "head", "query_pos", "key_pos")
 
-_LAYER_NORM = (
+_Entry = tuple[str, tuple[str, ...], str]  # name, axes, meaning
+
+_LAYER_NORM: tuple[_Entry, ...] = (
     ("hook_scale", ("batch", "pos", "one"), "the divisor sqrt(variance + epsilon)"),
     ("hook_normalized", _RESIDUAL, "(x - mean) / scale, before weight and bias"),
 )
-_EMBEDDING = (
+_EMBEDDING: tuple[_Entry, ...] = (
     ("hook_embed", _RESIDUAL, "token embedding"),
     ("hook_pos_embed", _RESIDUAL, "position embedding"),
 )
-_BLOCK = (
+_BLOCK: tuple[_Entry, ...] = (
     ("hook_resid_pre", _RESIDUAL, "residual stream at the block's input"),
     *((f"ln1.{name}", axes, f"layer norm before attention: {text}") for name, axes, text in _LAYER_NORM),
     ("attn.hook_q", _HEADS, "queries, after the bias, unscaled"),
@@ -92,7 +95,9 @@ class HookPoint:
 
 def hook_points(config: ModelConfig) -> tuple[HookPoint, ...]:
     """All hook points of a model, in the order in which they are computed."""
-    blocks = ((f"blocks.{layer}.{name}", *rest) for layer in range(config.n_layer) for name, *rest in _BLOCK)
+    blocks = (
+        (f"blocks.{layer}.{name}", axes, meaning) for layer in range(config.n_layer) for name, axes, meaning in _BLOCK
+    )
     return tuple(HookPoint(*entry) for entry in (*_EMBEDDING, *blocks, *_FINAL))
 
 
@@ -112,11 +117,17 @@ def select(names_filter: NamesFilter, known: Iterable[str]) -> tuple[str, ...]:
         if not chosen:
             raise HookPointError(f"The function given as names_filter chooses none of the {len(names)} hook points.")
     else:
-        patterns = [names_filter] if isinstance(names_filter, str) else list(names_filter)
+        patterns = [names_filter] if isinstance(names_filter, str) else _listed(names_filter)
+        if not all(isinstance(pattern, str) for pattern in patterns):
+            raise HookPointError(f"Hook points are named by text: a name, a glob, or a list of them, not {patterns!r}.")
         if not patterns:
             raise HookPointError("No hook point was named; give a name or a pattern, such as 'blocks.*.attn.*'.")
         chosen = set().union(*(_matches(pattern, names) for pattern in patterns))
     return tuple(name for name in names if name in chosen)
+
+
+def _listed(names_filter: object) -> list[Any]:
+    return list(names_filter) if isinstance(names_filter, Iterable) else [names_filter]
 
 
 def _matches(pattern: str, names: tuple[str, ...]) -> set[str]:

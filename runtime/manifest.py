@@ -76,9 +76,11 @@ class Manifest:
         try:
             entries = json.loads(path.read_text(encoding="utf-8"))
             version = entries["format_version"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            if type(version) is not int or version < 1:
+                raise ValueError(f"no such format version: {version!r}")
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise BundleError(f"The manifest {path} is damaged and cannot be read. Export the model again.") from error
-        if type(version) is not int or version > FORMAT_VERSION:
+        if version > FORMAT_VERSION:
             raise BundleError(
                 f"The bundle {folder} has format version {version}; this onnxlens reads up to {FORMAT_VERSION}. "
                 "Update onnxlens with 'pip install -U onnxlens'."
@@ -100,6 +102,8 @@ def _check_types(manifest: Manifest) -> None:
     for name, kind in expected.items():
         if not isinstance(getattr(manifest, name), kind):
             raise TypeError(f"'{name}' must be a {kind.__name__}")
+    if not all(isinstance(entry, dict) for entry in manifest.hook_points):
+        raise TypeError("'hook_points' must be a list of dicts")
     for name, record in manifest.files.items():
         if type(record.size) is not int or not isinstance(record.sha256, str):
             raise TypeError(f"the record of '{name}' is not a size and a SHA-256")

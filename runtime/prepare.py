@@ -10,24 +10,26 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import logging
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import platformdirs
-from onnxlens.runtime.bundle import HOOKS_GRAPH, WEIGHTS, Bundle
+from onnxlens.runtime.bundle import CONFIG, HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, Bundle
 from onnxlens.runtime.compile import FINAL, PLAIN, compile_request
 from onnxlens.runtime.errors import BundleError, OutputError
 from onnxlens.runtime.providers import Provider, open_session
 
 __all__ = ["Prepared", "cache_folder", "prepare"]
 
-_LAYOUT = 1  # of the prepared folder; raise it when the way of preparing changes
+_LAYOUT = 2  # of the prepared folder; raise it when the way of preparing changes
 _GRAPH, _PLAIN = "prepared.onnx", "plain.onnx"
+_SIZES = "sizes.json"  # of all other files in the folder, so that one which a cleaner left half is noticed
 
 # The unembedding is split into parts of at most this size. ONNX Runtime packs one weight at a time and holds the
 # packed and the unpacked one meanwhile; in one piece, GPT-2's 154 MB would make that moment the peak of a whole run.
@@ -80,7 +82,7 @@ def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] 
     """
     root = cache_folder()
     folder = root / f"{bundle.name}-{_key(bundle, provider)}"
-    if (folder / _PLAIN).is_file():
+    if _is_whole(folder):
         return Prepared(folder)
     progress(f"preparing {bundle.name} for this machine (once)")
     logger.info("preparing %s for %s in %s", bundle.path, provider.name, folder)
@@ -90,11 +92,9 @@ def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] 
             made = Path(scratch) / "made"
             made.mkdir()
             _make(bundle, provider, made)
-            try:
-                made.rename(folder)
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):  # else another process was first
-                    raise
+            sizes = {path.name: path.stat().st_size for path in made.iterdir()}
+            (made / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
+            _put_in_place(made, folder)
     except OSError as error:
         raise OutputError(
             f"Cannot prepare {bundle.name} in the cache folder {root}: {error.strerror or error}. It needs about "
@@ -105,15 +105,38 @@ def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] 
 
 def _key(bundle: Bundle, provider: Provider) -> str:
     files = bundle.manifest.files
-    parts = [str(_LAYOUT), files[HOOKS_GRAPH].sha256, files[WEIGHTS].sha256, provider.fingerprint]
+    # All that is checked while preparing is part of the key, so that nothing goes unchecked.
+    sources = (files[name].sha256 for name in (HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, CONFIG))
+    parts = [str(_LAYOUT), *sources, provider.fingerprint]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _is_whole(folder: Path) -> bool:
+    try:
+        sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
+        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+    except (OSError, ValueError):
+        return False
+
+
+def _put_in_place(made: Path, folder: Path) -> None:
+    """Gives a finished folder its name, unless another process was first; what is there and not whole gives way."""
+    try:
+        made.rename(folder)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        if not _is_whole(folder):
+            folder.rename(made.with_name("partial"))  # and is deleted with the scratch folder
+            made.rename(folder)
 
 
 def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     import onnx
 
-    model = onnx.load(bundle.path / HOOKS_GRAPH, load_external_data=False)
-    _check_graph(model, bundle)
+    for name in (PLAIN_GRAPH, HOOKS_GRAPH):
+        model = _read_graph(bundle, name)
+    _check_interface(model, bundle)
     _split_unembedding(model, bundle)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder / _GRAPH)
@@ -140,21 +163,45 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     onnx.save(compile_request(prepared, PLAIN, bundle.config), folder / _PLAIN)
 
 
-def _check_graph(model: Any, bundle: Bundle) -> None:
-    """Checks that the graph takes data from the weights file only, and has this configuration's inputs and outputs."""
+def _read_graph(bundle: Bundle, name: str) -> Any:
+    """Reads a graph, and checks that it takes data from the weights file only, and each weight from its own place."""
+    import onnx
+    from google.protobuf.message import DecodeError
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
-    for tensor in model.graph.initializer:
-        if uses_external_data(tensor):
-            info = ExternalDataInfo(tensor)
-            if info.location != Path(WEIGHTS).name:
-                raise BundleError(
-                    f"The graph {bundle.path / HOOKS_GRAPH} takes {tensor.name!r} from {info.location!r}; a bundle's "
-                    "graphs may take data from model.onnx_data beside them only."
-                )
-            entry = bundle.weights.entries.get(tensor.name)
-            if entry is None or (entry.offset, entry.length) != (info.offset, info.length):
-                raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} looks for {tensor.name!r} in a wrong place.")
+    path = bundle.path / name
+    try:
+        model = onnx.load(path, load_external_data=False)
+        external = [(t.name, ExternalDataInfo(t)) for t in _tensors(model) if uses_external_data(t)]
+    except (DecodeError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read as an ONNX graph. Export or copy the bundle again.") from error
+    for tensor, info in external:
+        if info.location != Path(WEIGHTS).name:
+            raise BundleError(
+                f"The graph {path} takes {tensor!r} from {info.location!r}; a bundle's graphs may take data from "
+                f"{Path(WEIGHTS).name} beside them only."
+            )
+        entry = bundle.weights.entries.get(tensor)
+        if entry is None or entry.offset != info.offset or entry.length != info.length:
+            raise BundleError(f"The graph {path} looks for {tensor!r} in a wrong place.")
+    return model
+
+
+def _tensors(message: Any) -> Iterator[Any]:
+    """All tensors in a protocol buffer message, wherever they hide: initializers, attributes, subgraphs, functions."""
+    from google.protobuf.message import Message
+    from onnx import TensorProto
+
+    for description, value in message.ListFields():
+        if description.type == description.TYPE_MESSAGE:
+            for inner in [value] if isinstance(value, Message) else value:
+                if isinstance(inner, TensorProto):
+                    yield inner
+                yield from _tensors(inner)
+
+
+def _check_interface(model: Any, bundle: Bundle) -> None:
+    """Checks that the graph has this configuration's inputs and outputs."""
     config = bundle.config
     outputs = {value.name for value in model.graph.output}
     missing = [
@@ -175,14 +222,14 @@ def _split_unembedding(model: Any, bundle: Bundle) -> None:
     graph, config = model.graph, bundle.config
     weight = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
     producer = {name: node for node in graph.node for name in node.output}
-    product = producer["logits"]
-    transposed = producer.get(product.input[1])
-    if product.op_type != "MatMul" or transposed is None or list(transposed.input) != [weight]:
+    product = producer.get("logits")
+    transposed = producer.get(product.input[1]) if product is not None and product.op_type == "MatMul" else None
+    if product is None or transposed is None or list(transposed.input) != [weight]:
         raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not end in a product with {weight!r}.")
     graph.node.remove(product)
     graph.node.remove(transposed)
     graph.node.append(helper.make_node("Identity", [product.input[0]], [FINAL]))
-    final_shape = ["batch_size", "sequence_length", config.n_embd]
+    final_shape: list[str | int | None] = ["batch_size", "sequence_length", config.n_embd]
     graph.output.append(helper.make_tensor_value_info(FINAL, TensorProto.FLOAT, final_shape))
     rows = max(1, _UNEMBED_PART // (4 * config.n_embd))
     parts = []

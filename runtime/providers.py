@@ -80,13 +80,23 @@ def open_session(
     options.log_severity_level = 3
     source = graph if isinstance(graph, bytes) else str(graph)
     chosen = [provider.ort_name] if provider is CPU else [provider.ort_name, CPU.ort_name]
-    session = onnxruntime.InferenceSession(source, options, providers=chosen)
+    try:
+        # Its fallback would print to standard output what went wrong, and go on without the provider.
+        session = onnxruntime.InferenceSession(source, options, providers=chosen, enable_fallback=False)
+    except RuntimeError as error:
+        if provider is CPU:
+            raise
+        raise _did_not_start(provider) from error
     if provider.ort_name not in session.get_providers():
-        raise ProviderError(
-            f"Provider {provider.name!r} did not start: ONNX Runtime {onnxruntime.__version__} has it, but the driver "
-            f"or the CUDA and cuDNN libraries are missing or too old. Use --provider cpu, or install: {_INSTALL}."
-        )
+        raise _did_not_start(provider)
     return session
+
+
+def _did_not_start(provider: Provider) -> ProviderError:
+    return ProviderError(
+        f"Provider {provider.name!r} did not start: ONNX Runtime {onnxruntime.__version__} has it, but the driver "
+        f"or the CUDA and cuDNN libraries are missing or too old. Use --provider cpu, or install: {_INSTALL}."
+    )
 
 
 def _processor() -> str:

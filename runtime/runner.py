@@ -15,7 +15,7 @@ import onnxruntime
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.compile import PLAIN, Logits, Request, compile_request
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import ContextLengthError, InputError, ProviderError
+from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, ProviderError
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, hook_points, select
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs
 from onnxlens.runtime.prepare import Prepared, prepare
@@ -95,6 +95,31 @@ class Runner:
         """Names of the hook points that a filter selects; see `onnxlens.runtime.hooks.select`."""
         return select(names_filter, self._points)
 
+    def check_ids(self, input_ids: npt.ArrayLike) -> np.ndarray:
+        """Token ids as [B, P] int64.
+
+        Args:
+            input_ids: token ids, [B, P] or [P] for one row.
+
+        Raises:
+            InputError: they are of another shape or type, or out of range.
+        """
+        ids = _array(input_ids, "input_ids")
+        if ids.ndim == 1:
+            ids = ids[np.newaxis]
+        if ids.ndim != 2 or ids.size == 0:
+            raise InputError(
+                f"input_ids must be [batch, positions] with at least one token; their shape is {list(ids.shape)}."
+            )
+        if not np.issubdtype(ids.dtype, np.integer):
+            raise InputError(f"input_ids must be whole numbers, not {ids.dtype}.")
+        outside = (ids < 0) | (ids >= self.config.vocab_size)
+        if outside.any():
+            raise InputError(
+                f"Token id {ids[outside][0]} is out of range: this model's ids are 0 to {self.config.vocab_size - 1}."
+            )
+        return ids.astype(np.int64)
+
     def run(
         self,
         input_ids: npt.ArrayLike,
@@ -121,11 +146,14 @@ class Runner:
         """
         if logits not in ("all", "last"):
             raise InputError(f"logits must be 'all' or 'last', not {logits!r}.")
-        ids = self._check_ids(input_ids)
+        ids = self.check_ids(input_ids)
         past = kv_cache if kv_cache is not None else KVCache.empty(self.config, len(ids))
         mask = self._check_mask(attention_mask, ids, past)
         position_ids = np.maximum(np.cumsum(mask, axis=1) - 1, 0)[:, len(past) :]
         self._check_positions(position_ids)
+        if logits == "last" and not mask[:, -1].all():
+            row = int(np.argmin(mask[:, -1]))
+            raise InputError(f"Row {row} ends with padding, so it has no logits at the last position; pad on the left.")
         reads = self.select(names_filter) if names_filter is not None else ()
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
         return self._pass(Request(reads=reads, logits=logits), inputs, past)
@@ -138,7 +166,8 @@ class Runner:
         for name, value in past.values.items():
             binding.bind_ortvalue_input(name, value)
         batch, new = inputs["input_ids"].shape
-        shapes = {"logits": (batch, new if request.logits == "all" else 1, self.config.vocab_size)}
+        positions = new if request.logits == "all" else 1
+        shapes: dict[str, tuple[int, ...]] = {"logits": (batch, positions, self.config.vocab_size)}
         for name in request.reads:
             shapes[name] = self._points[name].shape(self.config, batch, new, len(past))
         # ONNX Runtime writes straight into these arrays.
@@ -174,13 +203,21 @@ class Runner:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         if self._threads is not None:
             options.intra_op_num_threads = self._threads
-        if request == PLAIN:
-            return open_session(self._prepared.plain_graph, options, self.provider)
-        options.add_session_config_entry(
-            "session.model_external_initializers_file_folder_path", str(self._prepared.folder)
-        )
-        compiled = compile_request(self._graph, request, self.config)
-        return open_session(compiled.SerializeToString(), options, self.provider)
+        folder = self._prepared.folder
+        try:
+            if request == PLAIN:
+                return open_session(self._prepared.plain_graph, options, self.provider)
+            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+            compiled = compile_request(self._graph, request, self.config)
+            return open_session(compiled.SerializeToString(), options, self.provider)
+        except Exception as error:
+            if isinstance(error, OSError) or type(error).__module__.startswith(("onnxruntime", "google.protobuf")):
+                reason = " ".join(str(error).split())[:300]
+                raise BundleError(
+                    f"Cannot open what was prepared of {self.bundle.name} in {folder}: {reason}. If that folder was "
+                    "altered, delete it; the next start makes it again."
+                ) from error
+            raise
 
     @cached_property
     def _graph(self) -> ModelProto:
@@ -188,25 +225,10 @@ class Runner:
 
         return onnx.load(self._prepared.graph, load_external_data=False)
 
-    def _check_ids(self, input_ids: npt.ArrayLike) -> np.ndarray:
-        ids = np.asarray(input_ids)
-        if ids.ndim == 1:
-            ids = ids[np.newaxis]
-        if ids.ndim != 2 or ids.size == 0:
-            raise InputError(f"input_ids must be [batch, positions] with at least one token, not {list(ids.shape)}.")
-        if not np.issubdtype(ids.dtype, np.integer):
-            raise InputError(f"input_ids must be whole numbers, not {ids.dtype}.")
-        outside = (ids < 0) | (ids >= self.config.vocab_size)
-        if outside.any():
-            raise InputError(
-                f"Token id {ids[outside][0]} is out of range: this model's ids are 0 to {self.config.vocab_size - 1}."
-            )
-        return ids.astype(np.int64)
-
     def _check_mask(self, attention_mask: npt.ArrayLike | None, ids: np.ndarray, past: KVCache) -> np.ndarray:
         if past.batch != len(ids):
             raise InputError(f"The cache has {past.batch} rows and input_ids has {len(ids)}.")
-        new = np.ones_like(ids) if attention_mask is None else np.asarray(attention_mask)
+        new = np.ones_like(ids) if attention_mask is None else _array(attention_mask, "attention_mask")
         if new.shape != ids.shape:
             raise InputError(
                 f"attention_mask has shape {list(new.shape)}, expected that of input_ids: {list(ids.shape)}."
@@ -221,3 +243,10 @@ class Runner:
             raise ContextLengthError(
                 f"The text is {needed} tokens long, and this model has {limit} positions; shorten it."
             )
+
+
+def _array(values: npt.ArrayLike, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"The rows of {name} have different lengths; pad shorter ones on the left.") from error

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterable, Sequence
+from itertools import groupby
 from pathlib import Path
 
 from onnxlens.runtime.errors import BundleError, InputError
@@ -20,6 +22,8 @@ class Tokenizer:
     Args:
         path: its tokenizer.json.
         eos_token_id: the token that ends a text, where the model's configuration names one.
+        vocab_size: how many ids the model has, where these may be more than the tokenizer's (some pad their
+            vocabulary); an id that only the model knows has itself in brackets as its text.
 
     Attributes:
         eos_token_id: the token that ends a text, or None if there is none.
@@ -28,13 +32,14 @@ class Tokenizer:
         BundleError: the file is damaged.
     """
 
-    def __init__(self, path: Path, eos_token_id: int | None = None) -> None:
+    def __init__(self, path: Path, eos_token_id: int | None = None, vocab_size: int = 0) -> None:
         try:
             self._fast = FastTokenizer.from_file(str(path))
         except Exception as error:  # tokenizers raises plain Exception
             raise BundleError(f"The tokenizer {path} cannot be read: {error}.") from error
         self._fast.no_truncation()
         self._fast.no_padding()
+        self._size = max(self._fast.get_vocab_size(), vocab_size)
         known = eos_token_id is not None and self._fast.id_to_token(eos_token_id) is not None
         self.eos_token_id = eos_token_id if known else self._fast.token_to_id(_END_OF_TEXT)
 
@@ -64,21 +69,20 @@ class Tokenizer:
         """Returns the text of token ids; bytes that are no UTF-8 become U+FFFD.
 
         Raises:
-            InputError: an id is not in the vocabulary.
+            InputError: an id is no whole number or not in the vocabulary.
         """
-        listed = [int(token) for token in ids]
-        for token in listed:
-            if not self.knows(token):
-                raise InputError(f"Token id {token} is not in the vocabulary of {self._fast.get_vocab_size()} tokens.")
-        return str(self._fast.decode(listed, skip_special_tokens=False))
+        return "".join(
+            self._fast.decode(list(run), skip_special_tokens=False) if known else "".join(f"[{token}]" for token in run)
+            for known, run in groupby(map(self._checked, ids), key=self.knows)
+        )
 
     def str_tokens(self, ids: Iterable[int]) -> list[str]:
-        """Returns the text of each token by itself.
+        """Returns the text of each token by itself; a part of a UTF-8 character becomes U+FFFD.
 
-        A part of a UTF-8 character becomes U+FFFD. An id that only the model knows (some pad their vocabulary)
-        becomes the id in brackets.
+        Raises:
+            InputError: an id is no whole number or not in the vocabulary.
         """
-        return [self.decode([token]) if self.knows(token) else f"[{token}]" for token in ids]
+        return [self.decode([token]) for token in ids]
 
     def stream(self, stop: Sequence[str] = ()) -> TextStream:
         """Starts decoding token by token; see `TextStream`."""
@@ -89,8 +93,17 @@ class Tokenizer:
         return stream.step(self._fast, token) or ""
 
     def knows(self, token: int) -> bool:
-        """Whether an id is in the tokenizer's vocabulary."""
-        return token >= 0 and self._fast.id_to_token(token) is not None
+        """Whether an id is in the tokenizer's vocabulary, not in the model's only."""
+        return self._fast.id_to_token(token) is not None
+
+    def _checked(self, token: int) -> int:
+        try:
+            number = operator.index(token)
+        except TypeError as error:
+            raise InputError(f"A token id must be a whole number, not {token!r}.") from error
+        if not 0 <= number < self._size:
+            raise InputError(f"Token id {number} is out of range: this model's ids are 0 to {self._size - 1}.")
+        return number
 
 
 class TextStream:
@@ -125,7 +138,9 @@ class TextStream:
     def feed(self, token: int) -> str:
         """Takes one token; returns the text that became certain, which may be none."""
         if not self._tokenizer.knows(token):
-            return self._release(self._tokenizer.str_tokens([token])[0])
+            rest = self._rest()  # a character is not continued across it
+            self._stream, self._ids, self._decoded = DecodeStream(skip_special_tokens=False), [], 0
+            return self._release(rest + self._tokenizer.decode([token]))
         self._ids.append(token)
         text = self._tokenizer.step(self._stream, token)
         self._decoded += len(text)
@@ -133,11 +148,15 @@ class TextStream:
 
     def finish(self) -> str:
         """Returns what was held back, once no more tokens come."""
-        rest = self._tokenizer.decode(self._ids)[self._decoded :]
-        self._decoded += len(rest)
-        text = self._release(rest) + self._held
+        text = self._release(self._rest()) + self._held
         self._held = ""
         return text
+
+    def _rest(self) -> str:
+        """What the tokens so far decode to beyond what the stream gave out: an unfinished character."""
+        rest = self._tokenizer.decode(self._ids)[self._decoded :]
+        self._decoded += len(rest)
+        return rest
 
     def _release(self, text: str) -> str:
         if self.stopped:

@@ -1,0 +1,331 @@
+"""Keeps the documents true: runs their examples and writes the parts that are made from the code.
+
+`python docs/build.py` brings README.md and docs/*.md up to date; with `--check` it changes nothing, names what is stale
+and exits with 1. Give names of documents to restrict it to them.
+
+In a document:
+
+- What stands between `<!-- generated: NAME -->` and `<!-- end generated -->` is written by the function of that name.
+- ```python and ```sh blocks are run, those of one document in order, in one folder and one namespace, with a
+  checkpoint `./my-finetuned-gpt2` (small and random) lying ready. A shell block stops at the first error.
+- A ```text block right after a ```python block is what that block printed.
+- In a ```console block, lines that begin with `$ ` are run, and the lines after each are its output. A command may
+  fail only where its output shows an error.
+- `<!-- not run: REASON -->` before a block keeps it from being run.
+
+Floating-point numbers differ a little between processors. So two texts are the same if decimal fractions differ by one
+in the last digit or by 1e-4 of their value, and bars by their length; all else must be equal. The outputs are those of
+a CPU: write them anew where ONNX Runtime was built for one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import inspect
+import io
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+from onnxlens.runtime import errors
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.hooks import hook_points
+
+import onnxlens
+from onnxlens.cli import cli
+
+__all__ = ["ExampleError", "documents", "fences", "main", "picture", "rebuilt", "same"]
+
+ROOT = Path(__file__).resolve().parents[1]
+PICTURE = Path("docs/images/predict.svg")
+
+_WIDTH = 100  # of output shown in the documents
+_PICTURE_WIDTH = 76
+_PROMPT = "Data visualization empowers users to"
+
+_SECTION = re.compile(r"(<!-- generated: (\w+) -->\n).*?(<!-- end generated -->)", re.S)
+_FENCE = re.compile(
+    r"(?:<!-- not run: (?P<reason>[^\n]+) -->\n+)?^```(?P<language>\w*)\n(?P<code>.*?)^```$", re.M | re.S
+)
+_DECIMAL = re.compile(r"\d+\.\d+")
+
+# Not in `onnxlens` itself: the export, which needs PyTorch, and what public functions return but nobody makes.
+_ELSEWHERE = (
+    "onnxlens.export.export",
+    "onnxlens.export.export_model",
+    "onnxlens.lens.Candidate",
+    "onnxlens.lens.GeneratedToken",
+    "onnxlens.runtime.runner.Output",
+    "onnxlens.runtime.kv_cache.KVCache",
+    "onnxlens.runtime.hooks.HookPoint",
+)
+_LETTERS = {
+    "batch": "B",
+    "pos": "P",
+    "query_pos": "Q",
+    "key_pos": "K",
+    "head": "H",
+    "d_model": "D",
+    "d_head": "d",
+    "d_mlp": "M",
+    "one": "1",
+}
+
+
+class ExampleError(Exception):
+    """An example in a document does not do what the document says."""
+
+
+def documents() -> list[Path]:
+    """The documents whose examples are run, as paths in the repository."""
+    return [Path("README.md"), *(path.relative_to(ROOT) for path in sorted((ROOT / "docs").glob("*.md")))]
+
+
+def fences(text: str) -> list[re.Match[str]]:
+    """The fenced blocks of a document: groups `language`, `code`, and `reason` for one that is not to be run."""
+    return list(_FENCE.finditer(text))
+
+
+def rebuilt(document: Path, folder: Path) -> str:
+    """Returns a document with everything generated written anew.
+
+    Args:
+        document: its path in the repository.
+        folder: an empty folder for the examples to run in.
+
+    Raises:
+        ExampleError: an example fails; the text names document and line.
+    """
+    text = (ROOT / document).read_text(encoding="utf-8")
+    text = _SECTION.sub(lambda found: f"{found[1]}{_GENERATORS[found[2]]()}\n{found[3]}", text)
+    _prepare(folder)
+    pieces, position = [], 0
+    namespace: dict[str, Any] = {"__name__": "__main__"}
+    printed: str | None = None
+    for fence in fences(text):
+        code, language = fence["code"], fence["language"]
+        place = f"{document}:{text.count(chr(10), 0, fence.start('code')) + 1}"
+        follows = printed is not None and not text[position : fence.start()].removeprefix("```").strip()
+        pieces.append(text[position : fence.start("code")])
+        position = fence.end("code")
+        if language == "text" and follows:
+            code = printed or ""
+        printed = None
+        if fence["reason"] is None:
+            if language == "python":
+                printed = _run_python(code, namespace, folder, place)
+            elif language == "sh":
+                _run_shell(code, folder, place)
+            elif language == "console":
+                code = _run_console(code, folder, place)
+        pieces.append(code)
+    return "".join([*pieces, text[position:]])
+
+
+def same(old: str, new: str) -> bool:
+    """Whether two texts differ by no more than floating-point noise does."""
+    old, new = (re.sub("[▏▎▍▌▋▊▉█]+ *", "", text) for text in (old, new))
+    if _DECIMAL.sub("#", old) != _DECIMAL.sub("#", new):
+        return False
+    return all(map(_near, _DECIMAL.findall(old), _DECIMAL.findall(new)))
+
+
+def _near(old: str, new: str) -> bool:
+    last_digit = 10.0 ** -len(old.partition(".")[2])
+    return abs(float(old) - float(new)) < max(1.5 * last_digit, 1e-4 * abs(float(old)))
+
+
+def picture() -> str:
+    """A run of `onnxlens predict`, as SVG."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from onnxlens.commands import options, predict
+
+    out = Console(record=True, width=_PICTURE_WIDTH, force_terminal=True, highlight=False, file=io.StringIO())
+    out.print(Text.assemble(("$ ", "dim"), f'onnxlens predict "{_PROMPT}"'))
+    predict.console = lambda: out
+    try:
+        predict.command.main([_PROMPT], standalone_mode=False)
+    finally:
+        predict.console = options.console
+    svg = out.export_svg(title="onnxlens", unique_id="predict")
+    # Rich names web fonts to load; a picture should load nothing.
+    svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.S).replace("Fira Code, monospace", "monospace")
+    return "\n".join(line.rstrip() for line in svg.splitlines()) + "\n"
+
+
+def _hook_table() -> str:
+    rows = ["| name | shape | meaning |", "| --- | --- | --- |"]
+    for point in hook_points(ModelConfig(n_layer=1)):
+        shape = " ".join(_LETTERS[axis] for axis in point.axes)
+        request = "; computed on request" if point.on_request else ""
+        rows.append(f"| `{point.name.replace('blocks.0.', 'blocks.N.')}` | {shape} | {point.meaning}{request} |")
+    return "\n".join(rows)
+
+
+def _command_reference() -> str:
+    root = _context(cli, "onnxlens")
+    parts = [f"```text\n{cli.get_help(root)}\n```"]
+    for name in cli.list_commands(root):
+        command = cli.get_command(root, name)
+        assert command is not None
+        parts.append(f"## onnxlens {name}\n\n```text\n{command.get_help(_context(command, name, root))}\n```")
+    return "\n\n".join(parts)
+
+
+def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
+    settings = {"help_option_names": ["-h", "--help"], "terminal_width": _WIDTH, "max_content_width": _WIDTH}
+    return click.Context(command, info_name=name, parent=parent, **settings)
+
+
+def _python_reference() -> str:
+    names = [f"onnxlens.{name}" for name in onnxlens.__all__ if name != "OnnxLensError"]
+    parts = [_described(name) for name in [*names, *_ELSEWHERE]]
+    table = ["## Errors", "", "| in `onnxlens.runtime.errors` | is raised where |", "| --- | --- |"]
+    for name in errors.__all__:
+        value = getattr(errors, name)
+        if inspect.isclass(value):
+            table.append(f"| `{name}` | {(inspect.getdoc(value) or '').replace(chr(10), ' ')} |")
+    return "\n\n".join([*parts, "\n".join(table)])
+
+
+def _described(name: str) -> str:
+    module, _, last = name.rpartition(".")
+    value = getattr(importlib.import_module(module), last)
+    text = inspect.getdoc(value) or ""
+    shown = not inspect.isclass(value) or "\nArgs:" in text
+    lines = [_signature(last, value) if shown else f"class {last}", "", _indented(text)]
+    for member, raw in vars(value).items() if inspect.isclass(value) else ():
+        # A property has its function in `fget`, a cached one in `func`, a class method in `__func__`.
+        attribute = getattr(raw, "fget", None) or getattr(raw, "func", None)
+        function = attribute or getattr(raw, "__func__", raw)
+        if not member.startswith("_") and inspect.isfunction(function):
+            heading = member if attribute else _signature(member, function)
+            lines += ["", f".{heading}", "", _indented(inspect.getdoc(function) or "")]
+    return f"## {name}\n\n```text\n" + "\n".join(lines) + "\n```"
+
+
+def _signature(name: str, function: Callable[..., Any]) -> str:
+    signature = inspect.signature(function)
+    pieces: list[str] = []
+    for parameter in signature.parameters.values():
+        if parameter.name in ("self", "cls"):
+            continue
+        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in pieces:
+            pieces.append("*")
+        piece = f"{parameter.name}: {parameter.annotation}"
+        if parameter.default is not parameter.empty:
+            piece += f" = {'...' if callable(parameter.default) else repr(parameter.default)}"
+        pieces.append(piece)
+    result = (
+        "" if signature.return_annotation in (signature.empty, None, "None") else f" -> {signature.return_annotation}"
+    )
+    line = f"{name}({', '.join(pieces)}){result}"
+    return line if len(line) <= _WIDTH else f"{name}(\n    " + ",\n    ".join(pieces) + f",\n){result}"
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    {line}" if line else "" for line in text.splitlines())
+
+
+_GENERATORS: dict[str, Callable[[], str]] = {
+    "hook_table": _hook_table,
+    "command_reference": _command_reference,
+    "python_reference": _python_reference,
+}
+
+
+def _prepare(folder: Path) -> None:
+    if str(ROOT / "tests") not in sys.path:
+        sys.path.insert(0, str(ROOT / "tests"))
+    from checkpoints import write_checkpoint
+
+    write_checkpoint(folder / "my-finetuned-gpt2")
+
+
+def _run_python(code: str, namespace: dict[str, Any], folder: Path, place: str) -> str:
+    printed = io.StringIO()
+    try:
+        with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
+            exec(compile(code, place, "exec"), namespace)
+    except Exception as error:
+        raise ExampleError(f"{place}: {type(error).__name__}: {error}") from error
+    return printed.getvalue()
+
+
+def _run_shell(code: str, folder: Path, place: str, *, may_fail: bool = False) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    result = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", code],
+        cwd=folder,
+        env={**os.environ, "PATH": path, "COLUMNS": str(_WIDTH)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+    )
+    if result.returncode and not may_fail:
+        raise ExampleError(f"{place}: exit code {result.returncode} from {code.strip()!r}:\n{result.stdout}")
+    return "".join(line.rstrip() + "\n" for line in result.stdout.splitlines())
+
+
+def _run_console(code: str, folder: Path, place: str) -> str:
+    if not code.startswith("$ "):
+        raise ExampleError(f"{place}: a console block begins with a line that begins with '$ '.")
+    pieces = []
+    for entry in re.split(r"^\$ ", code, flags=re.M)[1:]:
+        command, _, shown = entry.partition("\n")
+        output = _run_shell(command, folder, place, may_fail="Error:" in shown)
+        pieces.append(f"$ {command}\n{output}")
+    return "".join(pieces)
+
+
+def _update(path: Path, new: str, *, check: bool) -> bool:
+    """Brings a file up to date unless only to check it; whether it was stale."""
+    target = ROOT / path
+    stale = not target.is_file() or not same(target.read_text(encoding="utf-8"), new)
+    if stale and not check:
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(new, encoding="utf-8")
+    return stale
+
+
+@click.command()
+@click.option("--check", is_flag=True, help="Change nothing; exit with 1 if something is stale.")
+@click.argument("names", nargs=-1, metavar="[DOCUMENT]...")
+def main(check: bool, names: tuple[str, ...]) -> None:
+    """Bring README.md and docs up to date with the code, and run their examples."""
+    known = [*documents(), PICTURE]
+    unknown = [name for name in names if Path(name) not in known]
+    if unknown:
+        raise click.UsageError(f"Unknown document {unknown[0]!r}; there are {', '.join(map(str, known))}.")
+    stale = []
+    with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
+        stack.callback(os.environ.update, dict(os.environ))
+        # Examples see neither the user's models nor the network.
+        os.environ.update(ONNXLENS_CACHE=f"{scratch}/cache", XDG_DATA_HOME=f"{scratch}/data", HF_HUB_OFFLINE="1")
+        for number, path in enumerate(path for path in known if not names or str(path) in names):
+            folder = Path(scratch) / str(number)
+            folder.mkdir()
+            try:
+                new = picture() if path == PICTURE else rebuilt(path, folder)
+            except ExampleError as error:
+                raise click.ClickException(str(error)) from error
+            if _update(path, new, check=check):
+                stale.append(str(path))
+    for name in stale:
+        click.echo(f"{name} is stale" if check else f"{name} was written anew", err=check)
+    if check and stale:
+        raise click.ClickException("Run 'python docs/build.py'.")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""The checkpoint folder: what transformers loads, and beside it what training needs to go on."""
+
+__all__ = ["new_model", "resume", "save"]
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from onnxlens.models.corpus import END_OF_TEXT
+from tokenizers import Tokenizer
+from transformers import GPT2Config, GPT2LMHeadModel
+
+CONTEXT = 256
+
+
+def new_model(work: Path, layers: int = 4, width: int = 192, heads: int = 6) -> GPT2LMHeadModel:
+    """Builds a GPT-2 with random weights for the tokenizer in a work folder.
+
+    Raises:
+        FileNotFoundError: If the folder holds no corpus.
+    """
+    path = work / "tokenizer.json"
+    if not path.exists():
+        raise FileNotFoundError(f"No corpus: {path} does not exist. Run `python -m onnxlens.models.corpus` first.")
+    tokenizer = Tokenizer.from_file(str(path))
+    end = tokenizer.token_to_id(END_OF_TEXT)
+    config = GPT2Config(
+        vocab_size=tokenizer.get_vocab_size(),
+        n_positions=CONTEXT,
+        n_embd=width,
+        n_layer=layers,
+        n_head=heads,
+        activation_function="gelu_new",
+        resid_pdrop=0.0,  # every token is seen only a few times: there is nothing to regularise
+        embd_pdrop=0.0,
+        attn_pdrop=0.0,
+        bos_token_id=end,
+        eos_token_id=end,
+    )
+    model = GPT2LMHeadModel(config)
+    model.set_attn_implementation("eager")  # measured as fast as the fused one at this size
+    return model
+
+
+def save(model: GPT2LMHeadModel, work: Path, state: dict[str, Any]) -> None:
+    """Writes the checkpoint folder and the training state; older ones stay until the new ones are whole.
+
+    Args:
+        model: The model, float32.
+        work: Work folder; its tokenizer goes into the checkpoint too.
+        state: What `resume` returns: anything that `torch.save` can write.
+    """
+    folder = work / "tiny-checkpoint"
+    fresh, stale = folder.with_suffix(".new"), folder.with_suffix(".old")
+    for leftover in (fresh, stale):
+        shutil.rmtree(leftover, ignore_errors=True)
+    model.save_pretrained(fresh)
+    shutil.copy(work / "tokenizer.json", fresh)
+    settings = {
+        "tokenizer_class": "GPT2TokenizerFast",
+        "add_prefix_space": False,
+        "bos_token": END_OF_TEXT,
+        "eos_token": END_OF_TEXT,
+        "unk_token": END_OF_TEXT,
+        "model_max_length": CONTEXT,
+    }
+    (fresh / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    if folder.exists():
+        folder.rename(stale)
+    fresh.rename(folder)
+    shutil.rmtree(stale, ignore_errors=True)
+    torch.save(state | {"model": model.state_dict()}, work / "training.pt.new")
+    (work / "training.pt.new").replace(work / "training.pt")
+
+
+def resume(model: GPT2LMHeadModel, work: Path) -> dict[str, Any]:
+    """Loads the weights of the last `save` into a model and returns its state.
+
+    Raises:
+        FileNotFoundError: If nothing was saved in this folder.
+    """
+    path = work / "training.pt"
+    if not path.exists():
+        raise FileNotFoundError(f"Nothing to resume: {path} does not exist. Train without --resume first.")
+    state: dict[str, Any] = torch.load(path, weights_only=True)
+    model.load_state_dict(state.pop("model"))
+    return state

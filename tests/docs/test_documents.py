@@ -1,0 +1,147 @@
+"""The documents: their examples run, what is made from the code is fresh, links lead somewhere, nothing is left out."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from click.testing import CliRunner
+from onnxlens.runtime import errors
+
+import onnxlens
+from onnxlens.cli import cli
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+LINKED = [*EXAMPLES, "CHANGELOG.md", "CONTRIBUTING.md", "models/README.md"]
+
+
+def read(document: str) -> str:
+    return (ROOT / document).read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("document", EXAMPLES)
+def test_examples_run_and_what_is_generated_is_fresh(build: ModuleType, document: str, tmp_path: Path) -> None:
+    new = build.rebuilt(Path(document), tmp_path)
+    changes = "\n".join(difflib.unified_diff(read(document).splitlines(), new.splitlines(), lineterm="", n=1))
+    assert build.same(read(document), new), f"{document} is stale, run 'python docs/build.py':\n{changes}"
+
+
+def test_the_picture_is_fresh(build: ModuleType) -> None:
+    assert build.same(read(str(build.PICTURE)), build.picture()), "run 'python docs/build.py'"
+
+
+@pytest.mark.parametrize("document", EXAMPLES)
+def test_every_block_is_of_a_language_that_is_run_or_only_shown(build: ModuleType, document: str) -> None:
+    text = read(document)
+    assert text.count("```") == 2 * len(build.fences(text))
+    assert {fence["language"] for fence in build.fences(text)} <= {"python", "sh", "console", "text", "js"}
+
+
+def test_every_command_is_documented() -> None:
+    for name in cli.list_commands(cli.make_context("onnxlens", ["models"])):
+        assert f"\n## onnxlens {name}\n" in read("docs/cli.md")
+        for document in ("README.md", "docs/quick-start.md"):
+            assert f"onnxlens {name}" in read(document), f"{document} does not mention 'onnxlens {name}'"
+
+
+def test_every_public_name_is_documented() -> None:
+    reference = read("docs/python.md")
+    for name in onnxlens.__all__:
+        assert f"onnxlens.{name}" in reference, f"docs/python.md has no onnxlens.{name}"
+    for name in errors.__all__:
+        if isinstance(getattr(errors, name), type):
+            assert f"| `{name}` |" in reference
+
+
+@pytest.mark.parametrize("document", LINKED)
+def test_links_resolve(document: str) -> None:
+    text = re.sub(r"^```.*?^```$", "", read(document), flags=re.M | re.S)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if re.match(r"https?:", target):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (ROOT / document).parent / name if name else ROOT / document
+        assert path.exists(), f"{document} links to {target}, which is not there"
+        if anchor:
+            headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.M)
+            slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+            assert anchor in slugs, f"{document} links to {target}, which has no such heading"
+
+
+def test_documents_name_no_folder_of_a_machine() -> None:
+    for document in (*LINKED, "docs/images/predict.svg"):
+        assert not re.search(r"(?<![\w.])/(home|work|root|tmp|Users)/", read(document)), document
+
+
+@pytest.fixture
+def copy(build: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository with two documents only."""
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "README.md").write_text("# Title\n\n```python\nprint(0.5)\n```\n\n```text\n0.5\n```\n")
+    (tmp_path / "docs" / "cli.md").write_text(read("docs/cli.md"))
+    monkeypatch.setattr(build, "ROOT", tmp_path)
+    return tmp_path
+
+
+def call(build: ModuleType, *arguments: str) -> tuple[int, str]:
+    result = CliRunner().invoke(build.main, arguments)
+    return result.exit_code, result.output
+
+
+def test_check_names_what_is_stale_and_changes_nothing(build: ModuleType, copy: Path) -> None:
+    altered = read("docs/cli.md").replace("Continue TEXT", "Prolong TEXT")
+    (copy / "docs" / "cli.md").write_text(altered)
+    code, output = call(build, "--check", "README.md", "docs/cli.md")
+    assert code == 1
+    assert output == "docs/cli.md is stale\nError: Run 'python docs/build.py'.\n"
+    assert (copy / "docs" / "cli.md").read_text() == altered
+    assert call(build, "docs/cli.md") == (0, "docs/cli.md was written anew\n")
+    assert (copy / "docs" / "cli.md").read_text() == read("docs/cli.md")
+    assert call(build, "--check", "README.md", "docs/cli.md") == (0, "")
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        ("```python\nvalue = 1\nassert value == 2\n```\n", "README.md:3: AssertionError: "),
+        ("```sh\necho before\nfalse\necho after\n```\n", "README.md:3: exit code 1 from 'echo before"),
+        ("```console\n$ onnxlens predict -m nope x\nfine\n```\n", "README.md:3: exit code 1 from"),
+    ],
+)
+def test_an_example_that_fails_is_named_by_its_line(build: ModuleType, copy: Path, block: str, message: str) -> None:
+    (copy / "README.md").write_text(f"\n{block}")
+    code, output = call(build, "--check", "README.md")
+    assert code == 1
+    assert message in output
+    assert "\nafter\n" not in output
+
+
+def test_outputs_are_written(build: ModuleType, copy: Path) -> None:
+    text = (
+        "```sh\necho 0.25 > number\n```\n\n```console\n$ cat number\nold\n$ pwd | wc -l\n```\n\n"
+        "<!-- not run: because -->\n```python\nfail()\n```\n\n"
+        "```python\nx = 2\n```\n\n```python\nprint(x)\n```\n\n```text\nold\n```\n\n```text\nkept\n```\n"
+    )
+    (copy / "README.md").write_text(text)
+    assert call(build, "README.md")[0] == 0
+    expected = text.replace("number\nold\n$ pwd | wc -l\n", "number\n0.25\n$ pwd | wc -l\n1\n", 1).replace("old", "2")
+    assert (copy / "README.md").read_text() == expected
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("' the' 7.113 11.52% ██▊", "' the' 7.112 11.53% ██▉  ", True),
+        ('"logit": 7.11269044876', '"logit": 7.11269092559', True),
+        ("' the' 7.113", "' the' 7.123", False),
+        ("' the' 7.113", "' a' 7.113", False),
+        ("4 hook points", "5 hook points", False),
+        ("1.5 2.5", "1.5", False),
+    ],
+)
+def test_only_noise_is_taken_for_the_same(build: ModuleType, old: str, new: str, expected: bool) -> None:
+    assert build.same(old, new) is expected

@@ -1,0 +1,77 @@
+"""The manifest's published schema: what the export writes fits it, and it lets nothing else pass."""
+
+from __future__ import annotations
+
+import copy
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonschema import Draft202012Validator
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.hooks import hook_points
+from onnxlens.runtime.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
+
+import onnxlens
+
+SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "onnxlens.schema.json").read_text(encoding="utf-8"))
+VALIDATOR = Draft202012Validator(SCHEMA)
+
+
+@pytest.fixture
+def manifest() -> dict[str, Any]:
+    entries: dict[str, Any] = json.loads((onnxlens.find() / MANIFEST).read_text(encoding="utf-8"))
+    return entries
+
+
+def test_the_schema_is_one() -> None:
+    Draft202012Validator.check_schema(SCHEMA)
+
+
+def test_the_model_that_ships_fits(manifest: dict[str, Any]) -> None:
+    VALIDATOR.validate(manifest)
+
+
+@pytest.mark.parametrize("name", ["base", "untied"])
+def test_exports_fit(bundle: Callable[[str], Path], name: str) -> None:
+    VALIDATOR.validate(json.loads((bundle(name) / MANIFEST).read_text(encoding="utf-8")))
+
+
+def test_it_names_the_entries_that_the_code_reads() -> None:
+    assert set(SCHEMA["properties"]) == set(SCHEMA["required"]) == {field.name for field in fields(Manifest)}
+    assert set(SCHEMA["$defs"]["file"]["properties"]) == {field.name for field in fields(FileRecord)}
+    assert SCHEMA["properties"]["format_version"]["const"] == FORMAT_VERSION
+    axes = SCHEMA["properties"]["hook_points"]["items"]["properties"]["axes"]["items"]["enum"]
+    assert set(axes) == {axis for point in hook_points(ModelConfig(n_layer=1)) for axis in point.axes}
+
+
+def test_a_source_on_the_hub_fits(manifest: dict[str, Any]) -> None:
+    manifest["source"] = {"kind": "hub", "id": "openai-community/gpt2", "revision": "main", "commit": "0" * 40}
+    VALIDATOR.validate(manifest)
+
+
+CHANGES: list[Callable[[dict[str, Any]], object]] = [
+    lambda m: m.update(more=1),
+    lambda m: m.pop("verification"),
+    lambda m: m.update(format_version=2),
+    lambda m: m["source"].update(path="/home/somebody"),
+    lambda m: m["files"].update({"../outside": {"size": 1, "sha256": "0" * 64}}),
+    lambda m: m["files"].update({"/outside": {"size": 1, "sha256": "0" * 64}}),
+    lambda m: m["files"]["onnx/model.onnx_data"].pop("header_sha256"),
+    lambda m: m["files"]["config.json"].update(sha256="none"),
+    lambda m: m["files"]["config.json"].update(mtime=0),
+    lambda m: m["hook_points"][0]["axes"].append("depth"),
+    lambda m: m["verification"]["errors"]["logits"].pop("absolute"),
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_the_export_never_writes_does_not_fit(
+    manifest: dict[str, Any], change: Callable[[dict[str, Any]], object]
+) -> None:
+    changed = copy.deepcopy(manifest)
+    change(changed)
+    assert not VALIDATOR.is_valid(changed)

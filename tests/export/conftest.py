@@ -1,0 +1,33 @@
+"""What the export's tests share: tracing, which takes nearly all of an export's time, done once for each shape."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx_ir as ir
+import pytest
+from onnxlens.export import bundle, graph
+from onnxlens.runtime.config import ModelConfig
+
+_traced: dict[ModelConfig, ir.Model] = {}
+
+
+@pytest.fixture
+def quick_trace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lets an export take a copy of the graph that an earlier one of the same configuration traced."""
+
+    def hooks_graph(config: ModelConfig) -> ir.Model:
+        if config not in _traced:
+            _traced[config] = graph.hooks_graph(config)
+        return _traced[config].clone()
+
+    monkeypatch.setattr(bundle, "hooks_graph", hooks_graph)
+
+
+@pytest.fixture
+def left_behind(tmp_path: Path) -> Callable[[], list[str]]:
+    """The names of all that lies in the folder `tmp_path / "out"`, hidden ones included."""
+    out = tmp_path / "out"
+    out.mkdir()
+    return lambda: sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))

@@ -1,0 +1,202 @@
+"""The front door in Python: predictions, tokens, activations."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import oracle
+import pytest
+from onnxlens.runtime.errors import BundleError, ContextLengthError, HookPointError, InputError
+
+import onnxlens
+from onnxlens.lens import Lens
+
+
+@pytest.fixture(scope="module")
+def lens(bundle) -> Lens:
+    return onnxlens.load(bundle("base"), provider="cpu", threads=1)
+
+
+def test_a_prediction_is_the_oracle_s(lens):
+    prediction = lens.predict("the cat sat on the", top=5)
+    config = json.loads((lens.runner.bundle.path / "config.json").read_text())
+    true = oracle.run(config, dict(lens.runner.bundle.weights), np.array([prediction.ids]))["logits"][0, -1]
+    np.testing.assert_allclose(prediction.logits, true, rtol=1e-4, atol=1e-4)
+    assert [candidate.id for candidate in prediction.top] == np.argsort(-true)[:5].tolist()
+    weights = np.exp(true - true.max())
+    np.testing.assert_allclose(prediction.probabilities, weights / weights.sum(), rtol=1e-4)
+
+
+def test_a_prediction_holds_together(lens):
+    prediction = lens.predict("the cat", top=7)
+    assert prediction.ids == lens.to_tokens("the cat")[0].tolist()
+    assert prediction.tokens == lens.to_str_tokens("the cat")
+    assert "".join(prediction.tokens) == "the cat"
+    assert len(prediction.top) == 7
+    probabilities = [candidate.probability for candidate in prediction.top]
+    assert probabilities == sorted(probabilities, reverse=True)
+    for candidate in prediction.top:
+        assert candidate.logit == prediction.logits[candidate.id]
+        assert candidate.probability == prediction.probabilities[candidate.id]
+        assert [candidate.token] == lens.to_str_tokens([candidate.id])
+    assert repr(prediction).startswith("Prediction('the cat': ")
+
+
+def test_probabilities_are_over_the_whole_vocabulary_of_the_model(lens):
+    prediction = lens.predict("the cat", top=10_000)
+    assert prediction.logits.shape == prediction.probabilities.shape == (300,)
+    assert len(prediction.top) == 300
+    assert prediction.probabilities.sum() == pytest.approx(1, abs=1e-12)
+    assert sum(candidate.probability for candidate in prediction.top) == pytest.approx(1, abs=1e-12)
+    padding = {candidate.id: candidate.token for candidate in prediction.top if candidate.id >= 290}
+    assert padding == {token: f"[{token}]" for token in range(290, 300)}
+
+
+def test_texts_of_different_lengths_get_what_each_gets_alone(lens):
+    texts = ["the cat and the dog sat on the mat", "a", "", "when the rain"]
+    together = lens.predict(texts, top=3)
+    for text, prediction in zip(texts, together, strict=True):
+        alone = lens.predict(text, top=3)
+        assert prediction.ids == alone.ids
+        np.testing.assert_allclose(prediction.logits, alone.logits, rtol=1e-4, atol=1e-5)
+        assert [candidate.id for candidate in prediction.top] == [candidate.id for candidate in alone.top]
+
+
+def test_ids_do_as_well_as_the_text_they_come_from(lens):
+    expected = lens.predict("the cat").logits
+    ids = lens.to_tokens("the cat")
+    for same in (ids, ids[0], ids[0].tolist(), tuple(ids[0].tolist()), [ids[0].tolist()]):
+        np.testing.assert_array_equal(lens.predict(same).logits, expected)
+
+
+def test_an_empty_text_predicts_from_end_of_text(lens):
+    assert lens.predict("").tokens == ["<|endoftext|>"]
+    np.testing.assert_array_equal(lens.predict("").logits, lens.predict([0]).logits)
+
+
+def test_tokens_make_the_round_trip(lens):
+    for text in ("the cat", " \n\t", "na\N{LATIN SMALL LETTER I WITH DIAERESIS}ve \N{SNOWMAN}", "<|endoftext|>x"):
+        assert lens.to_string(lens.to_tokens(text)) == text
+        assert lens.to_string(lens.to_tokens(text)[0].tolist()) == text
+        assert lens.to_str_tokens(lens.to_tokens(text)) == lens.to_str_tokens(text)
+
+
+def test_tokens_of_several_texts_are_padded_on_the_left(lens):
+    ids = lens.to_tokens(["a", "the cat"])
+    one, two = lens.to_tokens("a"), lens.to_tokens("the cat")
+    assert ids.shape == (2, two.shape[1])
+    assert ids.dtype == np.int64
+    assert ids[0, -1] == one[0, 0]
+    np.testing.assert_array_equal(ids[1], two[0])
+
+
+def test_run_with_cache_gives_all_logits_and_what_was_named(lens):
+    logits, cache = lens.run_with_cache("the cat", names_filter="blocks.*.attn.hook_pattern")
+    length = cache.tokens.shape[1]
+    assert logits.shape == (1, length, 300)
+    assert list(cache) == ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"]
+    pattern = cache["blocks.0.attn.hook_pattern"]
+    assert pattern.shape == (1, 4, length, length)
+    np.testing.assert_allclose(pattern.sum(axis=-1), 1, rtol=1e-6)
+    assert (pattern[0, :, 0, 1:] == 0).all()
+    np.testing.assert_allclose(logits[0, -1], lens.predict("the cat").logits, rtol=1e-5, atol=1e-5)
+    assert lens.to_string(cache.tokens) == "the cat"
+
+
+def test_run_with_cache_reads_everything_where_nothing_is_named(lens):
+    _, cache = lens.run_with_cache("a")
+    assert tuple(cache) == lens.runner.hook_names == tuple(point.name for point in lens.hook_points)
+
+
+def test_run_with_cache_of_several_texts_says_what_is_padding(lens):
+    texts = ["the cat and the dog", "a"]
+    _, cache = lens.run_with_cache(texts, names_filter="ln_final.hook_normalized")
+    assert cache.attention_mask.sum(axis=1).tolist() == [len(lens.to_str_tokens(text)) for text in texts]
+    for row, text in enumerate(texts):
+        _, alone = lens.run_with_cache(text, names_filter="ln_final.*")
+        found = cache["ln_final.hook_normalized"][row][cache.attention_mask[row] == 1]
+        np.testing.assert_allclose(found, alone["ln_final.hook_normalized"][0], rtol=1e-4, atol=1e-4)
+
+
+def test_run_with_cache_takes_rows_of_ids(lens):
+    logits, cache = lens.run_with_cache([[1, 2], [3, 4]], names_filter="hook_embed")
+    assert logits.shape == (2, 2, 300)
+    assert cache["hook_embed"].shape == (2, 2, 32)
+
+
+def test_an_unknown_hook_point_is_an_error(lens):
+    with pytest.raises(HookPointError, match=r"Unknown hook point 'hook_embd'\. Did you mean 'hook_embed'"):
+        lens.run_with_cache("a", names_filter="hook_embd")
+
+
+@pytest.mark.parametrize("top", [0, -1, 1.5, True, None])
+def test_top_must_be_positive(lens, top):
+    with pytest.raises(InputError) as caught:
+        lens.predict("a", top=top)
+    assert str(caught.value) == f"top must be a whole number of at least 1, not {top!r}."
+
+
+def test_a_text_that_is_too_long_states_both_numbers(lens):
+    for call in (lens.predict, lens.run_with_cache):
+        with pytest.raises(ContextLengthError) as caught:
+            call("a" * 49)
+        assert str(caught.value) == "The text is 49 tokens long, and this model has 48 positions; shorten it."
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [
+        ([300], "Token id 300 is out of range: this model's ids are 0 to 299."),
+        ([-1], "Token id -1 is out of range: this model's ids are 0 to 299."),
+        ([1.0], "input_ids must be whole numbers, not float64."),
+        ([1, "a"], "input_ids must be whole numbers, not <U"),
+        ([], "input_ids must be [batch, positions] with at least one token; their shape is [1, 0]."),
+        (None, "Expected the token ids of one text, not an array of shape []."),
+        (b"abc", "Expected the token ids of one text, not an array of shape []."),
+        ([[1, 2], [3, 4]], "Expected the token ids of one text, not an array of shape [2, 2]."),
+        ([[1], [2, 3]], "The rows of token ids have different lengths; give one row, or texts."),
+        (["a", 3], "Expected text, got int."),
+        ("\ud800", "The text is not valid Unicode: a lone surrogate at character 0. Give UTF-8 text."),
+    ],
+)
+def test_input_that_cannot_be_used(lens, ids, expected):
+    with pytest.raises(InputError) as caught:
+        lens.predict(ids)
+    assert str(caught.value).startswith(expected)
+
+
+def test_several_rows_of_ids_are_no_text(lens):
+    for call in (lens.to_string, lens.to_str_tokens, lens.generate):
+        with pytest.raises(InputError, match=r"^Expected the token ids of one text"):
+            call(np.ones((2, 3), np.int64))
+
+
+def test_what_a_lens_says_of_itself(lens):
+    assert repr(lens) == "Lens('base', provider='cpu')"
+    assert lens.config.n_layer == 2
+    assert lens.provider == "cpu"
+
+
+def test_loading_what_is_not_there(tmp_path):
+    with pytest.raises(BundleError, match=r"There is no model 'no-such-model'; "):
+        onnxlens.load("no-such-model")
+
+
+def test_loading_with_verification(bundle, tmp_path):
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(bundle("base"), copy)
+    with (copy / "onnx/model.onnx_data").open("r+b") as file:
+        file.seek(-1, 2)
+        file.write(b"\x77")
+    onnxlens.load(copy, provider="cpu", threads=1)
+    with pytest.raises(BundleError, match="not the file that was exported"):
+        onnxlens.load(copy, provider="cpu", threads=1, verify=True)
+
+
+def test_log_probabilities_are_natural_and_of_the_model_not_the_sampler(lens):
+    (token,) = lens.generate("the cat", max_new_tokens=1, temperature=0.1, top_k=2, seed=1)
+    assert token.logprob == pytest.approx(math.log(lens.predict("the cat").probabilities[token.id]), rel=1e-6)

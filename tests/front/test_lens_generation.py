@@ -1,0 +1,201 @@
+"""Generation through the front door: text, seeds, stop strings, ends, and what is collected on the way."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError
+
+import onnxlens
+from onnxlens.lens import Lens
+
+END = 0
+
+
+@pytest.fixture(scope="module")
+def lens(bundle) -> Lens:
+    return onnxlens.load(bundle("base"), provider="cpu", threads=1)
+
+
+def script(ids):
+    """A sampler that takes given tokens, one after the other."""
+
+    def sampler(logits, context):
+        left = np.full_like(logits, -np.inf)
+        left[:, ids[context.step]] = 0
+        return left
+
+    return sampler
+
+
+def spoken(lens: Lens, text: str, **options):
+    """Generates the tokens of a text, then end of text."""
+    ids = [*lens.tokenizer.encode(text), END]
+    return lens.generate("a", sampler=script(ids), max_new_tokens=min(len(ids), 47), **options)
+
+
+def test_greedy_text_is_the_same_every_time_and_streams_as_its_parts(lens):
+    one, two = (lens.generate("the cat", max_new_tokens=12, temperature=0) for _ in range(2))
+    tokens = list(one)
+    assert "".join(token.text for token in tokens) == "".join(map(str, two)) == one.text == two.text
+    assert one.ids == two.ids == [token.id for token in tokens]
+    assert one.text == lens.to_string([token for token in one.ids if token != END])
+    assert one.prompt_ids == lens.to_tokens("the cat")[0].tolist()
+
+
+def test_a_seed_reproduces_and_another_does_not(lens):
+    def ids(seed):
+        generation = lens.generate("the cat", max_new_tokens=15, temperature=0.9, top_k=50, top_p=0.95, seed=seed)
+        list(generation)
+        return generation.ids
+
+    assert ids(7) == ids(7)
+    assert ids(7) != ids(8)
+
+
+def test_the_seed_that_was_drawn_reproduces(lens):
+    first = lens.generate("the cat", max_new_tokens=10)
+    list(first)
+    again = lens.generate("the cat", max_new_tokens=10, seed=first.seed)
+    list(again)
+    assert first.ids == again.ids
+
+
+@settings(max_examples=40, deadline=None)
+@given(ids=st.lists(st.integers(1, 299), min_size=1, max_size=20))
+def test_the_pieces_of_any_tokens_join_to_their_text(lens, ids):
+    generation = lens.generate("a", sampler=script(ids), max_new_tokens=len(ids))
+    assert "".join(token.text for token in generation) == lens.to_string(ids) == generation.text
+    assert generation.finish_reason == "length"
+
+
+@settings(max_examples=40, deadline=None)
+@given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
+def test_any_text_streams_as_itself_and_ends_with_end_of_text(lens, text):
+    if "<|" in text or len(lens.tokenizer.encode(text)) > 45:
+        return
+    generation = spoken(lens, text) if text else lens.generate("a", sampler=script([END]), max_new_tokens=9)
+    assert "".join(token.text for token in generation) == text
+    assert generation.finish_reason == "end_of_text"
+    assert generation.ids[-1] == END
+
+
+@pytest.mark.parametrize(
+    ("stop", "expected"),
+    [("sat", "the cat "), (["dog", "cat"], "the "), ("t s", "the ca"), ("the", ""), (("on",), "the cat sat ")],
+)
+def test_a_stop_string_ends_the_text_and_is_not_in_it(lens, stop, expected):
+    generation = spoken(lens, "the cat sat on", stop=stop)
+    assert "".join(token.text for token in generation) == expected == generation.text
+    assert generation.finish_reason == "stop"
+    assert END not in generation.ids
+
+
+def test_what_may_become_a_stop_string_comes_out_where_it_does_not(lens):
+    generation = spoken(lens, "abxab", stop="aby")
+    assert [token.text for token in generation] == ["", "", "abx", "", "", "ab"]
+    assert generation.finish_reason == "end_of_text"
+
+
+@pytest.mark.parametrize("how", ["length", "stop", "end_of_text"])
+def test_what_was_collected_covers_the_final_text(lens, how):
+    options = {"stop": ("sat",)} if how == "stop" else {}
+    ids = [*lens.tokenizer.encode("the cat sat"), END]
+    count = len(ids) - 1 if how == "length" else len(ids)
+    generation = lens.generate("a", sampler=script(ids), max_new_tokens=count, names_filter="*", **options)
+    assert generation.cache is None
+    list(generation)
+    assert generation.finish_reason == how
+    text = generation.prompt_ids + generation.ids
+    assert generation.cache.tokens.tolist() == [text]
+    _, whole = lens.run_with_cache(text)
+    assert list(generation.cache) == list(whole)
+    for name, value in whole.items():
+        np.testing.assert_allclose(generation.cache[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def test_one_may_leave_a_generation_and_come_back(lens):
+    generation = lens.generate("the cat", max_new_tokens=6, temperature=0)
+    first = [token.id for token in itertools.islice(generation, 2)]
+    assert generation.finish_reason is None
+    assert generation.ids == first
+    rest = [token.id for token in generation]
+    whole = lens.generate("the cat", max_new_tokens=6, temperature=0)
+    assert first + rest == [token.id for token in whole]
+    assert list(whole) == []
+
+
+def test_an_empty_prompt_starts_from_end_of_text(lens):
+    assert lens.generate("", max_new_tokens=1).prompt_ids == [END]
+
+
+def test_ids_do_as_well_as_the_text_they_come_from(lens):
+    ids = lens.to_tokens("the cat")
+    expected = [t.id for t in lens.generate("the cat", max_new_tokens=5, temperature=0)]
+    for same in (ids, ids[0], ids[0].tolist()):
+        assert [t.id for t in lens.generate(same, max_new_tokens=5, temperature=0)] == expected
+
+
+def test_a_generation_that_would_not_fit_states_both_numbers(lens):
+    with pytest.raises(ContextLengthError) as caught:
+        lens.generate("abc", max_new_tokens=46)
+    assert str(caught.value).startswith(
+        "The prompt has 3 tokens and 46 more were asked for, 49 in all; this model has 48 positions."
+    )
+
+
+def test_sliding_goes_on(lens):
+    generation = lens.generate("abc", max_new_tokens=120, overflow="slide", seed=3)
+    ids = [token.id for token in generation]
+    assert ids == [t.id for t in lens.generate("abc", max_new_tokens=120, overflow="slide", seed=3)]
+    assert len(ids) == 120 or ids[-1] == END
+
+
+@pytest.mark.parametrize("seed", [-1, 1.5, "7", True, math.nan])
+def test_a_seed_that_is_none(lens, seed):
+    with pytest.raises(InputError) as caught:
+        lens.generate("a", seed=seed)
+    assert str(caught.value) == f"seed must be a whole number of at least 0, not {seed!r}."
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"temperature": -1}, "temperature must be a positive number, or 0 for greedy, not -1."),
+        ({"temperature": math.nan}, "temperature must be a positive number, or 0 for greedy, not nan."),
+        ({"top_k": 0}, "top_k must be a whole number of at least 1, not 0; leave it out to keep all."),
+        ({"top_p": 0}, "top_p must be above 0 and at most 1, not 0."),
+        ({"top_p": 2}, "top_p must be above 0 and at most 1, not 2."),
+        ({"max_new_tokens": 0}, "max_new_tokens must be a whole number of at least 1, not 0."),
+        ({"stop": ""}, "A stop string must be a text of at least one character."),
+        ({"overflow": "wrap"}, "overflow must be 'error' or 'slide', not 'wrap'."),
+    ],
+)
+def test_an_option_that_cannot_be_used_is_an_error_before_the_first_token(lens, options, expected):
+    with pytest.raises(InputError) as caught:
+        lens.generate("a", **options)
+    assert str(caught.value) == expected
+
+
+def test_an_unknown_hook_point_is_an_error_before_the_first_token(lens):
+    with pytest.raises(HookPointError, match="Unknown hook point 'hook_x'"):
+        lens.generate("a", names_filter="hook_x")
+
+
+@pytest.mark.parametrize(
+    ("ids", "expected"),
+    [([], "at least one token"), ([300], "Token id 300 is out of range"), ([1.5], "must be whole numbers, not float")],
+)
+def test_a_prompt_that_cannot_be_used_is_an_error_before_the_first_token(lens, ids, expected):
+    with pytest.raises(InputError, match=expected):
+        lens.generate(ids)
+
+
+def test_several_texts_are_an_error(lens):
+    with pytest.raises(InputError, match=r"^generate takes one text at a time\.$"):
+        lens.generate(["a", "b"])

@@ -1,0 +1,374 @@
+"""What opening a bundle notices: files missing, truncated, altered or swapped, foreign manifests, paths outside."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import TensorProto, helper
+from onnx.external_data_helper import set_external_data
+from onnxlens.runtime.bundle import Bundle, sha256_of
+from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.weights import WeightsFile
+
+FILES = [
+    "onnx/model.onnx",
+    "onnx/model_hooks.onnx",
+    "onnx/model.onnx_data",
+    "config.json",
+    "tokenizer.json",
+    "generation_config.json",
+    "genai_config.json",
+    "tokenizer_config.json",
+]
+
+
+@pytest.fixture
+def copy(bundle, tmp_path) -> Path:
+    """A bundle that may be damaged."""
+    return Path(shutil.copytree(bundle("base"), tmp_path / "copy"))
+
+
+def edit_json(path: Path, **changes) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def sign(folder: Path, name: str) -> None:
+    """Lets the manifest agree with a file that was changed, as an attacker would."""
+    manifest = json.loads((folder / "onnxlens.json").read_text())
+    manifest["files"][name] |= {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
+    if name.endswith("_data"):
+        manifest["files"][name]["header_sha256"] = WeightsFile(folder / name).header_sha256
+    (folder / "onnxlens.json").write_text(json.dumps(manifest))
+
+
+def error_of(folder: Path, **options) -> str:
+    with pytest.raises(BundleError) as caught:
+        Bundle(folder, **options)
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def start_error(folder: Path) -> str:
+    with pytest.raises(BundleError) as caught:
+        Runner(folder, provider="cpu", threads=1)
+    return str(caught.value)
+
+
+def test_an_intact_bundle_opens_and_verifies(bundle):
+    opened = Bundle(bundle("base"), verify=True)
+    seen: list[str] = []
+    opened.verify(seen.append)
+    assert sorted(seen) == sorted(FILES)
+    assert (opened.name, opened.config.n_layer, opened.weights_bytes > 100_000) == ("base", 2, True)
+
+
+def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
+    assert error_of(tmp_path).startswith(f"{tmp_path} is no bundle: it has no onnxlens.json. Make a bundle with")
+
+
+def test_a_folder_that_does_not_exist_is_said_not_to(tmp_path):
+    assert error_of(tmp_path / "no").startswith(f"{tmp_path / 'no'} does not exist.")
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_missing_file_is_named(copy, name):
+    (copy / name).unlink()
+    assert error_of(copy) == f"The bundle {copy} is incomplete: {name} is missing. Export or copy it again."
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_truncated_file_is_named_with_both_sizes(copy, name):
+    data = (copy / name).read_bytes()
+    (copy / name).write_bytes(data[:-7])
+    expected = f"{copy / name} is truncated: it has {len(data) - 7} bytes, the manifest says {len(data)}."
+    assert error_of(copy).startswith(expected)
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_a_file_that_grew_is_named(copy, name):
+    with (copy / name).open("ab") as file:
+        file.write(b" ")
+    assert f"{copy / name} is altered: it has" in error_of(copy)
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if not name.endswith("_data")])
+def test_one_changed_byte_is_noticed_at_every_load(copy, name):
+    data = bytearray((copy / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (copy / name).write_bytes(data)
+    assert error_of(copy).startswith(f"{copy / name} is not the file that was exported: its SHA-256 differs")
+
+
+def flip_last_byte(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-1] ^= 1
+    path.write_bytes(data)
+
+
+def test_a_changed_weight_is_noticed_by_verification_but_not_by_the_quick_check(copy):
+    flip_last_byte(copy / "onnx/model.onnx_data")
+    quick = Bundle(copy)
+    for check in (quick.verify, lambda: Bundle(copy, verify=True)):
+        with pytest.raises(BundleError, match=r"model\.onnx_data is not the file that was exported: its SHA-256"):
+            check()
+
+
+def test_a_changed_header_of_the_weights_is_noticed_by_the_quick_check(copy):
+    path = copy / "onnx/model.onnx_data"
+    data = path.read_bytes()
+    path.write_bytes(data.replace(b'"ln_f.bias"', b'"ln_g.bias"', 1))
+    assert error_of(copy).startswith(f"{path} is not the file that was exported")
+
+
+@pytest.mark.parametrize("garbage", [b"", b"\xff" * 8, b"\x02" + b"\0" * 7 + b"{]", b"\x04" + b"\0" * 7 + b"[[]]"])
+def test_a_corrupt_header_of_the_weights_is_an_error(copy, garbage):
+    path = copy / "onnx/model.onnx_data"
+    path.write_bytes(garbage + path.read_bytes()[len(garbage) :] if garbage else b"\0" * path.stat().st_size)
+    assert error_of(copy).startswith(f"The weights file {path} is damaged: its header cannot be read.")
+
+
+def test_swapped_files_of_the_same_bundle_are_noticed(copy):
+    first, second = copy / "onnx/model.onnx", copy / "onnx/model_hooks.onnx"
+    first.rename(copy / "third")
+    second.rename(first)
+    (copy / "third").rename(second)
+    assert str(first) in error_of(copy)
+
+
+def test_weights_of_another_shape_are_noticed_at_every_load(copy, bundle):
+    shutil.copy(bundle("wide") / "onnx/model.onnx_data", copy / "onnx/model.onnx_data")
+    assert "onnx/model.onnx_data is truncated: it has 139616 bytes, the manifest says 148696." in error_of(copy)
+    sign(copy, "onnx/model.onnx_data")
+    expected = "h.0.mlp.c_fc.weight has shape [32, 50], expected [32, 128]."
+    assert error_of(copy) == f"Weights and config.json of {copy} do not fit: {expected}"
+
+
+@pytest.mark.parametrize("version", [2, 99])
+def test_a_newer_manifest_says_to_update(copy, version):
+    edit_json(copy / "onnxlens.json", format_version=version, files="of a kind to come")
+    assert error_of(copy) == (
+        f"The bundle {copy} has format version {version}; this onnxlens reads up to 1. "
+        "Update onnxlens with 'pip install -U onnxlens'."
+    )
+
+
+@pytest.mark.parametrize("version", [0, -1, 1.0, "1", None, True])
+def test_a_version_that_never_was_is_damage(copy, version):
+    edit_json(copy / "onnxlens.json", format_version=version)
+    assert error_of(copy).startswith(f"The manifest {copy / 'onnxlens.json'} is damaged and cannot be read.")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "{}", "\0", "[" * 100_000, '{"format_version":'])
+def test_a_garbage_manifest_is_damage(copy, text):
+    (copy / "onnxlens.json").write_text(text)
+    assert error_of(copy).startswith(f"The manifest {copy / 'onnxlens.json'} is damaged and cannot be read.")
+
+
+def test_a_manifest_that_is_not_utf8_is_damage(copy):
+    (copy / "onnxlens.json").write_bytes(b'{"format_version": "\xff"}')
+    assert "is damaged and cannot be read" in error_of(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"files": []}, "has no attribute"),
+        ({"files": {"config.json": 3}}, "must be a mapping"),
+        ({"files": {"config.json": {"size": "3", "sha256": ""}}}, "the record of 'config.json' is not a size and a"),
+        ({"hook_points": {}}, "'hook_points' must be a list"),
+        ({"hook_points": ["hook_embed"]}, "'hook_points' must be a list of dicts"),
+        ({"parameters": None}, "'parameters' must be a int"),
+    ],
+)
+def test_a_manifest_with_entries_of_another_kind_is_damage(copy, changes, detail):
+    edit_json(copy / "onnxlens.json", **changes)
+    text = error_of(copy)
+    assert text.startswith(f"The manifest {copy / 'onnxlens.json'} is damaged (")
+    assert detail in text
+
+
+@pytest.mark.parametrize("entry", ["files", "hook_points", "name", "parameters"])
+def test_a_manifest_without_an_entry_names_it(copy, entry):
+    manifest = json.loads((copy / "onnxlens.json").read_text())
+    del manifest[entry]
+    (copy / "onnxlens.json").write_text(json.dumps(manifest))
+    assert f"is damaged ('{entry}' is missing)" in error_of(copy)
+
+
+def test_a_manifest_must_list_the_files_that_are_needed(copy):
+    manifest = json.loads((copy / "onnxlens.json").read_text())
+    del manifest["files"]["onnx/model_hooks.onnx"]
+    (copy / "onnxlens.json").write_text(json.dumps(manifest))
+    assert f"The manifest of {copy} does not list onnx/model_hooks.onnx." in error_of(copy)
+
+
+@pytest.mark.parametrize("name", ["../secret", "onnx/../../secret", "/etc/passwd"])
+def test_a_manifest_may_not_name_files_outside(copy, name):
+    manifest = json.loads((copy / "onnxlens.json").read_text())
+    manifest["files"][name] = {"size": 1, "sha256": "0" * 64}
+    (copy / "onnxlens.json").write_text(json.dumps(manifest))
+    assert error_of(copy) == f"The manifest of {copy} names a file outside the bundle: {name!r}."
+
+
+def test_a_hook_table_that_does_not_fit_the_configuration_is_noticed(copy):
+    manifest = json.loads((copy / "onnxlens.json").read_text())
+    manifest["hook_points"].pop()
+    (copy / "onnxlens.json").write_text(json.dumps(manifest))
+    assert error_of(copy) == f"The hook table in the manifest of {copy} does not fit its config.json."
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"n_layer": 3}, "The hook table in the manifest of"),
+        ({"n_embd": 64}, "wte.weight has shape [300, 32], expected [300, 64]"),
+        ({"n_inner": 50}, "h.0.mlp.c_fc.weight has shape [32, 128], expected [32, 50]"),
+        ({"vocab_size": 301}, "wte.weight has shape [300, 32], expected [301, 32]"),
+        ({"n_positions": 1024}, "wpe.weight has shape [48, 32], expected [1024, 32]"),
+        ({"tie_word_embeddings": False}, "lm_head.weight is missing, expected [300, 32]"),
+        ({"n_head": 5}, "'n_embd' 32 cannot be divided among 'n_head' 5 heads"),
+        ({"n_head": 0}, "'n_head' must be a whole number of at least 1, not 0"),
+        ({"model_type": "llama"}, "does not describe a model of type 'gpt2'"),
+        ({"activation_function": "mish"}, "'activation_function' 'mish' is not one that onnxlens computes"),
+    ],
+)
+def test_a_configuration_that_does_not_fit_is_noticed_although_the_manifest_was_fixed(copy, changes, expected):
+    edit_json(copy / "config.json", **changes)
+    sign(copy, "config.json")
+    assert expected in error_of(copy)
+
+
+def test_another_number_of_heads_is_noticed_although_every_shape_fits(copy, bundle):
+    Runner(bundle("base"), provider="cpu", threads=1)  # prepared already, so that a wrong key would find it
+    edit_json(copy / "config.json", n_head=2)
+    sign(copy, "config.json")
+    Bundle(copy)
+    assert start_error(copy) == f"The graph {copy / 'onnx/model_hooks.onnx'} does not fit the bundle's config.json."
+
+
+def read(path: Path) -> onnx.ModelProto:
+    return onnx.load(path, load_external_data=False)
+
+
+@pytest.mark.parametrize("graph", ["onnx/model.onnx", "onnx/model_hooks.onnx"])
+@pytest.mark.parametrize("location", ["../x", "/etc/passwd", "sub/x", "other.bin", ""])
+def test_a_graph_may_take_weights_from_the_weights_file_only(copy, graph, location):
+    model = read(copy / graph)
+    tensor = next(t for t in model.graph.initializer if t.data_location == TensorProto.EXTERNAL)
+    next(entry for entry in tensor.external_data if entry.key == "location").value = location
+    onnx.save(model, copy / graph)
+    sign(copy, graph)
+    assert start_error(copy) == (
+        f"The graph {copy / graph} takes {tensor.name!r} from {location!r}; a bundle's graphs may take data from "
+        "model.onnx_data beside them only."
+    )
+
+
+def outside() -> TensorProto:
+    tensor = TensorProto(name="hidden", data_type=TensorProto.FLOAT, dims=[1], raw_data=b"\0\0\0\0")
+    set_external_data(tensor, "../../secret")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    return tensor
+
+
+@pytest.mark.parametrize("where", ["constant", "subgraph", "function"])
+def test_a_path_outside_is_found_wherever_in_the_graph_it_hides(copy, where):
+    path = copy / "onnx/model_hooks.onnx"
+    model = read(path)
+    node = helper.make_node("Constant", [], ["hidden"], value=outside())
+    if where == "constant":
+        model.graph.node.append(node)
+    elif where == "subgraph":
+        inner = helper.make_graph([], "inner", [], [], [outside()])
+        model.graph.node.append(helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner))
+    else:
+        model.functions.append(helper.make_function("d", "F", [], ["hidden"], [node], model.opset_import))
+    onnx.save(model, path)
+    sign(copy, "onnx/model_hooks.onnx")
+    assert "takes 'hidden' from '../../secret'" in start_error(copy)
+
+
+def test_a_graph_that_reads_a_weight_from_another_s_place_is_noticed(copy):
+    path = copy / "onnx/model_hooks.onnx"
+    model = read(path)
+    tensor = next(t for t in model.graph.initializer if t.name == "h.1.mlp.c_fc.weight")
+    next(entry for entry in tensor.external_data if entry.key == "offset").value = "0"
+    onnx.save(model, path)
+    sign(copy, "onnx/model_hooks.onnx")
+    assert start_error(copy) == f"The graph {path} looks for 'h.1.mlp.c_fc.weight' in a wrong place."
+
+
+@pytest.mark.parametrize("garbage", [b"garbage", b"\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", b""])
+def test_a_graph_that_is_none_is_an_error(copy, garbage):
+    path = copy / "onnx/model_hooks.onnx"
+    path.write_bytes(garbage)
+    sign(copy, "onnx/model_hooks.onnx")
+    text = start_error(copy)
+    assert text.startswith((f"{path} cannot be read as an ONNX graph.", f"The graph {path} does not fit"))
+
+
+def test_a_graph_that_onnx_runtime_refuses_is_an_error(copy, capsys):
+    path = copy / "onnx/model_hooks.onnx"
+    model = read(path)
+    model.graph.node[0].op_type = "NoSuchOperator"
+    onnx.save(model, path)
+    sign(copy, "onnx/model_hooks.onnx")
+    assert start_error(copy).startswith(f"ONNX Runtime cannot load the graph of {copy}: ")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_graph_without_a_hook_point_is_noticed(copy):
+    path = copy / "onnx/model_hooks.onnx"
+    model = read(path)
+    del model.graph.output[-1]
+    onnx.save(model, path)
+    sign(copy, "onnx/model_hooks.onnx")
+    assert start_error(copy) == f"The graph {path} does not fit the bundle's config.json."
+
+
+def test_a_graph_with_another_ending_is_noticed(copy):
+    path = copy / "onnx/model_hooks.onnx"
+    model = read(path)
+    last = next(node for node in model.graph.node if "logits" in node.output)
+    last.op_type = "Add"
+    onnx.save(model, path)
+    sign(copy, "onnx/model_hooks.onnx")
+    assert start_error(copy) == f"The graph {path} does not end in a product with 'wte.weight'."
+
+
+def test_a_tokenizer_that_is_none_is_an_error(copy):
+    import onnxlens
+
+    (copy / "tokenizer.json").write_text("{}")
+    sign(copy, "tokenizer.json")
+    with pytest.raises(BundleError, match=r"The tokenizer .*tokenizer\.json cannot be read: "):
+        onnxlens.load(copy, provider="cpu")
+
+
+def test_two_processes_open_one_bundle_at_once(bundle):
+    script = (
+        "import sys, onnxlens\n"
+        "lens = onnxlens.load(sys.argv[1], provider='cpu', threads=1, verify=True)\n"
+        "print('ready', flush=True); sys.stdin.readline()\n"
+        "print(lens.predict('the cat').top[0])"
+    )
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", script, bundle("base")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    for process in processes:
+        assert process.stdout
+        assert process.stdout.readline() == "ready\n"  # both have it open
+    answers = [process.communicate("\n", timeout=120)[0] for process in processes]
+    assert answers[0] == answers[1] != ""

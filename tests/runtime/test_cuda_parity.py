@@ -1,0 +1,52 @@
+"""CUDA computes what the CPU does: logits, every hook point, and what is generated."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime
+import pytest
+from checkpoints import CONFIGS
+from onnxlens.runtime.generation import generate_ids
+from onnxlens.runtime.runner import Runner
+
+pytestmark = [
+    pytest.mark.cuda,
+    pytest.mark.skipif(
+        "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
+        reason="needs an NVIDIA GPU and onnxruntime-gpu; the installed onnxruntime was built without CUDA",
+    ),
+]
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_logits_and_every_hook_point_are_the_cpu_s(runner, bundle, name):
+    cpu, cuda = runner(name), Runner(bundle(name), provider="cuda")
+    assert cuda.provider.name == "cuda"
+    rng = np.random.default_rng(1)
+    ids = rng.integers(0, 300, (3, 30))
+    mask = np.ones_like(ids)
+    mask[1, :9] = 0
+    expected, found = (model.run(ids, mask, names_filter="*") for model in (cpu, cuda))
+    # Float32 throughout, though a GPU may round products to TF32's 10 bits of mantissa.
+    np.testing.assert_allclose(found.logits[mask == 1], expected.logits[mask == 1], rtol=1e-2, atol=2e-2)
+    for point, value in expected.activations.items():
+        rows = [0, 2]  # the ones without padding
+        np.testing.assert_allclose(found.activations[point][rows], value[rows], rtol=1e-2, atol=2e-2, err_msg=point)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_passes_on_a_cache_that_stays_on_the_gpu(runner, bundle, name):
+    cuda = Runner(bundle(name), provider="cuda")
+    ids = np.random.default_rng(2).integers(0, 300, (2, 12))
+    first = cuda.run(ids[:, :7])
+    assert {value.device_name() for value in first.kv_cache.values.values()} == {"cuda"}
+    second = cuda.run(ids[:, 7:], kv_cache=first.kv_cache)
+    np.testing.assert_allclose(second.logits, runner(name).run(ids).logits[:, 7:], rtol=1e-2, atol=2e-2)
+
+
+def test_greedy_generation_is_the_cpu_s(runner, bundle):
+    def greedy(model: Runner) -> list[int]:
+        steps = generate_ids(model, [11, 60, 7], lambda logits, ids, step: int(logits.argmax()), max_new_tokens=30)
+        return [step.token for step in steps]
+
+    assert greedy(Runner(bundle("base"), provider="cuda")) == greedy(runner("base"))
