@@ -296,7 +296,7 @@ def transformers_model(reference: Path | GPT2LMHeadModel) -> Iterator[GPT2LMHead
         yield model.eval()
         return
     if reference.dtype != torch.float32 or reference.device.type != "cpu":
-        yield copy.deepcopy(reference).to("cpu", torch.float32).eval()
+        yield copy.deepcopy(reference).float().cpu().eval()
         return
     training = [(module, module.training) for module in reference.modules()]
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 
@@ -114,8 +114,8 @@ def _cache_names(config: ModelConfig, prefix: str, first: list[str]) -> list[str
     return first + [f"{prefix}.{layer}.{part}" for layer in range(config.n_layer) for part in ("key", "value")]
 
 
-def _name(values: list[ir.Value] | object, names: list[str]) -> None:
-    for value, name in zip(values, names, strict=True):  # type: ignore[call-overload]
+def _name(values: Iterable[ir.Value], names: list[str]) -> None:
+    for value, name in zip(values, names, strict=True):
         value.name = name
 
 

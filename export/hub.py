@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import os
+import errno
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import huggingface_hub
 from huggingface_hub.errors import (
-    EntryNotFoundError,
     GatedRepoError,
-    HfHubHTTPError,
     HFValidationError,
-    LocalEntryNotFoundError,
     RepositoryNotFoundError,
     RevisionNotFoundError,
+)
+from huggingface_hub.utils import (
+    are_progress_bars_disabled,
+    disable_progress_bars,
+    enable_progress_bars,
+    logging,
 )
 from onnxlens.runtime.errors import CheckpointError
 
@@ -41,13 +47,14 @@ def download(repo: str, revision: str | None) -> tuple[Path, str]:
         CheckpointError: there is no such repository or revision, or the hub cannot be reached.
     """
     try:
-        folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=_SMALL))
-        commit = folder.name  # what the revision named just now; it may move on while the weights are fetched
-        # One kind of weights is enough; older repositories have only the pickled one.
-        for weights in ("model*.safetensors*", "pytorch_model.bin"):
-            huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=weights)
-            if any(folder.glob(weights)):
-                break
+        with _quiet():
+            folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=_SMALL))
+            commit = folder.name  # what the revision named just now; it may move on while the weights are fetched
+            # One kind of weights is enough; older repositories have only the pickled one.
+            for weights in ("model*.safetensors*", "pytorch_model.bin"):
+                huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=weights)
+                if any(folder.glob(weights)):
+                    break
     except HFValidationError as error:
         raise CheckpointError(f"There is no folder {repo!r}, and it is no valid hub id either.") from error
     except GatedRepoError as error:
@@ -59,9 +66,29 @@ def download(repo: str, revision: str | None) -> tuple[Path, str]:
             f"There is no folder {repo!r}, and no such repository on the hub (or it is private). "
             "Check the spelling; 'openai-community/gpt2' is one that exists."
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, EntryNotFoundError, OSError) as error:
-        endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-        raise CheckpointError(
-            f"There is no folder {repo!r}, and the hub at {endpoint} cannot be reached or broke off. {_LOCAL}"
-        ) from error
+    except Exception as error:  # what the hub's HTTP library raises differs from version to version
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise CheckpointError(f"The download of {repo!r} cannot be stored: {error}.") from error
+        endpoint = huggingface_hub.constants.ENDPOINT
+        state = (
+            "was not asked, because HF_HUB_OFFLINE is set"
+            if huggingface_hub.constants.HF_HUB_OFFLINE
+            else "cannot be reached or broke off"
+        )
+        raise CheckpointError(f"There is no folder {repo!r}, and the hub at {endpoint} {state}. {_LOCAL}") from error
     return folder, commit
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps progress bars out of pipes, and the hub library's own warnings, which the error sums up, away."""
+    shown, verbosity = not are_progress_bars_disabled(), logging.get_verbosity()
+    if shown and not sys.stderr.isatty():
+        disable_progress_bars()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            enable_progress_bars()

@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 from onnxlens.runtime.config import ModelConfig
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 __all__ = ["GPT2", "KeyValue"]
 
@@ -24,10 +24,10 @@ KeyValue = tuple[Tensor, Tensor]
 Tap = Callable[[str, Tensor], Tensor]
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu": F.gelu,
-    "relu": F.relu,
-    "silu": F.silu,
+    "gelu_new": lambda x: functional.gelu(x, approximate="tanh"),
+    "gelu": functional.gelu,
+    "relu": functional.relu,
+    "silu": functional.silu,
 }
 
 

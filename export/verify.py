@@ -5,7 +5,8 @@ PyTorch runs first and is done before ONNX Runtime opens the graphs, so that onl
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -108,13 +109,15 @@ def check(folder: Path, config: ModelConfig, wanted: list[Case], expected: list[
         options.log_severity_level = 3
         # Packing would copy the weights; without it the session uses the file's own pages.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        session = onnxruntime.InferenceSession(folder / graph, options, providers=["CPUExecutionProvider"])
+        with _failing_as_export(graph):
+            session = onnxruntime.InferenceSession(folder / graph, options, providers=["CPUExecutionProvider"])
         outputs = [output.name for output in session.get_outputs()]
         for case, values in zip(wanted, expected, strict=True):
             if graph == HOOKS_GRAPH and not case.hooks:
                 continue
             names = [name for name in outputs if case.hooks or name == "logits" or name.startswith("present.")]
-            found = dict(zip(names, _run(session, names, case, config), strict=True))
+            with _failing_as_export(graph):
+                found = dict(zip(names, _run(session, names, case, config), strict=True))
             found[_TRANSFORMERS] = found["logits"]
             for name, value in found.items():
                 _record(errors, name, value, values[name])
@@ -139,6 +142,15 @@ def check(folder: Path, config: ModelConfig, wanted: list[Case], expected: list[
             "present.*.value": summary["value"],
         },
     }
+
+
+@contextmanager
+def _failing_as_export(graph: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # ONNX Runtime's own have no common base
+        detail = " ".join(str(error).split())[:300]
+        raise ExportError(f"ONNX Runtime cannot run the exported {graph}: {detail}. Nothing was written.") from error
 
 
 def _from_model(checkpoint: Checkpoint, wanted: list[Case]) -> list[Values]:

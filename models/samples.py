@@ -42,6 +42,13 @@ def predict(
     return likeliest, tokenizer.decode(ids[prompt_length:], skip_special_tokens=False)
 
 
+def _code(text: str) -> str:
+    """Text in a cell of a Markdown table, with nothing in it read as Markdown and its spaces kept."""
+    for character in "&<>`|*_":
+        text = text.replace(character, f"&#{ord(character)};")
+    return f"<code>{text.replace(chr(10), '↵')}</code>"
+
+
 @click.command()
 @click.argument("prompts", nargs=-1)
 @click.option("--checkpoint", type=click.Path(path_type=Path, exists=True), default=WORK / "tiny-checkpoint")
@@ -53,8 +60,8 @@ def main(prompts: tuple[str, ...], checkpoint: Path, length: int) -> None:
     click.echo("| prompt | likeliest next tokens | greedy continuation |\n| --- | --- | --- |")
     for prompt in prompts or PROMPTS:
         tokens, text = predict(model, tokenizer, prompt, length)
-        shown = ", ".join(f"`{token}` {chance:.1%}" for token, chance in tokens)
-        click.echo(f"| {prompt} | {shown} | `{text.replace(chr(10), ' ')}` |")
+        shown = ", ".join(f"{_code(token)} {chance:.1%}" for token, chance in tokens)
+        click.echo(f"| {prompt} | {shown} | {_code(text)} |")
 
 
 if __name__ == "__main__":

@@ -62,13 +62,17 @@ def find(name: str | Path | None = None) -> Path:
     """
     if name is None:
         return places()["shipped"] / SHIPPED
-    path = Path(name).expanduser()
-    if (path / MANIFEST).is_file():
+    try:
+        path = Path(name).expanduser()
+        is_bundle, exists = (path / MANIFEST).is_file(), path.exists()
+    except (OSError, RuntimeError, ValueError):  # too long a name, or another user's home that is not there
+        is_bundle = exists = False
+    if is_bundle:
         return path
     known = {found.name: found.path for found in installed()}
     if str(name) in known:
         return known[str(name)]
-    if path.exists():
+    if exists:
         raise BundleError(f"{name} is no bundle: it has no {MANIFEST}. Make one with 'onnxlens export {name} FOLDER'.")
     listed = f"known models: {', '.join(known)}" if known else "no models are installed"
     raise BundleError(

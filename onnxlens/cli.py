@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import sys
 from typing import NoReturn
@@ -52,6 +53,8 @@ def cli(debug: bool) -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits: 0 when all went well, 1 on an error, 2 on wrong usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what a narrow encoding lacks is no reason to fail
     sys.exit(_run(sys.argv[1:]))
 
 
@@ -78,12 +81,15 @@ def _run(arguments: list[str]) -> int:
         from onnxlens.runtime.errors import OnnxLensError
 
         if isinstance(error, OnnxLensError):
-            print(f"Error: {' '.join(str(error).split())}", file=sys.stderr)
+            print(f"Error: {_line(error)}", file=sys.stderr)
         else:
-            kind = type(error).__name__
-            print(
-                f"Error: {kind}: {' '.join(str(error).split())} (unexpected; 'onnxlens --debug ...' shows where)",
-                file=sys.stderr,
-            )
+            hint = "unexpected; 'onnxlens --debug ...' shows where"
+            print(f"Error: {type(error).__name__}: {_line(error)} ({hint})", file=sys.stderr)
         return 1
     return 0
+
+
+def _line(error: Exception) -> str:
+    from onnxlens.commands.options import inert
+
+    return inert(" ".join(str(error).split()))

@@ -9,7 +9,12 @@ from pathlib import Path
 import pytest
 from checkpoints import write_checkpoint
 from filelock import FileLock
+from hypothesis import HealthCheck, settings
 from onnxlens.runtime.runner import Runner
+
+# How long an example takes says something about the machine, not about what is tested.
+settings.register_profile("onnxlens", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("onnxlens")
 
 
 @pytest.fixture(scope="session")

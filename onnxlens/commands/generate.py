@@ -6,7 +6,7 @@ import dataclasses
 
 import click
 
-from onnxlens.commands.options import open_lens, print_json, read_text, run_options, text_argument
+from onnxlens.commands.options import emit, open_lens, print_json, read_text, run_options, text_argument
 
 
 @click.command("generate")
@@ -57,14 +57,14 @@ def command(
         overflow=overflow,
     )
     if not as_json:
-        click.secho(text, bold=True, nl=False)
+        emit(text, bold=True)
     for token in generation:
         if as_json:
             print_json(dataclasses.asdict(token), indent=None)
         else:
-            click.echo(token.text, nl=False)
+            emit(token.text)
     if not as_json:
-        click.echo()
+        emit("\n")
         return
     print_json(
         {

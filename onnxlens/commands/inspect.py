@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from onnxlens.commands.options import console, json_option, model_option, print_json, status
+from onnxlens.commands.options import console, inert, json_option, model_option, print_json, status
 
 
 @click.command("inspect")
@@ -47,7 +47,7 @@ def command(model: str | None, as_json: bool) -> None:
     report = manifest.verification
     facts["source"] = ", ".join(str(value) for value in manifest.source.values())
     facts["parameters"] = f"{manifest.parameters:,}"
-    facts["files"] = "\n".join(f"{size:>12,}  {name}" for name, size in facts["files"].items())
+    facts["files"] = "\n".join(f"{size:>12,}  {inert(name)}" for name, size in facts["files"].items())
     facts["made_with"] = ", ".join(f"{package} {number}" for package, number in manifest.made_with.items())
     facts["intact"] = "yes: every file has its SHA-256"
     if report:
@@ -59,5 +59,5 @@ def command(model: str | None, as_json: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), str(value))
+        table.add_row(name.replace("_", " "), inert(str(value), keep="\n" if name == "files" else ""))
     console().print(table, markup=False)

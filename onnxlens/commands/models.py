@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from onnxlens.commands.options import console, json_option, print_json
+from onnxlens.commands.options import console, inert, json_option, print_json
 
 
 @click.command("models")
@@ -45,12 +45,15 @@ def command(as_json: bool) -> None:
     for row in rows:
         where = {"here": "models/", "user": "your data folder", "shipped": "ships with onnxlens"}[str(row["place"])]
         table.add_row(
-            str(row["name"]),
-            where if row["state"] == "ok" else f"damaged: {row['state']}",
+            inert(str(row["name"])),
+            where if row["state"] == "ok" else "damaged, see below",
             f"{row['parameters']:,}",
             f"{int(str(row['bytes'])) / 1e6:,.1f}",
-            str(row["path"]),
+            inert(str(row["path"])),
         )
     out = console()
     out.print(table, markup=False)
+    for row in rows:
+        if row["state"] != "ok":
+            out.print(f"\n{inert(str(row['name']))}: {inert(str(row['state']))}", markup=False, soft_wrap=True)
     out.print("\nLooked in: " + ", ".join(str(place) for place in places().values()), markup=False, soft_wrap=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "console",
+    "emit",
+    "inert",
     "json_option",
     "model_option",
     "open_lens",
@@ -76,7 +79,7 @@ def read_text(text: str | None) -> str:
 
     if text is not None and text != "-":
         return text
-    if text is None and sys.stdin.isatty():
+    if sys.stdin is None or (text is None and sys.stdin.isatty()):
         raise click.UsageError("Missing argument 'TEXT'. Give a text, or pipe one in.")
     try:
         return sys.stdin.buffer.read().decode().removesuffix("\n")
@@ -97,6 +100,20 @@ def console() -> Console:
 def print_json(document: Any, *, indent: int | None = 1) -> None:
     """Prints one JSON document; with `indent=None` on one line, at once."""
     click.echo(json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False))
+
+
+def inert(text: str, keep: str = "") -> str:
+    """A text without control characters, which could move a terminal's cursor or worse: each as its escape."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda m: m[0] if m[0] in keep else repr(m[0])[1:-1], text)
+
+
+def emit(text: str, *, bold: bool = False) -> None:
+    """Writes running text at once: just as it is into a pipe or file, without control characters to a terminal."""
+    if sys.stdout.isatty():
+        click.secho(inert(text, keep="\n\t"), bold=bold, nl=False)
+    else:
+        sys.stdout.write(text)
+        sys.stdout.flush()
 
 
 def shown(token: str) -> str:

@@ -8,6 +8,7 @@ import click
 
 from onnxlens.commands.options import (
     console,
+    inert,
     open_lens,
     print_json,
     read_text,
@@ -53,7 +54,7 @@ def command(text: str | None, top: int, model: str | None, provider: str, thread
     table = Table(
         box=None,
         pad_edge=False,
-        caption=f"{lens.runner.bundle.name} on {lens.provider}",
+        caption=Text(f"{inert(lens.runner.bundle.name)} on {lens.provider}"),
         caption_justify="left",
     )
     for heading in ("next token", "id", "logit", "probability"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxlens.commands.options import console, open_lens, print_json, read_text, run_options, text_argument
+from onnxlens.commands.options import console, inert, open_lens, print_json, read_text, run_options, text_argument
 
 
 @click.command("trace")
@@ -43,6 +43,8 @@ def command(
         print_json({"file": str(output), "model": cache.model, "bytes": cache.nbytes, "hook_points": arrays})
     else:
         console().print(
-            f"{output}: {len(cache)} hook points over {cache.tokens.shape[1]} tokens, {cache.nbytes / 1e6:.1f} MB",
+            f"{inert(str(output))}: {len(cache)} hook points over {cache.tokens.shape[1]} tokens, "
+            f"{cache.nbytes / 1e6:.1f} MB",
             markup=False,
+            soft_wrap=True,
         )

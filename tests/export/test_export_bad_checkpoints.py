@@ -259,8 +259,14 @@ def test_a_truncated_pickle(tmp_path: Path, keep: float) -> None:
 @pytest.mark.parametrize(
     ("index", "pattern"),
     [
-        ({"weight_map": {"wte.weight": "model-00002-of-00002.safetensors"}}, "names 'model-00002-of-00002.safetensors'"),
-        ({"weight_map": {"wte.weight": "../elsewhere.safetensors"}}, "names '../elsewhere.safetensors', which is not in"),
+        (
+            {"weight_map": {"wte.weight": "model-00002-of-00002.safetensors"}},
+            "names 'model-00002-of-00002.safetensors'",
+        ),
+        (
+            {"weight_map": {"wte.weight": "../elsewhere.safetensors"}},
+            "names '../elsewhere.safetensors', which is not in",
+        ),
         ({"weight_map": {"wte.weight": 7}}, "names 7, which is not in"),
         ({"weight_map": ["x"]}, "has no 'weight_map'"),
         ({}, "has no 'weight_map'"),

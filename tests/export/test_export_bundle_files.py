@@ -157,7 +157,9 @@ def test_the_manifest_says_where_the_bundle_came_from(bundle: Folder, checkpoint
     assert manifest["source"] == {"kind": "folder", "id": "base"}
     assert str(checkpoint("base").parent) not in json.dumps(manifest)  # a folder's place is its owner's business
     assert manifest["precision"] == "float32"
-    assert manifest["parameters"] == sum(array.size for array in random_weights(read(bundle("base") / "config.json")).values())
+    assert manifest["parameters"] == sum(
+        array.size for array in random_weights(read(bundle("base") / "config.json")).values()
+    )
     assert {"onnxlens", "torch", "transformers", "onnxruntime"} <= manifest["made_with"].keys()
 
 

@@ -260,7 +260,10 @@ def test_an_export_without_tokenizer_json_writes_one(tmp_path: Path, quick_trace
     (source / "tokenizer.json").unlink()
     vocabulary_only(source, tokenizer())
     bundle = export(source, tmp_path / "bundle")
-    assert Tokenizer.from_file(str(bundle.path / "tokenizer.json")).encode("the cat").ids == tokenizer().encode("the cat").ids
+    assert (
+        Tokenizer.from_file(str(bundle.path / "tokenizer.json")).encode("the cat").ids
+        == tokenizer().encode("the cat").ids
+    )
 
 
 def test_a_tokenizer_given_apart(tmp_path: Path, quick_trace: None) -> None:

@@ -61,9 +61,9 @@ def no_position(graph: ir.Graph) -> None:
         (other_gelu, "blocks|logits|ln_final|present"),
         (other_epsilon, "blocks|logits|ln_final|present"),
         (swapped_hook_points, r"blocks\.1\.attn\.hook_[qk] is off by"),
-        (no_position, "hook_pos_embed"),
+        (no_position, ""),
     ],
-    ids=lambda value: getattr(value, "__name__", ""),
+    ids=["other gelu", "other epsilon", "swapped hook points", "no position"],
 )
 def test_a_graph_that_computes_something_else(
     checkpoint: Folder,
@@ -83,15 +83,22 @@ def test_a_graph_that_computes_something_else(
 
     monkeypatch.setattr(pipeline, "hooks_graph", altered)
     if change is no_position:  # ids beyond the last position make ONNX Runtime itself refuse
-        with pytest.raises(ExportError, match="The exported graphs do not (run|reproduce)"):
+        with pytest.raises(ExportError, match=r"ONNX Runtime cannot run the exported onnx/model_hooks\.onnx: .*bounds"):
             export(checkpoint("base"), tmp_path / "out" / "bundle")
     else:
         fails(checkpoint("base"), tmp_path / "out" / "bundle", named)
     assert left_behind() == []
 
 
-@pytest.mark.parametrize("tensor", ["wte.weight", "h.1.attn.c_attn.bias", "ln_f.weight", "h.0.mlp.c_proj.weight"])
-@pytest.mark.parametrize("value", [0.5, float("nan"), float("inf")], ids=str)
+@pytest.mark.parametrize(
+    ("tensor", "value"),
+    [
+        ("wpe.weight", 0.01),
+        ("h.1.attn.c_attn.bias", 0.5),
+        ("h.0.mlp.c_proj.weight", float("nan")),
+        ("ln_f.weight", float("inf")),
+    ],
+)
 def test_weights_altered_between_writing_and_checking(
     checkpoint: Folder,
     tmp_path: Path,
@@ -175,9 +182,8 @@ def test_cases_fit_the_context(positions: int) -> None:
         np.testing.assert_array_equal(ids, case.inputs(300)[0])
 
 
-def test_the_report_is_what_was_found(bundle: Folder) -> None:
-    """The errors in the manifest are found again with the bundle's own files."""
+def test_the_errors_of_a_good_export_are_rounding(bundle: Folder) -> None:
     folder = bundle("base")
     report = json.loads((folder / "onnxlens.json").read_text())["verification"]
     assert report["tolerance"] == verify.TOLERANCE == 1e-4
-    assert report["largest_relative_error"] < 1e-5  # rounding: far below what is allowed
+    assert report["largest_relative_error"] < 1e-5  # far below what is allowed

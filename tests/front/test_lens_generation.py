@@ -66,7 +66,7 @@ def test_the_seed_that_was_drawn_reproduces(lens):
     assert first.ids == again.ids
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(ids=st.lists(st.integers(1, 299), min_size=1, max_size=20))
 def test_the_pieces_of_any_tokens_join_to_their_text(lens, ids):
     generation = lens.generate("a", sampler=script(ids), max_new_tokens=len(ids))
@@ -74,7 +74,7 @@ def test_the_pieces_of_any_tokens_join_to_their_text(lens, ids):
     assert generation.finish_reason == "length"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(text=st.text(st.characters(exclude_categories=["Cs"]), max_size=8))
 def test_any_text_streams_as_itself_and_ends_with_end_of_text(lens, text):
     if "<|" in text or len(lens.tokenizer.encode(text)) > 45:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from onnxlens.plugins.samplers import (
@@ -50,7 +50,6 @@ def theirs(name: str, logits: np.ndarray, *args) -> np.ndarray:
     return getattr(logits_process, name)(*args)(torch.zeros(1, 1), torch.from_numpy(logits.copy())).numpy()
 
 
-@settings(deadline=None)
 @given(logits=logits_of, temperature=st.floats(0.01, 100))
 def test_temperature_is_transformers(logits, temperature):
     found = softmax(apply(Temperature(temperature), logits))
@@ -58,13 +57,11 @@ def test_temperature_is_transformers(logits, temperature):
     np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-6)  # theirs is rounded to float32
 
 
-@settings(deadline=None)
 @given(logits=logits_of, k=st.integers(1, 50))
 def test_top_k_is_transformers(logits, k):
     np.testing.assert_array_equal(apply(TopK(k), logits), theirs("TopKLogitsWarper", logits, k))
 
 
-@settings(deadline=None)
 @given(
     logits=arrays(np.float32, (2, 40), elements=st.floats(-20, 20, width=32), unique=True),
     p=st.floats(0.01, 0.99),
@@ -203,7 +200,6 @@ def test_temperature_zero_is_greedy(zero):
     assert standard(temperature=zero, top_k=5, top_p=0.5) == Greedy()
 
 
-@settings(deadline=None)
 @given(
     logits=arrays(np.float64, (1, 20), elements=st.floats(-1e300, 1e300)),
     temperature=st.floats(min_value=1e-300, max_value=1e300, exclude_min=True),

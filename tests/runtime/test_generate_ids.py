@@ -41,7 +41,7 @@ def test_greedy_is_the_oracle_s_and_transformers(runner, checkpoint, name):
     assert found == theirs[0, 4:].tolist()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data(), prompt=st.lists(st.integers(0, 299), min_size=1, max_size=20))
 def test_what_a_generation_collects_is_what_one_pass_over_the_final_text_reads(runner, data, prompt):
     model = runner(data.draw(st.sampled_from(sorted(CONFIGS)), label="model"))
@@ -138,7 +138,7 @@ def test_an_unknown_hook_point_is_an_error_before_the_first_token(runner):
     assert "'hook_x'" in refused(HookPointError, runner("base"), [1], 1, names_filter="hook_x")
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(prompt=st.lists(st.integers(0, 299), min_size=1, max_size=100), n=st.integers(1, 80))
 def test_a_sliding_window_goes_past_the_limit_and_is_deterministic(runner, prompt, n):
     """Each token is the one that follows the window: full passes over the windows agree."""

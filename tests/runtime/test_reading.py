@@ -18,7 +18,7 @@ LIMIT, VOCABULARY = 48, 300
 BASE = tuple(point.name for point in hook_points(ModelConfig(n_layer=2, n_head=4, n_embd=32)))
 
 ids_of = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=LIMIT)
-slow = settings(max_examples=50, deadline=None)
+slow = settings(max_examples=50)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_nothing_depends_on_which_tokens_are_the_padding(runner, text, filler):
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(data=st.data())
 def test_passes_on_a_cache_join_to_what_one_pass_reads(runner, name, data):
     model = runner(name)

@@ -1,0 +1,196 @@
+"""What each command prints, for eyes and for machines."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import onnxlens
+
+
+@pytest.fixture
+def model(bundle):
+    return ["-m", bundle("base"), "--provider", "cpu", "--threads", "1"]
+
+
+@pytest.fixture(scope="module")
+def lens(bundle):
+    return onnxlens.load(bundle("base"), provider="cpu", threads=1)
+
+
+def test_predict_prints_the_tokens_and_a_table(command, model, lens):
+    ran = command("predict", "the cat", "--top", 3, *model)
+    assert (ran.code, ran.err) == (0, "")
+    lines = ran.out.splitlines()
+    assert lines[0].split("  ")[0] == " ".join(map(repr, lens.to_str_tokens("the cat")))
+    assert lines[1].split() == ["next", "token", "id", "logit", "probability"]
+    for line, candidate in zip(lines[2:5], lens.predict("the cat", top=3).top, strict=True):
+        assert line.startswith(repr(candidate.token))
+        cells = line.removeprefix(repr(candidate.token)).split()
+        assert cells[:3] == [str(candidate.id), f"{candidate.logit:.3f}", f"{candidate.probability:.2%}"]
+    assert lines[5].strip() == "base on cpu"
+
+
+def test_predict_json_is_one_document(command, model, lens):
+    ran = command("predict", "the cat", "--top", 300, "--json", *model)
+    assert (ran.code, ran.err) == (0, "")
+    document = ran.json
+    assert (document["model"], document["provider"]) == ("base", "cpu")
+    assert [token["id"] for token in document["tokens"]] == lens.to_tokens("the cat")[0].tolist()
+    assert sum(candidate["probability"] for candidate in document["top"]) == pytest.approx(1)
+    assert set(document["top"][0]) == {"id", "token", "logit", "probability"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin"),
+    [(["the cat"], b"ignored"), (["-"], b"the cat"), ([], b"the cat"), ([], b"the cat\n")],
+)
+def test_text_comes_from_the_argument_a_dash_or_a_pipe(command, model, arguments, stdin):
+    expected = command("predict", "the cat", "--json", *model).json
+    assert command("predict", *arguments, "--json", *model, stdin=stdin).json == expected
+
+
+@pytest.mark.parametrize(("arguments", "stdin"), [([""], b""), (["-"], b""), ([], b""), ([], b"\n")])
+def test_an_empty_text_predicts_from_end_of_text(command, model, arguments, stdin):
+    ran = command("predict", *arguments, "--json", *model, stdin=stdin)
+    assert ran.code == 0
+    assert ran.json["tokens"] == [{"id": 0, "token": "<|endoftext|>"}]
+
+
+def test_only_one_newline_at_the_end_of_a_pipe_is_left_out(command, model):
+    tokens = command("predict", "--json", *model, stdin=b"a\n\n").json["tokens"]
+    assert [token["token"] for token in tokens] == ["a", "\n"]
+
+
+def test_generate_prints_the_text_and_what_follows(command, model, lens):
+    expected = lens.generate("the cat", max_new_tokens=8, temperature=0)
+    list(expected)
+    ran = command("generate", "the cat", "-n", 8, "--temperature", 0, *model)
+    assert (ran.code, ran.err) == (0, "")
+    assert ran.out == f"the cat{expected.text}\n"
+
+
+def test_generate_json_is_one_document_a_token_and_one_that_sums_up(command, model):
+    options = ["-n", 6, "--temperature", 0.8, "--top-k", 40, "--top-p", 0.9, "--seed", 7]
+    ran = command("generate", "the cat", *options, "--json", *model)
+    *tokens, last = map(json.loads, ran.out.splitlines())
+    assert all(set(token) == {"id", "text", "logprob"} for token in tokens)
+    assert "".join(token["text"] for token in tokens) == last["text"]
+    assert (last["prompt"], last["seed"], last["finish_reason"]) == ("the cat", 7, "length")
+    assert len(tokens) == 6
+    assert command("generate", "the cat", *options, "--json", *model).out == ran.out
+    assert command("generate", "the cat", *options, *model).out == f"the cat{last['text']}\n"
+
+
+def test_generate_stops(command, model):
+    whole = json.loads(command("generate", "a", "-n", 9, "--temperature", 0, "--json", *model).out.splitlines()[-1])[
+        "text"
+    ]
+    stop = whole[3]
+    ran = command("generate", "a", "-n", 9, "--temperature", 0, "--stop", "no such", "--stop", stop, "--json", *model)
+    last = json.loads(ran.out.splitlines()[-1])
+    assert last["text"] == whole[: whole.index(stop)]
+    assert last["finish_reason"] == "stop"
+
+
+def test_generate_slides(command, model):
+    ran = command("generate", "a", "-n", 70, "--seed", 3, "--overflow", "slide", "--json", *model)
+    assert ran.code == 0
+    last = json.loads(ran.out.splitlines()[-1])
+    assert len(ran.out.splitlines()) == 71 or last["finish_reason"] == "end_of_text"
+
+
+def test_hooks_lists_names_shapes_and_meanings(command, bundle):
+    ran = command("hooks", "blocks.0.attn.hook_[qp]*", "hook_embed", "-m", bundle("base"))
+    assert (ran.code, ran.err) == (0, "")
+    lines = [line.split("  ") for line in ran.out.splitlines()]
+    cells = [[cell.strip() for cell in line if cell.strip()] for line in lines]
+    assert cells == [
+        ["hook point", "shape", "meaning"],
+        ["hook_embed", "batch pos 32", "token embedding"],
+        ["blocks.0.attn.hook_q", "batch pos 4 8", "queries, after the bias, unscaled"],
+        ["blocks.0.attn.hook_pattern", "batch 4 query_pos key_pos", "softmax of the scores: who attends to whom"],
+    ]
+
+
+def test_hooks_json_has_every_hook_point(command, bundle, lens):
+    points = command("hooks", "--json", "-m", bundle("base")).json
+    assert [point["name"] for point in points] == list(lens.runner.hook_names)
+    assert points[0] == {
+        "name": "hook_embed",
+        "shape": ["batch", "pos", 32],
+        "axes": ["batch", "pos", "d_model"],
+        "meaning": "token embedding",
+        "on_request": False,
+    }
+    assert [point["name"] for point in points if point["on_request"]] == [
+        "blocks.0.attn.hook_result",
+        "blocks.1.attn.hook_result",
+    ]
+
+
+def test_trace_writes_what_was_asked_for(command, model, lens, tmp_path):
+    path = tmp_path / "trace.safetensors"
+    hooks = ["--hooks", "blocks.*.attn.hook_pattern", "--hooks", "hook_embed"]
+    ran = command("trace", "the cat", *hooks, "-o", path, *model)
+    assert (ran.code, ran.err) == (0, "")
+    length = lens.to_tokens("the cat").shape[1]
+    assert ran.out == f"{path}: 3 hook points over {length} tokens, 0.0 MB\n"
+    _, cache = lens.run_with_cache("the cat", names_filter=["*hook_pattern", "hook_embed"])
+    with safe_open(path, "numpy") as file:
+        for name, value in cache.items():
+            np.testing.assert_array_equal(file.get_tensor(name), value)
+        assert json.loads(file.metadata()["str_tokens"]) == lens.to_str_tokens("the cat")
+
+
+def test_trace_json_and_all_hook_points(command, model, lens, tmp_path):
+    ran = command("trace", "-o", tmp_path / "t", "--json", *model, stdin=b"the cat")
+    document = ran.json
+    assert list(document["hook_points"]) == list(lens.runner.hook_names)
+    assert document["hook_points"]["hook_embed"][2] == 32
+    assert document["file"] == str(tmp_path / "t")
+
+
+def test_inspect_shows_what_is_in_a_bundle(command, bundle):
+    ran = command("inspect", "-m", bundle("base"))
+    assert (ran.code, ran.err) == (0, "")
+    facts = dict(line.split("  ", 1) for line in ran.out.splitlines() if line[0] != " ")
+    facts = {name.strip(): value.strip() for name, value in facts.items()}
+    assert facts["path"] == str(bundle("base"))
+    assert facts["intact"] == "yes: every file has its SHA-256"
+    assert facts["layers"] == "2"
+    assert facts["hook points"] == "40"
+    assert facts["verified"].startswith("against PyTorch eager float32")
+    assert "onnx/model.onnx_data" in ran.out
+
+
+def test_inspect_json(command, bundle):
+    document = command("inspect", "--json", "-m", bundle("base")).json
+    assert document["intact"] is True
+    assert document["files"]["onnx/model.onnx_data"] == (bundle("base") / "onnx/model.onnx_data").stat().st_size
+    assert document["verification"]["errors"]["logits"]["absolute"] < 1e-3
+
+
+def test_help_and_version(command):
+    ran = command("--help")
+    assert ran.code == 0
+    for name in ("predict", "generate", "hooks", "trace", "export", "inspect", "models"):
+        assert f"  {name} " in ran.out
+        assert command(name, "--help").code == 0
+    assert command("--version").out.startswith("onnxlens, version ")
+
+
+def test_no_table_is_wider_than_a_terminal_of_80_columns(command, bundle, model, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "80")
+    for arguments in (
+        ["predict", "the cat sat on the mat and the hat " * 2, "--top", 20, *model],
+        ["hooks", "-m", bundle("base")],
+        ["inspect", "-m", bundle("base")],
+    ):
+        ran = command(*arguments)
+        assert ran.code == 0
+        assert max(map(len, ran.out.splitlines())) <= 80
+        assert "…" not in ran.out  # nothing is cut off
