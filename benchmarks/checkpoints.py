@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 
 import torch
-from onnxlens.runtime.bundle import parameter_shapes
-from onnxlens.runtime.config import ModelConfig
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
+
+from onnxlens.runtime.bundle import parameter_shapes
+from onnxlens.runtime.config import ModelConfig
 
 SHAPES = {
     "distilgpt2": {"n_layer": 6},

@@ -127,10 +127,11 @@ def cold(bundle: Path, rounds: int) -> list[Row]:
 def decoding(bundle: Path, threads: int, rounds: int) -> list[Row]:
     """Greedy decoding after a prompt, against transformers' generate and against what memory allows."""
     import torch
+    from transformers import GPT2LMHeadModel
+
     from onnxlens.plugins.samplers import Context, Greedy
     from onnxlens.runtime.generation import generate_ids
     from onnxlens.runtime.runner import Runner
-    from transformers import GPT2LMHeadModel
 
     torch.set_num_threads(threads)
     model = GPT2LMHeadModel.from_pretrained(checkpoints.write(WORK, "gpt2", None)).eval()

@@ -34,12 +34,12 @@ from pathlib import Path
 from typing import Any
 
 import click
-from onnxlens.runtime import errors
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import hook_points
 
 import onnxlens
 from onnxlens.cli import cli
+from onnxlens.runtime import errors
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.hooks import hook_points
 
 __all__ = ["ExampleError", "documents", "fences", "main", "picture", "rebuilt", "same"]
 

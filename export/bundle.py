@@ -6,6 +6,9 @@ from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 
+from tokenizers import Tokenizer
+from transformers import GPT2LMHeadModel
+
 from onnxlens.export import verify
 from onnxlens.export.checkpoint import Checkpoint, read_checkpoint, read_model
 from onnxlens.export.graph import hooks_graph
@@ -15,8 +18,6 @@ from onnxlens.runtime.bundle import TOKENIZER, WEIGHTS, Bundle, sha256_of
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
 from onnxlens.runtime.weights import WeightsFile
-from tokenizers import Tokenizer
-from transformers import GPT2LMHeadModel
 
 __all__ = ["export", "export_model"]
 

@@ -15,17 +15,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from onnxlens.export.hub import download
-from onnxlens.export.tokenizer import read_tokenizer
-from onnxlens.runtime.bundle import parameter_shapes
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import BundleError, CheckpointError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.utils import logging as transformers_logging
+
+from onnxlens.export.hub import download
+from onnxlens.export.tokenizer import read_tokenizer
+from onnxlens.runtime.bundle import parameter_shapes
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import BundleError, CheckpointError
+from onnxlens.runtime.manifest import MANIFEST
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_model", "transformers_model"]
 
@@ -102,6 +104,8 @@ def read_checkpoint(
     else:
         folder, commit = download(str(source), revision)
         described = {"kind": "hub", "id": str(source), "revision": revision or "main", "commit": commit}
+    if (folder / MANIFEST).is_file():
+        raise CheckpointError(f"{source} is an exported bundle already; use it with 'onnxlens predict -m {source}'.")
     entries = _read_json(folder / "config.json", required=True)
     config, entries = _check_config(entries, folder / "config.json")
     tensors = _check_tensors(_read_tensors(folder), config, str(folder))

@@ -15,11 +15,12 @@ from importlib.metadata import version
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
+from onnxscript import optimizer
+from torch import Tensor, nn
+
 from onnxlens.export.model import GPT2, KeyValue
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import HookPoint, hook_points
-from onnxscript import optimizer
-from torch import Tensor, nn
 
 __all__ = ["OPSET", "hooks_graph", "plain_graph"]
 

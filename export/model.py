@@ -14,9 +14,10 @@ import math
 from collections.abc import Callable
 
 import torch
-from onnxlens.runtime.config import ModelConfig
 from torch import Tensor, nn
 from torch.nn import functional
+
+from onnxlens.runtime.config import ModelConfig
 
 __all__ = ["GPT2", "KeyValue"]
 
@@ -100,7 +101,8 @@ class MLP(nn.Module):
     def forward(self, x: Tensor, tap: Tap, name: str) -> Tensor:
         pre = tap(f"{name}.hook_pre", self.c_fc(x))  # [B, P, M]
         post = tap(f"{name}.hook_post", self.activation(pre))
-        return self.c_proj(post)
+        out: Tensor = self.c_proj(post)
+        return out
 
 
 class Block(nn.Module):

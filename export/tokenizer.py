@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from onnxlens.runtime.errors import CheckpointError
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+
+from onnxlens.runtime.errors import CheckpointError
 
 __all__ = ["read_tokenizer"]
 

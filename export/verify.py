@@ -15,12 +15,13 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import torch
+from torch import Tensor
+
 from onnxlens.export.checkpoint import Checkpoint, transformers_model
 from onnxlens.export.model import GPT2
 from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import ExportError
-from torch import Tensor
 
 __all__ = ["TOLERANCE", "Case", "cases", "check", "reference"]
 

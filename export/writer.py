@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import onnx_ir as ir
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from tokenizers import Tokenizer
+
 from onnxlens.export.checkpoint import Checkpoint
 from onnxlens.export.graph import plain_graph
 from onnxlens.export.staging import umask
@@ -14,9 +18,6 @@ from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import OutputError
 from onnxlens.runtime.weights import WeightsFile
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from tokenizers import Tokenizer
 
 __all__ = ["write_configurations", "write_graphs", "write_weights"]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
 from onnxlens.models.corpus import END_OF_TEXT, part
 
 STORY_SHARE = 0.3

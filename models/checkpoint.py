@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from onnxlens.models.corpus import END_OF_TEXT
 from tokenizers import Tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
+
+from onnxlens.models.corpus import END_OF_TEXT
 
 CONTEXT = 256
 

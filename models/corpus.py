@@ -9,10 +9,11 @@ from pathlib import Path
 
 import click
 import numpy as np
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
 from onnxlens.models.cleaning import Cleaner
 from onnxlens.models.docstrings import Source, docstrings, sources
 from onnxlens.models.grammar import stories
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 4096

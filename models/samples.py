@@ -6,9 +6,10 @@ from pathlib import Path
 
 import click
 import torch
-from onnxlens.models.corpus import WORK
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
+
+from onnxlens.models.corpus import WORK
 
 PROMPTS = (
     "The function returns",

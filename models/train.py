@@ -12,15 +12,16 @@ from pathlib import Path
 
 import click
 import torch
-from onnxlens.models import checkpoint
-from onnxlens.models.batches import Batches, bytes_per_token, windows
-from onnxlens.models.corpus import KINDS, WORK
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.progress import Progress
 from torch.nn import functional
 from transformers import GPT2LMHeadModel
 from transformers import logging as transformers_logging
+
+from onnxlens.models import checkpoint
+from onnxlens.models.batches import Batches, bytes_per_token, windows
+from onnxlens.models.corpus import KINDS, WORK
 
 log = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ __all__ = ["cli", "main"]
 # Imported when called, or when the list of commands is printed; each imports heavy packages only inside.
 _COMMANDS = ("predict", "generate", "hooks", "trace", "export", "inspect", "models")
 
-_INTERRUPTED, _PIPE_CLOSED = 130, 141  # what a shell reports for SIGINT and SIGPIPE
+_INTERRUPTED = 130  # what a shell reports for SIGINT
 
 
 class _Lazy(click.Group):
@@ -66,6 +66,8 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
+        if "unexpected extra argument" in error.message:
+            error.message += " A text with spaces needs quotes; a model is named with -m."
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
@@ -74,7 +76,7 @@ def _run(arguments: list[str]) -> int:
     except BrokenPipeError:
         # The reader left, as in `onnxlens models | head -1`; keep Python from complaining at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _PIPE_CLOSED
+        return 1  # as click does where it notices first
     except Exception as error:
         if debug:
             raise

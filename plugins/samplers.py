@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+
 from onnxlens.runtime.errors import InputError
 
 __all__ = [

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+
 from onnxlens.runtime.errors import HookPointError, OutputError, suggestion
 from onnxlens.runtime.hooks import HookPoint
 
@@ -70,7 +71,9 @@ class ActivationCache(Mapping[str, np.ndarray]):
         return len(self._activations)
 
     def __repr__(self) -> str:
-        return f"ActivationCache({len(self)} hook points, {self.nbytes / 1e6:.1f} MB, tokens {self.tokens.shape})"
+        from rich.filesize import decimal
+
+        return f"ActivationCache({len(self)} hook points, {decimal(self.nbytes)}, tokens {self.tokens.shape})"
 
     @property
     def nbytes(self) -> int:

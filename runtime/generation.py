@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+
 from onnxlens.runtime.activations import ActivationCache, stitch
 from onnxlens.runtime.errors import ContextLengthError, InputError
 from onnxlens.runtime.hooks import NamesFilter

@@ -137,6 +137,16 @@ def _matches(pattern: str, names: tuple[str, ...]) -> set[str]:
     return found
 
 
+def _containing(pattern: str, names: tuple[str, ...]) -> str:
+    """A suggestion for a part of a name, such as `hook_q` or `pattern`."""
+    part = pattern.strip("*")
+    for glob in (f"*{part}", f"*{part}*"):
+        found = [name for name in names if part and fnmatchcase(name, glob)]
+        if found:
+            return f" Did you mean {found[0]!r}, or {glob!r} for all {len(found)} of that kind?"
+    return ""
+
+
 def _unknown(pattern: str, names: tuple[str, ...]) -> str:
     blocks = {int(name.split(".")[1]) for name in names if name.startswith("blocks.")}
     beyond = re.match(r"blocks\.(\d+)\.", pattern)
@@ -147,7 +157,7 @@ def _unknown(pattern: str, names: tuple[str, ...]) -> str:
         pattern_inside = f"blocks.{last}.{pattern[beyond.end() :]}"
         near = f" Did you mean {pattern_inside!r}?" if pattern_inside in names else suggestion(pattern_inside, names)
     else:
-        near = suggestion(pattern, names)
+        near = _containing(pattern, names) or suggestion(pattern, names)
     if any(letter in pattern for letter in "*?["):
         return f"No hook point matches {pattern!r}{reason}.{near} See 'onnxlens hooks' for all names."
     return f"Unknown hook point {pattern!r}{reason}.{near} See 'onnxlens hooks' for all names."

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 import onnxruntime
+
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 

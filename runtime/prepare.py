@@ -13,13 +13,16 @@ import hashlib
 import json
 import logging
 import os
+import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
 import platformdirs
+
 from onnxlens.runtime.bundle import CONFIG, HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, Bundle
 from onnxlens.runtime.compile import FINAL, PLAIN, compile_request
 from onnxlens.runtime.errors import BundleError, OutputError
@@ -29,6 +32,7 @@ __all__ = ["Prepared", "cache_folder", "prepare"]
 
 _LAYOUT = 2  # of the prepared folder; raise it when the way of preparing changes
 _GRAPH, _PLAIN = "prepared.onnx", "plain.onnx"
+_SCRATCH = ".preparing-"
 _SIZES = "sizes.json"  # of all other files in the folder, so that one which a cleaner left half is noticed
 
 # The unembedding is split into parts of at most this size. ONNX Runtime packs one weight at a time and holds the
@@ -88,7 +92,8 @@ def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] 
     logger.info("preparing %s for %s in %s", bundle.path, provider.name, folder)
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=".preparing-", dir=root) as scratch:
+        _remove_abandoned(root)
+        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=root) as scratch:
             made = Path(scratch) / "made"
             made.mkdir()
             _make(bundle, provider, made)
@@ -109,6 +114,13 @@ def _key(bundle: Bundle, provider: Provider) -> str:
     sources = (files[name].sha256 for name in (HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, CONFIG))
     parts = [str(_LAYOUT), *sources, provider.fingerprint]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+
+
+def _remove_abandoned(root: Path) -> None:
+    """Removes what processes that were killed while preparing left behind more than a day ago."""
+    for scratch in root.glob(f"{_SCRATCH}*"):
+        if time.time() - scratch.stat().st_mtime > 86_400:
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _is_whole(folder: Path) -> bool:
@@ -158,8 +170,6 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
             raise BundleError(f"ONNX Runtime cannot load the graph of {bundle.path}: {text}") from error
         raise
     prepared = onnx.load(folder / _GRAPH, load_external_data=False)
-    _put_on_path(prepared, bundle)
-    onnx.save(prepared, folder / _GRAPH)
     onnx.save(compile_request(prepared, PLAIN, bundle.config), folder / _PLAIN)
 
 
@@ -246,15 +256,6 @@ def _split_unembedding(model: Any, bundle: Bundle) -> None:
         graph.node.append(helper.make_node("MatMul", [FINAL, f"{prefix}.columns"], [f"{prefix}.logits"]))
         parts.append(f"{prefix}.logits")
     graph.node.append(helper.make_node("Concat", parts, ["logits"], axis=-1))
-
-
-def _put_on_path(model: Any, bundle: Bundle) -> None:
-    """Lets every block read its own `hook_resid_pre`; the optimiser sends readers past the copy to its source."""
-    for layer in range(1, bundle.config.n_layer):
-        post, pre = f"blocks.{layer - 1}.hook_resid_post", f"blocks.{layer}.hook_resid_pre"
-        for node in model.graph.node:
-            if pre not in node.output:
-                node.input[:] = [pre if name == post else name for name in node.input]
 
 
 def _disk_is_full(folder: Path) -> bool:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 import onnxruntime
+
 from onnxlens.runtime.errors import ProviderError
 
 __all__ = ["PROVIDERS", "Provider", "ProviderName", "candidates", "open_session"]
@@ -83,19 +84,19 @@ def open_session(
     try:
         # Its fallback would print to standard output what went wrong, and go on without the provider.
         session = onnxruntime.InferenceSession(source, options, providers=chosen, enable_fallback=False)
-    except RuntimeError as error:
+    except Exception as error:
         if provider is CPU:
             raise
-        raise _did_not_start(provider) from error
+        raise _did_not_start(provider, " ".join(str(error).split())[:300]) from error
     if provider.ort_name not in session.get_providers():
-        raise _did_not_start(provider)
+        raise _did_not_start(provider, "ONNX Runtime left it out")
     return session
 
 
-def _did_not_start(provider: Provider) -> ProviderError:
+def _did_not_start(provider: Provider, reason: str) -> ProviderError:
     return ProviderError(
-        f"Provider {provider.name!r} did not start: ONNX Runtime {onnxruntime.__version__} has it, but the driver "
-        f"or the CUDA and cuDNN libraries are missing or too old. Use --provider cpu, or install: {_INSTALL}."
+        f"Provider {provider.name!r} did not start ({reason}). ONNX Runtime {onnxruntime.__version__} has it, so the "
+        f"driver or the CUDA and cuDNN libraries may be missing or too old. Use 'cpu', or install: {_INSTALL}."
     )
 
 

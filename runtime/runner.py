@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
+
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.compile import PLAIN, Logits, Request, compile_request
 from onnxlens.runtime.config import ModelConfig

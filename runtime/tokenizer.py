@@ -7,9 +7,10 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from onnxlens.runtime.errors import BundleError, InputError
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
+
+from onnxlens.runtime.errors import BundleError, InputError
 
 __all__ = ["TextStream", "Tokenizer"]
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
 from onnxlens.runtime.errors import BundleError
 
 __all__ = ["TensorEntry", "WeightsFile"]

@@ -10,6 +10,7 @@ import pytest
 from checkpoints import write_checkpoint
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
+
 from onnxlens.runtime.runner import Runner
 
 # How long an example takes says something about the machine, not about what is tested.

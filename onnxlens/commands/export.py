@@ -12,7 +12,7 @@ import click
 from onnxlens.commands.options import console, json_option, print_json, status
 
 
-@click.command("export")
+@click.command("export", short_help="Export a GPT-2 checkpoint to ONNX, and prove it.")
 @click.argument("source")
 @click.argument("target", required=False, type=click.Path(path_type=Path))
 @click.option("--revision", metavar="REV", help="Branch, tag or commit, where SOURCE is a hub id.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 
 import click
 
@@ -65,6 +66,8 @@ def command(
             emit(token.text)
     if not as_json:
         emit("\n")
+        if seed is None and temperature != 0 and sys.stderr.isatty():
+            click.secho(f"--seed {generation.seed} gives this text again", dim=True, err=True)
         return
     print_json(
         {

@@ -7,18 +7,18 @@ import click
 from onnxlens.commands.options import console, inert, json_option, print_json
 
 
-@click.command("models")
+@click.command("models", short_help="List the models found, and where.")
 @json_option
 def command(as_json: bool) -> None:
     """List the models found: under models/ here, in your data folder, and the one that ships."""
     from onnxlens.catalog import SHIPPED, installed, places
+    from onnxlens.runtime.bundle import Bundle
     from onnxlens.runtime.errors import BundleError
-    from onnxlens.runtime.manifest import Manifest
 
     rows = []
     for found in installed():
         try:
-            manifest = Manifest.read(found.path)
+            manifest = Bundle(found.path).manifest
             size, state = sum(record.size for record in manifest.files.values()), "ok"
             parameters = manifest.parameters
         except BundleError as error:

@@ -9,7 +9,7 @@ import click
 from onnxlens.commands.options import console, inert, open_lens, print_json, read_text, run_options, text_argument
 
 
-@click.command("trace")
+@click.command("trace", short_help="Write what happens inside to a file.")
 @text_argument
 @click.option(
     "--hooks",
@@ -42,9 +42,11 @@ def command(
         arrays = {name: list(array.shape) for name, array in cache.items()}
         print_json({"file": str(output), "model": cache.model, "bytes": cache.nbytes, "hook_points": arrays})
     else:
+        from rich.filesize import decimal
+
         console().print(
             f"{inert(str(output))}: {len(cache)} hook points over {cache.tokens.shape[1]} tokens, "
-            f"{cache.nbytes / 1e6:.1f} MB",
+            f"{decimal(cache.nbytes)}",
             markup=False,
             soft_wrap=True,
         )

@@ -9,10 +9,10 @@ from types import ModuleType
 
 import pytest
 from click.testing import CliRunner
-from onnxlens.runtime import errors
 
 import onnxlens
 from onnxlens.cli import cli
+from onnxlens.runtime import errors
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 from jsonschema import Draft202012Validator
+
+import onnxlens
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
-
-import onnxlens
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "onnxlens.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import onnx_ir as ir
 import pytest
+
 from onnxlens.export import bundle, graph
 from onnxlens.runtime.config import ModelConfig
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from checkpoints import write_checkpoint
+
 from onnxlens.export import bundle as pipeline
 from onnxlens.export import export, staging
 from onnxlens.runtime.bundle import Bundle

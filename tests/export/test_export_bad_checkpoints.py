@@ -13,12 +13,13 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import config_entries, random_weights, tokenizer, write_checkpoint
+from safetensors.numpy import save_file
+from safetensors.torch import save_file as save_torch
+
 from onnxlens.export import checkpoint as module
 from onnxlens.export import export
 from onnxlens.export.checkpoint import read_checkpoint
 from onnxlens.runtime.errors import CheckpointError
-from safetensors.numpy import save_file
-from safetensors.torch import save_file as save_torch
 
 Weights = dict[str, np.ndarray]
 

@@ -14,12 +14,13 @@ import jsonschema
 import numpy as np
 import pytest
 from checkpoints import CONFIGS, random_weights, write_checkpoint
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
 from onnxlens.export import export
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import hook_points
-from safetensors.numpy import load_file
-from tokenizers import Tokenizer
 
 Folder = Callable[[str], Path]
 NAMES = tuple(CONFIGS)

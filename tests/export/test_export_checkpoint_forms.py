@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 import torch
 from checkpoints import CONFIGS, config_entries, random_weights, tokenizer, write_checkpoint
+from safetensors.numpy import save_file
+from tokenizers import Tokenizer
+from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2Tokenizer
+
 from onnxlens.export import export, export_model
 from onnxlens.export.checkpoint import read_checkpoint, read_model, transformers_model
 from onnxlens.export.tokenizer import read_tokenizer
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.errors import CheckpointError
-from safetensors.numpy import save_file
-from tokenizers import Tokenizer
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2Tokenizer
 
 Folder = Callable[[str], Path]
 REAL_TOKENIZER = Path("/work/shared/data/gpt2/tokenizer.json")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 from checkpoints import write_checkpoint
-from onnxlens.runtime.bundle import Bundle
 
 from onnxlens.cli import main
+from onnxlens.runtime.bundle import Bundle
 
 Folder = Callable[[str], Path]
 Output = tuple[int, str, str]

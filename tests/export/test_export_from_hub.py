@@ -14,11 +14,11 @@ import pytest
 import torch
 from checkpoints import config_entries, random_weights, tokenizer, write_checkpoint
 from hub_server import commit_hash, environment, serve
+
+import onnxlens
 from onnxlens.export import export
 from onnxlens.export.checkpoint import read_checkpoint
 from onnxlens.runtime.bundle import Bundle
-
-import onnxlens
 
 pytest.importorskip("huggingface_hub")
 

@@ -17,6 +17,7 @@ import pytest
 from checkpoints import CONFIGS, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from onnxlens.export.graph import OPSET
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import hook_points

@@ -11,10 +11,11 @@ import torch
 from checkpoints import config_entries, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import GPT2Config, GPT2LMHeadModel
+
 from onnxlens.export.model import GPT2
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import hook_points
-from transformers import GPT2Config, GPT2LMHeadModel
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "as released": {},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+
 from onnxlens.export import bundle as pipeline
 from onnxlens.export import export, verify
 from onnxlens.export.checkpoint import Checkpoint, read_checkpoint

@@ -6,9 +6,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from onnxlens.runtime.errors import BundleError
 
 from onnxlens import catalog
+from onnxlens.runtime.errors import BundleError
 
 
 @pytest.fixture

@@ -8,10 +8,10 @@ import math
 import numpy as np
 import oracle
 import pytest
-from onnxlens.runtime.errors import BundleError, ContextLengthError, HookPointError, InputError
 
 import onnxlens
 from onnxlens.lens import Lens
+from onnxlens.runtime.errors import BundleError, ContextLengthError, HookPointError, InputError
 
 
 @pytest.fixture(scope="module")

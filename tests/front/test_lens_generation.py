@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError
 
 import onnxlens
 from onnxlens.lens import Lens
+from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError
 
 END = 0
 

@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from tokenizers import Tokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from onnxlens.models import checkpoint, corpus, docstrings, grammar
 from onnxlens.models.batches import Batches, bytes_per_token, windows
 from onnxlens.models.cleaning import Cleaner, clean
 from onnxlens.models.docstrings import Source
 from onnxlens.models.samples import predict
 from onnxlens.models.train import Budget, Settings, evaluate, train
-from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 torch.set_num_threads(1)  # models this small only lose time with more
 

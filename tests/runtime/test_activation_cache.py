@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from safetensors import safe_open
+
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.errors import HookPointError, OutputError
-from safetensors import safe_open
 
 
 @pytest.fixture
@@ -31,7 +32,7 @@ def test_it_is_a_mapping_in_the_order_of_computation(cache):
     assert "hook_pos_embed" not in cache
     assert cache["blocks.0.attn.hook_pattern"].shape == (1, 4, 3, 3)
     assert cache.nbytes == 4 * (3 * 32 + 2 * 4 * 9)
-    assert repr(cache) == "ActivationCache(3 hook points, 0.0 MB, tokens (1, 3))"
+    assert repr(cache) == "ActivationCache(3 hook points, 672 bytes, tokens (1, 3))"
     assert cache.get("hook_pos_embed") is None
 
 

@@ -14,10 +14,10 @@ import oracle
 import pytest
 import torch
 from checkpoints import CONFIGS
-from onnxlens.export.model import GPT2
-from onnxlens.runtime.runner import Runner
 
 from onnxlens.catalog import SHIPPED, places
+from onnxlens.export.model import GPT2
+from onnxlens.runtime.runner import Runner
 
 Values = dict[str, np.ndarray]
 

@@ -12,6 +12,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
+
 from onnxlens.runtime.bundle import Bundle, sha256_of
 from onnxlens.runtime.errors import BundleError
 from onnxlens.runtime.runner import Runner

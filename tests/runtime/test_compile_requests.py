@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 from checkpoints import CONFIGS
+
 from onnxlens.runtime import runner as runner_module
 from onnxlens.runtime.compile import FINAL, PLAIN, Request, compile_request
 from onnxlens.runtime.prepare import prepare

@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from checkpoints import CONFIGS
+
 from onnxlens.runtime.generation import generate_ids
 from onnxlens.runtime.runner import Runner
 

@@ -10,6 +10,7 @@ import pytest
 from checkpoints import CONFIGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError
 from onnxlens.runtime.generation import Step, generate_ids
 

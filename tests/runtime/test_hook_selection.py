@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookPointError
 from onnxlens.runtime.hooks import hook_points, select
@@ -108,6 +109,20 @@ def test_an_unknown_name_gets_the_nearest(name, nearest):
     text = refused(name)
     assert text.startswith(f"Unknown hook point {name!r}. Did you mean {nearest!r}")
     assert text.endswith("See 'onnxlens hooks' for all names.")
+
+
+@pytest.mark.parametrize(
+    ("part", "first", "glob", "count"),
+    [
+        ("hook_q", "blocks.0.attn.hook_q", "*hook_q", 12),
+        ("pattern", "blocks.0.attn.hook_pattern", "*pattern", 12),
+        ("mlp", "blocks.0.mlp.hook_pre", "*mlp*", 36),
+    ],
+)
+def test_a_part_of_a_name_gets_a_glob(part, first, glob, count):
+    text = refused(part)
+    assert f"Did you mean {first!r}, or {glob!r} for all {count} of that kind?" in text
+    assert len(select(glob, NAMES)) == count
 
 
 def test_a_name_like_nothing_gets_no_suggestion():

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from onnxlens.runtime import prepare as prepare_module
 from onnxlens.runtime.errors import BundleError, OutputError
 from onnxlens.runtime.prepare import cache_folder

@@ -9,6 +9,7 @@ import pytest
 from checkpoints import CONFIGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from onnxlens.runtime.activations import stitch
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import hook_points

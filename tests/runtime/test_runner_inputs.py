@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
+
 from onnxlens.runtime import providers
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, ProviderError
 from onnxlens.runtime.runner import Runner
@@ -177,8 +178,9 @@ def test_cuda_that_does_not_start_is_an_error_never_the_cpu(bundle, cuda_that_do
     with pytest.raises(ProviderError) as caught:
         Runner(bundle("base"), provider="cuda")
     text = str(caught.value)
-    assert text.startswith("Provider 'cuda' did not start: ONNX Runtime ")
-    assert "--provider cpu" in text
+    assert text.startswith("Provider 'cuda' did not start (")
+    assert "CUDA driver version is insufficient" in text or "ONNX Runtime left it out" in text
+    assert "Use 'cpu'" in text
     assert "pip install 'onnxlens[cuda]'" in text
     assert list(tmp_path.iterdir()) == []
 

@@ -6,6 +6,7 @@ import pytest
 from checkpoints import tokenizer as make_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
+
 from onnxlens.runtime.errors import BundleError, InputError
 from onnxlens.runtime.tokenizer import Tokenizer
 
