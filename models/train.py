@@ -193,7 +193,7 @@ def main(
     console = Console()
     handlers = [RichHandler(console=console)] if console.is_terminal else None
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
-    transformers_logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers_logging.disable_progress_bar()
     torch.set_num_threads(threads)
     settings = Settings(rows=rows, learning_rate=rate)
     torch.manual_seed(settings.seed)

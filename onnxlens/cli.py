@@ -66,9 +66,9 @@ def _run(arguments: list[str]) -> int:
     except click.exceptions.Exit as error:
         return error.exit_code
     except click.ClickException as error:
-        if "unexpected extra argument" in error.message:
-            error.message += " A text with spaces needs quotes; a model is named with -m."
         error.show()
+        if "unexpected extra argument" in error.message:
+            print("A text with spaces needs quotes; a model is named with -m.", file=sys.stderr)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         print("Interrupted.", file=sys.stderr)
