@@ -41,7 +41,7 @@ def command(
             from onnxlens.runtime.errors import ExportError
 
             raise ExportError(
-                f"Exporting needs PyTorch, and {error.name} is not installed: pip install 'onnxlens[export]'"
+                f"Exporting needs PyTorch and more, and {error.name} is not installed: pip install 'onnxlens[export]'"
             ) from error
         bundle = export(source, target, revision=revision, tokenizer=tokenizer, force=force, progress=say)
     report = bundle.manifest.verification

@@ -102,5 +102,5 @@ def test_without_pytorch_it_says_what_to_install(
     assert run(tmp_path, tmp_path / "bundle") == (
         1,
         "",
-        f"Error: Exporting needs PyTorch, and {package} is not installed: pip install 'onnxlens[export]'\n",
+        f"Error: Exporting needs PyTorch and more, and {package} is not installed: pip install 'onnxlens[export]'\n",
     )
