@@ -67,10 +67,10 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
 
     caches = [f"present.{layer}.{part}" for layer in range(config.n_layer) for part in ("key", "value")]
     outputs = ["logits", *caches, *request.reads]
-    nodes = [*map(_copy, prepared.graph.node), *added]
-    for node in nodes[: -len(added)] if added else nodes:
+    kept = [_copy(node) for node in prepared.graph.node]
+    for node in kept:
         node.input[:] = [replaced.get(name, name) for name in node.input]
-    nodes = _needed(nodes, outputs)
+    nodes = _needed([*kept, *added], outputs)
 
     compiled = ModelProto()
     compiled.ir_version = prepared.ir_version
@@ -105,7 +105,7 @@ def _copy(node: NodeProto) -> NodeProto:
 
 
 def _result_nodes(name: str) -> list[NodeProto]:
-    """Z @ W_O head by head: [B, P, H, d] and [H, d, D] to [B, P, H, D]."""
+    """The product z @ W_O, head by head: [B, P, H, d] and [H, d, D] to [B, P, H, D]."""
     from onnx import helper
 
     attention = name.removesuffix(f".{COMPUTED_ON_REQUEST}")
