@@ -11,7 +11,7 @@ try: $(VENV)/.installed  ## set up .venv without PyTorch, and predict
 	$(BIN)/onnxlens predict "$(PROMPT)"
 
 test: $(VENV)/.installed-dev  ## run all tests
-	$(BIN)/python -m pytest -n auto --dist worksteal
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
@@ -27,7 +27,7 @@ docs: $(VENV)/.installed-dev  ## are the generated parts of the docs fresh?
 	$(BIN)/python docs/build.py --check
 
 wheel: $(VENV)/.installed-dev  ## build the wheel
-	rm -rf build dist
+	rm -rf build/lib build/bdist.* dist
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 	ls -l dist
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from onnxlens.export.model import GPT2, KeyValue
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import HookPoint, hook_points
+from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs
 
 __all__ = ["OPSET", "hooks_graph", "plain_graph"]
 
@@ -70,8 +71,8 @@ def hooks_graph(config: ModelConfig) -> ir.Model:
     graph = model.graph
     points = {point.name: point for point in hook_points(config) if not point.on_request}
     _simplify(model, tied=config.tie_word_embeddings)
-    _name(graph.inputs, _cache_names(config, "past_key_values", ["input_ids", "attention_mask", "position_ids"]))
-    _name(graph.outputs, [*_cache_names(config, "present", ["logits"]), *points])
+    _name(graph.inputs, ["input_ids", "attention_mask", "position_ids", *cache_inputs(config)])
+    _name(graph.outputs, ["logits", *cache_outputs(config), *points])
     _declare_shapes(graph, config, points)
     _put_on_path(graph, config)
     _strip(model)
@@ -109,10 +110,6 @@ def _trace(config: ModelConfig) -> ir.Model:
         exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
     assert exported is not None
     return exported.model
-
-
-def _cache_names(config: ModelConfig, prefix: str, first: list[str]) -> list[str]:
-    return first + [f"{prefix}.{layer}.{part}" for layer in range(config.n_layer) for part in ("key", "value")]
 
 
 def _name(values: Iterable[ir.Value], names: list[str]) -> None:

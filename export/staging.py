@@ -10,9 +10,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from onnxlens.runtime.errors import OutputError
+from onnxlens.runtime.files import umask
 from onnxlens.runtime.manifest import MANIFEST
 
-__all__ = ["check_target", "staged", "umask"]
+__all__ = ["check_target", "staged"]
 
 
 def check_target(target: Path, *, force: bool, needed: int) -> None:
@@ -100,10 +101,3 @@ def _existing(folder: Path) -> Path:
     while not folder.exists():
         folder = folder.parent
     return folder
-
-
-def umask() -> int:
-    """The permissions that this process takes from what it creates."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from onnxlens.export.model import GPT2
 from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import ExportError
+from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs
 
 __all__ = ["TOLERANCE", "Case", "cases", "check", "reference"]
 
@@ -177,12 +178,9 @@ def _from_model(checkpoint: Checkpoint, wanted: list[Case]) -> list[Values]:
             return value
 
         logits, present = model(ids[:, last], mask, positions[:, last], past, tap)
-        cache = {f"present.{n}.{part}": pair[i] for n, pair in enumerate(present) for i, part in _PARTS}
+        cache = dict(zip(cache_outputs(config), chain.from_iterable(present), strict=True))
         results.append({name: value.numpy() for name, value in {"logits": logits, **cache, **values}.items()})
     return results
-
-
-_PARTS = ((0, "key"), (1, "value"))
 
 
 def _from_transformers(checkpoint: Checkpoint, wanted: list[Case]) -> list[np.ndarray]:
@@ -203,11 +201,10 @@ def _from_transformers(checkpoint: Checkpoint, wanted: list[Case]) -> list[np.nd
 
 def _run(session: onnxruntime.InferenceSession, names: list[str], case: Case, config: ModelConfig) -> list[np.ndarray]:
     ids, mask, positions = case.inputs(config.vocab_size)
-    past = [f"past_key_values.{layer}.{part}" for layer in range(config.n_layer) for _, part in _PARTS]
+    past, present = cache_inputs(config), cache_outputs(config)
     cache: Mapping[str, np.ndarray] = {
         name: np.zeros((len(ids), config.n_head, 0, config.d_head), np.float32) for name in past
     }
-    present = [name.replace("past_key_values", "present") for name in past]
     *filling, last = case.passes
     for part in filling:
         feed = {"input_ids": ids[:, part], "attention_mask": mask[:, : part.stop], "position_ids": positions[:, part]}

@@ -13,10 +13,10 @@ from tokenizers import Tokenizer
 
 from onnxlens.export.checkpoint import Checkpoint
 from onnxlens.export.graph import plain_graph
-from onnxlens.export.staging import umask
 from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import OutputError
+from onnxlens.runtime.files import umask
 from onnxlens.runtime.weights import WeightsFile
 
 __all__ = ["write_configurations", "write_graphs", "write_weights"]

@@ -42,11 +42,11 @@ def installed() -> list[Found]:
     found: dict[str, Found] = {}
     for place, folder in places().items():
         for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
-            path = manifest.parent.resolve()
-            if not path.name.startswith("."):
+            name, path = manifest.parent.name, manifest.parent.resolve()
+            if not name.startswith("."):
                 # A checkout's own models/ folder is the shipped one, too.
                 shipped = path.parent == places()["shipped"].resolve()
-                found.setdefault(path.name, Found(path.name, path, "shipped" if shipped else place))
+                found.setdefault(name, Found(name, path, "shipped" if shipped else place))
     return list(found.values())
 
 

@@ -61,10 +61,9 @@ def main() -> NoReturn:
 def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments[:1]
     try:
-        cli.main(arguments, prog_name="onnxlens", standalone_mode=False)
+        code = cli.main(arguments, prog_name="onnxlens", standalone_mode=False)
         sys.stdout.flush()
-    except click.exceptions.Exit as error:
-        return error.exit_code
+        return code if isinstance(code, int) else 0  # click's own exits are returned: `--help` is one
     except click.ClickException as error:
         error.show()
         if "unexpected extra argument" in error.message:
@@ -88,7 +87,6 @@ def _run(arguments: list[str]) -> int:
             hint = "unexpected; 'onnxlens --debug ...' shows where"
             print(f"Error: {type(error).__name__}: {_line(error)} ({hint})", file=sys.stderr)
         return 1
-    return 0
 
 
 def _line(error: Exception) -> str:

@@ -128,7 +128,7 @@ class Generation(Iterator[GeneratedToken]):
         tokenizer: Tokenizer,
         prompt_ids: list[int],
         start: Callable[[Callable[[int], bool]], Iterator[Step]],
-        stop: Sequence[str],
+        stop: str | Sequence[str],
         seed: int,
     ) -> None:
         self.prompt_ids, self.seed = prompt_ids, seed
@@ -273,7 +273,7 @@ class Lens:
             temperature: divides the logits; 0 takes the most probable token always.
             top_k: choose among the k most probable tokens only.
             top_p: choose among the fewest tokens that are p probable together only; after temperature and top-k.
-            sampler: a sampler in place of the three; see `onnxlens.plugins.samplers`.
+            sampler: a sampler in place of the three, which leaves one token; see `onnxlens.plugins.samplers`.
             seed: what makes it reproducible; None draws one, which the result tells.
             stop: a string, or several, at which the text ends.
             overflow: `error` refuses what would not fit the model's positions; `slide` forgets the older half of the
@@ -292,14 +292,22 @@ class Lens:
             raise InputError("generate takes one text at a time.")
         if seed is None:
             seed = secrets.randbits(32)
-        if type(seed) is not int or seed < 0:
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
             raise InputError(f"seed must be a whole number of at least 0, not {seed!r}.")
-        sample = sampler or standard(temperature=temperature, top_k=top_k, top_p=top_p)
+        if sampler is not None and (temperature != 1.0 or top_k is not None or top_p is not None):
+            raise InputError("Give either a sampler, or temperature, top_k and top_p; a sampler takes their place.")
+        sample = sampler if sampler is not None else standard(temperature=temperature, top_k=top_k, top_p=top_p)
         rng = np.random.default_rng(seed)
 
         def choose(logits: np.ndarray, ids: np.ndarray, step: int) -> int:
             left = sample(logits[np.newaxis], Context(ids[np.newaxis], step, rng))
-            return int(np.argmax(left[0]))
+            chosen = np.flatnonzero(left[0] > -np.inf)
+            if len(chosen) != 1:
+                raise InputError(
+                    f"The sampler {sample!r} leaves {len(chosen)} tokens to choose from, and must leave one; end it "
+                    "with Greedy() or Multinomial()."
+                )
+            return int(chosen[0])
 
         prompt = self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text)
 
@@ -314,7 +322,7 @@ class Lens:
                 names_filter=names_filter,
             )
 
-        return Generation(self.tokenizer, prompt, start, [stop] if isinstance(stop, str) else stop, seed)
+        return Generation(self.tokenizer, prompt, start, stop, int(seed))
 
     def run_with_cache(
         self, text: str | Ids | Sequence[str], *, names_filter: NamesFilter = "*"
@@ -345,7 +353,7 @@ class Lens:
         elif _is_batch(text):
             rows = [self.tokenizer.encode(one) for one in text]
         else:
-            ids = np.atleast_2d(_array(text))
+            ids = self.runner.check_ids(_array(text))
             return ids, np.ones(ids.shape, np.int64)
         longest = max(map(len, rows))
         padding = self.tokenizer.eos_token_id or 0

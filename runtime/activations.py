@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 
 from onnxlens.runtime.errors import HookPointError, OutputError, suggestion
+from onnxlens.runtime.files import umask
 from onnxlens.runtime.hooks import HookPoint
 
 __all__ = ["ActivationCache", "stitch"]
@@ -101,7 +102,7 @@ class ActivationCache(Mapping[str, np.ndarray]):
             header["str_tokens"] = json.dumps(list(str_tokens))
         tensors = {name: np.ascontiguousarray(array) for name, array in self._activations.items()}
         tensors |= {"tokens": self.tokens, "attention_mask": self.attention_mask}
-        scratch = path.parent / f".{os.getpid()}.onnxlens"
+        scratch = path.parent / f".{uuid4().hex}.onnxlens"
         try:
             if path.is_dir():
                 raise OutputError(f"Cannot write {path}: it is a folder; name a file in it.")
@@ -111,6 +112,7 @@ class ActivationCache(Mapping[str, np.ndarray]):
                 raise OutputError(f"Cannot write {path}: there is no folder {path.parent}.")
             try:
                 save_file(tensors, scratch, metadata=header)
+                scratch.chmod(0o666 & ~umask())  # safetensors lets in the owner only
                 scratch.replace(path)
             finally:
                 scratch.unlink(missing_ok=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST
+from onnxlens.runtime.kv_cache import cache_outputs
 
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
@@ -65,8 +66,7 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
     for name in results:
         added += _result_nodes(name)
 
-    caches = [f"present.{layer}.{part}" for layer in range(config.n_layer) for part in ("key", "value")]
-    outputs = ["logits", *caches, *request.reads]
+    outputs = ["logits", *cache_outputs(config), *request.reads]
     kept = [_copy(node) for node in prepared.graph.node]
     for node in kept:
         node.input[:] = [replaced.get(name, name) for name in node.input]

@@ -10,7 +10,7 @@ import onnxruntime
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 
-__all__ = ["KVCache", "cache_inputs"]
+__all__ = ["KVCache", "cache_inputs", "cache_outputs"]
 
 
 class KVCache:
@@ -34,6 +34,11 @@ class KVCache:
         value = onnxruntime.OrtValue.ortvalue_from_numpy(nothing)
         return cls(np.zeros((batch, 0), np.int64), dict.fromkeys(cache_inputs(config), value))
 
+    def fits(self, config: ModelConfig) -> bool:
+        """Whether it is a cache of a model of this shape."""
+        shape = [self.batch, config.n_head, len(self), config.d_head]
+        return list(self.values) == cache_inputs(config) and all(v.shape() == shape for v in self.values.values())
+
     @property
     def batch(self) -> int:
         """Number of rows."""
@@ -49,13 +54,18 @@ class KVCache:
         Raises:
             InputError: there is no such layer.
         """
-        names = [f"past_key_values.{layer}.{part}" for part in ("key", "value")]
-        if names[0] not in self.values:
+        names = [name for name in self.values if name.split(".")[1] == str(layer)]
+        if not names:
             raise InputError(f"The cache has no layer {layer}; it has layers 0 to {len(self.values) // 2 - 1}.")
         key, value = (self.values[name].numpy() for name in names)
         return key, value
 
 
 def cache_inputs(config: ModelConfig) -> list[str]:
-    """Names of the graph's cache inputs; with `present` for `past_key_values`, of its cache outputs."""
+    """Names of the graph's cache inputs, keys and values in turn."""
     return [f"past_key_values.{layer}.{part}" for layer in range(config.n_layer) for part in ("key", "value")]
+
+
+def cache_outputs(config: ModelConfig) -> list[str]:
+    """Names of the graph's cache outputs, in the order of the inputs."""
+    return [name.replace("past_key_values", "present") for name in cache_inputs(config)]

@@ -17,6 +17,7 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -103,7 +104,7 @@ def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] 
     except OSError as error:
         raise OutputError(
             f"Cannot prepare {bundle.name} in the cache folder {root}: {error.strerror or error}. It needs about "
-            f"{2.4 * bundle.weights_bytes / 1e6:,.0f} MB; name another folder with ONNXLENS_CACHE."
+            f"{2.3 * bundle.weights_bytes / 1e6:,.0f} MB; name another folder with ONNXLENS_CACHE."
         ) from error
     return Prepared(folder)
 
@@ -119,15 +120,16 @@ def _key(bundle: Bundle, provider: Provider) -> str:
 def _remove_abandoned(root: Path) -> None:
     """Removes what processes that were killed while preparing left behind more than a day ago."""
     for scratch in root.glob(f"{_SCRATCH}*"):
-        if time.time() - scratch.stat().st_mtime > 86_400:
-            shutil.rmtree(scratch, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its process has just finished
+            if time.time() - scratch.stat().st_mtime > 86_400:
+                shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _is_whole(folder: Path) -> bool:
     try:
         sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
         return all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError):
+    except (OSError, ValueError, AttributeError):
         return False
 
 
@@ -138,16 +140,23 @@ def _put_in_place(made: Path, folder: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        if not _is_whole(folder):
+        if _is_whole(folder):
+            return
+        try:
             folder.rename(made.with_name("partial"))  # and is deleted with the scratch folder
             made.rename(folder)
+        except OSError:
+            if not _is_whole(folder):  # else another process mended it in between
+                raise
 
 
 def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     import onnx
 
-    for name in (PLAIN_GRAPH, HOOKS_GRAPH):
-        model = _read_graph(bundle, name)
+    # What is prepared is kept under the hashes that the manifest states, so here they must be true.
+    bundle.verify()
+    _read_graph(bundle, PLAIN_GRAPH)
+    model = _read_graph(bundle, HOOKS_GRAPH)
     _check_interface(model, bundle)
     _split_unembedding(model, bundle)
     options = onnxruntime.SessionOptions()
@@ -211,7 +220,7 @@ def _tensors(message: Any) -> Iterator[Any]:
 
 
 def _check_interface(model: Any, bundle: Bundle) -> None:
-    """Checks that the graph has this configuration's inputs and outputs."""
+    """Checks that the graph has this configuration's hook points and cache."""
     config = bundle.config
     outputs = {value.name for value in model.graph.output}
     missing = [

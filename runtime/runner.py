@@ -18,7 +18,7 @@ from onnxlens.runtime.compile import PLAIN, Logits, Request, compile_request
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, ProviderError
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, hook_points, select
-from onnxlens.runtime.kv_cache import KVCache, cache_inputs
+from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
 from onnxlens.runtime.prepare import Prepared, prepare
 from onnxlens.runtime.providers import Provider, candidates, open_session
 
@@ -64,7 +64,7 @@ class Runner:
     Raises:
         BundleError: the bundle is damaged.
         ProviderError: the provider is unknown, missing, or does not start.
-        InputError: `threads` is no positive number.
+        InputError: `threads` or `max_sessions` is no positive number.
     """
 
     def __init__(
@@ -78,6 +78,8 @@ class Runner:
     ) -> None:
         if threads is not None and (type(threads) is not int or threads < 1):
             raise InputError(f"threads must be a whole number of at least 1, not {threads!r}.")
+        if type(max_sessions) is not int or max_sessions < 1:
+            raise InputError(f"max_sessions must be a whole number of at least 1, not {max_sessions!r}.")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self.config: ModelConfig = self.bundle.config
         self.hook_points: tuple[HookPoint, ...] = hook_points(self.config)
@@ -175,11 +177,10 @@ class Runner:
         arrays = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
         for name, array in arrays.items():
             binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        names = cache_inputs(self.config)
-        for name in names:
-            binding.bind_output(name.replace("past_key_values", "present"), self.provider.name)
+        for name in cache_outputs(self.config):
+            binding.bind_output(name, self.provider.name)
         session.run_with_iobinding(binding)
-        present = dict(zip(names, binding.get_outputs()[len(arrays) :], strict=True))
+        present = dict(zip(cache_inputs(self.config), binding.get_outputs()[len(arrays) :], strict=True))
         logits = arrays.pop("logits")
         return Output(logits, arrays, KVCache(inputs["attention_mask"], present))
 
@@ -227,6 +228,8 @@ class Runner:
         return onnx.load(self._prepared.graph, load_external_data=False)
 
     def _check_mask(self, attention_mask: npt.ArrayLike | None, ids: np.ndarray, past: KVCache) -> np.ndarray:
+        if not past.fits(self.config):
+            raise InputError("The cache is not one of this model: its layers, heads or widths are others.")
         if past.batch != len(ids):
             raise InputError(f"The cache has {past.batch} rows and input_ids has {len(ids)}.")
         new = np.ones_like(ids) if attention_mask is None else _array(attention_mask, "attention_mask")

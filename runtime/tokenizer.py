@@ -85,7 +85,7 @@ class Tokenizer:
         """
         return [self.decode([token]) for token in ids]
 
-    def stream(self, stop: Sequence[str] = ()) -> TextStream:
+    def stream(self, stop: str | Sequence[str] = ()) -> TextStream:
         """Starts decoding token by token; see `TextStream`."""
         return TextStream(self, stop)
 
@@ -125,7 +125,9 @@ class TextStream:
         InputError: a stop string is empty.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] = ()) -> None:
+        if not isinstance(stop, Sequence):
+            raise InputError(f"stop must be a text or a list of texts, not {stop!r}.")
         stop = [stop] if isinstance(stop, str) else list(stop)
         if any(not isinstance(text, str) or not text for text in stop):
             raise InputError("A stop string must be a text of at least one character.")

@@ -29,11 +29,10 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session", autouse=True)
 def isolated(shared: Path) -> Iterator[None]:
-    """Keeps tests away from the user's folders and from the network."""
+    """Keeps tests away from the user's folders."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONNXLENS_CACHE", str(shared / "cache"))
         patch.setenv("XDG_DATA_HOME", str(shared / "data"))
-        patch.setenv("HF_HUB_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
         patch.setenv("COLUMNS", "120")
         yield
 

@@ -111,8 +111,6 @@ def test_no_hook_point_is_further_from_the_truth_than_twice_eager_pytorch(runner
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")
 def test_the_trained_model_is_no_further_from_the_truth_than_twice_eager_pytorch():
     folder = places()["shipped"] / SHIPPED
-    if not (folder / "onnxlens.json").is_file():
-        pytest.skip(f"the model that ships is not at {folder} yet")
     check(Runner(folder, provider="cpu", threads=1), padded=True)
 
 

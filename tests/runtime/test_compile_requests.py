@@ -41,6 +41,9 @@ def test_logits_depend_on_every_hook_point_of_the_prepared_graph(prepared, runne
     path = reaches(prepared(name), "logits")
     points = [point.name for point in runner(name).hook_points if not point.on_request]
     assert [point for point in points if point not in path] == []
+    for layer in range(1, runner(name).config.n_layer):
+        readers = [node for node in prepared(name).graph.node if f"blocks.{layer - 1}.hook_resid_post" in node.input]
+        assert [list(node.output) for node in readers] == [[f"blocks.{layer}.hook_resid_pre"]]
 
 
 def test_the_prepared_graph_s_nodes_are_in_the_order_of_computation(prepared):

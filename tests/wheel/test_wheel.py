@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -14,13 +15,19 @@ import pytest
 ROOT = Path(__file__).parents[2]
 LIMIT_MB = 260
 
+pytestmark = pytest.mark.xdist_group("wheel")  # built and installed once
+
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("dist")
-    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(ROOT)]
+    out, source = tmp_path_factory.mktemp("dist"), tmp_path_factory.mktemp("source") / "onnxlens"
+    # From a copy, so that nothing which an earlier build left behind gets in.
+    shutil.copytree(
+        ROOT, source, ignore=shutil.ignore_patterns(".*", "build", "dist", "work", "*.egg-info", "__pycache__")
+    )
+    command = [sys.executable, "-m", "build", "--wheel", "--outdir", str(out), str(source)]
     subprocess.run(command, check=True, capture_output=True, text=True)
     (built,) = out.glob("*.whl")
     return built
