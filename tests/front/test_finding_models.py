@@ -128,3 +128,10 @@ def test_models_where_there_are_none(found_in, command):
 def test_a_model_is_used_by_its_name(found_in, command):
     found_in("user", "mine")
     assert command("predict", "the cat", "-m", "mine", "--json", "--provider", "cpu").json["model"] == "mine"
+
+
+def test_a_link_is_found_by_its_own_name(found_in):
+    target = found_in("here", "mine")
+    (target.parent / "latest").symlink_to("mine")
+    assert catalog.find("latest").resolve() == target
+    assert {found.name for found in catalog.installed()} == {"mine", "latest"}

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import onnxlens
 from onnxlens.lens import Lens
+from onnxlens.plugins.samplers import Greedy, Temperature
 from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError
 
 END = 0
@@ -199,3 +200,25 @@ def test_a_prompt_that_cannot_be_used_is_an_error_before_the_first_token(lens, i
 def test_several_texts_are_an_error(lens):
     with pytest.raises(InputError, match=r"^generate takes one text at a time\.$"):
         lens.generate(["a", "b"])
+
+
+@pytest.mark.parametrize("options", [{"temperature": 0.5}, {"top_k": 3}, {"top_p": 0.5}])
+def test_a_sampler_and_what_it_replaces_are_not_mixed(lens, options):
+    with pytest.raises(InputError, match="Give either a sampler, or temperature, top_k and top_p"):
+        lens.generate("a", sampler=Greedy(), **options)
+
+
+def test_a_sampler_that_leaves_several_tokens_or_none_is_an_error(lens):
+    with pytest.raises(InputError, match="leaves 300 tokens to choose from, and must leave one"):
+        next(lens.generate("a", sampler=Temperature(5.0)))
+    with pytest.raises(InputError, match="leaves 0 tokens"):
+        next(lens.generate("a", sampler=lambda logits, context: np.full_like(logits, np.nan)))
+
+
+def test_a_seed_may_be_of_numpy(lens):
+    assert [t.id for t in lens.generate("a", seed=np.int64(3))] == [t.id for t in lens.generate("a", seed=3)]
+
+
+def test_a_stop_that_is_no_text_is_an_error(lens):
+    with pytest.raises(InputError, match="stop must be a text or a list of texts, not 5"):
+        lens.generate("a", stop=5)

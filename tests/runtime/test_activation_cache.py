@@ -129,3 +129,9 @@ def test_an_existing_file_is_replaced_and_a_link_stays_a_link(cache, tmp_path):
 def test_a_long_name_is_no_matter_as_long_as_the_disk_takes_it(cache, tmp_path):
     cache.save(tmp_path / ("x" * 255))
     assert re.search(r"Cannot write .*x: File name too long\.$", refused(cache, tmp_path / ("x" * 256)))
+
+
+def test_a_file_is_as_open_as_any_other_that_the_user_makes(cache, tmp_path):
+    (tmp_path / "other").touch()
+    cache.save(tmp_path / "trace")
+    assert (tmp_path / "trace").stat().st_mode == (tmp_path / "other").stat().st_mode

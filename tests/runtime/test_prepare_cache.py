@@ -185,3 +185,26 @@ def test_a_full_disk_is_an_error_and_leaves_nothing(bundle, cache, monkeypatch):
     with pytest.raises(OutputError, match=r"No space left on device\. It needs about"):
         start(bundle("base"))
     assert list(cache.iterdir()) == []
+
+
+def test_altered_weights_are_not_prepared_under_the_good_ones_name(cache, bundle, tmp_path):
+    """Their header is intact, so opening the bundle does not notice; the next start with mended weights would."""
+    path = Path(shutil.copytree(bundle("base"), tmp_path / "base"))
+    weights = path / "onnx" / "model.onnx_data"
+    good = weights.read_bytes()
+    weights.write_bytes(good[:-400] + bytes(400))
+    with pytest.raises(BundleError, match="is not the file that was exported"):
+        start(path)
+    weights.write_bytes(good)
+    assert np.array_equal(start(path).run(IDS).logits, start(bundle("base")).run(IDS).logits)
+
+
+def test_what_a_killed_process_left_is_removed_after_a_day(cache, bundle):
+    old, new = cache / ".preparing-old", cache / ".preparing-new"
+    for folder in (old, new):
+        folder.mkdir(parents=True)
+        (folder / "half").write_text("half")
+    os.utime(old, (0, 0))
+    start(bundle("base"))
+    assert not old.exists()
+    assert new.exists()

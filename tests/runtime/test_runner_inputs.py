@@ -90,6 +90,19 @@ def test_a_cache_of_another_batch_size(runner):
     assert refused(runner, [[1], [2], [3]], kv_cache=cache) == "The cache has 2 rows and input_ids has 3."
 
 
+@pytest.mark.parametrize("name", ["scaled", "untied"])
+def test_a_cache_of_another_model(runner, name):
+    other = runner(name).run([1, 2]).kv_cache
+    with pytest.raises(InputError, match="The cache is not one of this model"):
+        runner("base").run([3], kv_cache=other)
+
+
+@pytest.mark.parametrize("sessions", [0, -1, None])
+def test_at_least_one_session_is_kept(bundle, sessions):
+    with pytest.raises(InputError, match="max_sessions must be a whole number of at least 1"):
+        Runner(bundle("base"), max_sessions=sessions)
+
+
 def test_a_cache_has_no_such_layer(runner):
     cache = runner("base").run([1]).kv_cache
     for layer in (2, -1):
