@@ -62,7 +62,8 @@ def _run(arguments: list[str]) -> int:
     debug = "--debug" in arguments[:1]
     try:
         code = cli.main(arguments, prog_name="onnxlens", standalone_mode=False)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
         return code if isinstance(code, int) else 0  # click's own exits are returned: `--help` is one
     except click.ClickException as error:
         error.show()
@@ -83,6 +84,8 @@ def _run(arguments: list[str]) -> int:
 
         if isinstance(error, OnnxLensError):
             print(f"Error: {_line(error)}", file=sys.stderr)
+        elif isinstance(error, OSError) and error.strerror:
+            print(f"Error: {_line(OSError(error.strerror))}", file=sys.stderr)
         else:
             hint = "unexpected; 'onnxlens --debug ...' shows where"
             print(f"Error: {type(error).__name__}: {_line(error)} ({hint})", file=sys.stderr)

@@ -128,7 +128,7 @@ class Generation(Iterator[GeneratedToken]):
         tokenizer: Tokenizer,
         prompt_ids: list[int],
         start: Callable[[Callable[[int], bool]], Iterator[Step]],
-        stop: str | Sequence[str],
+        stop: str | Sequence[str] | None,
         seed: int,
     ) -> None:
         self.prompt_ids, self.seed = prompt_ids, seed
@@ -242,7 +242,7 @@ class Lens:
             InputError: the text or ids cannot be used, or `top` is below 1.
             ContextLengthError: the text has more tokens than the model has positions.
         """
-        if type(top) is not int or top < 1:
+        if not isinstance(top, int | np.integer) or isinstance(top, bool) or top < 1:
             raise InputError(f"top must be a whole number of at least 1, not {top!r}.")
         ids, mask = self._batch(text if isinstance(text, str) or _is_batch(text) else np.array(_one_row(text)))
         logits = self.runner.run(ids, mask, logits="last").logits[:, -1]  # [B, V]
@@ -261,7 +261,7 @@ class Lens:
         top_p: float | None = None,
         sampler: Sampler | None = None,
         seed: int | None = None,
-        stop: str | Sequence[str] = (),
+        stop: str | Sequence[str] | None = (),
         overflow: str = "error",
         names_filter: NamesFilter | None = None,
     ) -> Generation:

@@ -29,6 +29,9 @@ __all__ = [
 ]
 
 
+_COLDEST = 1e-6
+
+
 @dataclass(frozen=True)
 class Context:
     """What a sampler may know besides the logits.
@@ -78,6 +81,8 @@ class Temperature:
     def __post_init__(self) -> None:
         if not _is_number(self.temperature) or not 0 < self.temperature < math.inf:
             raise InputError(f"temperature must be a positive number, or 0 for greedy, not {self.temperature!r}.")
+        if self.temperature < _COLDEST:  # logits divided by it would overflow
+            raise InputError(f"temperature must be at least {_COLDEST}, or 0 for greedy, not {self.temperature!r}.")
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits divided, [B, V] float64."""

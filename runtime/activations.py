@@ -96,7 +96,10 @@ class ActivationCache(Mapping[str, np.ndarray]):
         from safetensors import SafetensorError
         from safetensors.numpy import save_file
 
-        path = Path(path).expanduser().resolve()  # through a symbolic link, which stays
+        try:
+            path = Path(path).expanduser().resolve()  # through a symbolic link, which stays
+        except RuntimeError as error:  # a loop of links, or ~nobody
+            raise OutputError(f"Cannot write {path}: {error}.") from error
         header = {"format": "onnxlens.trace.1", "model": self.model, "hook_points": json.dumps(list(self))}
         if str_tokens is not None:
             header["str_tokens"] = json.dumps(list(str_tokens))

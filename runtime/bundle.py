@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import stat
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
+
+import numpy as np
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import BundleError
@@ -98,11 +101,14 @@ class Bundle:
                 progress(name)
             path = self.path / name
             try:
-                size = path.stat().st_size
-            except OSError as error:
+                status = path.stat()
+            except (OSError, ValueError) as error:  # ValueError: a name that no file can have
                 raise BundleError(
                     f"The bundle {self.path} is incomplete: {name} is missing. Export or copy it again."
                 ) from error
+            if not stat.S_ISREG(status.st_mode):  # a pipe or a device could keep us reading for ever
+                raise BundleError(f"{path} is not a regular file. Export or copy the bundle again.")
+            size = status.st_size
             if size != record.size:
                 state = "truncated" if size < record.size else "altered"
                 raise BundleError(
@@ -122,7 +128,8 @@ class Bundle:
 
     def _check_agreement(self) -> None:
         listed = [entry.get("name") for entry in self.manifest.hook_points]
-        if listed != [point.name for point in hook_points(self.config)]:
+        # The first comparison is cheap; an absurd number of layers ends here.
+        if self.config.n_layer > len(listed) or listed != [point.name for point in hook_points(self.config)]:
             raise BundleError(f"The hook table in the manifest of {self.path} does not fit its config.json.")
         for name, shape in parameter_shapes(self.config).items():
             entry = self.weights.entries.get(name)
@@ -131,6 +138,8 @@ class Bundle:
                 raise BundleError(
                     f"Weights and config.json of {self.path} do not fit: {name} {found}, expected {list(shape)}."
                 )
+            if entry.dtype != np.float32:
+                raise BundleError(f"The weights of {self.path} must be float32, and {name} is {entry.dtype}.")
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -75,7 +75,8 @@ def generate_ids(
     if total > limit and overflow == "error":
         raise ContextLengthError(
             f"The prompt has {len(prompt)} tokens and {max_new_tokens} more were asked for, {total} in all; this "
-            f"model has {limit} positions. Ask for fewer, shorten the prompt, or use overflow 'slide'."
+            f"model has {limit} positions. Ask for fewer, shorten the prompt, or let the text slide "
+            "(overflow='slide', --overflow slide)."
         )
     if total > limit and names_filter is not None:
         raise ContextLengthError(

@@ -17,6 +17,8 @@ from onnxlens.runtime.errors import HookPointError, suggestion
 
 __all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "NamesFilter", "hook_points", "select"]
 
+_LONGEST = 200
+
 NamesFilter = str | Sequence[str] | Callable[[str], bool]
 
 # Too large to be an output of every bundle ([B, P, H, D] for each block); the runner adds it to a graph when asked.
@@ -131,6 +133,8 @@ def _listed(names_filter: object) -> list[Any]:
 
 
 def _matches(pattern: str, names: tuple[str, ...]) -> set[str]:
+    if len(pattern) > _LONGEST:  # matching and searching for near names would take seconds
+        raise HookPointError(f"A pattern of {len(pattern):,} characters is longer than any hook point's name.")
     found = {name for name in names if fnmatchcase(name, pattern)}
     if not found:
         raise HookPointError(_unknown(pattern, names))
@@ -149,7 +153,7 @@ def _containing(pattern: str, names: tuple[str, ...]) -> str:
 
 def _unknown(pattern: str, names: tuple[str, ...]) -> str:
     blocks = {int(name.split(".")[1]) for name in names if name.startswith("blocks.")}
-    beyond = re.match(r"blocks\.(\d+)\.", pattern)
+    beyond = re.match(r"blocks\.(\d{1,9})\.", pattern)
     reason = ""
     if beyond and blocks and int(beyond[1]) not in blocks:
         last = max(blocks)

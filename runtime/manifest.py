@@ -74,7 +74,7 @@ class Manifest:
             what = "is no bundle: it has no onnxlens.json" if folder.is_dir() else "does not exist"
             raise BundleError(f"{folder} {what}. Make a bundle with 'onnxlens export SOURCE {folder}'.")
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            entries = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
             version = entries["format_version"]
             if type(version) is not int or version < 1:
                 raise ValueError(f"no such format version: {version!r}")
@@ -94,6 +94,10 @@ class Manifest:
             detail = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
             raise BundleError(f"The manifest {path} is damaged ({detail}). Export the model again.") from error
         return manifest
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON number")
 
 
 def _check_types(manifest: Manifest) -> None:

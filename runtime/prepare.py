@@ -128,7 +128,7 @@ def _remove_abandoned(root: Path) -> None:
 def _is_whole(folder: Path) -> bool:
     try:
         sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
-        return all((folder / name).stat().st_size == size for name, size in sizes.items())
+        return _PLAIN in sizes and all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
 

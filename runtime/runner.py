@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from onnx import ModelProto
 
 __all__ = ["Output", "Runner"]
+
+_MOST_THREADS = 64  # or as many as there are processors
 
 logger = logging.getLogger("onnxlens")
 
@@ -78,6 +81,9 @@ class Runner:
     ) -> None:
         if threads is not None and (type(threads) is not int or threads < 1):
             raise InputError(f"threads must be a whole number of at least 1, not {threads!r}.")
+        most = max(_MOST_THREADS, os.cpu_count() or 1)
+        if threads is not None and threads > most:  # ONNX Runtime would start every one of them
+            raise InputError(f"threads must be at most {most} on this machine, not {threads}.")
         if type(max_sessions) is not int or max_sessions < 1:
             raise InputError(f"max_sessions must be a whole number of at least 1, not {max_sessions!r}.")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
@@ -179,7 +185,11 @@ class Runner:
             binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         for name in cache_outputs(self.config):
             binding.bind_output(name, self.provider.name)
-        session.run_with_iobinding(binding)
+        try:
+            session.run_with_iobinding(binding)
+        except Exception as error:  # ONNX Runtime raises its own kinds: out of memory, a graph with other shapes
+            reason = " ".join(str(error).split())[:300]
+            raise BundleError(f"ONNX Runtime could not compute this pass of {self.bundle.name}: {reason}") from error
         present = dict(zip(cache_inputs(self.config), binding.get_outputs()[len(arrays) :], strict=True))
         logits = arrays.pop("logits")
         return Output(logits, arrays, KVCache(inputs["attention_mask"], present))

@@ -41,7 +41,7 @@ class Tokenizer:
         self._fast.no_truncation()
         self._fast.no_padding()
         self._size = max(self._fast.get_vocab_size(), vocab_size)
-        known = eos_token_id is not None and self._fast.id_to_token(eos_token_id) is not None
+        known = eos_token_id is not None and eos_token_id < self._size and self.knows(eos_token_id)
         self.eos_token_id = eos_token_id if known else self._fast.token_to_id(_END_OF_TEXT)
 
     def encode(self, text: str) -> list[int]:
@@ -61,7 +61,12 @@ class Tokenizer:
             raise InputError(
                 f"The text is not valid Unicode: a lone surrogate at character {error.start}. Give UTF-8 text."
             ) from error
-        ids = list(self._fast.encode(text).ids)
+        try:
+            ids = list(self._fast.encode(text).ids)
+        except BaseException as error:
+            if type(error).__module__ == "pyo3_runtime":  # the library's Rust code gave up, which is no Exception
+                raise InputError(f"This model's tokenizer cannot encode the text: {error}.") from error
+            raise
         if not ids and self.eos_token_id is None:
             raise InputError("The text is empty, and this model has no end-of-text token to start from.")
         return ids or [int(self.eos_token_id or 0)]
@@ -85,7 +90,7 @@ class Tokenizer:
         """
         return [self.decode([token]) for token in ids]
 
-    def stream(self, stop: str | Sequence[str] = ()) -> TextStream:
+    def stream(self, stop: str | Sequence[str] | None = ()) -> TextStream:
         """Starts decoding token by token; see `TextStream`."""
         return TextStream(self, stop)
 
@@ -125,7 +130,9 @@ class TextStream:
         InputError: a stop string is empty.
     """
 
-    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] = ()) -> None:
+    def __init__(self, tokenizer: Tokenizer, stop: str | Sequence[str] | None = ()) -> None:
+        if stop is None:
+            stop = ()
         if not isinstance(stop, Sequence):
             raise InputError(f"stop must be a text or a list of texts, not {stop!r}.")
         stop = [stop] if isinstance(stop, str) else list(stop)

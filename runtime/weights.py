@@ -74,7 +74,7 @@ def _read_header(path: Path) -> tuple[dict[str, TensorEntry], str]:
     try:
         entries = json.loads(header)
         tensors = {name: _entry(entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise damaged from error
     if any(tensor.offset + tensor.length > size for tensor in tensors.values()):
         raise BundleError(

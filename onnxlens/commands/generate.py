@@ -66,8 +66,12 @@ def command(
             emit(token.text)
     if not as_json:
         emit("\n")
-        if seed is None and temperature != 0 and sys.stderr.isatty():
-            click.secho(f"--seed {generation.seed} gives this text again", dim=True, err=True)
+        if sys.stderr.isatty():
+            notes = {"end_of_text": ["the model ended the text"]}.get(str(generation.finish_reason), [])
+            if seed is None and temperature != 0:
+                notes.append(f"--seed {generation.seed} gives it again")
+            if notes:
+                click.secho(f"({'; '.join(notes)})", dim=True, err=True)
         return
     print_json(
         {

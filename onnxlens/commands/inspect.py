@@ -50,7 +50,7 @@ def command(model: str | None, as_json: bool) -> None:
     facts["files"] = "\n".join(f"{size:>12,}  {inert(name)}" for name, size in facts["files"].items())
     facts["made_with"] = ", ".join(f"{package} {number}" for package, number in manifest.made_with.items())
     facts["intact"] = "yes: every file has its SHA-256"
-    if report:
+    if {"reference", "cases", "largest_relative_error", "tolerance"} <= report.keys():
         facts["verified"] = (
             f"against {report['reference']}, in {len(report['cases'])} cases: largest error "
             f"{report['largest_relative_error']:.1e} of a value's range (allowed {report['tolerance']:.0e})"

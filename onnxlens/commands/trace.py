@@ -34,6 +34,8 @@ def command(
     The file holds one array for each hook point, and `tokens`; its header names the model and the tokens' texts.
     TEXT may be '-' or left out to read standard input.
     """
+    if str(output) in ("", "-"):
+        raise click.UsageError("A trace goes to a file; name one with -o, such as -o trace.safetensors.")
     text = read_text(text)
     lens = open_lens(model, provider, threads)
     _, cache = lens.run_with_cache(text, names_filter=patterns or "*")

@@ -210,7 +210,9 @@ def test_extreme_temperatures_give_a_token_or_an_error_never_a_warning(logits, t
         try:
             left = standard(temperature=temperature)(logits, context())
         except InputError as error:
-            assert str(error) == "The logits hold NaN, or no token is left to choose from."
+            cold = f"temperature must be at least 1e-06, or 0 for greedy, not {temperature!r}."
+            hot = "The logits hold NaN, or no token is left to choose from."
+            assert str(error) == (cold if temperature < 1e-6 else hot)
         else:
             assert (left > -INF).sum() == 1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,8 +15,9 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 
 from onnxlens.runtime.bundle import Bundle, sha256_of
-from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.errors import BundleError, InputError
 from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.weights import WeightsFile
 
 FILES = [
@@ -373,3 +375,37 @@ def test_two_processes_open_one_bundle_at_once(bundle):
         assert process.stdout.readline() == "ready\n"  # both have it open
     answers = [process.communicate("\n", timeout=120)[0] for process in processes]
     assert answers[0] == answers[1] != ""
+
+
+@pytest.mark.parametrize("layers", [10**6, 10**9])
+def test_an_absurd_number_of_layers_is_refused_at_once(copy, layers):
+    edit_json(copy / "config.json", n_layer=layers)
+    sign(copy, "config.json")
+    assert "The hook table in the manifest" in error_of(copy)
+
+
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_read(copy):
+    (copy / "generation_config.json").unlink()
+    os.mkfifo(copy / "generation_config.json")
+    assert "is not a regular file" in error_of(copy)
+
+
+def test_a_file_name_that_no_file_can_have_is_missing(copy):
+    manifest = json.loads((copy / "onnxlens.json").read_text())
+    manifest["files"]["a\0b"] = {"size": 0, "sha256": ""}
+    (copy / "onnxlens.json").write_text(json.dumps(manifest))
+    assert "is missing" in error_of(copy)
+
+
+def test_a_manifest_with_nan_is_damage(copy):
+    text = (copy / "onnxlens.json").read_text()
+    (copy / "onnxlens.json").write_text(text.replace('"tolerance": 0.0001', '"tolerance": NaN'))
+    assert "is damaged" in error_of(copy)
+
+
+def test_a_tokenizer_that_panics_is_an_error(copy):
+    """The library's Rust code gives up with something that is no Exception."""
+    edit_json(copy / "tokenizer.json", normalizer={"type": "Replace", "pattern": {"String": ""}, "content": "xx"})
+    sign(copy, "tokenizer.json")
+    with pytest.raises(InputError, match="This model's tokenizer cannot encode the text"):
+        Tokenizer(copy / "tokenizer.json").encode("hi")

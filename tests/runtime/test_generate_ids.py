@@ -114,7 +114,7 @@ def refused(kind, model, prompt, n, **options) -> str:
 def test_a_text_that_would_not_fit_states_both_numbers(runner):
     assert refused(ContextLengthError, runner("base"), [1] * 40, 9) == (
         "The prompt has 40 tokens and 9 more were asked for, 49 in all; this model has 48 positions. "
-        "Ask for fewer, shorten the prompt, or use overflow 'slide'."
+        "Ask for fewer, shorten the prompt, or let the text slide (overflow='slide', --overflow slide)."
     )
 
 

@@ -125,6 +125,12 @@ def test_a_part_of_a_name_gets_a_glob(part, first, glob, count):
     assert len(select(glob, NAMES)) == count
 
 
+@pytest.mark.parametrize("pattern", ["[" * 20_000, "x" * 1_000_000])
+def test_an_endless_pattern_is_refused_at_once(pattern):
+    text = refused(pattern)
+    assert text == f"A pattern of {len(pattern):,} characters is longer than any hook point's name."
+
+
 def test_a_name_like_nothing_gets_no_suggestion():
     assert refused("xyz") == "Unknown hook point 'xyz'. See 'onnxlens hooks' for all names."
 

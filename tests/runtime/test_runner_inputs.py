@@ -133,6 +133,11 @@ def test_threads_must_be_a_positive_number(bundle, threads):
     assert str(caught.value) == f"threads must be a whole number of at least 1, not {threads!r}."
 
 
+def test_more_threads_than_any_machine_has_are_refused(bundle):
+    with pytest.raises(InputError, match=r"threads must be at most \d+ on this machine, not 99999999\."):
+        Runner(bundle("base"), threads=99_999_999)
+
+
 def test_the_number_of_threads_reaches_onnx_runtime(bundle):
     session = Runner(bundle("base"), provider="cpu", threads=2)._session
     from onnxlens.runtime.compile import PLAIN
