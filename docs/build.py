@@ -60,8 +60,8 @@ _DECIMAL = re.compile(r"\d+\.\d+")
 _ELSEWHERE = (
     "onnxlens.export.export",
     "onnxlens.export.export_model",
-    "onnxlens.lens.Candidate",
-    "onnxlens.lens.GeneratedToken",
+    "onnxlens.prediction.Candidate",
+    "onnxlens.generation.GeneratedToken",
     "onnxlens.runtime.runner.Output",
     "onnxlens.runtime.kv_cache.KVCache",
     "onnxlens.runtime.hooks.HookPoint",

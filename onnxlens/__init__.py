@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from onnxlens.catalog import find, installed
-    from onnxlens.lens import Generation, Lens, Prediction, load
+    from onnxlens.generation import Generation
+    from onnxlens.lens import Lens, load
+    from onnxlens.prediction import Prediction
     from onnxlens.runtime.activations import ActivationCache
     from onnxlens.runtime.bundle import Bundle
     from onnxlens.runtime.errors import OnnxLensError
@@ -36,10 +38,10 @@ __all__ = [
 _HOME = {
     "ActivationCache": "onnxlens.runtime.activations",
     "Bundle": "onnxlens.runtime.bundle",
-    "Generation": "onnxlens.lens",
+    "Generation": "onnxlens.generation",
     "Lens": "onnxlens.lens",
     "OnnxLensError": "onnxlens.runtime.errors",
-    "Prediction": "onnxlens.lens",
+    "Prediction": "onnxlens.prediction",
     "Runner": "onnxlens.runtime.runner",
     "find": "onnxlens.catalog",
     "installed": "onnxlens.catalog",

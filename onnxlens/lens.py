@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeGuard, overload
+from typing import TypeGuard, overload
 
 import numpy as np
 
 from onnxlens.catalog import find
+from onnxlens.generation import Generation
 from onnxlens.plugins.samplers import Context, Sampler, softmax, standard
+from onnxlens.prediction import Candidate, Prediction
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.bundle import TOKENIZER, Bundle
 from onnxlens.runtime.config import ModelConfig
@@ -21,10 +22,9 @@ from onnxlens.runtime.hooks import HookPoint, NamesFilter
 from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.tokenizer import Tokenizer
 
-__all__ = ["Candidate", "GeneratedToken", "Generation", "Lens", "Prediction", "load"]
+__all__ = ["Lens", "load"]
 
 Ids = Sequence[int] | np.ndarray
-FinishReason = Literal["length", "stop", "end_of_text"]
 
 
 def load(
@@ -51,114 +51,6 @@ def load(
     """
     bundle = Bundle(find(name), verify=verify)
     return Lens(Runner(bundle, provider=provider, threads=threads, progress=progress))
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A token that may come next.
-
-    Attributes:
-        id: its id.
-        token: its text.
-        logit: the model's logit.
-        probability: softmax of the logit over the full vocabulary.
-    """
-
-    id: int
-    token: str
-    logit: float
-    probability: float
-
-
-@dataclass(frozen=True)
-class Prediction:
-    """What the model expects after a text.
-
-    Attributes:
-        ids: the text's token ids.
-        tokens: the text of each token.
-        top: the most probable next tokens, most probable first.
-        logits: [V] float32.
-        probabilities: [V] float64, over the full vocabulary.
-    """
-
-    ids: list[int]
-    tokens: list[str]
-    top: list[Candidate]
-    logits: np.ndarray
-    probabilities: np.ndarray
-
-    def __repr__(self) -> str:
-        best = ", ".join(f"{c.token!r} {c.probability:.1%}" for c in self.top)
-        return f"Prediction({''.join(self.tokens)!r}: {best})"
-
-
-@dataclass(frozen=True)
-class GeneratedToken:
-    """One generated token.
-
-    Attributes:
-        id: its id.
-        text: the text that became certain with it; joined over all tokens, the generated text.
-        logprob: the model's log-probability of it, natural logarithm, before any sampler.
-    """
-
-    id: int
-    text: str
-    logprob: float
-
-    def __str__(self) -> str:
-        return self.text
-
-
-class Generation(Iterator[GeneratedToken]):
-    """A text being generated; iterate over it to generate.
-
-    Attributes:
-        prompt_ids: the prompt's token ids.
-        ids: the ids generated so far.
-        text: the text generated so far.
-        seed: what reproduces it.
-        finish_reason: `length`, `stop` (a stop string) or `end_of_text`; None while it goes on.
-        cache: when it has ended, the activations read, over prompt and generated tokens; None if none were asked for.
-    """
-
-    def __init__(
-        self,
-        tokenizer: Tokenizer,
-        prompt_ids: list[int],
-        start: Callable[[Callable[[int], bool]], Iterator[Step]],
-        stop: str | Sequence[str] | None,
-        seed: int,
-    ) -> None:
-        self.prompt_ids, self.seed = prompt_ids, seed
-        self.ids: list[int] = []
-        self.text = ""
-        self.finish_reason: FinishReason | None = None
-        self.cache: ActivationCache | None = None
-        self._end = tokenizer.eos_token_id
-        self._stream = tokenizer.stream(stop)
-        self._piece = ""
-        self._steps = start(self._ends)
-
-    def __next__(self) -> GeneratedToken:
-        step = next(self._steps)
-        text = self._piece
-        if step.last:
-            text += self._stream.finish()
-            self.finish_reason = (
-                "stop" if self._stream.stopped else "end_of_text" if step.token == self._end else "length"
-            )
-            self.cache = step.cache
-        self.ids.append(step.token)
-        self.text += text
-        return GeneratedToken(step.token, text, _logprob(step.logits, step.token))
-
-    def _ends(self, token: int) -> bool:
-        """Takes a token as it is chosen; whether the text ends with it."""
-        # The end-of-text token is a signal, not text.
-        self._piece = "" if token == self._end else self._stream.feed(token)
-        return token == self._end or self._stream.stopped
 
 
 class Lens:
@@ -372,13 +264,6 @@ class Lens:
 
 def _is_batch(text: object) -> TypeGuard[Sequence[str]]:
     return isinstance(text, Sequence) and not isinstance(text, str) and bool(text) and isinstance(text[0], str)
-
-
-def _logprob(logits: np.ndarray, token: int) -> float:
-    """The logarithm of softmax(logits)[token], also where that itself would be 0."""
-    wide = logits.astype(np.float64)
-    largest = wide.max()
-    return float(wide[token] - largest - np.log(np.exp(wide - largest).sum()))
 
 
 def _one_row(ids: object) -> list[int]:

@@ -1,0 +1,92 @@
+"""A text being generated, token by token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from onnxlens.runtime.activations import ActivationCache
+from onnxlens.runtime.generation import Step
+from onnxlens.runtime.tokenizer import Tokenizer
+
+__all__ = ["FinishReason", "GeneratedToken", "Generation"]
+
+FinishReason = Literal["length", "stop", "end_of_text"]
+
+
+@dataclass(frozen=True)
+class GeneratedToken:
+    """One generated token.
+
+    Attributes:
+        id: its id.
+        text: the text that became certain with it; joined over all tokens, the generated text.
+        logprob: the model's log-probability of it, natural logarithm, before any sampler.
+    """
+
+    id: int
+    text: str
+    logprob: float
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class Generation(Iterator[GeneratedToken]):
+    """A text being generated; iterate over it to generate.
+
+    Attributes:
+        prompt_ids: the prompt's token ids.
+        ids: the ids generated so far.
+        text: the text generated so far.
+        seed: what reproduces it.
+        finish_reason: `length`, `stop` (a stop string) or `end_of_text`; None while it goes on.
+        cache: when it has ended, the activations read, over prompt and generated tokens; None if none were asked for.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Tokenizer,
+        prompt_ids: list[int],
+        start: Callable[[Callable[[int], bool]], Iterator[Step]],
+        stop: str | Sequence[str] | None,
+        seed: int,
+    ) -> None:
+        self.prompt_ids, self.seed = prompt_ids, seed
+        self.ids: list[int] = []
+        self.text = ""
+        self.finish_reason: FinishReason | None = None
+        self.cache: ActivationCache | None = None
+        self._end = tokenizer.eos_token_id
+        self._stream = tokenizer.stream(stop)
+        self._piece = ""
+        self._steps = start(self._ends)
+
+    def __next__(self) -> GeneratedToken:
+        step = next(self._steps)
+        text = self._piece
+        if step.last:
+            text += self._stream.finish()
+            self.finish_reason = (
+                "stop" if self._stream.stopped else "end_of_text" if step.token == self._end else "length"
+            )
+            self.cache = step.cache
+        self.ids.append(step.token)
+        self.text += text
+        return GeneratedToken(step.token, text, _logprob(step.logits, step.token))
+
+    def _ends(self, token: int) -> bool:
+        """Takes a token as it is chosen; whether the text ends with it."""
+        # The end-of-text token is a signal, not text.
+        self._piece = "" if token == self._end else self._stream.feed(token)
+        return token == self._end or self._stream.stopped
+
+
+def _logprob(logits: np.ndarray, token: int) -> float:
+    """The logarithm of softmax(logits)[token], also where that itself would be 0."""
+    wide = logits.astype(np.float64)
+    largest = wide.max()
+    return float(wide[token] - largest - np.log(np.exp(wide - largest).sum()))
