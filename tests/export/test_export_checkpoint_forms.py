@@ -21,7 +21,7 @@ from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.errors import CheckpointError
 
 Folder = Callable[[str], Path]
-REAL_TOKENIZER = Path("/work/shared/data/gpt2/tokenizer.json")
+REAL_TOKENIZER = Path(__file__).parents[3] / "shared" / "data" / "gpt2" / "tokenizer.json"  # beside the checkout
 
 
 def same_weights(bundle: Bundle, weights: dict[str, np.ndarray]) -> None:
