@@ -40,12 +40,13 @@ def places() -> dict[Place, Path]:
 def installed() -> list[Found]:
     """All bundles found, those with a name that an earlier place has left out."""
     found: dict[str, Found] = {}
-    for place, folder in places().items():
+    known = places()
+    for place, folder in known.items():
         for manifest in sorted(folder.glob(f"*/{MANIFEST}")):
             name, path = manifest.parent.name, manifest.parent.resolve()
             if not name.startswith("."):
                 # A checkout's own models/ folder is the shipped one, too.
-                shipped = path.parent == places()["shipped"].resolve()
+                shipped = path.parent == known["shipped"].resolve()
                 found.setdefault(name, Found(name, path, "shipped" if shipped else place))
     return list(found.values())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import numpy as np
 import onnxruntime
@@ -37,7 +38,7 @@ class KVCache:
     def fits(self, config: ModelConfig) -> bool:
         """Whether it is a cache of a model of this shape."""
         shape = [self.batch, config.n_head, len(self), config.d_head]
-        return list(self.values) == cache_inputs(config) and all(v.shape() == shape for v in self.values.values())
+        return tuple(self.values) == cache_inputs(config) and all(v.shape() == shape for v in self.values.values())
 
     @property
     def batch(self) -> int:
@@ -61,11 +62,13 @@ class KVCache:
         return key, value
 
 
-def cache_inputs(config: ModelConfig) -> list[str]:
+@cache  # asked for several times in every pass
+def cache_inputs(config: ModelConfig) -> tuple[str, ...]:
     """Names of the graph's cache inputs, keys and values in turn."""
-    return [f"past_key_values.{layer}.{part}" for layer in range(config.n_layer) for part in ("key", "value")]
+    return tuple(f"past_key_values.{layer}.{part}" for layer in range(config.n_layer) for part in ("key", "value"))
 
 
-def cache_outputs(config: ModelConfig) -> list[str]:
+@cache
+def cache_outputs(config: ModelConfig) -> tuple[str, ...]:
     """Names of the graph's cache outputs, in the order of the inputs."""
-    return [name.replace("past_key_values", "present") for name in cache_inputs(config)]
+    return tuple(name.replace("past_key_values", "present") for name in cache_inputs(config))
