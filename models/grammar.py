@@ -1,280 +1,253 @@
-"""Short stories that a small grammar makes up: names, objects and places that recur, and rules that hold.
+"""All the texts that are made up: stories, essays, everyday texts, and exercises of one kind each."""
 
-Each kind of sentence exercises something one can look for inside a trained model: who receives the gift
-(indirect objects), which noun a distant verb agrees with, which bracket or quote is open, which of two
-numbers is larger, what comes next in a sequence that was said before. In each of them the answer is certain.
-"""
-
-__all__ = ["stories", "story"]
+__all__ = ["comparison", "counting", "repetition", "stories", "story"]
 
 import random
 from collections.abc import Callable, Iterator
 
+from onnxlens.models import circuits
+from onnxlens.models import lexicon as lex
+from onnxlens.models.essays import essay
+from onnxlens.models.everyday import everyday
+from onnxlens.models.lexicon import NUMBERS, kept, plural
+from onnxlens.models.plots import EVENTS, PLOTS, VOYAGES, Plot
+from onnxlens.models.scene import Scene
 
-def _words(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
+Exercise = Callable[[Scene], str]
 
-
-WOMEN = _words(
-    "Mary Anna Emma Lucy Sarah Alice Julia Laura Helen Clara Rose Nina Eva Kate Jane Grace Ruth Lily Amy Susan"
-)
-MEN = _words(
-    "John Tom Peter David Paul James Mark Simon Adam Daniel Henry Jack George Max Leo Sam Ben Martin Oscar Hugo"
-)
-PLACES = _words("shop park school garden library kitchen market station museum beach farm office harbour hospital")
-GIFTS = _words("drink book ball key letter ring lamp cake map coat flower basket hat bottle knife pen cup coin toy")
-BOXES = _words("box drawer bag basket cupboard chest bucket suitcase")
-ADJECTIVES = _words("old new small big red blue green heavy broken clean empty long white quiet strange warm")
-NOUNS = _words(
-    "key cabinet dog boy girl teacher farmer picture road house tree bird cat window door chair boat "
-    "horse doctor painter soldier neighbour river stone cloud table"
-)
-THINGS = _words("apple pear nut egg stone shell coin stamp button card")
-FEELINGS = _words("happy tired hungry glad proud sad surprised curious calm cheerful")
-LETTERS = _words("b d f g k l m n p r s t v z")
-NUMBERS = _words("zero one two three four five six seven eight nine ten eleven twelve")
-CALENDARS = (
-    _words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday"),
-    _words("January February March April May June July August September October November December"),
-    _words("spring summer autumn winter"),
-)
-
-Sentence = Callable[["Scene"], str]
-
-
-class Scene:
-    """The people and the place of one story, and the dice that decide what happens to them."""
-
-    def __init__(self, dice: random.Random) -> None:
-        self.dice = dice
-        self.cast = dice.sample(WOMEN + MEN, 3)
-        self.place = dice.choice(PLACES)
-
-    def pick(self, *choices: str) -> str:
-        """One of several wordings."""
-        return self.dice.choice(choices)
-
-    def two(self) -> list[str]:
-        """Two different people of the story, in either order."""
-        return self.dice.sample(self.cast, 2)
+RECEIVERS = kept(lex.NAMES, lex.HELD_OUT_RECEIVERS)
+GIFT_PLACES = kept(lex.PLACES, lex.HELD_OUT_PLACES)
+GIFTS = kept(lex.GIFTS, lex.HELD_OUT_GIFTS)
+NOUNS = kept(lex.OBJECTS + lex.PERSONS + lex.ANIMALS, ("sheep",))  # one sheep, two sheep: no telling them apart
+HEADS = kept(NOUNS, lex.HELD_OUT_HEADS)
+LOOKS = kept(lex.LOOKS, lex.HELD_OUT_CONTENTS)
+IDENTIFIERS = kept(lex.IDENTIFIERS, lex.HELD_OUT_IDENTIFIERS)
+COUNTED = kept(lex.COUNTED, lex.HELD_OUT_COUNTED)
+_LETTERS = "bdfgklmnprstvz"
 
 
 def stories(count: int, seed: int = 0) -> Iterator[str]:
-    """Makes up stories.
+    """Makes up texts.
 
     Args:
         count: How many.
-        seed: Another seed tells other stories; story number i of a seed is the same whatever the count.
+        seed: Another seed gives other texts; text number i of a seed is the same whatever the count.
 
     Yields:
-        One story at a time.
+        One text at a time.
     """
     return (story(random.Random(f"{seed}:{number}")) for number in range(count))
 
 
 def story(dice: random.Random) -> str:
-    """Tells one story: mostly a few sentences about three people, now and then a sequence that repeats."""
-    if dice.random() < 0.12:
-        return "\n".join(repetition(dice) for _ in range(dice.randint(1, 3)))
+    """Makes up one text in which no held-out prompt occurs."""
+    while True:
+        text = _KINDS[dice.choices(range(len(_KINDS)), _SHARES)[0]](dice)
+        if not any(prompt.lower() in text.lower() for prompt in lex.HELD_OUT_PROMPTS):
+            return text
+
+
+def narrative(dice: random.Random, plots: tuple[Plot, ...] = PLOTS, woven: int = 3) -> str:
+    """Tells a story along a plot, with a few things on the way."""
     scene = Scene(dice)
-    middle = [dice.choice(EVENTS)(scene) for _ in range(dice.randint(2, 6))]
-    parts = [opening(scene), *middle, ending(scene)] if dice.random() < 0.7 else middle
-    return dice.choice((" ", " ", "\n\n")).join(parts)
+    steps = [scene.choose(step) for step in dice.choice(plots)]
+    for exercise in dice.sample(_WOVEN, dice.randint(0, woven)):
+        # Never before the first step, which says what it is about, nor after the last, which ends it.
+        steps.insert(dice.randrange(1, len(steps)), exercise(scene))
+    text = dice.choice((" ", " ", "\n\n")).join(dict.fromkeys(steps))
+    return text if 40 <= len(text.split()) <= 180 else narrative(dice, plots, woven)
 
 
-def opening(scene: Scene) -> str:
-    """Introduces the three people and the place."""
-    first, second, third = scene.cast
-    hero = pronoun(first).capitalize()
-    day = scene.pick("One day", "One morning", "Last summer", "On a cold evening", "Once upon a time", "Yesterday")
-    return scene.pick(
-        f"{day}, {first}, {second} and {third} met at the {scene.place}.",
-        f"{day} there was a {pronoun(first, 'girl', 'boy')} called {first}. "
-        f"{hero} had two friends, {second} and {third}, and they often played together "
-        f"near the {scene.place}.",
-        f"{day}, {first} was on the way to the {scene.place} with {second} and {third}.",
-    )
+def voyage(dice: random.Random) -> str:
+    """Tells of a flight through space."""
+    return narrative(dice, VOYAGES, woven=1)
 
 
-def ending(scene: Scene) -> str:
-    """Closes the story with one of its people."""
-    name = scene.dice.choice(scene.cast)
-    feeling = scene.dice.choice(FEELINGS)
-    return scene.pick(
-        f"In the end {name} was {feeling}, and everybody went home.",
-        f"{name} felt {feeling} because {pronoun(name)} had learned something new.",
-        "They all went home and slept well.",
-        f"That was a good day at the {scene.place}.",
-    )
+def exercises(dice: random.Random) -> str:
+    """Says one to four sentences of one kind, each about other people."""
+    exercise, most = dice.choices(_EXERCISES, [weight for *_, weight in _EXERCISES])[0][:2]
+    joint = "\n" if exercise is code else " "
+    return joint.join(dict.fromkeys(exercise(Scene(dice)) for _ in range(dice.randint(1, most))))
 
 
 def gift(scene: Scene) -> str:
-    """An indirect object: two people are named, one acts, so the other one receives."""
-    giver, receiver = scene.two()
-    pair = scene.pick(f"{giver} and {receiver}", f"{receiver} and {giver}")
-    place, thing = scene.dice.choice(PLACES), scene.dice.choice(GIFTS)
-    setting = scene.pick(
-        f"When {pair} went to the {place}",
-        f"After {pair} came to the {place}",
-        f"While {pair} were working at the {place}",
-        f"Then {pair} had a long argument at the {place}, and afterwards",
-        f"{pair} had lunch at the {place}, and then",
-    )
-    comma = "" if setting.endswith(("afterwards", "then")) else ","
-    gave = scene.pick("gave", "gave", "handed", "offered", "showed", "passed")
-    return f"{setting}{comma} {giver} {gave} {article(thing)} to {receiver}."
+    """Somebody gives something to the other one of two."""
+    dice = scene.dice
+    names = [name for name in scene.cast if name in RECEIVERS] or [dice.choice(RECEIVERS)]  # all three are held out
+    receiver = dice.choice(names)
+    giver, third = dice.sample([name for name in scene.cast if name != receiver][:2], 2)
+    place, thing = dice.choice(GIFT_PLACES), dice.choice(GIFTS)
+    return str(circuits.gift(dice, giver, receiver, third, place, thing, direct=dice.random() < 0.12))
 
 
 def agreement(scene: Scene) -> str:
-    """A verb that agrees with its subject and not with the noun that stands between them."""
-    head, between = scene.dice.sample(NOUNS, 2)
-    many, others = scene.dice.random() < 0.5, scene.dice.random() < 0.5
-    subject = plural(head) if many else head
-    attractor = plural(between) if others else between
-    link = scene.pick("near", "behind", "next to", "in front of", "beside", "that belonged to")
-    if link == "that belonged to":
-        verb = "were" if many else "was"
-    else:
-        verb = scene.pick("are", "were", "have been") if many else scene.pick("is", "was", "has been")
-    return f"The {subject} {link} the {attractor} {verb} {scene.dice.choice(ADJECTIVES)}."
+    """A verb that agrees with a subject at a distance."""
+    head = scene.dice.choice(HEADS)
+    first, second = scene.dice.sample([noun for noun in NOUNS if noun != head], 2)
+    many, *others = scene.dice.choices((False, True), k=3)
+    return str(circuits.agreement(scene.dice, head, many, (first, second), (others[0], others[1])))
 
 
-def relative_clause(scene: Scene) -> str:
-    """Agreement across a clause with a verb of its own."""
-    who, whom = scene.dice.sample(("boy", "girl", "teacher", "farmer", "doctor", "painter", "soldier"), 2)
-    many, others = scene.dice.random() < 0.5, scene.dice.random() < 0.5
-    subject = plural(who) if many else who
-    clause = scene.pick(
-        f"who {'know' if many else 'knows'} the {plural(whom) if others else whom}",
-        f"that the {plural(whom) if others else whom} {'like' if others else 'likes'}",
-    )
-    verb = scene.pick("walk", "sing", "work", "write", "live", "play")
-    return f"The {subject} {clause} {verb if many else verb + 's'} near the {scene.place}."
+def simple(scene: Scene) -> str:
+    """A verb beside its subject, which may be any noun."""
+    noun, many = scene.dice.choice(NOUNS), scene.dice.random() < 0.5
+    subject = plural(noun) if many else noun
+    verb = scene.dice.choice(("are", "were", "look", "seem") if many else ("is", "was", "looks", "seems"))
+    start = scene.say("<The|The|Now the|Here the|On {day4} the|I think that the|{A} says that the>")
+    looks = (*lex.FEELINGS, "young", "clever", "kind", "busy") if noun in lex.PERSONS else lex.LOOKS
+    degree = scene.dice.choice(("very ", "quite ", "not ", "", "", ""))
+    return f"{start} {subject} {verb} {degree}{scene.dice.choice(looks)}."
+
+
+def aside(scene: Scene) -> str:
+    """Brackets or quotes that close, sometimes inside others."""
+    dice = scene.dice
+    looks = dice.sample(LOOKS, dice.choice((1, 1, 2, 2, 3)))
+    return str(circuits.aside(dice, dice.choice(scene.cast), dice.choice(lex.PLACES), dice.choice(GIFTS), looks))
+
+
+def code(scene: Scene) -> str:
+    """A line that looks like code."""
+    return str(circuits.code(scene.dice, IDENTIFIERS, lex.FUNCTIONS))
 
 
 def quotation(scene: Scene) -> str:
     """A short dialogue in which every quote closes."""
     asker, answerer = scene.two()
-    thing, box = scene.dice.choice(GIFTS), scene.dice.choice(BOXES)
-    return scene.pick(
-        f'"Where is the {thing}?" asked {asker}. "It is in the {box}," said {answerer}.',
-        f'"Is this your {thing}?" asked {asker}. "{scene.pick("Yes, it is mine", "No, it is not mine")}," '
-        f"said {answerer}.",
-        f'{asker} said, "I saw a {scene.dice.choice(NOUNS)} at the {scene.place}." "So did I," {answerer} answered.',
-    )
-
-
-def aside(scene: Scene) -> str:
-    """Brackets that close, sometimes inside other brackets."""
-    name, thing = scene.dice.choice(scene.cast), scene.dice.choice(GIFTS)
-    first, second = scene.dice.sample(ADJECTIVES, 2)
-    inner = scene.pick("", f" [which was {second}]", f" [not the {second} one]", f' [the "{second}" one]')
-    return scene.pick(
-        f"{name} took the {thing} (the {first} one{inner}) and put it on the table.",
-        f"The {thing} ({name} had found it near the {scene.place}{inner}) was {first}.",
+    return scene.say(
+        f'<"Where is the {{gift7}}?" asked {asker}. "It is in the {{box7}}," said {answerer}.|'
+        f'"Is this your {{gift7}}?" asked {asker}. "<Yes, it is|No, it is not> mine," said {answerer}.|'
+        f'{asker} said, "I saw {{a animal7}} at the {{place7}}." "So did I," {answerer} answered.|'
+        f"{asker} has read the book 'The {{colour7}} {{thing7}}' twice.|"
+        f'The <song|film|book|picture> "The {{thing7}} of the {{person7}}" made {asker} {{feeling7}}.|'
+        f"The sign said '{{many thing7}} and {{many gift7}}' in {{colour8}} letters.>"
     )
 
 
 def hiding(scene: Scene) -> str:
     """Something is put somewhere, something else happens, and it is found where it was."""
     hider, finder = scene.two()
-    thing, other = scene.dice.sample(GIFTS, 2)
-    box, elsewhere = scene.dice.sample(BOXES, 2)
-    return (
-        f"{hider} put the {thing} in the {box} and the {other} in the {elsewhere}. "
-        f"{scene.pick('Later', 'After a while', 'The next day')} {finder} looked for the {thing} "
-        f"and found it in the {box}."
+    return scene.say(
+        f"{hider} put the {{gift8}} in the {{box8}} and the {{gift9}} in the {{box9}}. "
+        f"<Later|After a while|The next day> {finder} looked for the {{gift8}} and found it in the {{box8}}."
     )
 
 
 def comparison(scene: Scene) -> str:
-    """Which of two is more, stated once as numbers and once in words."""
-    low, high = sorted(scene.dice.sample(range(1, 13), 2))
-    one, other = scene.two()
-    if scene.dice.random() < 0.4:
-        third = next(name for name in scene.cast if name not in (one, other))
-        word = scene.pick("taller", "older", "faster", "stronger")
-        known = f"{one} is {word} than {other}, and {other} is {word} than {third}"
-        return f"{known}, so {one} is {word} than {third}."
-    numbers = scene.dice.sample((low, high), 2)
-    more, less = (one, other) if numbers[0] == high else (other, one)
-    things = plural(scene.dice.choice(THINGS))
-    had = f"{one} had {NUMBERS[numbers[0]]} {things} and {other} had {NUMBERS[numbers[1]]} {things}"
-    return scene.pick(f"{had}, so {more} had more {things}.", f"{had}, so {less} had fewer {things}.")
+    """Which of two is more, in words or digits."""
+    dice = scene.dice
+    one, other, third = dice.sample(scene.cast, 3)
+    if dice.random() < 0.3:
+        word = dice.choice(("taller", "older", "faster", "stronger", "younger"))
+        return f"{one} is {word} than {other}, and {other} is {word} than {third}, so {one} is {word} than {third}."
+    first, second = dice.sample(range(1, 13), 2)
+    more, less = (one, other) if first > second else (other, one)
+    digits = dice.random() < 0.3
+    names = _names(digits)
+    thing = dice.choice(COUNTED)
+    things = plural(thing)
+    had = f"{one} had {names[first]} {_counted(first, thing)} and {other} had {names[second]} {_counted(second, thing)}"
+    return had + dice.choice(
+        (
+            f", so {more} had more {things}.",
+            f", so {less} had fewer {things}.",
+            f". The one with more {things} was {more}.",
+            f". The one with fewer {things} was {less}.",
+        )
+    )
+
+
+def _names(digits: bool) -> list[str]:
+    return [str(number) if digits else name for number, name in enumerate(NUMBERS)]
+
+
+def _counted(number: int, thing: str) -> str:
+    return thing if number == 1 else plural(thing)
 
 
 def counting(scene: Scene) -> str:
-    """Small sums, and counting aloud."""
-    if scene.dice.random() < 0.3:
-        start = scene.dice.randint(1, 6)
-        numbers = ", ".join(NUMBERS[start : start + scene.dice.randint(4, 6)])
-        return f'{scene.dice.choice(scene.cast)} counted aloud: "{numbers}."'
-    had, got = scene.dice.randint(1, 6), scene.dice.randint(1, 6)
+    """A sum up to twelve, counting aloud, or a number next to another."""
+    dice = scene.dice
     one, other = scene.two()
-    thing = scene.dice.choice(THINGS)
-    return (
-        f"{one} had {amount(had, thing)}. {other} gave {pronoun(one, 'her', 'him')} {NUMBERS[got]} more, "
-        f"so {pronoun(one)} had {amount(had + got, thing)}."
-    )
+    shape = dice.random()
+    if shape < 0.2:
+        numbers = NUMBERS[1:] if dice.random() < 0.6 else tuple(map(str, range(1, 13)))
+        begin = dice.randint(0, 6)
+        run = numbers[begin : begin + dice.randint(4, 6)]
+        return f'{one} counted aloud: "{", ".join(run if dice.random() < 0.7 else run[::-1])}."'
+    had = dice.randint(1, 9)
+    got = dice.randint(1, 12 - had)
+    digits = dice.random() < 0.3
+    names = _names(digits)
+    if shape < 0.4:
+        plus, equals = ("+", "=") if digits else ("and", "is")
+        return f"{names[had].capitalize()} {plus} {names[got]} {equals} {names[had + got]}."
+    thing = dice.choice(COUNTED)
+    him, he = ("her", "she") if one in lex.WOMEN else ("him", "he")
+    if shape < 0.7:
+        start = f"{one} had {names[had]} {_counted(had, thing)}. {other} gave {him} {names[got]} more"
+        return f"{start}, so {he} had {names[had + got]} {plural(thing)}."
+    left = f"{names[got]} {_counted(got, thing)}"
+    return f"{one} had {names[had + got]} {plural(thing)} and lost {names[had]}, so {he} had {left}."
 
 
 def calendar(scene: Scene) -> str:
     """Days, months and seasons in their order."""
-    cycle = scene.dice.choice(CALENDARS)
+    cycle = scene.dice.choice((*lex.CALENDARS, lex.CALENDARS[0]))
     start = scene.dice.randrange(len(cycle))
-    today, tomorrow = cycle[start], cycle[(start + 1) % len(cycle)]
-    name = scene.dice.choice(scene.cast)
-    return scene.pick(
-        f"{name} knew that after {today} comes {tomorrow}.",
-        f'"It is {today} now, so {tomorrow} is next," said {name}.',
+    before, today, tomorrow = (cycle[(start + step) % len(cycle)] for step in range(3))
+    return scene.say(
+        f"<{{A}} knew that after {today} comes {tomorrow}.|Before {today} comes {before}.|"
+        f'"It is {today} now, so {tomorrow} is next," said {{A}}.|After {today} comes {tomorrow}.|'
+        f"First comes {before}, then {today}, and then {tomorrow}.>"
     )
 
 
 def gossip(scene: Scene) -> str:
     """A pronoun that stands for the person just named, and a name that comes back."""
-    one, other = scene.two()
-    feeling = scene.dice.choice(FEELINGS)
-    return scene.pick(
-        f"{one} was {feeling}, so {pronoun(one)} told {other} about it.",
-        f"{other} asked {one} why {pronoun(one)} was {feeling}, but {one} only smiled.",
-        f"{one} lost {pronoun(one, 'her', 'his')} {scene.dice.choice(GIFTS)}, and {other} helped "
-        f"{pronoun(one, 'her', 'him')} to find it.",
+    return scene.say(
+        "<{A} was {feeling8}, so {he A} told {B} about it.|"
+        "{B} asked {A} why {he A} was {feeling8}, but {A} only smiled.|"
+        "{A} lost {his A} {gift6}, and {B} helped {him A} to find it.|"
+        "When {A} and {C} met, {C} said hello to {A}.|After {B} and {A} came home, {A} listened to {B}.|"
+        "While {C} and {B} were waiting, {C} spoke to {B}.|{B} looked at {himself B} in the mirror.>"
+    )
+
+
+def meeting(scene: Scene) -> str:
+    """The other one of two again, with nothing given: here anybody may be the one."""
+    return scene.say(
+        "<When {A} and {B}|After {B} and {A}|While {A} and {B}|As {B} and {A}|As soon as {A} and {B}> "
+        "<came to the {place5}|left the {place5}|went to the {place5}|were at the {place5}|saw the {thing5}>, {B} "
+        "<talked to|spoke to|waved to|listened to|smiled at|looked at|shouted at|thought of|asked|followed|thanked|"
+        "said goodbye to|said hello to|said something to|whispered to|sang to|read a story to|ran to|pointed to> {A}."
     )
 
 
 def repetition(dice: random.Random) -> str:
     """A sequence of random words, said two or three times: only the text itself tells what comes next."""
-    pool = (*NOUNS, *GIFTS, *ADJECTIVES, *WOMEN, *MEN, *NUMBERS, *(invented(dice) for _ in range(60)))
-    words = " ".join(dice.sample(pool, dice.randint(3, 14)))
-    return dice.choice((". ", "; ", " ", " | ")).join([words] * dice.randint(2, 3)) + "."
+    pool = (*NOUNS, *GIFTS, *lex.LOOKS, *lex.NAMES, *NUMBERS, *(_invented(dice) for _ in range(60)))
+    said = " ".join(dice.sample(sorted(set(pool)), dice.randint(3, 14)))
+    return dice.choice((". ", "; ", " ", " | ", ", ")).join([said] * dice.randint(2, 3)) + "."
 
 
-def invented(dice: random.Random) -> str:
-    """A word that no language has."""
-    return "".join(dice.choice(LETTERS) + dice.choice("aeiou") for _ in range(dice.randint(2, 3)))
+def _invented(dice: random.Random) -> str:
+    return "".join(dice.choice(_LETTERS) + dice.choice("aeiou") for _ in range(dice.randint(2, 3)))
 
 
-def pronoun(name: str, woman: str = "she", man: str = "he") -> str:
-    """The word that fits the person."""
-    return woman if name in WOMEN else man
+def _event(scene: Scene) -> str:
+    return scene.choose(EVENTS)
 
 
-def plural(noun: str) -> str:
-    """The plural of a noun of this grammar."""
-    return noun + "s"
-
-
-def article(noun: str) -> str:
-    """The noun with its indefinite article."""
-    return f"{'an' if noun[0] in 'aeiou' else 'a'} {noun}"
-
-
-def amount(number: int, noun: str) -> str:
-    """A number of things, in words."""
-    return f"{NUMBERS[number]} {noun if number == 1 else plural(noun)}"
-
-
-EVENTS: tuple[Sentence, ...] = (
-    gift, gift, gift, agreement, agreement, relative_clause, quotation, aside, hiding, comparison, counting,
-    calendar, gossip, gossip,
+_KINDS: tuple[Callable[[random.Random], str], ...] = (narrative, voyage, essay, everyday, exercises, repetition)
+_SHARES = (31, 8, 15, 10, 33, 3)
+# What may be woven into a story.
+_WOVEN: tuple[Exercise, ...] = (
+    gift, gift, gift, gift, agreement, agreement, simple, aside, quotation, hiding, gossip, meeting,
+    _event, _event, _event,
+)  # fmt: skip
+# What is said alone: the most sentences at once, and how often.
+_EXERCISES: tuple[tuple[Exercise, int, int], ...] = (
+    (gift, 4, 32), (agreement, 4, 24), (simple, 4, 6), (aside, 4, 14), (code, 4, 14), (quotation, 3, 3), (hiding, 2, 3),
+    (comparison, 3, 7), (counting, 4, 8), (calendar, 3, 4), (gossip, 3, 3), (meeting, 4, 6),
 )  # fmt: skip

@@ -1,8 +1,6 @@
-"""The recipe of the small model: what is cleaned away, what the grammar promises, that training learns."""
+"""The recipe of the small model: what is cleaned away, what is held out, that training learns."""
 
 import random
-import re
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +10,7 @@ from click.testing import CliRunner
 from tokenizers import Tokenizer
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from onnxlens.models import checkpoint, corpus, docstrings, grammar
+from onnxlens.models import checkpoint, corpus, docstrings
 from onnxlens.models.batches import Batches, bytes_per_token, windows
 from onnxlens.models.cleaning import Cleaner, clean
 from onnxlens.models.docstrings import Source
@@ -96,76 +94,6 @@ def test_a_missing_source_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
     result = CliRunner().invoke(corpus.main, ["--work", str(tmp_path)])
     assert result.exit_code == 1
     assert "Error: The corpus takes text from 'no-such-package'" in result.output
-
-
-# Grammar
-
-
-def scenes(count: int = 200) -> list[grammar.Scene]:
-    """Many scenes, the same in every run."""
-    return [grammar.Scene(random.Random(f"scene {number}")) for number in range(count)]
-
-
-def test_a_story_depends_on_its_number_and_seed_alone() -> None:
-    assert list(grammar.stories(20)) == list(grammar.stories(40))[:20]
-    assert list(grammar.stories(20, seed=1)) != list(grammar.stories(20))
-    assert len(set(grammar.stories(200))) > 190
-
-
-def test_quotes_and_brackets_close() -> None:
-    pairs = {")": "(", "]": "["}
-    for story in grammar.stories(300):
-        assert story.count('"') % 2 == 0, story
-        assert "{" not in story, story
-        opened: list[str] = []
-        for character in story:
-            if character in pairs.values():
-                opened.append(character)
-            elif character in pairs:
-                assert opened.pop() == pairs[character], story
-        assert not opened, story
-
-
-def test_a_gift_goes_to_the_other_one() -> None:
-    for sentence in map(grammar.gift, scenes()):
-        found = re.search(r"(\w+) (?:gave|handed|offered|showed|passed) an? \w+ to (\w+)\.$", sentence)
-        assert found, sentence
-        named = set(re.findall(r"[A-Z]\w+", sentence)) & {*grammar.WOMEN, *grammar.MEN}
-        assert named == set(found.groups()) and len(named) == 2, sentence
-
-
-def test_the_verb_agrees_with_the_subject_and_not_with_the_noun_beside_it() -> None:
-    disagreeing = 0
-    for sentence in map(grammar.agreement, scenes()):
-        subject, between, verb = re.findall(r"[Tt]he (\w+)", sentence) + re.findall(
-            r" (is|was|has|are|were|have) ", sentence
-        )
-        assert (verb in ("are", "were", "have")) == subject.endswith("s"), sentence
-        disagreeing += subject.endswith("s") != between.endswith("s")
-    assert disagreeing > 50  # else the noun beside it would do
-
-
-def test_sums_and_comparisons_are_right() -> None:
-    numbers = {word: number for number, word in enumerate(grammar.NUMBERS)}
-    for scene in scenes():
-        sentence = grammar.counting(scene)
-        counted = [numbers[word] for word in re.findall(r"\w+", sentence) if word in numbers]
-        if "aloud" in sentence:
-            assert all(second == first + 1 for first, second in pairwise(counted)), sentence
-        else:
-            assert counted[0] + counted[1] == counted[2], sentence
-        sentence = grammar.comparison(scene)
-        if found := re.match(r"(\w+) had (\w+) \w+ and (\w+) had (\w+) \w+, so (\w+) had (more|fewer)", sentence):
-            one, first, other, second, who, how = found.groups()
-            more, less = (one, other) if numbers[first] > numbers[second] else (other, one)
-            assert who == (more if how == "more" else less), sentence
-
-
-def test_a_repetition_repeats() -> None:
-    for number in range(50):
-        text = grammar.repetition(random.Random(number)).rstrip(".")
-        words = re.findall(r"\w+", text)
-        assert any(words == words[: len(words) // times] * times for times in (2, 3)), text
 
 
 # Corpus
