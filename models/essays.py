@@ -8,31 +8,32 @@ from onnxlens.models.lexicon import words
 from onnxlens.models.scene import Scene
 
 # Of each topic: what it is about, the people, what they do, what it changes, what it is made of, and the last word.
+# What stands there twice is chosen twice as often.
 _TOPICS: dict[str, dict[str, tuple[str, ...]]] = {
     "technology": {
         "about": words("technology, modern software, a good computer, the internet, a simple tool, automation, a "
                        "phone"),
-        "people": words("users, engineers, workers, families, designers, programmers, companies"),
+        "people": words("users, users, engineers, workers, families, designers, programmers, companies"),
         "do": words("solve problems, work together, save time, build new things, share ideas, reach people, learn "
                     "faster"),
-        "field": words("world, way people work, economy, industry, office, way we live"),
+        "field": words("world, world, way people work, economy, industry, office, way we live"),
         "made": words("programs, machines, networks, devices, screens, cables, ideas"),
         "last": words("Tools change but the people who use them decide, The next invention may come from anyone"),
     },
     "artificial intelligence": {
         "about": words("artificial intelligence, machine learning, a language model, a neural network, Artificial "
                        "Intelligence, a clever program"),
-        "people": words("researchers, doctors, teachers, users, scientists, writers, companies"),
+        "people": words("researchers, doctors, teachers, users, users, scientists, writers, companies"),
         "do": words("find patterns, translate texts, understand language, answer questions, write programs, plan "
                     "ahead, explore ideas"),
-        "field": words("world, way we work, future of medicine, field of science, way people learn, industry"),
+        "field": words("world, world, way we work, future of medicine, field of science, way people learn, industry"),
         "made": words("examples, numbers, models, layers, words, questions"),
         "last": words("A model is only as good as its data, We should understand it before we trust it"),
     },
     "visualization": {
         "about": words("data visualization, a good chart, an interactive picture, visual analytics, a clear "
                        "diagram, a map of numbers"),
-        "people": words("users, readers, analysts, experts, students, scientists, journalists"),
+        "people": words("users, users, users, readers, analysts, experts, students, scientists, journalists"),
         "do": words("explore data, see patterns, understand complex systems, make better decisions, compare "
                     "numbers, find mistakes, tell stories, explore large collections"),
         "field": words("way we see data, field of science, world of numbers, way people think, newspaper"),
