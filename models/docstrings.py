@@ -1,39 +1,59 @@
-"""Reads the docstrings of installed packages and of Python's standard library, without importing anything."""
+"""Reads the documentation of installed packages and of Python itself, without importing anything."""
 
-__all__ = ["DISTRIBUTIONS", "STANDARD_LIBRARY", "Source", "docstrings", "sources"]
+__all__ = ["DISTRIBUTIONS", "STANDARD_LIBRARY", "Source", "Text", "sources", "texts"]
 
 import ast
+import inspect
 import platform
+import re
 import sysconfig
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
+from typing import NamedTuple
 
 STANDARD_LIBRARY = "python"
 
 # What the project itself installs, as far as it brings more than a little English. A fixed list rather than
 # "everything in site-packages": the text must not change with what else somebody has installed.
 DISTRIBUTIONS = (
-    "anyio", "attrs", "build", "click", "filelock", "fsspec", "huggingface-hub", "hypothesis",
-    "jsonschema", "markdown-it-py", "ml-dtypes", "mpmath", "mypy", "networkx", "numpy", "onnx", "onnx-ir",
-    "onnxruntime", "onnxscript", "packaging", "platformdirs", "pluggy", "pydantic", "pygments", "pytest",
-    "pytest-xdist", "referencing", "rich", "safetensors", "setuptools", "sympy", "tokenizers", "torch",
-    "tqdm", "transformers", "typer",
+    "anyio", "attrs", "build", "click", "contourpy", "cycler", "execnet", "filelock", "fonttools", "fsspec", "h11",
+    "httpcore2", "httpx2", "huggingface-hub", "hypothesis", "idna", "jinja2", "jsonschema", "kiwisolver",
+    "markdown-it-py", "matplotlib", "ml-dtypes", "mpmath", "mypy", "networkx", "numpy", "onnx", "onnx-ir",
+    "onnxruntime", "onnxscript", "packaging", "pathspec", "pillow", "platformdirs", "pluggy", "protobuf", "pydantic",
+    "pydantic-core", "pygments", "pyparsing", "pytest", "pytest-xdist", "python-dateutil", "pyyaml", "referencing",
+    "regex", "rich", "ruff", "safetensors", "setuptools", "sortedcontainers", "sympy", "tokenizers", "torch", "tqdm",
+    "transformers", "typer", "typing-extensions",
 )  # fmt: skip
 
-_SKIPPED = {"site-packages", "dist-packages", "test", "idlelib", "lib2to3", "_vendor"}
+_SKIPPED = {"site-packages", "dist-packages", "test", "idlelib", "lib2to3", "_vendor", "lib-dynload", "config"}
+_SKIPPED_FILES = re.compile(
+    r"licen|notice|copying|authors|requirement|cmakelists|lorem|tlds|leap|privacy|_ops\.md", re.I
+)
+_DOCUMENTS = (".rst", ".md", ".txt")
+_DOCUMENTING = {"add_docstr", "add_docstr_all", "add_newdoc", "add_chained_docstr"}  # calls that give a docstring
+_LONGEST_SIGNATURE = 80
+
+
+class Text(NamedTuple):
+    """One docstring or documentation file."""
+
+    heading: str  # a line that names what is documented; empty for a module or a file
+    text: str
+    starts: bool  # whether a document may begin here: not in the middle of a class
 
 
 @dataclass(frozen=True)
 class Source:
-    """A package that text is taken from: its name, version, licence and Python files in a fixed order."""
+    """A package that text is taken from: its name, version, licence, files in a fixed order, and README."""
 
     name: str
     version: str
     licence: str
     files: tuple[Path, ...]
+    readme: str = ""
 
 
 def sources() -> list[Source]:
@@ -49,19 +69,82 @@ def sources() -> list[Source]:
     return [_standard_library(), *packages]
 
 
-def docstrings(path: Path) -> Iterator[str]:
-    """Yields the docstrings of a Python file in the order of its lines; none where it does not parse."""
+def texts(path: Path) -> Iterator[Text]:
+    """Yields the texts of a file in the order of its lines; none where it is Python that does not parse."""
+    if path.suffix in _DOCUMENTS:
+        yield Text("", path.read_text(encoding="utf-8", errors="replace"), True)
+        return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # other people's invalid escapes
         try:
             tree = ast.parse(path.read_bytes())
         except (SyntaxError, ValueError):
             return  # test data and templates of other packages
-    kinds = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
-    owners = [node for node in ast.walk(tree) if isinstance(node, kinds)]
-    for owner in sorted(owners, key=lambda node: getattr(node, "lineno", 0)):
-        if text := ast.get_docstring(owner):
-            yield text
+    if path.parts[-2:] == ("pydoc_data", "topics.py"):
+        yield from _topics(tree)
+    else:
+        yield from _docstrings(tree, "", "", True)
+
+
+def _docstrings(owner: ast.AST, heading: str, inside: str, starts: bool) -> Iterator[Text]:
+    """Yields the docstrings of a module, class or function and of all in it.
+
+    Args:
+        owner: The node.
+        heading: The line that names the owner.
+        inside: Names of the classes around what the owner contains, each with a dot.
+        starts: Whether a document may begin with the owner's docstring.
+    """
+    for node in getattr(owner, "body", []):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
+            yield Text(heading, inspect.cleandoc(node.value.value), starts)  # also what documents attributes
+            heading, starts = "", False
+        elif isinstance(node, ast.ClassDef):
+            yield from _docstrings(node, f"class {inside}{node.name}", f"{inside}{node.name}.", not inside)
+        elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from _docstrings(node, _signature(node, inside), inside, not inside)
+        elif isinstance(node, ast.If | ast.Try | ast.With | ast.For):
+            yield from _docstrings(node, "", inside, True)
+            for branch in (
+                *getattr(node, "handlers", []),
+                ast.Module(body=getattr(node, "orelse", []), type_ignores=[]),
+            ):
+                yield from _docstrings(branch, "", inside, True)
+        elif isinstance(node, ast.Expr | ast.Assign):
+            yield from _given(node.value)
+
+
+def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef, inside: str) -> str:
+    """A function's name and those of its parameters, which its description is about."""
+    arguments = node.args
+    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
+    names += [f"*{arguments.vararg.arg}"] if arguments.vararg else []
+    names += [argument.arg for argument in arguments.kwonlyargs]
+    names += [f"**{arguments.kwarg.arg}"] if arguments.kwarg else []
+    names = [name for name in names if name not in ("self", "cls")]
+    signature = f"{inside}{node.name}({', '.join(names)})"
+    return signature if len(signature) <= _LONGEST_SIGNATURE else f"{inside}{node.name}(...)"
+
+
+def _given(node: ast.expr) -> Iterator[Text]:
+    """Yields the docstring that a call gives to something compiled: `add_docstr(torch.abs, "...")`."""
+    if not isinstance(node, ast.Call) or ast.unparse(node.func).split(".")[-1].lstrip("_") not in _DOCUMENTING:
+        return
+    found = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+    if not found:
+        return
+    text = max(found, key=len)
+    names = [name for name in found if re.fullmatch(r"[\w.]+", name)]
+    heading = ".".join(names) if names else ast.unparse(node.args[0]) if node.args else ""
+    yield Text(heading, inspect.cleandoc(text).replace("{{", "{").replace("}}", "}"), True)
+
+
+def _topics(tree: ast.Module) -> Iterator[Text]:
+    """Yields the language reference, which `help()` shows by topic."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            for topic in ast.literal_eval(node.value).values():
+                yield Text("", topic, True)
 
 
 def _standard_library() -> Source:
@@ -78,8 +161,17 @@ def _distribution(name: str) -> Source:
             f"The corpus takes text from '{name}', which is not installed. Install the project's pinned dependencies."
         ) from None
     root = Path(str(distribution.locate_file("")))
-    files = [root / str(file) for file in distribution.files or [] if file.suffix == ".py"]
-    return Source(name, distribution.version, _licence(distribution), _ordered(root, files))
+    files = [root / str(file) for file in distribution.files or [] if _is_documentation(Path(str(file)))]
+    readme = distribution.metadata.json.get("description") or ""
+    return Source(name, distribution.version, _licence(distribution), _ordered(root, files), str(readme))
+
+
+def _is_documentation(file: Path) -> bool:
+    if file.suffix in (".py", ".pyi"):
+        return True
+    folders = file.parts[:-1]
+    skipped = any(folder.endswith(("-info", "tests", "test-examples")) for folder in folders)
+    return file.suffix in _DOCUMENTS and not skipped and not _SKIPPED_FILES.search(file.name)
 
 
 def _ordered(root: Path, files: list[Path]) -> tuple[Path, ...]:
