@@ -17,7 +17,7 @@ from onnxlens.export.writer import write_configurations, write_graphs, write_wei
 from onnxlens.runtime.bundle import WEIGHTS, Bundle, sha256_of
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
-from onnxlens.runtime.weights import WeightsFile
+from onnxlens.runtime.weights import Storage, WeightsFile
 
 __all__ = ["export", "export_model"]
 
@@ -41,6 +41,7 @@ def export(
     *,
     revision: str | None = None,
     tokenizer: str | Path | None = None,
+    storage: Storage = "float32",
     force: bool = False,
     progress: Progress = lambda step: None,
 ) -> Bundle:
@@ -51,6 +52,8 @@ def export(
         target: the folder to write; None for `models/` and the last part of the source's name.
         revision: branch, tag or commit, for a hub id.
         tokenizer: a tokenizer.json or its folder, where the checkpoint has none.
+        storage: how matrices and embeddings are stored. `float16` halves the weights file and rounds them; computing
+            stays float32. What the rounding does to the logits is in the manifest.
         force: replace an existing bundle, once the new one is whole.
         progress: told each step as it begins.
 
@@ -61,12 +64,13 @@ def export(
         CheckpointError: the source cannot be read, or is not a GPT-2 that can be exported.
         ExportError: the graphs do not reproduce the PyTorch model.
         OutputError: the target exists or cannot be written.
+        InputError: there is no such storage.
     """
     name = Path(source).expanduser().resolve().name if Path(source).expanduser().is_dir() else str(source)
     folder = Path(target) if target is not None else Path("models") / name.split("/")[-1]
     check_target(folder.expanduser().resolve(), force=force, needed=0)
     progress("reading the checkpoint")
-    checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer)
+    checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer, storage=storage)
     return _write(checkpoint, folder, force=force, progress=progress)
 
 
@@ -75,11 +79,12 @@ def export_model(
     target: str | Path,
     *,
     tokenizer: str | Path | Tokenizer,
+    storage: Storage = "float32",
     force: bool = False,
     progress: Progress = lambda step: None,
 ) -> Bundle:
     """Exports a GPT-2 that is in memory; arguments, result and errors are those of `export`."""
-    checkpoint = read_model(model, tokenizer, name=Path(target).name)
+    checkpoint = read_model(model, tokenizer, name=Path(target).name, storage=storage)
     return _write(checkpoint, Path(target), force=force, progress=progress)
 
 
@@ -89,6 +94,7 @@ def _write(checkpoint: Checkpoint, target: Path, *, force: bool, progress: Progr
     progress("running it in PyTorch")
     wanted = verify.cases(checkpoint.config)
     expected = verify.reference(checkpoint, wanted)
+    rounding = verify.rounding(checkpoint, wanted, expected)
     progress("tracing the graph")
     graph = hooks_graph(checkpoint.config)
     with staged(target) as folder:
@@ -104,13 +110,14 @@ def _write(checkpoint: Checkpoint, target: Path, *, force: bool, progress: Progr
             source=checkpoint.source,
             made_with={package: version(package) for package in _PACKAGES},
             precision="float32",
+            storage=checkpoint.storage,
             parameters=checkpoint.parameters,
             hook_points=[
                 {"name": point.name, "axes": list(point.axes), "on_request": point.on_request}
                 for point in hook_points(checkpoint.config)
             ],
             files=_records(folder),
-            verification=report,
+            verification={**report, **rounding},
         ).write(folder)
     return Bundle(target)
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -26,8 +27,9 @@ from onnxlens.export.hub import download
 from onnxlens.export.tokenizer import read_tokenizer
 from onnxlens.runtime.bundle import parameter_shapes
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import BundleError, CheckpointError
+from onnxlens.runtime.errors import BundleError, CheckpointError, InputError
 from onnxlens.runtime.manifest import MANIFEST
+from onnxlens.runtime.weights import STORAGES, Storage, stored_dtype
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_model", "transformers_model"]
 
@@ -51,7 +53,9 @@ class Checkpoint:
         source: where it came from, as the manifest states it.
         config: shape and switches.
         config_entries: config.json as it was, with every default filled in that decides the numbers.
-        tensors: parameters, float32, by Hugging Face's names without the leading `transformer.`; tied ones once.
+        storage: how matrices and embeddings will be stored.
+        tensors: parameters by Hugging Face's names without the leading `transformer.`, tied ones once; float32, and
+            rounded to what the storage can hold: the numbers of the exported model.
         tokenizer: the byte-level BPE.
         generation_config: generation_config.json, or what config.json says about it.
         tokenizer_config: tokenizer_config.json, or its least form.
@@ -62,6 +66,7 @@ class Checkpoint:
     source: dict[str, Any]
     config: ModelConfig
     config_entries: dict[str, Any]
+    storage: Storage
     tensors: dict[str, Tensor]
     tokenizer: Tokenizer
     generation_config: dict[str, Any]
@@ -75,12 +80,16 @@ class Checkpoint:
 
     @property
     def weights_bytes(self) -> int:
-        """Size of the weights in bytes, as float32."""
-        return 4 * self.parameters
+        """Size of the weights in bytes, as they will be stored."""
+        return sum(t.numel() * stored_dtype(self.storage, t.shape).itemsize for t in self.tensors.values())
 
 
 def read_checkpoint(
-    source: str | Path, *, revision: str | None = None, tokenizer: str | Path | None = None
+    source: str | Path,
+    *,
+    revision: str | None = None,
+    tokenizer: str | Path | None = None,
+    storage: Storage = "float32",
 ) -> Checkpoint:
     """Reads a checkpoint from a folder or from the Hugging Face hub.
 
@@ -89,10 +98,13 @@ def read_checkpoint(
             `openai-community/gpt2`.
         revision: branch, tag or commit, for a hub id.
         tokenizer: a tokenizer.json, or a folder that has one, where the checkpoint has none.
+        storage: how matrices and embeddings will be stored.
 
     Raises:
         CheckpointError: there is no such checkpoint, it is damaged, or it is not a GPT-2 that can be exported.
+        InputError: there is no such storage.
     """
+    _check_storage(storage)
     folder = Path(source).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -108,12 +120,13 @@ def read_checkpoint(
         raise CheckpointError(f"{source} is an exported bundle already; use it with 'onnxlens predict -m {source}'.")
     entries = _read_json(folder / "config.json", required=True)
     config, entries = _check_config(entries, folder / "config.json")
-    tensors = _check_tensors(_read_tensors(folder), config, str(folder))
+    tensors = _check_tensors(_read_tensors(folder), config, storage, str(folder))
     return _checkpoint(
         name=str(described["id"]).split("/")[-1],
         source=described,
         config=config,
         config_entries=entries,
+        storage=storage,
         tensors=tensors,
         tokenizer=read_tokenizer(Path(tokenizer).expanduser() if tokenizer else folder),
         generation_config=_read_json(folder / "generation_config.json"),
@@ -122,17 +135,22 @@ def read_checkpoint(
     )
 
 
-def read_model(model: GPT2LMHeadModel, tokenizer: str | Path | Tokenizer, *, name: str = "model") -> Checkpoint:
+def read_model(
+    model: GPT2LMHeadModel, tokenizer: str | Path | Tokenizer, *, name: str = "model", storage: Storage = "float32"
+) -> Checkpoint:
     """Takes a model in memory as a checkpoint.
 
     Args:
         model: transformers' GPT-2; it is read, not changed.
         tokenizer: the tokenizers library's Tokenizer, or the path of a tokenizer.json or of its folder.
         name: what to call the bundle.
+        storage: how matrices and embeddings will be stored.
 
     Raises:
         CheckpointError: the model is no GPT2LMHeadModel, or not one that can be exported.
+        InputError: there is no such storage.
     """
+    _check_storage(storage)
     if not isinstance(model, GPT2LMHeadModel):
         raise CheckpointError(f"Expected a transformers GPT2LMHeadModel, got a {type(model).__name__}.")
     config, entries = _check_config(json.loads(model.config.to_json_string(use_diff=False)), "the model's config")
@@ -141,7 +159,8 @@ def read_model(model: GPT2LMHeadModel, tokenizer: str | Path | Tokenizer, *, nam
         source={"kind": "memory", "id": name},
         config=config,
         config_entries=entries,
-        tensors=_check_tensors(model.state_dict(), config, "the model in memory"),
+        storage=storage,
+        tensors=_check_tensors(model.state_dict(), config, storage, "the model in memory"),
         tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else read_tokenizer(Path(tokenizer).expanduser()),
         generation_config=json.loads(model.generation_config.to_json_string(use_diff=True)),
         tokenizer_config={},
@@ -241,8 +260,13 @@ def _load_pickled(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _check_tensors(state: dict[str, Tensor], config: ModelConfig, origin: str) -> dict[str, Tensor]:
-    """Returns the parameters as float32 under their short names, or says what is wrong with them."""
+def _check_storage(storage: str) -> None:
+    if storage not in STORAGES:
+        raise InputError(f"storage must be {' or '.join(map(repr, STORAGES))}, not {storage!r}.")
+
+
+def _check_tensors(state: dict[str, Tensor], config: ModelConfig, storage: Storage, origin: str) -> dict[str, Tensor]:
+    """Returns the parameters, rounded to their storage, under their short names, or says what is wrong with them."""
     found: dict[str, Tensor] = {}
     for stored, tensor in state.items():
         name = stored.removeprefix("transformer.")
@@ -276,7 +300,23 @@ def _check_tensors(state: dict[str, Tensor], config: ModelConfig, origin: str) -
         found[name] = tensor.detach().to("cpu", torch.float32).contiguous()
         if not torch.isfinite(found[name]).all():
             raise CheckpointError(f"{origin}: {name!r} holds NaN or infinite values; the checkpoint is damaged.")
+        low, high = found[name].aminmax()
+        largest, limit = float(max(-low, high)), float(np.finfo(stored_dtype(storage, shape)).max)
+        if largest > limit:
+            raise CheckpointError(
+                f"{origin}: {name!r} holds values up to {largest:,.0f}, and {storage} ends at {limit:,.0f}; "
+                "store the weights as float32."
+            )
+        found[name] = _rounded(found[name], storage)
     return {name: found[name] for name in expected}
+
+
+def _rounded(tensor: Tensor, storage: Storage) -> Tensor:
+    """The values of a float32 parameter once stored: the nearest that its stored data type has, as float32 again.
+
+    Below 6e-8, the least that float16 can hold, that may be 0; the report of the verification shows what rounding does.
+    """
+    return tensor.half().float() if stored_dtype(storage, tuple(tensor.shape)) == np.float16 else tensor
 
 
 def _one_line(error: BaseException) -> str:
@@ -284,10 +324,10 @@ def _one_line(error: BaseException) -> str:
 
 
 @contextmanager
-def transformers_model(reference: Path | GPT2LMHeadModel) -> Iterator[GPT2LMHeadModel]:
-    """Yields transformers' own GPT-2 of a checkpoint, float32 and in evaluation mode.
+def transformers_model(reference: Path | GPT2LMHeadModel, storage: Storage = "float32") -> Iterator[GPT2LMHeadModel]:
+    """Yields transformers' own GPT-2 of a checkpoint, float32, rounded to a storage, and in evaluation mode.
 
-    A model that is in memory already is borrowed and left as it was.
+    A model that is in memory already is left as it was: borrowed where nothing has to change, else copied.
     """
     if isinstance(reference, Path):
         shown = transformers_logging.is_progress_bar_enabled()
@@ -297,10 +337,10 @@ def transformers_model(reference: Path | GPT2LMHeadModel) -> Iterator[GPT2LMHead
         finally:
             if shown:
                 transformers_logging.enable_progress_bar()
-        yield model.eval()
+        yield _round_in_place(model, storage).eval()
         return
-    if reference.dtype != torch.float32 or reference.device.type != "cpu":
-        yield copy.deepcopy(reference).float().cpu().eval()
+    if reference.dtype != torch.float32 or reference.device.type != "cpu" or storage != "float32":
+        yield _round_in_place(copy.deepcopy(reference).float().cpu(), storage).eval()
         return
     training = [(module, module.training) for module in reference.modules()]
     try:
@@ -308,3 +348,11 @@ def transformers_model(reference: Path | GPT2LMHeadModel) -> Iterator[GPT2LMHead
     finally:
         for module, mode in training:
             module.training = mode
+
+
+def _round_in_place(model: GPT2LMHeadModel, storage: Storage) -> GPT2LMHeadModel:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if (kept := _rounded(parameter, storage)) is not parameter:
+                parameter.copy_(kept)
+    return model

@@ -23,8 +23,9 @@ from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import ExportError
 from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs
+from onnxlens.runtime.weights import Storage
 
-__all__ = ["TOLERANCE", "Case", "cases", "check", "reference"]
+__all__ = ["TOLERANCE", "Case", "cases", "check", "reference", "rounding"]
 
 # Of the largest value of a hook point. Float32 rounding stays one to two orders of magnitude below it, a wrong
 # formula (the other GELU, a missing bias) above.
@@ -59,6 +60,12 @@ class Case:
         starts = [*range(0, self.cached, _CHUNK), self.cached]
         return [slice(a, b) for a, b in pairwise([*starts, max(self.lengths)])]
 
+    @property
+    def real(self) -> np.ndarray:
+        """Which of the compared positions are tokens and not padding, [B, P] bool."""
+        total = max(self.lengths)
+        return np.arange(self.cached, total) >= total - np.array(self.lengths)[:, None]
+
     def inputs(self, vocabulary: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Token ids, attention mask and position ids, each [B, T] int64; the same at every call."""
         total = max(self.lengths)
@@ -85,14 +92,44 @@ def cases(config: ModelConfig) -> list[Case]:
 
 
 def reference(checkpoint: Checkpoint, wanted: list[Case]) -> list[Values]:
-    """What PyTorch computes for each case: our model's hook points and cache, transformers' logits."""
+    """What PyTorch computes for each case: our model's hook points and cache, transformers' logits.
+
+    Both compute with the weights as they will be stored.
+    """
     with torch.inference_mode():
         results = _from_model(checkpoint, wanted)
-        for case, values, logits in zip(wanted, results, _from_transformers(checkpoint, wanted), strict=True):
+        logits_of = _from_transformers(checkpoint, wanted, checkpoint.storage)
+        for case, values, logits in zip(wanted, results, logits_of, strict=True):
             # transformers lets padding look at all of a row, our model only at itself: compare what is real.
-            real = case.inputs(checkpoint.config.vocab_size)[1][:, case.cached :, None] == 1
-            values[_TRANSFORMERS] = np.where(real, logits, values["logits"])
+            values[_TRANSFORMERS] = np.where(case.real[..., None], logits, values["logits"])
     return results
+
+
+def rounding(checkpoint: Checkpoint, wanted: list[Case], expected: list[Values]) -> dict[str, Any]:
+    """What storing the weights with fewer digits does to the logits, in transformers, at all positions of all cases.
+
+    Returns:
+        For the manifest: `rounding` with the largest `absolute` and `relative` difference from the checkpoint's logits,
+        the number of `positions`, and the share of them with the `same_greedy_token`. Nothing if nothing is rounded.
+    """
+    if checkpoint.storage == "float32":
+        return {}
+    errors: dict[str, dict[str, float]] = {}
+    same: list[np.ndarray] = []
+    with torch.inference_mode():
+        exact = _from_transformers(checkpoint, wanted, "float32")
+    for case, values, logits in zip(wanted, expected, exact, strict=True):
+        stored, true = values[_TRANSFORMERS][case.real], logits[case.real]  # [real positions, V]
+        _record(errors, "logits", stored, true)
+        same.append(stored.argmax(-1) == true.argmax(-1))
+    agreeing = np.concatenate(same)
+    return {
+        "rounding": {
+            **errors["logits"],
+            "positions": len(agreeing),
+            "same_greedy_token": float(agreeing.mean()),
+        }
+    }
 
 
 def check(folder: Path, config: ModelConfig, wanted: list[Case], expected: list[Values]) -> dict[str, Any]:
@@ -183,9 +220,9 @@ def _from_model(checkpoint: Checkpoint, wanted: list[Case]) -> list[Values]:
     return results
 
 
-def _from_transformers(checkpoint: Checkpoint, wanted: list[Case]) -> list[np.ndarray]:
+def _from_transformers(checkpoint: Checkpoint, wanted: list[Case], storage: Storage) -> list[np.ndarray]:
     logits = []
-    with transformers_model(checkpoint.reference) as model:
+    with transformers_model(checkpoint.reference, storage) as model:
         for case in wanted:
             ids, mask, positions = (torch.from_numpy(a) for a in case.inputs(checkpoint.config.vocab_size))
             output = model(

@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx_ir as ir
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from tokenizers import Tokenizer
@@ -17,7 +19,7 @@ from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import OutputError
 from onnxlens.runtime.files import umask
-from onnxlens.runtime.weights import WeightsFile
+from onnxlens.runtime.weights import WeightsFile, stored_dtype
 
 __all__ = ["write_configurations", "write_graphs", "write_weights"]
 
@@ -26,8 +28,13 @@ def write_weights(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes every parameter once, as the safetensors file that the graphs take for external data."""
     path = folder / WEIGHTS
     path.parent.mkdir(exist_ok=True)
+    dtypes = {np.dtype(np.float32): torch.float32, np.dtype(np.float16): torch.float16}
+    tensors = {
+        name: tensor.to(dtypes[stored_dtype(checkpoint.storage, tuple(tensor.shape))])
+        for name, tensor in checkpoint.tensors.items()
+    }
     try:
-        save_file(checkpoint.tensors, path, metadata={"format": "pt"})
+        save_file(tensors, path, metadata={"format": "pt"})
     except SafetensorError as error:
         raise OutputError(f"Cannot write {path}: {error}. Nothing was written.") from error
     path.chmod(0o666 & ~umask())
@@ -38,18 +45,33 @@ def write_graphs(hooks: ir.Model, folder: Path) -> None:
     weights = WeightsFile(folder / WEIGHTS)
     for name, value in hooks.graph.initializers.items():
         if (entry := weights.entries.get(name)) is not None:
+            dtype = ir.DataType.from_numpy(entry.dtype)
             value.const_value = ir.ExternalTensor(
                 location=weights.path.name,
                 offset=entry.offset,
                 length=entry.length,
-                dtype=ir.DataType.FLOAT,
+                dtype=dtype,
                 shape=ir.Shape(entry.shape),
                 name=name,
                 base_dir=weights.path.parent,
             )
-            value.shape, value.type = ir.Shape(entry.shape), ir.TensorType(ir.DataType.FLOAT)
+            value.shape, value.type = ir.Shape(entry.shape), ir.TensorType(dtype)
+            if dtype != ir.DataType.FLOAT:
+                _widen(hooks.graph, value)
     ir.save(plain_graph(hooks), folder / PLAIN_GRAPH)
     ir.save(hooks, folder / HOOKS_GRAPH)
+
+
+def _widen(graph: ir.Graph, stored: ir.Value) -> None:
+    """Lets all that uses a weight use its Cast to float32, one for all of them, right before the first."""
+    used = stored.uses()
+    cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT})
+    cast.outputs[0].name = cast.name = f"{stored.name}.float32"
+    cast.outputs[0].shape, cast.outputs[0].type = stored.shape, ir.TensorType(ir.DataType.FLOAT)
+    for node, index in used:
+        node.replace_input_with(index, cast.outputs[0])
+    users = {node for node, _ in used}
+    graph.insert_before(next(node for node in graph if node in users), cast)
 
 
 def write_configurations(checkpoint: Checkpoint, folder: Path) -> None:

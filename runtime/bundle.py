@@ -10,13 +10,11 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
-
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import BundleError
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import Manifest
-from onnxlens.runtime.weights import WeightsFile
+from onnxlens.runtime.weights import WeightsFile, stored_dtype
 
 __all__ = ["CONFIG", "HOOKS_GRAPH", "PLAIN_GRAPH", "TOKENIZER", "WEIGHTS", "Bundle", "parameter_shapes", "sha256_of"]
 
@@ -67,7 +65,7 @@ class Bundle:
 
     @cached_property
     def weights(self) -> WeightsFile:
-        """All weights by the checkpoint's names, memory-mapped."""
+        """All weights by the checkpoint's names, memory-mapped; float32, however they are stored."""
         return WeightsFile(self.path / WEIGHTS)
 
     def verify(self, progress: Callable[[str], None] | None = None) -> None:
@@ -138,8 +136,12 @@ class Bundle:
                 raise BundleError(
                     f"Weights and config.json of {self.path} do not fit: {name} {found}, expected {list(shape)}."
                 )
-            if entry.dtype != np.float32:
-                raise BundleError(f"The weights of {self.path} must be float32, and {name} is {entry.dtype}.")
+            expected = stored_dtype(self.manifest.storage, shape)
+            if entry.dtype != expected:
+                raise BundleError(
+                    f"Weights and manifest of {self.path} do not fit: {name} is stored as {entry.dtype}, expected "
+                    f"{expected} where the manifest says 'storage': '{self.manifest.storage}'."
+                )
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.weights import STORAGES
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "FileRecord", "Manifest"]
 
@@ -36,7 +37,8 @@ class Manifest:
         name: the bundle's name at export.
         source: where the checkpoint came from: `kind` (hub, folder or memory) and what identifies it.
         made_with: versions of the packages that made the bundle.
-        precision: the data type of the weights and of all computation.
+        precision: the data type of all computation.
+        storage: the data type in which matrices and embeddings are stored; vectors are always float32.
         parameters: how many numbers the weights are; a tied embedding counts once.
         hook_points: for each hook point its name, axes and whether it is computed on request only.
         files: every other file of the bundle, by its path inside it.
@@ -48,6 +50,7 @@ class Manifest:
     source: dict[str, Any]
     made_with: dict[str, str]
     precision: str
+    storage: str = "float32"
     parameters: int
     hook_points: list[dict[str, Any]]
     files: dict[str, FileRecord]
@@ -86,6 +89,7 @@ class Manifest:
                 "Update onnxlens with 'pip install -U onnxlens'."
             )
         try:
+            entries.setdefault("storage", "float32")  # bundles made before there was a choice do not say it
             known = {f.name: entries[f.name] for f in fields(cls)}
             known["files"] = {str(name): FileRecord(**record) for name, record in known["files"].items()}
             manifest = cls(**known)
@@ -103,6 +107,8 @@ def _refuse(constant: str) -> None:
 def _check_types(manifest: Manifest) -> None:
     expected = {"name": str, "source": dict, "made_with": dict, "precision": str, "parameters": int,
                 "hook_points": list, "files": dict, "verification": dict}  # fmt: skip
+    if manifest.storage not in STORAGES:
+        raise TypeError(f"'storage' must be {' or '.join(STORAGES)}, not {manifest.storage!r}")
     for name, kind in expected.items():
         if not isinstance(getattr(manifest, name), kind):
             raise TypeError(f"'{name}' must be a {kind.__name__}")

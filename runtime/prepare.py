@@ -104,7 +104,7 @@ def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] 
     except OSError as error:
         raise OutputError(
             f"Cannot prepare {bundle.name} in the cache folder {root}: {error.strerror or error}. It needs about "
-            f"{2.3 * bundle.weights_bytes / 1e6:,.0f} MB; name another folder with ONNXLENS_CACHE."
+            f"{2.3 * 4 * bundle.manifest.parameters / 1e6:,.0f} MB; name another folder with ONNXLENS_CACHE."
         ) from error
     return Prepared(folder)
 
@@ -158,6 +158,7 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     _read_graph(bundle, PLAIN_GRAPH)
     model = _read_graph(bundle, HOOKS_GRAPH)
     _check_interface(model, bundle)
+    _name_widened(model)
     _split_unembedding(model, bundle)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder / _GRAPH)
@@ -187,22 +188,25 @@ def _read_graph(bundle: Bundle, name: str) -> Any:
     import onnx
     from google.protobuf.message import DecodeError
     from onnx.external_data_helper import ExternalDataInfo, uses_external_data
+    from onnx.helper import np_dtype_to_tensor_dtype
 
     path = bundle.path / name
     try:
         model = onnx.load(path, load_external_data=False)
-        external = [(t.name, ExternalDataInfo(t)) for t in _tensors(model) if uses_external_data(t)]
+        external = [(t, ExternalDataInfo(t)) for t in _tensors(model) if uses_external_data(t)]
     except (DecodeError, ValueError) as error:
         raise BundleError(f"{path} cannot be read as an ONNX graph. Export or copy the bundle again.") from error
     for tensor, info in external:
         if info.location != Path(WEIGHTS).name:
             raise BundleError(
-                f"The graph {path} takes {tensor!r} from {info.location!r}; a bundle's graphs may take data from "
+                f"The graph {path} takes {tensor.name!r} from {info.location!r}; a bundle's graphs may take data from "
                 f"{Path(WEIGHTS).name} beside them only."
             )
-        entry = bundle.weights.entries.get(tensor)
+        entry = bundle.weights.entries.get(tensor.name)
         if entry is None or entry.offset != info.offset or entry.length != info.length:
-            raise BundleError(f"The graph {path} looks for {tensor!r} in a wrong place.")
+            raise BundleError(f"The graph {path} looks for {tensor.name!r} in a wrong place.")
+        if tensor.data_type != np_dtype_to_tensor_dtype(entry.dtype):
+            raise BundleError(f"The graph {path} takes {tensor.name!r} for another data type than {entry.dtype}.")
     return model
 
 
@@ -231,6 +235,27 @@ def _check_interface(model: Any, bundle: Bundle) -> None:
     sizes = {tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1::2]) for value in caches}
     if missing or len(caches) != 2 * config.n_layer or sizes != {(config.n_head, config.d_head)}:
         raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not fit the bundle's config.json.")
+
+
+def _name_widened(model: Any) -> None:
+    """Gives the checkpoint's name to what computing uses: the Cast of a weight stored as float16, not that weight.
+
+    ONNX Runtime folds the Cast while preparing. So the prepared graph has float32 weights under the checkpoint's names,
+    however they are stored.
+    """
+    graph = model.graph
+    stored = {tensor.name: tensor for tensor in graph.initializer}
+    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]
+    widened = {cast.output[0]: cast.input[0] for cast in casts}
+    for node in graph.node:
+        node.input[:] = [widened.get(name, name) for name in node.input]
+    for cast in casts:
+        name = cast.input[0]
+        stored[name].name = cast.input[0] = f"{name}.stored"
+        cast.output[0] = name
+    described = [value for value in graph.value_info if value.name not in {*widened, *widened.values()}]
+    del graph.value_info[:]
+    graph.value_info.extend(described)
 
 
 def _split_unembedding(model: Any, bundle: Bundle) -> None:

@@ -2,6 +2,9 @@
 
 ONNX needs no more of an external data file than that each tensor lies at a stated offset, and safetensors states just
 that in its header. So one file serves the graphs, and any safetensors reader finds every weight by name.
+
+A model computes in float32. Its weights are stored as float32, or its matrices as float16, which a graph widens before
+it uses them.
 """
 
 from __future__ import annotations
@@ -12,15 +15,18 @@ import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import numpy as np
 
 from onnxlens.runtime.errors import BundleError
 
-__all__ = ["TensorEntry", "WeightsFile"]
+__all__ = ["STORAGES", "Storage", "TensorEntry", "WeightsFile", "stored_dtype"]
 
-_DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "I64": "<i8", "I32": "<i4", "U8": "u1", "I8": "i1"}
+Storage = Literal["float32", "float16"]
+STORAGES: tuple[Storage, ...] = get_args(Storage)
+
+_DTYPES = {"F32": "<f4", "F16": "<f2"}
 _MAX_HEADER = 100_000_000  # safetensors' own limit
 
 
@@ -34,14 +40,26 @@ class TensorEntry:
     length: int
 
 
+def stored_dtype(storage: str, shape: tuple[int, ...]) -> np.dtype[Any]:
+    """The data type in which a parameter of this shape is stored.
+
+    `float16` holds for matrices and embeddings. Biases and the weights of layer normalisation stay float32: they are
+    a thousandth of a model, and each of them acts on every position in full.
+    """
+    return np.dtype(storage if len(shape) > 1 else "float32")
+
+
 class WeightsFile(Mapping[str, np.ndarray]):
     """Reads tensors by name from a safetensors file, memory-mapped and read-only.
+
+    Every value is handed out as the model uses it, in float32: a tensor stored so is a view of the file, one stored as
+    float16 is widened into memory of its own at each access.
 
     Args:
         path: the file; only its header is read at once.
 
     Raises:
-        BundleError: there is no such file, or its header is damaged.
+        BundleError: there is no such file, its header is damaged, or a tensor in it is neither float32 nor float16.
     """
 
     def __init__(self, path: Path) -> None:
@@ -50,7 +68,10 @@ class WeightsFile(Mapping[str, np.ndarray]):
 
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self.entries[name]
-        return np.memmap(self.path, mode="r", dtype=entry.dtype, shape=entry.shape, offset=entry.offset)
+        stored = np.memmap(self.path, mode="r", dtype=entry.dtype, shape=entry.shape, offset=entry.offset)
+        value = stored.astype(np.float32, copy=False)
+        value.flags.writeable = False
+        return value
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.entries)
@@ -73,6 +94,12 @@ def _read_header(path: Path) -> tuple[dict[str, TensorEntry], str]:
     )
     try:
         entries = json.loads(header)
+        for name, entry in entries.items():
+            if name != "__metadata__" and entry["dtype"] not in _DTYPES:
+                raise BundleError(
+                    f"The weights file {path} has {name!r} as {str(entry['dtype'])!r}; onnxlens reads weights stored "
+                    f"as {' and '.join(_DTYPES)}. Export or copy the bundle again."
+                )
         tensors = {name: _entry(entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise damaged from error

@@ -69,6 +69,12 @@ def random_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarra
     return weights
 
 
+def stored_as_float16(weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What float16 storage leaves of weights: matrices and embeddings rounded, vectors as they were; all float32."""
+    with np.errstate(over="ignore"):
+        return {name: v.astype(np.float16).astype(np.float32) if v.ndim == 2 else v for name, v in weights.items()}
+
+
 def tokenizer(size: int = 290) -> Tokenizer:
     """A byte-level BPE of GPT-2's kind with `size` tokens, `<|endoftext|>` first."""
     bpe = Tokenizer(models.BPE())

@@ -6,10 +6,14 @@ import signal
 import sys
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import click
 
-from onnxlens.commands.options import console, json_option, print_json, status
+from onnxlens.commands.options import console, json_option, print_json, rounding, status
+
+if TYPE_CHECKING:
+    from onnxlens.runtime.weights import Storage
 
 
 @click.command("export", short_help="Export a GPT-2 checkpoint to ONNX, and prove it.")
@@ -22,10 +26,23 @@ from onnxlens.commands.options import console, json_option, print_json, status
     type=click.Path(path_type=Path),
     help="A tokenizer.json or its folder, where the checkpoint has none.",
 )
+@click.option(
+    "--storage",
+    type=click.Choice(("float32", "float16")),  # runtime.weights.STORAGES, which would import NumPy for --help
+    default="float32",
+    help="How matrices and embeddings are stored: float16 halves the bundle and rounds them; computing stays float32.",
+    show_default=True,
+)
 @click.option("--force", is_flag=True, help="Replace an existing bundle, once the new one is whole.")
 @json_option
 def command(
-    source: str, target: Path | None, revision: str | None, tokenizer: Path | None, force: bool, as_json: bool
+    source: str,
+    target: Path | None,
+    revision: str | None,
+    tokenizer: Path | None,
+    storage: Storage,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Export a GPT-2 checkpoint to ONNX, with every intermediate value named, and prove it.
 
@@ -43,13 +60,16 @@ def command(
             raise ExportError(
                 f"Exporting needs PyTorch and more, and {error.name} is not installed: pip install 'onnxlens[export]'"
             ) from error
-        bundle = export(source, target, revision=revision, tokenizer=tokenizer, force=force, progress=say)
+        bundle = export(
+            source, target, revision=revision, tokenizer=tokenizer, storage=storage, force=force, progress=say
+        )
     report = bundle.manifest.verification
     if as_json:
         print_json(
             {
                 "path": str(bundle.path),
                 "parameters": bundle.manifest.parameters,
+                "storage": bundle.manifest.storage,
                 "bytes": sum(record.size for record in bundle.manifest.files.values()),
                 "verification": report,
             }
@@ -60,7 +80,8 @@ def command(
         f"{bundle.path}: {bundle.manifest.parameters:,} parameters, "
         f"{sum(record.size for record in bundle.manifest.files.values()) / 1e6:,.1f} MB\n"
         f"{len(report['errors'])} values compared with PyTorch in {len(report['cases'])} cases; largest error "
-        f"{report['largest_relative_error']:.1e} of a value's range, in {worst}",
+        f"{report['largest_relative_error']:.1e} of a value's range, in {worst}"
+        + ("\n" + rounding(report, bundle.manifest.storage) if "rounding" in report else ""),
         markup=False,
         soft_wrap=True,
     )

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from onnxlens.commands.options import console, inert, json_option, model_option, print_json, status
+from onnxlens.commands.options import console, inert, json_option, model_option, print_json, rounding, status
 
 
 @click.command("inspect")
@@ -27,6 +27,7 @@ def command(model: str | None, as_json: bool) -> None:
         "source": manifest.source,
         "parameters": manifest.parameters,
         "precision": manifest.precision,
+        "storage": manifest.storage,
         "layers": config.n_layer,
         "heads": config.n_head,
         "width": config.n_embd,
@@ -55,6 +56,8 @@ def command(model: str | None, as_json: bool) -> None:
             f"against {report['reference']}, in {len(report['cases'])} cases: largest error "
             f"{report['largest_relative_error']:.1e} of a value's range (allowed {report['tolerance']:.0e})"
         )
+    if {"absolute", "relative", "positions", "same_greedy_token"} <= report.get("rounding", {}).keys():
+        facts["rounding"] = rounding(report, manifest.storage)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")

@@ -25,6 +25,7 @@ __all__ = [
     "open_lens",
     "print_json",
     "read_text",
+    "rounding",
     "run_options",
     "shown",
     "status",
@@ -100,6 +101,15 @@ def console() -> Console:
 def print_json(document: Any, *, indent: int | None = 1) -> None:
     """Prints one JSON document; with `indent=None` on one line, at once."""
     click.echo(json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False))
+
+
+def rounding(report: dict[str, Any], storage: str) -> str:
+    """What storing weights with fewer digits did, in words, from a verification report that says it."""
+    effect = report["rounding"]
+    return (
+        f"stored as {storage}, which moves a logit by at most {effect['absolute']:.1e} ({effect['relative']:.1e} of "
+        f"their range); the greedy token stays at {effect['same_greedy_token']:.1%} of {effect['positions']} positions"
+    )
 
 
 def inert(text: str, keep: str = "") -> str:

@@ -16,6 +16,7 @@ import onnxlens
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
+from onnxlens.runtime.weights import STORAGES
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "onnxlens.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)
@@ -35,13 +36,15 @@ def test_the_model_that_ships_fits(manifest: dict[str, Any]) -> None:
     VALIDATOR.validate(manifest)
 
 
-@pytest.mark.parametrize("name", ["base", "untied"])
+@pytest.mark.parametrize("name", ["base", "untied", "base-float16"])
 def test_exports_fit(bundle: Callable[[str], Path], name: str) -> None:
     VALIDATOR.validate(json.loads((bundle(name) / MANIFEST).read_text(encoding="utf-8")))
 
 
 def test_it_names_the_entries_that_the_code_reads() -> None:
-    assert set(SCHEMA["properties"]) == set(SCHEMA["required"]) == {field.name for field in fields(Manifest)}
+    assert set(SCHEMA["properties"]) == {field.name for field in fields(Manifest)}
+    assert set(SCHEMA["properties"]) - set(SCHEMA["required"]) == {"storage"}  # float32 where it is not said
+    assert tuple(SCHEMA["properties"]["storage"]["enum"]) == STORAGES
     assert set(SCHEMA["$defs"]["file"]["properties"]) == {field.name for field in fields(FileRecord)}
     assert SCHEMA["properties"]["format_version"]["const"] == FORMAT_VERSION
     axes = SCHEMA["properties"]["hook_points"]["items"]["properties"]["axes"]["items"]["enum"]
@@ -57,6 +60,8 @@ CHANGES: list[Callable[[dict[str, Any]], object]] = [
     lambda m: m.update(more=1),
     lambda m: m.pop("verification"),
     lambda m: m.update(format_version=2),
+    lambda m: m.update(storage="int8"),
+    lambda m: m["verification"].update(rounding={"absolute": 0, "relative": 0}),
     lambda m: m["source"].update(path="/home/somebody"),
     lambda m: m["files"].update({"../outside": {"size": 1, "sha256": "0" * 64}}),
     lambda m: m["files"].update({"/outside": {"size": 1, "sha256": "0" * 64}}),

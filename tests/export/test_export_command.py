@@ -48,9 +48,10 @@ def test_json(run: Callable[..., Output], checkpoint: Folder, tmp_path: Path) ->
     assert (status, err) == (0, "")
     report = json.loads(out)
     bundle = Bundle(tmp_path / "bundle")
-    assert report.keys() == {"path", "parameters", "bytes", "verification"}
+    assert report.keys() == {"path", "parameters", "storage", "bytes", "verification"}
     assert report["path"] == str(bundle.path)
     assert report["parameters"] == 36_608
+    assert report["storage"] == "float32"
     files = (path for path in bundle.path.rglob("*") if path.is_file() and path.name != "onnxlens.json")
     assert report["bytes"] == sum(path.stat().st_size for path in files)
     assert report["verification"] == bundle.manifest.verification
@@ -88,7 +89,16 @@ def test_wrong_usage(run: Callable[..., Output], tmp_path: Path) -> None:
 def test_help(run: Callable[..., Output]) -> None:
     status, out, _ = run("--help")
     assert status == 0
-    for word in ("SOURCE", "[TARGET]", "--revision", "--tokenizer", "--force", "--json", "openai-community/gpt2"):
+    for word in (
+        "SOURCE",
+        "[TARGET]",
+        "--revision",
+        "--tokenizer",
+        "--storage",
+        "--force",
+        "--json",
+        "openai-community/gpt2",
+    ):
         assert word in out
 
 

@@ -103,7 +103,7 @@ def check(runner: Runner, *, padded: bool) -> None:
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # -inf minus -inf, masked out after
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", [*CONFIGS, "base-float16", "untied-float16"])
 def test_no_hook_point_is_further_from_the_truth_than_twice_eager_pytorch(runner, name, padded):
     check(runner(name), padded=padded)
 

@@ -9,10 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
+from safetensors.numpy import load_file, save_file
 
 from onnxlens.runtime.bundle import Bundle, sha256_of
 from onnxlens.runtime.errors import BundleError, InputError
@@ -152,6 +154,68 @@ def test_weights_of_another_shape_are_noticed_at_every_load(copy, bundle):
     sign(copy, "onnx/model.onnx_data")
     expected = "h.0.mlp.c_fc.weight has shape [32, 50], expected [32, 128]."
     assert error_of(copy) == f"Weights and config.json of {copy} do not fit: {expected}"
+
+
+@pytest.fixture
+def half(bundle, tmp_path) -> Path:
+    """A bundle stored as float16 that may be damaged."""
+    return Path(shutil.copytree(bundle("base-float16"), tmp_path / "half"))
+
+
+def test_a_bundle_that_does_not_say_how_it_is_stored_is_float32(copy, half):
+    for folder in (copy, half):
+        manifest = json.loads((folder / "onnxlens.json").read_text())
+        del manifest["storage"]
+        (folder / "onnxlens.json").write_text(json.dumps(manifest))
+    assert Bundle(copy).manifest.storage == "float32"
+    assert error_of(half) == (
+        f"Weights and manifest of {half} do not fit: wte.weight is stored as float16, expected float32 where the "
+        "manifest says 'storage': 'float32'."
+    )
+
+
+@pytest.mark.parametrize("storage", ["int4", "", None, 16])
+def test_a_storage_that_is_none_is_damage(copy, storage):
+    edit_json(copy / "onnxlens.json", storage=storage)
+    expected = f"is damaged ('storage' must be float32 or float16, not {storage!r})"
+    assert expected in error_of(copy)
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype", "expected"),
+    [
+        ("h.1.mlp.c_fc.weight", np.float32, "is stored as float32, expected float16"),
+        ("h.1.mlp.c_fc.bias", np.float16, "is stored as float16, expected float32"),
+    ],
+)
+def test_a_weight_stored_otherwise_than_the_others_is_named(half, name, dtype, expected):
+    path = half / "onnx/model.onnx_data"
+    tensors = load_file(path)
+    save_file({**tensors, name: tensors[name].astype(dtype)}, path)
+    sign(half, "onnx/model.onnx_data")
+    assert f"Weights and manifest of {half} do not fit: {name} {expected}" in error_of(half)
+
+
+@pytest.mark.parametrize("dtype", [b'"I16"', b'"B16"', b'"F8 "'])
+def test_weights_of_a_data_type_that_is_not_read_are_named(half, dtype):
+    """As long as float16, so that only the name in the header tells."""
+    path = half / "onnx/model.onnx_data"
+    path.write_bytes(path.read_bytes().replace(b'"F16"', dtype))
+    text = error_of(half)
+    assert text.startswith(f"The weights file {path} has '")
+    assert text.endswith(
+        f"' as '{dtype[1:-1].decode()}'; onnxlens reads weights stored as F32 and F16. Export or copy the bundle again."
+    )
+
+
+def test_a_graph_that_takes_a_weight_for_another_data_type_is_noticed(half):
+    path = half / "onnx/model_hooks.onnx"
+    model = read(path)
+    tensor = next(t for t in model.graph.initializer if t.name == "wte.weight")
+    tensor.data_type = TensorProto.BFLOAT16  # as long as float16
+    onnx.save(model, path)
+    sign(half, "onnx/model_hooks.onnx")
+    assert start_error(half) == f"The graph {path} takes 'wte.weight' for another data type than float16."
 
 
 @pytest.mark.parametrize("version", [2, 99])

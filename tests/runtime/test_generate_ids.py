@@ -7,7 +7,7 @@ import json
 import numpy as np
 import oracle
 import pytest
-from checkpoints import CONFIGS
+from checkpoints import CONFIGS, random_weights, stored_as_float16
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -40,6 +40,13 @@ def test_greedy_is_the_oracle_s_and_transformers(runner, checkpoint, name):
         attention_mask=torch.ones(1, 4, dtype=torch.int64), eos_token_id=None,
     )  # fmt: skip
     assert found == theirs[0, 4:].tolist()
+
+
+def test_weights_stored_as_float16_generate_what_the_rounded_weights_do(runner):
+    model, prompt = runner("base-float16"), [11, 60, 7, 150]
+    config = json.loads((model.bundle.path / "config.json").read_text())
+    expected = oracle.greedy(config, stored_as_float16(random_weights(config)), np.array([prompt]), 24)[0, 4:]
+    assert [step.token for step in generated(model, prompt, 24)] == expected.tolist()
 
 
 @settings(max_examples=20)

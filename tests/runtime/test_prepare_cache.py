@@ -9,7 +9,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from checkpoints import stored_as_float16, write_checkpoint
+from onnx import TensorProto
+from safetensors.numpy import load_file
 
 from onnxlens.runtime import prepare as prepare_module
 from onnxlens.runtime.errors import BundleError, OutputError
@@ -55,6 +59,28 @@ def test_preparing_is_told_once_and_leaves_nothing_else_behind(cache, bundle):
     start(bundle("base"), progress=told.append)
     assert len(told) == 1
     assert the_only(cache)
+
+
+@pytest.mark.parametrize("name", ["base-float16", "untied-float16"])
+def test_weights_stored_as_float16_are_widened_while_preparing_and_never_again(cache, bundle, name):
+    start(bundle(name))
+    for graph in ("prepared.onnx", "plain.onnx"):
+        model = onnx.load(the_only(cache) / graph, load_external_data=False)
+        assert {tensor.data_type for tensor in model.graph.initializer} == {TensorProto.FLOAT, TensorProto.INT64}
+        inside = {tensor.name for tensor in model.graph.initializer}
+        assert not [node for node in model.graph.node if node.op_type == "Cast" and node.input[0] in inside]
+
+
+def test_how_weights_are_stored_changes_no_bit_of_what_they_compute(cache, bundle, checkpoint, tmp_path):
+    from onnxlens.export import export
+
+    rounded = stored_as_float16(load_file(checkpoint("base") / "model.safetensors"))
+    source = write_checkpoint(tmp_path / "rounded", weights=rounded)
+    expected = start(export(source, tmp_path / "bundle").path).run(IDS, names_filter="*")
+    found = start(bundle("base-float16")).run(IDS, names_filter="*")
+    np.testing.assert_array_equal(found.logits, expected.logits)
+    for name, value in expected.activations.items():
+        np.testing.assert_array_equal(found.activations[name], value, err_msg=name)
 
 
 def test_a_bundle_that_moved_is_not_prepared_again(cache, bundle, tmp_path, monkeypatch):
