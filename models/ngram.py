@@ -87,10 +87,9 @@ class KneserNey:
             discount = discounts[np.minimum(adjusted, 3)]
             history = keys[index] // vocabulary  # single tokens have one: none
             histories = len(keys[index - 1]) if index else 1
-            total = np.bincount(history, adjusted, histories)
-            self._orders.append(
-                _Order(keys[index], adjusted - discount, total, np.bincount(history, discount, histories))
-            )
+            total = np.bincount(history, adjusted, histories).astype(np.float64)
+            kept_back = np.bincount(history, discount, histories).astype(np.float64)
+            self._orders.append(_Order(keys[index], adjusted - discount, total, kept_back))
             self.discounts.append(tuple(discounts[1:].tolist()))
 
     def probabilities(self, ids: NDArray[np.integer]) -> Floats:

@@ -1,0 +1,379 @@
+"""Measures how good a bundle is on text that it was not trained on, and prints the table of the model card.
+
+    python benchmarks/model.py                     # the model that ships
+    python benchmarks/model.py BUNDLE --work DIR   # another one, on the corpus in DIR
+    python benchmarks/model.py --write             # puts the tables into the card, the numbers into tiny-results.json
+
+The bundle is run by onnxlens, without PyTorch. `onnxlens.models.quality` says what each measure is. Each row of the
+table stands for itself: what is wanted is beside what was measured.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import onnxruntime
+
+import onnxlens
+from onnxlens.models import quality, tasks
+from onnxlens.models.corpus import WORK, part
+from onnxlens.models.ngram import KneserNey
+
+MODELS = Path(__file__).parents[1] / "models"
+CARD, RESULTS = MODELS / "README.md", MODELS / "tiny-results.json"
+START, END = "<!-- measured by benchmarks/model.py -->", "<!-- end of measurements -->"
+
+STRIDE = 64
+QUESTIONS, SEED = 1000, 0
+LENGTHS, HEADLINE, SEQUENCES = (25, 50, 100), 50, 64
+NEW, SHOWN = 100, 16  # tokens of a greedy continuation, and how many of them the card shows
+EXPLAINER = (  # https://poloclub.github.io/transformer-explainer; the first is the README's, too
+    "Data visualization empowers users to",
+    "Artificial Intelligence is transforming the",
+    "As the spaceship was approaching the",
+    "On the deserted planet they discovered a",
+    "IEEE VIS conference highlights the",
+)
+PROMPTS = (
+    *EXPLAINER,
+    "The function returns",
+    "When Mary and John went to the shop, John gave a drink to",
+    "Once upon a time there was a girl called Emma.",
+    "The keys to the cabinet",
+    "Tom had two apples. Lucy gave him three more, so he had",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table.
+
+    Attributes:
+        key: its name in the results file.
+        what: what is measured.
+        value: the measured value.
+        form: how values are shown.
+        at_most: the largest value wanted; None for no such.
+        at_least: the smallest value wanted.
+        note: what else there is to say.
+    """
+
+    key: str
+    what: str
+    value: float
+    form: str = ".3f"
+    at_most: float | None = None
+    at_least: float | None = None
+    note: str = ""
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the value is what is wanted; None where nothing is."""
+        if self.at_most is not None:
+            return self.value <= self.at_most
+        return self.value >= self.at_least if self.at_least is not None else None
+
+    def cells(self) -> tuple[str, ...]:
+        """The line's cells."""
+        wanted = ""
+        if self.at_most is not None:
+            wanted = f"at most {_shown(self.at_most, self.form)}"
+        elif self.at_least is not None:
+            wanted = f"at least {_shown(self.at_least, self.form)}"
+        verdict = {None: "", True: "", False: " (missed)"}[self.met]
+        return self.what, _shown(self.value, self.form) + verdict, wanted, self.note
+
+
+def _shown(value: float, form: str) -> str:
+    # Shares are cut off, not rounded: 94.96 % is not 95 %.
+    if form.endswith("%"):
+        digits = 10 ** (int(form[1:-1]) + 2)
+        value = math.floor(value * digits + 1e-9) / digits
+    return format(value, form).replace("%", " %")
+
+
+# Rows
+
+
+def texts(lens: onnxlens.Lens, work: Path) -> list[Row]:
+    """Bits per byte of held-out text, and those of the 5-gram model."""
+    end = _end(lens)
+    rows = {}
+    for kind, most in (("docstrings", 1.3), ("stories", 0.9)):
+        text = quality.held_out(lens, work, kind)
+        context = lens.config.n_positions
+        sliding, cut = (
+            text.bits_per_byte(quality.token_bits(lens.runner, text.ids, end, stride)) for stride in (STRIDE, context)
+        )
+        note = (
+            f"each token after at least {context - STRIDE} others; in windows that do not overlap {cut:.3f}; "
+            f"{text.size:,} bytes, {len(text.ids):,} tokens"
+        )
+        rows[kind] = Row(f"bits_{kind}", f"bits per byte, held-out {kind}", sliding, at_most=most, note=note)
+    grams = baselines(lens, work)
+    best = min(grams["docstrings"].values())
+    note = "the better of two: " + ", ".join(
+        f"trained on {name} {bits:.3f}" for name, bits in grams["docstrings"].items()
+    )
+    stories = min(grams["stories"].values())
+    return [
+        rows["docstrings"],
+        Row("bits_docstrings_5gram", "… of a 5-gram model, modified Kneser-Ney, on the same tokens", best, note=note),
+        Row(
+            "below_5gram",
+            "… by how much the model is below that",
+            1 - rows["docstrings"].value / best,
+            ".1%",
+            at_least=0.15,
+        ),
+        rows["stories"],
+        Row("bits_stories_5gram", "… of a 5-gram model", stories, note="trained on stories and docstrings"),
+    ]
+
+
+def baselines(lens: onnxlens.Lens, work: Path) -> dict[str, dict[str, float]]:
+    """Bits per byte of 5-gram models, by the held-out text and by what they were trained on."""
+    ids = {kind: np.load(part(work, kind, "train", ".npy")) for kind in ("docstrings", "stories")}
+    trained = {
+        "docstrings": ids["docstrings"],
+        "docstrings and stories": np.concatenate([ids["docstrings"], ids["stories"]]),
+    }
+    found: dict[str, dict[str, float]] = {kind: {} for kind in ids}
+    for name, known in trained.items():
+        model = KneserNey(known, lens.config.vocab_size, _end(lens))
+        for kind in found:
+            text = quality.held_out(lens, work, kind)
+            found[kind][name] = text.bits_per_byte(-np.log2(model.probabilities(text.ids)))
+    return found
+
+
+def questions(lens: onnxlens.Lens, count: int = QUESTIONS, seed: int = SEED) -> list[Row]:
+    """Questions with one answer."""
+    kinds: list[tuple[str, str, Callable[[int, int], Sequence[tasks.Question]], float | None]] = [
+        ("indirect_objects", "indirect object, names never seen in that role", tasks.indirect_objects, 0.95),
+        ("agreements", "agreement across a distance", tasks.agreements, 0.95),
+        ("closings", "brackets and quotes that close", tasks.closings, 0.95),
+        ("comparisons", "comparisons and counting", tasks.comparisons, None),
+    ]
+    predict, vocabulary = quality.next_tokens(lens.runner), quality.Vocabulary.of(lens.runner.bundle)
+    rows = []
+    for key, what, make, least in kinds:
+        asked = make(count, seed)
+        found = quality.answers(asked, lens.tokenizer.encode, vocabulary, predict)
+        note = f"{len(asked):,} questions; greedy decoding says the answer in {_shown(found.greedy.mean(), '.1%')}"
+        if key == "closings":
+            quoted = np.array([question.answer.strip() in {'"', "'", "`"} for question in asked])
+            shares = [
+                (name, found.right[some]) for name, some in (("brackets", ~quoted), ("quotes", quoted)) if some.any()
+            ]
+            note += "; " + ", ".join(f"{name} {_shown(right.mean(), '.1%')}" for name, right in shares)
+        rows.append(Row(key, what, found.share, ".1%", at_least=least, note=note))
+    return rows
+
+
+def heads(lens: onnxlens.Lens) -> tuple[list[Row], dict[str, Any]]:
+    """Repeated random tokens, and what each head does; the numbers of all heads, [layers, heads]."""
+    tokens = quality.Vocabulary.of(lens.runner.bundle).ordinary
+    found = {
+        length: quality.induction(lens.runner, tokens, _end(lens), length=length, count=SEQUENCES, seed=SEED)
+        for length in LENGTHS
+        if 2 * length < lens.config.n_positions
+    }
+    headline = found[HEADLINE]
+    to_answer, to_others = quality.name_movers(
+        lens.runner, tasks.indirect_objects(QUESTIONS, SEED), lens.tokenizer.encode
+    )
+    scores = {
+        "induction": headline.induction,
+        "previous_token": headline.previous,
+        "duplicate_token": headline.duplicate,
+        "name_mover": to_answer,
+        "name_mover_giver": to_others,
+    }
+    # A head that looks at both names alike moves neither.
+    chosen_by = {name: scores[name] for name in ("induction", "previous_token", "duplicate_token")}
+    chosen_by["name_mover"] = to_answer - to_others
+    strongest: dict[str, dict[str, Any]] = {}
+    for name, score in chosen_by.items():
+        layer, head = np.unravel_index(score.argmax(), score.shape)
+        strongest[name] = {"layer": int(layer), "head": int(head), "score": float(scores[name][layer, head])}
+    mover = strongest["name_mover"]
+    notes = ", ".join(
+        f"of {length} tokens {_shown(one.accuracy, '.1%')}" for length, one in found.items() if length != HEADLINE
+    )
+    rows = [
+        Row(
+            "repeated",
+            f"{HEADLINE} random tokens said twice: share of the second time that is predicted",
+            headline.accuracy,
+            ".1%",
+            at_least=0.9,
+            note=f"{SEQUENCES} sequences, without their first token; {notes}",
+        ),
+        _head_row("induction", "strongest induction head", strongest, at_least=0.6),
+        _head_row("previous_token", "strongest previous-token head", strongest),
+        _head_row("duplicate_token", "strongest duplicate-token head", strongest),
+        _head_row(
+            "name_mover",
+            "name mover: attention from the last token to the indirect object",
+            strongest,
+            note=f"; {to_others[mover['layer'], mover['head']]:.3f} to the giver",
+        ),
+    ]
+    matrices = {name: np.round(score, 4).tolist() for name, score in scores.items()}
+    return rows, {"strongest": strongest, "scores": matrices}
+
+
+def _head_row(
+    name: str, what: str, strongest: dict[str, dict[str, Any]], at_least: float | None = None, note: str = ""
+) -> Row:
+    head = strongest[name]
+    where = f"layer {head['layer']}, head {head['head']}"
+    return Row(name, what, head["score"], at_least=at_least, note=where + note)
+
+
+def continuations(lens: onnxlens.Lens) -> tuple[Row, list[dict[str, Any]]]:
+    """Greedy continuations of the prompts: whether they loop, and what they say."""
+    shown, looped = [], []
+    for prompt in PROMPTS:
+        ids = quality.greedy(lens.runner, lens.tokenizer.encode(prompt), NEW)
+        found = quality.loop(ids)
+        if found:
+            looped.append(f"“{prompt}” (period {found[0]} after {found[1]} tokens)")
+        best = lens.predict(prompt, top=5).top
+        shown.append(
+            {
+                "prompt": prompt,
+                "top": [[candidate.token, candidate.probability] for candidate in best],
+                "continuation": lens.to_string(ids),
+                "shown": lens.to_string(ids[:SHOWN]),
+                "loop": found,
+            }
+        )
+    note = f"{NEW} tokens after each of {len(PROMPTS)} prompts; a loop has a period below 15 tokens"
+    note += "".join(f"; {one}" for one in looped)
+    return Row("loops", "greedy continuations that fall into a loop", len(looped), "d", at_most=0, note=note), shown
+
+
+def sizes(bundle: onnxlens.Bundle) -> list[Row]:
+    """Bytes and parameters."""
+    size = sum(path.stat().st_size for path in bundle.path.rglob("*") if path.is_file())
+    return [
+        Row("bytes", "size of the bundle in bytes", size, ",d", at_most=12_000_000),
+        Row("parameters", "parameters", quality.parameters(bundle), ",d", at_most=6_000_000),
+    ]
+
+
+def _end(lens: onnxlens.Lens) -> int:
+    end = lens.tokenizer.eos_token_id
+    if end is None:
+        raise click.ClickException(f"{lens.runner.bundle.name} has no <|endoftext|>, so no document can begin.")
+    return end
+
+
+# Tables
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table."""
+    lines = ["| what | measured | wanted | |", "| --- | --- | --- | --- |"]
+    return "\n".join(lines + [f"| {' | '.join(row.cells())} |" for row in rows])
+
+
+def predictions(shown: Sequence[dict[str, Any]]) -> str:
+    """The likeliest next tokens and the continuations as a Markdown table."""
+    lines = ["| prompt | likeliest next tokens | greedy continuation |", "| --- | --- | --- |"]
+    for one in shown:
+        best = ", ".join(f"{code(token)} {chance:.1%}" for token, chance in one["top"])
+        lines.append(f"| {one['prompt']} | {best} | {code(one['shown'])} |")
+    return "\n".join(lines)
+
+
+def code(text: str) -> str:
+    """Text in a cell of a Markdown table, with nothing in it read as Markdown and its spaces kept."""
+    for character in "&<>`|*_":
+        text = text.replace(character, f"&#{ord(character)};")
+    return f"<code>{text.replace(chr(10), '↵')}</code>"
+
+
+def placed(page: str, text: str) -> str:
+    """A page with the text between its two markers.
+
+    Raises:
+        ValueError: the markers are not there.
+    """
+    before, start, rest = page.partition(START)
+    _, end, after = rest.partition(END)
+    if not (start and end):
+        raise ValueError(f"The page has no place for measurements: it needs the lines {START} and {END}.")
+    return f"{before}{START}\n{text}\n{END}{after}"
+
+
+def results(
+    bundle: onnxlens.Bundle, corpus: dict[str, Any], rows: Sequence[Row], found: dict[str, Any], shown: Sequence[Any]
+) -> dict[str, Any]:
+    """Everything measured, for the results file."""
+    return {
+        "bundle": {"name": bundle.name, "sha256": {name: file.sha256 for name, file in bundle.manifest.files.items()}},
+        "corpus": corpus,
+        "versions": _versions(),
+        "settings": {"stride": STRIDE, "questions": QUESTIONS, "sequences": SEQUENCES, "seed": SEED},
+        "rows": {row.key: {**asdict(row), "met": row.met} for row in rows},
+        "heads": found,
+        "predictions": shown,
+    }
+
+
+def _versions() -> dict[str, str]:
+    return {
+        "Python": platform.python_version(),
+        "ONNX Runtime": onnxruntime.__version__,
+        "NumPy": np.__version__,
+        "onnxlens": onnxlens.__version__,
+    }
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path, exists=True), default=MODELS / "tiny")
+@click.option("--work", type=click.Path(path_type=Path), default=WORK, show_default=True, help="Corpus folder.")
+@click.option("--threads", type=int, help="Threads that compute; all cores if not given.")
+@click.option("--json", "target", type=click.Path(path_type=Path), help="Write everything measured to this file.")
+@click.option("--write", is_flag=True, help=f"Put the tables into models/{CARD.name}, all else into {RESULTS.name}.")
+def main(bundle: Path, work: Path, threads: int | None, target: Path | None, write: bool) -> None:
+    """Measure BUNDLE on held-out text and print the tables of the model card."""
+    started = time.perf_counter()
+    lens = onnxlens.load(bundle, threads=threads)
+    try:
+        rows = texts(lens, work)
+    except (FileNotFoundError, ValueError) as error:
+        raise click.ClickException(str(error)) from error
+    rows += questions(lens)
+    about_heads, found = heads(lens)
+    about_loops, shown = continuations(lens)
+    rows += [*about_heads, about_loops, *sizes(lens.runner.bundle)]
+    record = work / "corpus.json"
+    corpus = json.loads(record.read_text()) if record.is_file() else {}
+    facts = [f"{name} {value}" for name, value in _versions().items()]
+    facts += [f"corpus {key} {value}" for key, value in corpus.items() if isinstance(value, str | int)]
+    text = "\n\n".join([table(rows), f"Measured with {', '.join(facts)}.", predictions(shown)])
+    click.echo(text)
+    measured = json.dumps(results(lens.runner.bundle, corpus, rows, found, shown), indent=1, ensure_ascii=False) + "\n"
+    if target:
+        target.write_text(measured)
+    if write:
+        CARD.write_text(placed(CARD.read_text(), text))
+        RESULTS.write_text(measured)
+    click.echo(f"{time.perf_counter() - started:.0f} s", err=True)
+
+
+if __name__ == "__main__":
+    main()
