@@ -1,6 +1,6 @@
 """Windows of token ids for training and evaluation, read from the files that the corpus step wrote."""
 
-__all__ = ["Batches", "bytes_per_token", "windows"]
+__all__ = ["IGNORED", "Batches", "bytes_per_token", "recurring", "repeated", "windows"]
 
 import json
 from pathlib import Path
@@ -11,11 +11,21 @@ from numpy.typing import NDArray
 
 from onnxlens.models.corpus import END_OF_TEXT, part
 
-STORY_SHARE = 0.3
+# Shares of the rows, as points (progress, share) with straight lines between them. Copying from the context comes
+# suddenly, once heads that look one token back are there, which text teaches: then a burst of random tokens that
+# recur teaches it within some hundred steps, and a few keep it. Stories are learned sooner than documentation.
+RECURRING = ((0.0, 0.3), (0.225, 0.075), (0.23, 0.45), (0.29, 0.45), (0.31, 0.06), (1.0, 0.06))
+STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (1.0, 0.15))  # of the other rows
+PERIODS = 4, 112  # tokens before a random sequence repeats, shortest and longest
+SEGMENTS = 3, 12  # random segments that come back in any order
+SEGMENT = 2, 12  # tokens in one
+IGNORED = -100  # what PyTorch's cross-entropy leaves out
+
+Row = tuple[NDArray[np.int64], NDArray[np.int64]]  # what is read and what should be answered, both [length]
 
 
 class Batches:
-    """Draws training batches: windows that begin anywhere in the packed documents, most from docstrings."""
+    """Draws training batches: windows that begin anywhere in the packed documents, and repeated random tokens."""
 
     def __init__(self, work: Path, rows: int, length: int, seed: int = 0) -> None:
         """Opens the training text.
@@ -23,30 +33,80 @@ class Batches:
         Args:
             work: Folder that the corpus step wrote.
             rows: Windows in a batch.
-            length: Tokens the model reads in a window; a window holds one more, the last one's answer.
+            length: Tokens the model reads in a window.
             seed: Another seed draws other windows.
         """
         self._docstrings, self._stories = (
             np.load(part(work, kind, "train", ".npy"), mmap_mode="r") for kind in ("docstrings", "stories")
         )
+        self._end = int(self._docstrings[-1])  # every document ends with it, and no token has a higher id
         self._rows, self._length, self._seed = rows, length, seed
 
-    def __call__(self, step: int) -> torch.Tensor:
-        """Draws the batch of a step: the same for the same step, so that resuming needs no saved state.
+    def __call__(self, step: int, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+        """Draws the batch of a step: the same for the same step and progress, so that resuming needs no saved state.
+
+        Args:
+            step: Finished steps.
+            progress: How much of the budget is used, from 0 to 1: it decides the shares of the kinds.
 
         Returns:
-            Token ids, int64 [rows, length + 1], in random order.
+            What the model reads and what it should answer, both int64 [rows, length]; answers that nothing
+            could tell (random tokens said for the first time) are `IGNORED`.
         """
         dice = np.random.default_rng([self._seed, step])
-        story_rows = dice.binomial(self._rows, STORY_SHARE)
-        told = self._draw(self._stories, story_rows, dice)
-        documented = self._draw(self._docstrings, self._rows - story_rows, dice)
-        return torch.from_numpy(dice.permutation(np.concatenate([told, documented])).astype(np.int64))
+        recurring_rows = dice.binomial(self._rows, _share(RECURRING, progress))
+        story_rows = dice.binomial(self._rows - recurring_rows, _share(STORIES, progress))
+        rows = [recurring(dice, self._end, self._length) for _ in range(recurring_rows)]
+        kinds = [self._stories] * story_rows + [self._docstrings] * (self._rows - recurring_rows - story_rows)
+        rows += [self._window(ids, dice) for ids in kinds]
+        read, answers = zip(*rows, strict=True)
+        return torch.from_numpy(np.stack(read)), torch.from_numpy(np.stack(answers))
 
-    def _draw(self, ids: NDArray[np.uint16], rows: int, dice: np.random.Generator) -> NDArray[np.uint16]:
-        starts = dice.integers(0, len(ids) - self._length, size=rows)
-        drawn: NDArray[np.uint16] = ids[starts[:, None] + np.arange(self._length + 1)]  # [rows, length + 1]
-        return drawn
+    def _window(self, ids: NDArray[np.uint16], dice: np.random.Generator) -> Row:
+        start = dice.integers(0, len(ids) - self._length)
+        drawn = ids[start : start + self._length + 1].astype(np.int64)
+        return drawn[:-1], drawn[1:]
+
+
+def recurring(dice: np.random.Generator, end: int, length: int) -> Row:
+    """Draws random tokens that recur: one sequence with a period, or several segments in any order.
+
+    What comes next is certain from the second occurrence on, and told by nothing but the context. With a period it
+    stands at a fixed distance; segments in any order leave no way but to look for the token itself.
+
+    Args:
+        dice: Where randomness comes from.
+        end: Id of the end of a text, which comes first; the random ids are all below it.
+        length: Tokens to read.
+
+    Returns:
+        What is read and what should be answered, both int64 [length]; answers that nothing tells are `IGNORED`.
+    """
+    if dice.random() < 0.5:
+        shortest, longest = np.log(PERIODS)
+        return repeated(dice, end, int(np.exp(dice.uniform(shortest, longest))), length)
+    drawn = [dice.integers(0, end, size=dice.integers(*SEGMENT)) for _ in range(dice.integers(*SEGMENTS))]
+    row, known, seen = [end], [False], set()
+    while len(row) <= length:
+        chosen = int(dice.integers(len(drawn)))
+        row += drawn[chosen].tolist()
+        known += [False] + [chosen in seen] * (len(drawn[chosen]) - 1)  # which segment comes next, nothing tells
+        seen.add(chosen)
+    ids = np.array(row[: length + 1])
+    return ids[:-1], np.where(known[: length + 1], ids, IGNORED)[1:]
+
+
+def repeated(dice: np.random.Generator, end: int, period: int, length: int) -> Row:
+    """Draws random tokens that repeat after a period; see `recurring`."""
+    ids = np.concatenate([[end], np.resize(dice.integers(0, end, size=period), length)])
+    answers = ids[1:].copy()
+    answers[: period + 1] = IGNORED  # that it starts again, nothing tells
+    return ids[:-1], answers
+
+
+def _share(points: tuple[tuple[float, float], ...], progress: float) -> float:
+    """The share at some progress, on straight lines between the points."""
+    return float(np.interp(progress, *zip(*points, strict=True)))
 
 
 def windows(work: Path, kind: str, length: int) -> torch.Tensor:

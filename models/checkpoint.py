@@ -1,9 +1,10 @@
 """The checkpoint folder: what transformers loads, and beside it what training needs to go on."""
 
-__all__ = ["new_model", "resume", "save"]
+__all__ = ["CONTEXT", "Shape", "new_model", "resume", "save"]
 
 import json
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,26 @@ from onnxlens.models.corpus import END_OF_TEXT
 CONTEXT = 256
 
 
-def new_model(work: Path, layers: int = 4, width: int = 192, heads: int = 6) -> GPT2LMHeadModel:
+@dataclass(frozen=True)
+class Shape:
+    """Depth, width of the residual stream and heads of each block: chosen by `onnxlens.models.shapes`."""
+
+    layers: int = 5
+    width: int = 256
+    heads: int = 4
+
+
+def new_model(work: Path, shape: Shape) -> GPT2LMHeadModel:
     """Builds a GPT-2 with random weights for the tokenizer in a work folder.
 
     Raises:
         FileNotFoundError: If the folder holds no corpus.
+        ValueError: If the heads do not divide the width.
     """
+    if shape.width % shape.heads:
+        raise ValueError(
+            f"{shape.heads} heads do not divide a width of {shape.width}: choose a multiple of {shape.heads}."
+        )
     path = work / "tokenizer.json"
     if not path.exists():
         raise FileNotFoundError(f"No corpus: {path} does not exist. Run `python -m onnxlens.models.corpus` first.")
@@ -30,9 +45,9 @@ def new_model(work: Path, layers: int = 4, width: int = 192, heads: int = 6) -> 
     config = GPT2Config(
         vocab_size=tokenizer.get_vocab_size(),
         n_positions=CONTEXT,
-        n_embd=width,
-        n_layer=layers,
-        n_head=heads,
+        n_embd=shape.width,
+        n_layer=shape.layers,
+        n_head=shape.heads,
         activation_function="gelu_new",
         resid_pdrop=0.0,  # every token is seen only a few times: there is nothing to regularise
         embd_pdrop=0.0,
@@ -41,16 +56,17 @@ def new_model(work: Path, layers: int = 4, width: int = 192, heads: int = 6) -> 
         eos_token_id=end,
     )
     model = GPT2LMHeadModel(config)
-    model.set_attn_implementation("eager")  # measured as fast as the fused one at this size
+    model.set_attn_implementation("eager")  # measured faster than the fused one at this size
     return model
 
 
-def save(model: GPT2LMHeadModel, work: Path, state: dict[str, Any]) -> None:
+def save(model: GPT2LMHeadModel, tokenizer: Path, work: Path, state: dict[str, Any]) -> None:
     """Writes the checkpoint folder and the training state; older ones stay until the new ones are whole.
 
     Args:
         model: The model, float32.
-        work: Work folder; its tokenizer goes into the checkpoint too.
+        tokenizer: The tokenizer's file, which goes into the checkpoint too.
+        work: Where the folder `tiny-checkpoint` and the training state go.
         state: What `resume` returns: anything that `torch.save` can write.
     """
     folder = work / "tiny-checkpoint"
@@ -58,7 +74,7 @@ def save(model: GPT2LMHeadModel, work: Path, state: dict[str, Any]) -> None:
     for leftover in (fresh, stale):
         shutil.rmtree(leftover, ignore_errors=True)
     model.save_pretrained(fresh)
-    shutil.copy(work / "tokenizer.json", fresh)
+    shutil.copy(tokenizer, fresh / "tokenizer.json")
     settings = {
         "tokenizer_class": "GPT2TokenizerFast",
         "add_prefix_space": False,
@@ -77,7 +93,7 @@ def save(model: GPT2LMHeadModel, work: Path, state: dict[str, Any]) -> None:
 
 
 def resume(model: GPT2LMHeadModel, work: Path) -> dict[str, Any]:
-    """Loads the weights of the last `save` into a model and returns its state.
+    """Loads the weights of the last `save` into a model, on whatever device it is, and returns its state.
 
     Raises:
         FileNotFoundError: If nothing was saved in this folder.
@@ -85,6 +101,6 @@ def resume(model: GPT2LMHeadModel, work: Path) -> dict[str, Any]:
     path = work / "training.pt"
     if not path.exists():
         raise FileNotFoundError(f"Nothing to resume: {path} does not exist. Train without --resume first.")
-    state: dict[str, Any] = torch.load(path, weights_only=True)
+    state: dict[str, Any] = torch.load(path, weights_only=True, map_location=model.device)
     model.load_state_dict(state.pop("model"))
     return state

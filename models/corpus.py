@@ -133,7 +133,7 @@ def _documents(found: list[Source], record: Path) -> Iterator[str]:
                 raw += sum(len(text.text) for text in original)
                 documents += _packed((text, cleaner(text.text)) for text in original)
             raw += len(source.readme)
-            documents += _packed([(Text("", source.readme, True), cleaner(source.readme))])
+            documents += _packed([(Text(source.readme, True), cleaner(source.readme))])
             short = sum(len(document) for document in documents if len(document) < SHORTEST_DOCUMENT)
             documents = [document for document in documents if len(document) >= SHORTEST_DOCUMENT]
             cleaner.dropped["short"] += short
@@ -142,7 +142,7 @@ def _documents(found: list[Source], record: Path) -> Iterator[str]:
             dropped = {"markup": markup, **dict(cleaner.dropped.most_common())}
             facts = {"name": source.name, "version": source.version, "licence": source.licence}
             sizes = {"found": raw, "kept": kept, "code": code}
-            sizes |= {"documents": len(documents), "characters": sum(map(len, documents))}  # with names as headings
+            sizes |= {"documents": len(documents), "characters": sum(map(len, documents))}
             rows.append({**facts, **sizes, "dropped": dropped})
             yield from documents
     record.write_text(json.dumps(rows, indent=1) + "\n")
@@ -152,7 +152,7 @@ def _documents(found: list[Source], record: Path) -> Iterator[str]:
 def _print_sources(rows: list[dict[str, Any]]) -> None:
     """Prints a table of what each source gave, and the reasons why the rest was dropped."""
     click.echo(
-        f"{'source':<40} {'found':>12} {'kept':>12} {'share':>6} {'code':>6} {'documents':>10} {'with names':>12}"
+        f"{'source':<40} {'found':>12} {'kept':>12} {'share':>6} {'code':>6} {'documents':>10} {'characters':>12}"
     )
     reasons: Counter[str] = Counter()
     totals: Counter[str] = Counter()
@@ -177,11 +177,10 @@ def _packed(cleaned: Iterable[tuple[Text, str]]) -> list[str]:
     for text, prose in cleaned:
         if not prose:
             continue
-        whole = f"{text.heading}\n\n{prose}" if text.heading else prose
         if text.starts or not units:
-            units.append(whole)
+            units.append(prose)
         else:
-            units[-1] += "\n\n" + whole
+            units[-1] += "\n\n" + prose
     documents = [""]
     for unit in units:
         if documents[-1] and len(documents[-1]) + len(unit) > LONGEST_DOCUMENT:

@@ -28,19 +28,28 @@ DISTRIBUTIONS = (
     "transformers", "typer", "typing-extensions",
 )  # fmt: skip
 
-_SKIPPED = {"site-packages", "dist-packages", "test", "idlelib", "lib2to3", "_vendor", "lib-dynload", "config"}
+_SKIPPED = {
+    "site-packages",
+    "dist-packages",
+    "test",
+    "tests",
+    "testing",
+    "idlelib",
+    "lib2to3",
+    "_vendor",
+    "lib-dynload",
+    "config",
+}
 _SKIPPED_FILES = re.compile(
     r"licen|notice|copying|authors|requirement|cmakelists|lorem|tlds|leap|privacy|_ops\.md", re.I
 )
 _DOCUMENTS = (".rst", ".md", ".txt")
 _DOCUMENTING = {"add_docstr", "add_docstr_all", "add_newdoc", "add_chained_docstr"}  # calls that give a docstring
-_LONGEST_SIGNATURE = 80
 
 
 class Text(NamedTuple):
     """One docstring or documentation file."""
 
-    heading: str  # a line that names what is documented; empty for a module or a file
     text: str
     starts: bool  # whether a document may begin here: not in the middle of a class
 
@@ -72,7 +81,7 @@ def sources() -> list[Source]:
 def texts(path: Path) -> Iterator[Text]:
     """Yields the texts of a file in the order of its lines; none where it is Python that does not parse."""
     if path.suffix in _DOCUMENTS:
-        yield Text("", path.read_text(encoding="utf-8", errors="replace"), True)
+        yield Text(path.read_text(encoding="utf-8", errors="replace"), True)
         return
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", SyntaxWarning)  # other people's invalid escapes
@@ -83,47 +92,34 @@ def texts(path: Path) -> Iterator[Text]:
     if path.parts[-2:] == ("pydoc_data", "topics.py"):
         yield from _topics(tree)
     else:
-        yield from _docstrings(tree, "", "", True)
+        yield from _docstrings(tree, False, True)
 
 
-def _docstrings(owner: ast.AST, heading: str, inside: str, starts: bool) -> Iterator[Text]:
+def _docstrings(owner: ast.AST, inside: bool, starts: bool) -> Iterator[Text]:
     """Yields the docstrings of a module, class or function and of all in it.
 
     Args:
         owner: The node.
-        heading: The line that names the owner.
-        inside: Names of the classes around what the owner contains, each with a dot.
+        inside: Whether what the owner contains is part of a class.
         starts: Whether a document may begin with the owner's docstring.
     """
     for node in getattr(owner, "body", []):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
-            yield Text(heading, inspect.cleandoc(node.value.value), starts)  # also what documents attributes
-            heading, starts = "", False
+            yield Text(inspect.cleandoc(node.value.value), starts)  # also what documents attributes
+            starts = False
         elif isinstance(node, ast.ClassDef):
-            yield from _docstrings(node, f"class {inside}{node.name}", f"{inside}{node.name}.", not inside)
+            yield from _docstrings(node, True, not inside)
         elif isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            yield from _docstrings(node, _signature(node, inside), inside, not inside)
+            yield from _docstrings(node, inside, not inside)
         elif isinstance(node, ast.If | ast.Try | ast.With | ast.For):
-            yield from _docstrings(node, "", inside, True)
+            yield from _docstrings(node, inside, True)
             for branch in (
                 *getattr(node, "handlers", []),
                 ast.Module(body=getattr(node, "orelse", []), type_ignores=[]),
             ):
-                yield from _docstrings(branch, "", inside, True)
+                yield from _docstrings(branch, inside, True)
         elif isinstance(node, ast.Expr | ast.Assign):
             yield from _given(node.value)
-
-
-def _signature(node: ast.FunctionDef | ast.AsyncFunctionDef, inside: str) -> str:
-    """A function's name and those of its parameters, which its description is about."""
-    arguments = node.args
-    names = [argument.arg for argument in (*arguments.posonlyargs, *arguments.args)]
-    names += [f"*{arguments.vararg.arg}"] if arguments.vararg else []
-    names += [argument.arg for argument in arguments.kwonlyargs]
-    names += [f"**{arguments.kwarg.arg}"] if arguments.kwarg else []
-    names = [name for name in names if name not in ("self", "cls")]
-    signature = f"{inside}{node.name}({', '.join(names)})"
-    return signature if len(signature) <= _LONGEST_SIGNATURE else f"{inside}{node.name}(...)"
 
 
 def _given(node: ast.expr) -> Iterator[Text]:
@@ -133,10 +129,7 @@ def _given(node: ast.expr) -> Iterator[Text]:
     found = [part.value for part in ast.walk(node) if isinstance(part, ast.Constant) and isinstance(part.value, str)]
     if not found:
         return
-    text = max(found, key=len)
-    names = [name for name in found if re.fullmatch(r"[\w.]+", name)]
-    heading = ".".join(names) if names else ast.unparse(node.args[0]) if node.args else ""
-    yield Text(heading, inspect.cleandoc(text).replace("{{", "{").replace("}}", "}"), True)
+    yield Text(inspect.cleandoc(max(found, key=len)).replace("{{", "{").replace("}}", "}"), True)
 
 
 def _topics(tree: ast.Module) -> Iterator[Text]:
@@ -144,7 +137,7 @@ def _topics(tree: ast.Module) -> Iterator[Text]:
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             for topic in ast.literal_eval(node.value).values():
-                yield Text("", topic, True)
+                yield Text(topic, True)
 
 
 def _standard_library() -> Source:

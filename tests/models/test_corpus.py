@@ -160,18 +160,15 @@ def test_docstrings_are_read_in_order_without_importing(tmp_path: Path) -> None:
         '        """Three."""\n    size = 1\n    """Four."""\nif True:\n    def c(*xs):\n        """Five."""\n'
     )
     assert read(path, module) == [
-        ("", "One.", True), ("class A", "Two.", True), ("A.b(x, y)", "Three.", False), ("", "Four.", False),
-        ("c(*xs)", "Five.", True),
+        ("One.", True), ("Two.", True), ("Three.", False), ("Four.", False), ("Five.", True),
     ]  # fmt: skip
     assert read(path, "def (") == []
 
 
 def test_docstrings_that_a_call_gives_are_read(tmp_path: Path) -> None:
     path = tmp_path / "module.py"
-    assert read(path, 'add_docstr(tree.walk, """walks({{a}}) all over"""+"")') == [
-        ("tree.walk", "walks({a}) all over", True)
-    ]
-    assert read(path, 'add_newdoc("tree", "walk", "Walks all over.")') == [("tree.walk", "Walks all over.", True)]
+    assert read(path, 'add_docstr(tree.walk, """walks({{a}}) all over"""+"")') == [("walks({a}) all over", True)]
+    assert read(path, 'add_newdoc("tree", "walk", "Walks all over.")') == [("Walks all over.", True)]
 
 
 def test_the_language_reference_is_read(tmp_path: Path) -> None:
@@ -234,10 +231,10 @@ def test_what_the_corpus_was_made_with_is_recorded(tmp_path: Path) -> None:
 
 
 def test_a_class_stays_whole_and_a_document_has_a_sensible_length(tmp_path: Path) -> None:
-    units = [(Text("class A", "", True), "a" * 3000), (Text("A.b()", "", False), "b" * 2000)]
-    units += [(Text("c()", "", True), "c" * 2000), (Text("d()", "", True), "\n\n".join(["d" * 2500] * 4))]
+    units = [(Text("", True), "a" * 3000), (Text("", False), "b" * 2000)]  # a class and one of its methods
+    units += [(Text("", True), "c" * 2000), (Text("", True), "\n\n".join(["d" * 2500] * 4))]
     packed = corpus._packed(units)
-    assert packed[0] == "class A\n\n" + "a" * 3000 + "\n\nA.b()\n\n" + "b" * 2000
+    assert packed[0] == "a" * 3000 + "\n\n" + "b" * 2000
     assert all(len(document) <= corpus.LONGEST_DOCUMENT for document in packed)
     assert "".join(packed).count("d" * 2500) == 4
 

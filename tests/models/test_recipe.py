@@ -9,8 +9,11 @@ from toy_corpus import documents
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from onnxlens.models import checkpoint, corpus
-from onnxlens.models.batches import Batches, bytes_per_token, windows
-from onnxlens.models.train import Budget, Settings, evaluate, train
+from onnxlens.models.batches import IGNORED, Batches, bytes_per_token, recurring, repeated, windows
+from onnxlens.models.curve import Curve, smooth
+from onnxlens.models.optimisers import Optimisers, Settings
+from onnxlens.models.shapes import measure
+from onnxlens.models.train import Budget, evaluate, train
 
 torch.set_num_threads(1)  # models this small only lose time with more
 
@@ -30,11 +33,53 @@ def test_windows_predict_every_token_once(work: Path) -> None:
     assert len(ids) - len(answers) <= 32
 
 
-def test_batches_depend_on_the_step_alone(work: Path) -> None:
+def test_batches_depend_on_the_step_and_the_progress_alone(work: Path) -> None:
     batches = Batches(work, rows=4, length=32)
-    assert batches(7).shape == (4, 33)
-    assert torch.equal(batches(7), Batches(work, rows=4, length=32)(7))
-    assert not torch.equal(batches(7), batches(8))
+    read, answers = batches(7, 0.5)
+    assert read.shape == answers.shape == (4, 32)
+    assert read.dtype == answers.dtype == torch.int64
+    for one, other in zip(batches(7, 0.5), Batches(work, rows=4, length=32)(7, 0.5), strict=True):
+        assert torch.equal(one, other)
+    assert not torch.equal(read, batches(8, 0.5)[0])
+
+
+def test_answers_are_the_tokens_that_follow(work: Path) -> None:
+    read, answers = Batches(work, rows=16, length=64)(3, 0.1)
+    known = answers[:, :-1] != IGNORED
+    assert known.float().mean() > 0.5
+    assert torch.equal(answers[:, :-1][known], read[:, 1:][known])
+
+
+def test_random_tokens_repeat_and_their_first_occurrence_is_not_asked_for() -> None:
+    read, answers = repeated(np.random.default_rng(0), end=100, period=10, length=45)
+    assert read.shape == answers.shape == (45,)
+    assert read[0] == 100 and read[1:].max() < 100
+    assert (answers[:11] == IGNORED).all()
+    assert (read[11:] == read[1:-10]).all()
+    assert (answers[11:-1] == read[12:]).all() and answers[-1] == read[-10]
+
+
+def test_segments_come_back_and_only_what_is_certain_is_asked_for() -> None:
+    dice = np.random.default_rng(0)
+    shares = []
+    for _ in range(50):
+        read, answers = recurring(dice, end=4000, length=256)
+        known = answers != IGNORED
+        assert (answers[known] < 4000).all() and (answers[:-1][known[:-1]] == read[1:][known[:-1]]).all()
+        for position in np.flatnonzero(known):
+            before = np.flatnonzero(read[:position] == read[position])
+            assert answers[position] in read[before + 1], "the same token was followed by the answer before"
+        shares.append(known.mean())
+    assert np.mean(shares) > 0.6
+
+
+def test_random_tokens_recur_most_often_in_the_lesson(work: Path) -> None:
+    def recurring_rows(progress: float) -> int:
+        return int((Batches(work, rows=400, length=64)(0, progress)[1][:, 0] == IGNORED).sum())
+
+    lesson = recurring_rows(0.25)
+    assert lesson > 0.35 * 400
+    assert 0 < recurring_rows(0.9) < 0.1 * 400 < recurring_rows(0.0) < lesson
 
 
 # Training
@@ -43,21 +88,45 @@ def test_batches_depend_on_the_step_alone(work: Path) -> None:
 def small_model(work: Path) -> checkpoint.GPT2LMHeadModel:
     """A model that trains in no time, with the same weights in every run."""
     torch.manual_seed(0)
-    return checkpoint.new_model(work, layers=1, width=32, heads=2)
+    return checkpoint.new_model(work, checkpoint.Shape(layers=1, width=32, heads=2))
 
 
-def test_the_learning_rate_rises_and_falls() -> None:
-    rates = [Settings().rate(progress / 100) for progress in range(101)]
-    assert max(rates) == pytest.approx(Settings.learning_rate)
-    peak = rates.index(max(rates))
-    assert rates[: peak + 1] == sorted(rates[: peak + 1]) and rates[peak:] == sorted(rates[peak:], reverse=True)
-    assert rates[-1] == pytest.approx(Settings.learning_rate * Settings.floor)
+def test_the_learning_rates_rise_stay_and_fall() -> None:
+    settings = Settings(warm_up=10, decay=0.5)
+    scales = [settings.scale(step, step / 100) for step in range(101)]
+    assert scales[:10] == sorted(scales[:10]) and scales[0] == pytest.approx(0.1)
+    assert all(scale == 1 for scale in scales[10:50])
+    assert scales[50:] == sorted(scales[50:], reverse=True) and scales[100] == 0
+
+
+def test_muon_updates_the_matrices_of_the_blocks_and_nothing_else(work: Path) -> None:
+    model = small_model(work)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    matrices, rest = (
+        {names[id(parameter)] for group in part.param_groups for parameter in group["params"]}
+        for part in Optimisers(model, Settings()).parts
+    )
+    block = "transformer.h.0"
+    assert matrices == {f"{block}.{name}.weight" for name in ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")}
+    assert matrices | rest == set(names.values()) and not matrices & rest
+
+
+def test_weights_decay_and_vectors_do_not(work: Path) -> None:
+    model = small_model(work)
+    groups = [group for part in Optimisers(model, Settings()).parts for group in part.param_groups]
+    for group in groups:
+        assert {parameter.ndim for parameter in group["params"]} == ({2} if group["weight_decay"] else {1})
 
 
 def test_a_few_steps_learn_and_leave_a_checkpoint_that_loads(work: Path) -> None:
     model = small_model(work)
     before, _ = evaluate(model, work, "stories", 32)
-    train(work, model, Budget(minutes=1, steps=40), Settings(rows=4, length=32, learning_rate=1e-2))
+    train(
+        work,
+        model,
+        Budget(minutes=1, steps=80),
+        Settings(rows=8, length=32, warm_up=5, matrix_rate=1e-2, other_rate=1e-2),
+    )
     after, bits = evaluate(model, work, "stories", 32)
     assert after < before - 1
     loaded = AutoModelForCausalLM.from_pretrained(work / "tiny-checkpoint")
@@ -93,10 +162,43 @@ def test_resumed_training_ends_where_uninterrupted_training_ends(work: Path) -> 
 
 def test_training_without_a_corpus_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"Run `python -m onnxlens\.models\.corpus` first"):
-        checkpoint.new_model(tmp_path)
+        checkpoint.new_model(tmp_path, checkpoint.Shape())
 
 
-def test_the_model_that_ships_fits_into_its_megabytes(work: Path) -> None:
-    model = checkpoint.new_model(work)
-    layers = model.num_parameters() - model.transformer.wte.weight.numel()
-    assert layers + corpus.VOCABULARY * model.config.n_embd <= 2_750_000  # 11 MB in float32
+def test_heads_must_divide_the_width(work: Path) -> None:
+    with pytest.raises(ValueError, match=r"7 heads do not divide a width of 32: choose a multiple of 7\."):
+        checkpoint.new_model(work, checkpoint.Shape(layers=1, width=32, heads=7))
+
+
+# The loss curve
+
+
+def test_the_curve_is_drawn_the_same_for_the_same_numbers(tmp_path: Path) -> None:
+    curve = Curve(losses=[8.0, 7.0, 6.5, 6.0], bits={"stories": [(2, 3.0), (4, 2.5)]})
+    pictures = []
+    for name in ("one.svg", "other.svg"):
+        curve.draw(tmp_path / name, tokens_per_step=1000)
+        pictures.append((tmp_path / name).read_text())
+    assert pictures[0] == pictures[1]
+    Curve(**curve.state()).draw(tmp_path / "third.svg", tokens_per_step=1000)
+    assert (tmp_path / "third.svg").read_text() == pictures[0]
+    curve.losses.append(5.0)
+    curve.draw(tmp_path / "longer.svg", tokens_per_step=1000)
+    assert (tmp_path / "longer.svg").read_text() != pictures[0]
+
+
+def test_the_mean_of_few_losses_is_that_of_all_so_far() -> None:
+    assert smooth(np.array([4.0, 2.0, 3.0, 7.0]), width=2).tolist() == [4.0, 3.0, 2.5, 5.0]
+    assert smooth(np.array([4.0, 2.0]), width=50).tolist() == [4.0, 3.0]
+
+
+# The choice of a shape
+
+
+def test_a_shape_is_measured(work: Path) -> None:
+    row = measure(
+        work, checkpoint.Shape(layers=1, width=32, heads=2), 0.02, Settings(rows=2, length=32), compiled=False
+    )
+    assert row.vocabulary == checkpoint.new_model(work, checkpoint.Shape()).config.vocab_size and 0 < row.millions < 1
+    assert set(row.bits) == set(corpus.KINDS) and all(0 < bits < 10 for bits in row.bits.values())
+    assert 0 <= row.copied < 0.5
