@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+DOTS = 150  # per inch, of a picture that is not drawn with lines alone
+
 
 @dataclass
 class Curve:
@@ -57,7 +59,7 @@ class Curve:
         for axes in (left, right):
             axes.grid(alpha=0.3)
             axes.legend()
-        figure.savefig(path, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, dpi=DOTS, metadata={"Date": None} if path.suffix == ".svg" else None)
 
 
 def smooth(values: NDArray[np.float64], width: int = 50) -> NDArray[np.float64]:

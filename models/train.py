@@ -125,7 +125,7 @@ def train(
                 log.info("step %d held out %s: loss %.4f, %.4f bits per byte", budget.step, kind, nats, bits)
             state = {"optimisers": optimisers.state_dict(), "step": budget.step, "spent": budget.spent}
             checkpoint.save(model, work / "tokenizer.json", out, state | {"curve": curve.state()})
-            curve.draw(out / "loss.svg", settings.rows * settings.length)
+            curve.draw(out / "loss.png", settings.rows * settings.length)
             next_save = budget.spent + 60 * save_minutes
 
 
