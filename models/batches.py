@@ -13,9 +13,10 @@ from onnxlens.models.corpus import END_OF_TEXT, part
 
 # Shares of the rows, as points (progress, share) with straight lines between them. Copying from the context comes
 # suddenly, once heads that look one token back are there, which text teaches: then a burst of random tokens that
-# recur teaches it within some hundred steps, and a few keep it. Stories are learned sooner than documentation.
+# recur teaches it within some hundred steps, and a few keep it. What stories teach (who receives, what agrees) needs
+# heads that copy, so more of them come after that; of the rows that do not recur, the others are documentation.
 RECURRING = ((0.0, 0.3), (0.225, 0.075), (0.23, 0.45), (0.29, 0.45), (0.31, 0.06), (1.0, 0.06))
-STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (1.0, 0.15))  # of the other rows
+STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (0.39, 0.15), (0.4, 0.3), (0.65, 0.3), (0.7, 0.15), (1.0, 0.15))
 PERIODS = 4, 112  # tokens before a random sequence repeats, shortest and longest
 SEGMENTS = 3, 12  # random segments that come back in any order
 SEGMENT = 2, 12  # tokens in one
@@ -61,6 +62,12 @@ class Batches:
         rows += [self._window(ids, dice) for ids in kinds]
         read, answers = zip(*rows, strict=True)
         return torch.from_numpy(np.stack(read)), torch.from_numpy(np.stack(answers))
+
+    def prefixes(self, step: int, length: int) -> torch.Tensor:
+        """Draws beginnings to be continued, half from documentation and half from stories, int64 [rows, length]."""
+        dice = np.random.default_rng([self._seed, step, length])
+        kinds = [(self._docstrings, self._stories)[row % 2] for row in range(self._rows)]
+        return torch.from_numpy(np.stack([self._window(ids, dice)[0][:length] for ids in kinds]))
 
     def _window(self, ids: NDArray[np.uint16], dice: np.random.Generator) -> Row:
         start = dice.integers(0, len(ids) - self._length)

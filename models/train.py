@@ -23,8 +23,12 @@ from onnxlens.models.batches import IGNORED, Batches, bytes_per_token, windows
 from onnxlens.models.corpus import KINDS, WORK
 from onnxlens.models.curve import Curve
 from onnxlens.models.optimisers import Optimisers, Settings
+from onnxlens.models.unlikelihood import continued, unlikelihood
 
 log = logging.getLogger(__name__)
+
+PREFIXES = (8, 16, 32)  # tokens of text before a continuation that should not loop, in turn
+CONTINUED = 100  # tokens of such a continuation
 
 
 @dataclass
@@ -113,7 +117,11 @@ def train(
         read, answers = (part.to(model.device) for part in batches(budget.step, budget.progress))
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             loss = loss_of(model, read, answers)
-        torch.autograd.backward(loss)
+            torch.autograd.backward(loss)
+            if budget.progress >= settings.against_loops and budget.step % 2:
+                prefix = PREFIXES[budget.step // 2 % len(PREFIXES)]
+                text = continued(model, batches.prefixes(budget.step, prefix).to(model.device), CONTINUED)
+                torch.autograd.backward(unlikelihood(model, text, prefix))
         optimisers.step(settings.scale(budget.step, budget.progress))
         budget.tick()
         curve.losses.append(loss.item())

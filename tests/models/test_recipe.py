@@ -8,12 +8,14 @@ import torch
 from toy_corpus import documents
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+import onnxlens.models.train
 from onnxlens.models import checkpoint, corpus
 from onnxlens.models.batches import IGNORED, Batches, bytes_per_token, recurring, repeated, windows
 from onnxlens.models.curve import Curve, smooth
 from onnxlens.models.optimisers import Optimisers, Settings
 from onnxlens.models.shapes import measure
 from onnxlens.models.train import Budget, evaluate, train
+from onnxlens.models.unlikelihood import continued, in_repeats, unlikelihood
 
 torch.set_num_threads(1)  # models this small only lose time with more
 
@@ -168,6 +170,62 @@ def test_training_without_a_corpus_says_what_to_run(tmp_path: Path) -> None:
 def test_heads_must_divide_the_width(work: Path) -> None:
     with pytest.raises(ValueError, match=r"7 heads do not divide a width of 32: choose a multiple of 7\."):
         checkpoint.new_model(work, checkpoint.Shape(layers=1, width=32, heads=7))
+
+
+# Training against loops
+
+
+def test_the_tokens_of_repeated_sequences_are_marked() -> None:
+    ids = torch.tensor([[1, 2, 3, 9, 1, 2, 3, 8], [1, 2, 3, 4, 5, 6, 7, 8], [5, 5, 5, 5, 5, 1, 2, 1]])
+    assert in_repeats(ids, 3).int().tolist() == [
+        [0, 0, 0, 0, 1, 1, 1, 0],
+        [0, 0, 0, 0, 0, 0, 0, 0],
+        [0, 1, 1, 1, 1, 0, 0, 0],
+    ]
+
+
+def test_continuations_are_greedy(work: Path) -> None:
+    model = small_model(work)
+    ids = continued(model, torch.tensor([[1, 2, 3], [4, 5, 6]]), 5)
+    assert ids.shape == (2, 8) and ids[:, :3].tolist() == [[1, 2, 3], [4, 5, 6]]
+    with torch.no_grad():
+        assert torch.equal(model(input_ids=ids[:, :-1]).logits.argmax(-1)[:, 2:], ids[:, 3:])
+
+
+def test_what_repeats_becomes_less_likely_and_nothing_else_counts(work: Path) -> None:
+    model = small_model(work)
+    looping = torch.tensor([[1, 2, 3, *[7, 8] * 10]])
+
+    def likely() -> float:
+        with torch.no_grad():
+            logs = model(input_ids=looping[:, :-1]).logits.log_softmax(-1)
+        return float(logs[0, 15:].gather(-1, looping[0, 16:, None]).mean())
+
+    before = likely()
+    for _ in range(3):
+        loss = unlikelihood(model, looping, prefix=3, size=4)
+        assert loss > 0
+        torch.autograd.backward(loss)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                assert parameter.grad is not None
+                parameter -= 100 * parameter.grad
+                parameter.grad = None
+    assert likely() < before - 0.01
+    assert unlikelihood(model, torch.arange(23)[None], prefix=3, size=4) == 0
+
+
+def test_the_end_of_training_is_against_loops(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+
+    def spy(model: checkpoint.GPT2LMHeadModel, ids: torch.Tensor, prefix: int) -> torch.Tensor:
+        seen.append(ids.shape[1] - prefix)
+        return unlikelihood(model, ids, prefix)
+
+    monkeypatch.setattr(onnxlens.models.train, "unlikelihood", spy)
+    settings = Settings(rows=2, length=64, against_loops=0.5)
+    train(work, small_model(work), Budget(minutes=1, steps=8), settings)
+    assert seen == [100, 100]  # steps 5 and 7, of those from 4 on
 
 
 # The loss curve
