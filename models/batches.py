@@ -8,15 +8,18 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 
 from onnxlens.models.corpus import END_OF_TEXT, part
+from onnxlens.models.renaming import Renamer
 
 # Shares of the rows, as points (progress, share) with straight lines between them. Copying from the context comes
 # suddenly, once heads that look one token back are there, which text teaches: then a burst of random tokens that
 # recur teaches it within some hundred steps, and a few keep it. What stories teach (who receives, what agrees) needs
 # heads that copy, so more of them come after that; of the rows that do not recur, the others are documentation.
 RECURRING = ((0.0, 0.3), (0.225, 0.075), (0.23, 0.45), (0.29, 0.45), (0.31, 0.06), (1.0, 0.06))
-STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (0.39, 0.15), (0.4, 0.3), (0.65, 0.3), (0.7, 0.15), (1.0, 0.15))
+STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (0.39, 0.15), (0.4, 0.3), (0.7, 0.3), (0.75, 0.2), (1.0, 0.2))
+RENAMED = 0.5  # share of the story rows in which everybody has another name
 PERIODS = 4, 112  # tokens before a random sequence repeats, shortest and longest
 SEGMENTS = 3, 12  # random segments that come back in any order
 SEGMENT = 2, 12  # tokens in one
@@ -41,6 +44,8 @@ class Batches:
             np.load(part(work, kind, "train", ".npy"), mmap_mode="r") for kind in ("docstrings", "stories")
         )
         self._end = int(self._docstrings[-1])  # every document ends with it, and no token has a higher id
+        self._tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+        self._rename = Renamer(self._tokenizer)
         self._rows, self._length, self._seed = rows, length, seed
 
     def __call__(self, step: int, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -58,8 +63,11 @@ class Batches:
         recurring_rows = dice.binomial(self._rows, _share(RECURRING, progress))
         story_rows = dice.binomial(self._rows - recurring_rows, _share(STORIES, progress))
         rows = [recurring(dice, self._end, self._length) for _ in range(recurring_rows)]
-        kinds = [self._stories] * story_rows + [self._docstrings] * (self._rows - recurring_rows - story_rows)
-        rows += [self._window(ids, dice) for ids in kinds]
+        rows += [self._window(self._docstrings, dice) for _ in range(self._rows - recurring_rows - story_rows)]
+        rows += [
+            (self._renamed_window if dice.random() < RENAMED else self._window)(self._stories, dice)
+            for _ in range(story_rows)
+        ]
         read, answers = zip(*rows, strict=True)
         return torch.from_numpy(np.stack(read)), torch.from_numpy(np.stack(answers))
 
@@ -68,6 +76,15 @@ class Batches:
         dice = np.random.default_rng([self._seed, step, length])
         kinds = [(self._docstrings, self._stories)[row % 2] for row in range(self._rows)]
         return torch.from_numpy(np.stack([self._window(ids, dice)[0][:length] for ids in kinds]))
+
+    def _renamed_window(self, ids: NDArray[np.uint16], dice: np.random.Generator) -> Row:
+        start = dice.integers(0, len(ids) - self._length)
+        text = self._tokenizer.decode(ids[start : start + self._length + 1], skip_special_tokens=False)
+        renamed = np.array(self._tokenizer.encode(self._rename(text, dice)).ids[: self._length + 1])
+        answers = np.full(self._length, IGNORED)
+        answers[: len(renamed) - 1] = renamed[1:]
+        read = np.resize(renamed, self._length)  # where other names take fewer tokens, what is left is not asked for
+        return read, answers
 
     def _window(self, ids: NDArray[np.uint16], dice: np.random.Generator) -> Row:
         start = dice.integers(0, len(ids) - self._length)
