@@ -21,8 +21,8 @@ RECURRING = ((0.0, 0.3), (0.225, 0.075), (0.23, 0.45), (0.29, 0.45), (0.31, 0.06
 STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (0.39, 0.15), (0.4, 0.3), (0.7, 0.3), (0.75, 0.2), (1.0, 0.2))
 RENAMED = 0.5  # share of the story rows in which everybody has another name
 PERIODS = 4, 112  # tokens before a random sequence repeats, shortest and longest
-SEGMENTS = 3, 12  # random segments that come back in any order
-SEGMENT = 2, 12  # tokens in one
+SEGMENTS = 3, 11  # random segments that come back in any order, fewest and most
+SEGMENT = 2, 11  # tokens in one
 IGNORED = -100  # what PyTorch's cross-entropy leaves out
 
 Row = tuple[NDArray[np.int64], NDArray[np.int64]]  # what is read and what should be answered, both [length]
@@ -107,9 +107,12 @@ def recurring(dice: np.random.Generator, end: int, length: int) -> Row:
         What is read and what should be answered, both int64 [length]; answers that nothing tells are `IGNORED`.
     """
     if dice.random() < 0.5:
-        shortest, longest = np.log(PERIODS)
+        shortest, longest = np.log(PERIODS[0]), np.log(min(PERIODS[1], length // 2))
         return repeated(dice, end, int(np.exp(dice.uniform(shortest, longest))), length)
-    drawn = [dice.integers(0, end, size=dice.integers(*SEGMENT)) for _ in range(dice.integers(*SEGMENTS))]
+    drawn = [
+        dice.integers(0, end, size=dice.integers(*SEGMENT, endpoint=True))
+        for _ in range(dice.integers(*SEGMENTS, endpoint=True))
+    ]
     row, known, seen = [end], [False], set()
     while len(row) <= length:
         chosen = int(dice.integers(len(drawn)))
@@ -138,8 +141,13 @@ def windows(work: Path, kind: str, length: int) -> torch.Tensor:
 
     Returns:
         Token ids, int64 [windows, length + 1]; a remainder shorter than a window is left out.
+
+    Raises:
+        ValueError: If the text is shorter than one window.
     """
     ids = np.load(part(work, kind, "heldout", ".npy")).astype(np.int64)
+    if len(ids) <= length:
+        raise ValueError(f"The held-out {kind} have {len(ids)} tokens, too few for a window of {length}.")
     return torch.from_numpy(ids).unfold(0, length + 1, length)
 
 

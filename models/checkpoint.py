@@ -37,10 +37,10 @@ def new_model(work: Path, shape: Shape) -> GPT2LMHeadModel:
         raise ValueError(
             f"{shape.heads} heads do not divide a width of {shape.width}: choose a multiple of {shape.heads}."
         )
-    path = work / "tokenizer.json"
-    if not path.exists():
-        raise FileNotFoundError(f"No corpus: {path} does not exist. Run `python -m onnxlens.models.corpus` first.")
-    tokenizer = Tokenizer.from_file(str(path))
+    record = work / "corpus.json"  # which the corpus step writes last
+    if not record.exists():
+        raise FileNotFoundError(f"No corpus: {record} does not exist. Run `python -m onnxlens.models.corpus` first.")
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     end = tokenizer.token_to_id(END_OF_TEXT)
     config = GPT2Config(
         vocab_size=tokenizer.get_vocab_size(),
@@ -71,8 +71,7 @@ def save(model: GPT2LMHeadModel, tokenizer: Path, work: Path, state: dict[str, A
     """
     folder = work / "tiny-checkpoint"
     fresh, stale = folder.with_suffix(".new"), folder.with_suffix(".old")
-    for leftover in (fresh, stale):
-        shutil.rmtree(leftover, ignore_errors=True)
+    shutil.rmtree(fresh, ignore_errors=True)
     model.save_pretrained(fresh)
     shutil.copy(tokenizer, fresh / "tokenizer.json")
     settings = {
@@ -85,6 +84,7 @@ def save(model: GPT2LMHeadModel, tokenizer: Path, work: Path, state: dict[str, A
     }
     (fresh / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     if folder.exists():
+        shutil.rmtree(stale, ignore_errors=True)  # whole, but older than the folder
         folder.rename(stale)
     fresh.rename(folder)
     shutil.rmtree(stale, ignore_errors=True)
@@ -97,10 +97,16 @@ def resume(model: GPT2LMHeadModel, work: Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: If nothing was saved in this folder.
+        ValueError: If the model has another shape.
     """
     path = work / "training.pt"
     if not path.exists():
         raise FileNotFoundError(f"Nothing to resume: {path} does not exist. Train without --resume first.")
     state: dict[str, Any] = torch.load(path, weights_only=True, map_location=model.device)
-    model.load_state_dict(state.pop("model"))
+    saved = state.pop("model")
+    if {name: value.shape for name, value in saved.items()} != {
+        name: value.shape for name, value in model.state_dict().items()
+    }:
+        raise ValueError(f"The checkpoint in {path} has another shape: give its shape, or train without --resume.")
+    model.load_state_dict(saved)
     return state

@@ -83,6 +83,7 @@ def write_corpus(
         ValueError: If a part of the corpus would be empty.
     """
     work.mkdir(parents=True, exist_ok=True)
+    (work / "corpus.json").unlink(missing_ok=True)  # without it the files are no corpus, until all are written
     found = list(found)
     parts = _split("docstrings", _documents(found, work / "sources.json"))
     parts |= _split("stories", stories(story_count, seed))

@@ -2,14 +2,14 @@
 
 __all__ = ["Curve", "smooth"]
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-DOTS = 150  # per inch, of a picture that is not drawn with lines alone
+DOTS = 150  # per inch
 
 
 @dataclass
@@ -28,10 +28,6 @@ class Curve:
         """Adds a measurement of held-out text, in bits per byte."""
         self.bits.setdefault(kind, []).append((step, bits))
 
-    def state(self) -> dict[str, Any]:
-        """The curve as plain lists: what builds it again."""
-        return asdict(self)
-
     def draw(self, path: Path, tokens_per_step: int) -> None:
         """Draws the loss on the left and bits per byte on the right, over the tokens seen.
 
@@ -39,11 +35,6 @@ class Curve:
             path: Where the picture goes; its suffix decides the format.
             tokens_per_step: Tokens in a batch.
         """
-        import matplotlib
-
-        matplotlib.rcParams["svg.hashsalt"] = "onnxlens"  # the same picture for the same numbers
-        from matplotlib.figure import Figure
-
         millions = tokens_per_step / 1e6
         figure = Figure(figsize=(8, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
@@ -59,7 +50,7 @@ class Curve:
         for axes in (left, right):
             axes.grid(alpha=0.3)
             axes.legend()
-        figure.savefig(path, dpi=DOTS, metadata={"Date": None} if path.suffix == ".svg" else None)
+        figure.savefig(path, dpi=DOTS)
 
 
 def smooth(values: NDArray[np.float64], width: int = 50) -> NDArray[np.float64]:

@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 import onnxlens
 from onnxlens.models.corpus import WORK
 from onnxlens.models.curve import DOTS, Curve
-from onnxlens.models.optimisers import Settings
 
 HERE = Path(__file__).parent
 WORDS = " lamp river seven blue Emma window coat tree"  # in no order that any text has
@@ -49,12 +48,13 @@ def main(work: Path, out: Path) -> None:
     state = work / "training.pt"
     if not state.exists():
         raise click.ClickException(f"No training: {state} does not exist. Run `python -m onnxlens.models.train` first.")
-    curve = Curve(**torch.load(state, weights_only=True, map_location="cpu")["curve"])
-    curve.draw(out / "loss.png", Settings.rows * Settings.length)
+    saved = torch.load(state, weights_only=True, map_location="cpu")
+    Curve(**saved["curve"]).draw(out / "loss.png", saved["settings"]["rows"] * saved["settings"]["length"])
     head = json.loads((HERE / "tiny-results.json").read_text())["heads"]["strongest"]["induction"]
     name = f"blocks.{head['layer']}.attn.hook_pattern"
-    _, cache = (lens := onnxlens.load(HERE / "tiny")).run_with_cache(WORDS + WORDS, names_filter=name)
-    title = f"Layer {head['layer']}, head {head['head']}: eight words, said twice"
+    lens = onnxlens.load(HERE / "tiny")
+    _, cache = lens.run_with_cache(WORDS + WORDS, names_filter=name)
+    title = f"Layer {head['layer']}, head {head['head']}, reading the same words twice"
     attention(cache[name][0, head["head"]], lens.to_str_tokens(WORDS + WORDS), title, out / "induction.png")
 
 

@@ -6,8 +6,9 @@ import logging
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import click
 import torch
@@ -96,7 +97,8 @@ def train(
 
     Raises:
         FileNotFoundError: If there is nothing to resume.
-        ValueError: If what is resumed has used up the budget already.
+        ValueError: If what is resumed has used up the budget already or had other settings, or if the loss is no
+            number any more.
     """
     out = out or work
     optimisers, curve = Optimisers(model, settings), Curve()
@@ -104,6 +106,7 @@ def train(
         state = checkpoint.resume(model, out)
         optimisers.load_state_dict(state["optimisers"])
         budget.step, budget.spent, curve = state["step"], state["spent"], Curve(**state["curve"])
+        _same(state["settings"], asdict(settings))
         if budget.progress >= 1:
             raise ValueError(
                 f"Nothing left to train: the checkpoint has had {budget.step} steps "
@@ -124,6 +127,8 @@ def train(
                 torch.autograd.backward(unlikelihood(model, text, prefix))
         optimisers.step(settings.scale(budget.step, budget.progress))
         budget.tick()
+        if not math.isfinite(loss.item()):
+            raise ValueError(f"The loss is {loss.item()} at step {budget.step}: lower the rates, or resume.")
         curve.losses.append(loss.item())
         report(budget, loss.item())
         if budget.spent >= next_save or budget.progress >= 1:
@@ -132,9 +137,20 @@ def train(
                 curve.held_out(budget.step, kind, bits)
                 log.info("step %d held out %s: loss %.4f, %.4f bits per byte", budget.step, kind, nats, bits)
             state = {"optimisers": optimisers.state_dict(), "step": budget.step, "spent": budget.spent}
-            checkpoint.save(model, work / "tokenizer.json", out, state | {"curve": curve.state()})
+            state |= {"curve": asdict(curve), "settings": asdict(settings)}
+            checkpoint.save(model, work / "tokenizer.json", out, state)
             curve.draw(out / "loss.png", settings.rows * settings.length)
             next_save = budget.spent + 60 * save_minutes
+
+
+def _same(before: dict[str, Any], now: dict[str, Any]) -> None:
+    """Refuses to go on with other settings."""
+    for name, value in now.items():
+        if before[name] != value:
+            raise ValueError(
+                f"The checkpoint was trained with {name} {before[name]}, and this run has {value}: "
+                "give the same, or train without --resume."
+            )
 
 
 def _loss(model: GPT2LMHeadModel, read: torch.Tensor, answers: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
@@ -164,7 +180,7 @@ class Reporter:
 
 @click.command()
 @click.option("--minutes", default=85.0, show_default=True, help="How long, all resumed runs together.")
-@click.option("--steps", type=click.IntRange(1), help="Train this many steps instead, which repeats exactly.")
+@click.option("--steps", type=click.IntRange(1), help="Train so many steps instead: repeatable on one machine.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the work folder.")
 @click.option("--work", type=click.Path(path_type=Path), default=WORK, show_default=True, help="Corpus folder.")
 @click.option("--layers", default=checkpoint.Shape.layers, show_default=True, help="Blocks.")
@@ -192,7 +208,7 @@ def main(
     """Train the small GPT-2 and write a Hugging Face checkpoint and the loss curve into the work folder.
 
     An interrupted run goes on with --resume from its last checkpoint, at most five minutes back. On a GPU,
-    --device cuda --steps N gives what N steps give on a processor, in minutes.
+    --device cuda --steps N does in minutes what N steps do on a processor, up to rounding.
     """
     console = Console()
     handlers = [RichHandler(console=console)] if console.is_terminal else None

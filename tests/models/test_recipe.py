@@ -1,18 +1,23 @@
 """The recipe of the small model: the batches it draws, and that training learns."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
+from tokenizers import Tokenizer
 from toy_corpus import documents
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 import onnxlens.models.train
-from onnxlens.models import checkpoint, corpus
+from onnxlens.models import checkpoint, corpus, lexicon
 from onnxlens.models.batches import IGNORED, Batches, bytes_per_token, recurring, repeated, windows
 from onnxlens.models.curve import Curve, smooth
 from onnxlens.models.optimisers import Optimisers, Settings
+from onnxlens.models.renaming import Renamer
+from onnxlens.models.shapes import main as shapes_command
 from onnxlens.models.shapes import measure
 from onnxlens.models.train import Budget, evaluate, train
 from onnxlens.models.unlikelihood import continued, in_repeats, unlikelihood
@@ -73,6 +78,23 @@ def test_segments_come_back_and_only_what_is_certain_is_asked_for() -> None:
             assert answers[position] in read[before + 1], "the same token was followed by the answer before"
         shares.append(known.mean())
     assert np.mean(shares) > 0.6
+
+
+def test_everybody_gets_another_name_throughout_and_held_out_names_are_given_to_nobody(work: Path) -> None:
+    rename = Renamer(Tokenizer.from_file(str(work / "tokenizer.json")))
+    text = "When Mary and Leo went to the shop, Leo gave a drink to Mary. Mary thanked Leo."
+    given = set()
+    for seed in range(200):
+        renamed = rename(text, np.random.default_rng(seed))
+        found = re.fullmatch(
+            r"When (\w+) and (\w+) went to the shop, (\w+) gave a drink to (\w+)\. (\w+) thanked (\w+)\.", renamed
+        )
+        assert found, renamed
+        mary, leo = found[1], found[2]
+        assert found.groups() == (mary, leo, leo, mary, mary, leo) and mary != leo
+        given |= {mary, leo}
+    assert not given & set(lexicon.HELD_OUT_RECEIVERS)
+    assert given & set(lexicon.NAMES) and given - set(lexicon.NAMES)
 
 
 def test_random_tokens_recur_most_often_in_the_lesson(work: Path) -> None:
@@ -162,6 +184,35 @@ def test_resumed_training_ends_where_uninterrupted_training_ends(work: Path) -> 
         train(work, resumed, Budget(minutes=1, steps=6), settings, resume=True)
 
 
+def test_resuming_something_else_is_refused(work: Path) -> None:
+    settings = Settings(rows=2, length=32)
+    train(work, small_model(work), Budget(minutes=1, steps=2), settings)
+    longer = Budget(minutes=1, steps=3)
+    with pytest.raises(ValueError, match=r"trained with rows 2, and this run has 4: give the same"):
+        train(work, small_model(work), longer, Settings(rows=4, length=32), resume=True)
+    wider = checkpoint.new_model(work, checkpoint.Shape(layers=1, width=64, heads=2))
+    with pytest.raises(ValueError, match=r"has another shape: give its shape, or train without --resume"):
+        train(work, wider, longer, settings, resume=True)
+
+
+def test_a_loss_that_is_no_number_ends_the_training_and_keeps_the_checkpoint(work: Path) -> None:
+    settings = Settings(rows=2, length=32)
+    train(work, small_model(work), Budget(minutes=1, steps=2), settings)
+    before = (work / "training.pt").read_bytes()
+    broken = small_model(work)
+    with torch.no_grad():
+        broken.transformer.wpe.weight.fill_(float("nan"))
+    with pytest.raises(ValueError, match="The loss is nan at step 1"):
+        train(work, broken, Budget(minutes=1, steps=3), settings)
+    assert (work / "training.pt").read_bytes() == before
+
+
+def test_a_shape_on_the_command_line_that_is_none_is_refused(work: Path) -> None:
+    result = CliRunner().invoke(shapes_command, ["4x256", "--work", str(work)])
+    assert result.exit_code == 2
+    assert "'4x256' is not a shape: give layers, width and heads, as 5x256x4." in result.output
+
+
 def test_training_without_a_corpus_says_what_to_run(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"Run `python -m onnxlens\.models\.corpus` first"):
         checkpoint.new_model(tmp_path, checkpoint.Shape())
@@ -231,18 +282,17 @@ def test_the_end_of_training_is_against_loops(work: Path, monkeypatch: pytest.Mo
 # The loss curve
 
 
-def test_the_curve_is_drawn_the_same_for_the_same_numbers(tmp_path: Path) -> None:
-    curve = Curve(losses=[8.0, 7.0, 6.5, 6.0], bits={"stories": [(2, 3.0), (4, 2.5)]})
-    pictures = []
-    for name in ("one.svg", "other.svg"):
-        curve.draw(tmp_path / name, tokens_per_step=1000)
-        pictures.append((tmp_path / name).read_text())
-    assert pictures[0] == pictures[1]
-    Curve(**curve.state()).draw(tmp_path / "third.svg", tokens_per_step=1000)
-    assert (tmp_path / "third.svg").read_text() == pictures[0]
-    curve.losses.append(5.0)
-    curve.draw(tmp_path / "longer.svg", tokens_per_step=1000)
-    assert (tmp_path / "longer.svg").read_text() != pictures[0]
+def test_the_curve_shows_its_numbers(tmp_path: Path) -> None:
+    def drawn(curve: Curve, tokens_per_step: int = 1000) -> bytes:
+        curve.draw(tmp_path / "loss.png", tokens_per_step)
+        return (tmp_path / "loss.png").read_bytes()
+
+    losses, bits = [8.0, 7.0, 6.5, 6.0], {"stories": [(2, 3.0), (4, 2.5)]}
+    picture = drawn(Curve(losses, bits))
+    assert drawn(Curve(losses, bits)) == picture
+    assert drawn(Curve([*losses, 5.0], bits)) != picture
+    assert drawn(Curve(losses, {"stories": [(2, 3.0), (4, 2.0)]})) != picture
+    assert drawn(Curve(losses, bits), 2000) != picture
 
 
 def test_the_mean_of_few_losses_is_that_of_all_so_far() -> None:
