@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from onnxlens.models.corpus import END_OF_TEXT, part
+from onnxlens.models.lessons import Lessons
 from onnxlens.models.renaming import Renamer
 
 # Shares of the rows, as points (progress, share) with straight lines between them. Copying from the context comes
@@ -18,7 +19,9 @@ from onnxlens.models.renaming import Renamer
 # recur teaches it within some hundred steps, and a few keep it. What stories teach (who receives, what agrees) needs
 # heads that copy, so more of them come after that; of the rows that do not recur, the others are documentation.
 RECURRING = ((0.0, 0.3), (0.225, 0.075), (0.23, 0.45), (0.29, 0.45), (0.31, 0.06), (1.0, 0.06))
-STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (0.39, 0.15), (0.4, 0.3), (0.7, 0.3), (0.75, 0.2), (1.0, 0.2))
+LESSONS = ((0.0, 0.0), (0.62, 0.0), (0.63, 0.15), (1.0, 0.15))
+ANSWER = 8.0  # weight of the one word that a lesson asks for: there are few in a row
+STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (0.39, 0.15), (0.4, 0.3), (0.62, 0.3), (0.63, 0.15), (1.0, 0.15))
 RENAMED = 0.5  # share of the story rows in which everybody has another name
 PERIODS = 4, 112  # tokens before a random sequence repeats, shortest and longest
 SEGMENTS = 3, 11  # random segments that come back in any order, fewest and most
@@ -45,10 +48,10 @@ class Batches:
         )
         self._end = int(self._docstrings[-1])  # every document ends with it, and no token has a higher id
         self._tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-        self._rename = Renamer(self._tokenizer)
+        self._rename, self._lessons = Renamer(self._tokenizer), Lessons(self._tokenizer)
         self._rows, self._length, self._seed = rows, length, seed
 
-    def __call__(self, step: int, progress: float) -> tuple[torch.Tensor, torch.Tensor]:
+    def __call__(self, step: int, progress: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Draws the batch of a step: the same for the same step and progress, so that resuming needs no saved state.
 
         Args:
@@ -56,20 +59,29 @@ class Batches:
             progress: How much of the budget is used, from 0 to 1: it decides the shares of the kinds.
 
         Returns:
-            What the model reads and what it should answer, both int64 [rows, length]; answers that nothing
-            could tell (random tokens said for the first time) are `IGNORED`.
+            What the model reads and what it should answer, both int64 [rows, length], and how much each answer
+            counts, float32 [rows, length]; answers that nothing could tell are `IGNORED`.
         """
         dice = np.random.default_rng([self._seed, step])
         recurring_rows = dice.binomial(self._rows, _share(RECURRING, progress))
-        story_rows = dice.binomial(self._rows - recurring_rows, _share(STORIES, progress))
+        lesson_rows = dice.binomial(self._rows - recurring_rows, _share(LESSONS, progress))
+        text_rows = self._rows - recurring_rows - lesson_rows
+        story_rows = dice.binomial(text_rows, _share(STORIES, progress))
         rows = [recurring(dice, self._end, self._length) for _ in range(recurring_rows)]
-        rows += [self._window(self._docstrings, dice) for _ in range(self._rows - recurring_rows - story_rows)]
+        rows += [self._lesson(dice) for _ in range(lesson_rows)]
+        rows += [self._window(self._docstrings, dice) for _ in range(text_rows - story_rows)]
         rows += [
             (self._renamed_window if dice.random() < RENAMED else self._window)(self._stories, dice)
             for _ in range(story_rows)
         ]
-        read, answers = zip(*rows, strict=True)
-        return torch.from_numpy(np.stack(read)), torch.from_numpy(np.stack(answers))
+        read, answers = (torch.from_numpy(np.stack(part)) for part in zip(*rows, strict=True))
+        weights = torch.ones(answers.shape)
+        weights[recurring_rows : recurring_rows + lesson_rows] = ANSWER
+        return read, answers, weights
+
+    def _lesson(self, dice: np.random.Generator) -> Row:
+        ids, certain = self._lessons(dice, self._length + 1)
+        return ids[:-1], np.where(certain, ids, IGNORED)[1:]
 
     def prefixes(self, step: int, length: int) -> torch.Tensor:
         """Draws beginnings to be continued, half from documentation and half from stories, int64 [rows, length]."""

@@ -1,7 +1,8 @@
 """The words of the stories, and which of them are kept out of which role.
 
-A word that is held out of a role still occurs in every other one. So `onnxlens.models.tasks` can ask for it in
-the role in which training never showed it, and only the rule itself leads to the answer.
+A word that is held out of a role never has it in the made-up texts, and most have every other one there. So
+`onnxlens.models.tasks` can ask for it in that role, and only the rule itself leads to the answer. The documentation
+that is the other half of training was written by others; where it matters, the comments say what it has.
 """
 
 __all__ = ["KINDS", "MEN", "NAMES", "WOMEN", "article", "kept", "plural", "words"]
@@ -16,19 +17,21 @@ def words(text: str) -> tuple[str, ...]:
 
 # Held out -----------------------------------------------------------------------------------------------------------
 
-# Never the one who receives a gift.
+# Nobody gives them anything. They are talked to, cooked for, and sometimes the "him" or "her" of a sum.
 HELD_OUT_RECEIVERS = words("Clara Julia Nina Ruth David Simon Leo Oscar")
 # Never in a gift sentence.
 HELD_OUT_PLACES = words("bakery theatre lighthouse zoo")
 HELD_OUT_GIFTS = words("lantern compass violin ribbon kite")
-# Never the subject of a verb that something stands in front of.
+# Never the subject of a verb that shows its number across a distance, but for the rabbit: "The rabbit of my aunt is
+# called Tom." Relative clauses have them as subjects of verbs in the past, which show none.
 HELD_OUT_HEADS = words("ladder candle window painter sailor rabbit mirror woman")
-# Never inside a bracket or quote of the kind that `circuits.aside` and `circuits.code` make.
+# Never inside a bracket or quote.
 HELD_OUT_CONTENTS = words("purple narrow golden wooden silent")
+# Never in the made-up texts; documentation has them, inside brackets and quotes too.
 HELD_OUT_IDENTIFIERS = words("weight buffer limit offset")
-# Never counted.
+# Never counted; indeed never in the made-up texts.
 HELD_OUT_COUNTED = words("ticket feather")
-# No text contains these, so that what a model says after them is its own.
+# No text contains exactly these; essays have similar sentences with other words.
 HELD_OUT_PROMPTS = (
     "Data visualization empowers users to",
     "Artificial Intelligence is transforming the",

@@ -63,7 +63,8 @@ def evaluate(model: GPT2LMHeadModel, work: Path, kind: str, length: int) -> tupl
     rows, sizes = windows(work, kind, length), bytes_per_token(work)
     nats = 0.0
     for batch in torch.split(rows.to(model.device), 16):
-        nats += _loss(model, batch[:, :-1], batch[:, 1:], reduction="sum").item()
+        read, answers = batch[:, :-1], batch[:, 1:]
+        nats += answers.numel() * _loss(model, read, answers, torch.ones_like(answers)).item()
     answers = rows[:, 1:]
     return nats / answers.numel(), nats / math.log(2) / float(sizes[answers].sum())
 
@@ -117,9 +118,9 @@ def train(
     next_save = budget.spent + 60 * save_minutes
     model.train()
     while budget.progress < 1:
-        read, answers = (part.to(model.device) for part in batches(budget.step, budget.progress))
+        read, answers, weights = (part.to(model.device) for part in batches(budget.step, budget.progress))
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            loss = loss_of(model, read, answers)
+            loss = loss_of(model, read, answers, weights)
             torch.autograd.backward(loss)
             if budget.progress >= settings.against_loops and budget.step % 2:
                 prefix = PREFIXES[budget.step // 2 % len(PREFIXES)]
@@ -153,11 +154,12 @@ def _same(before: dict[str, Any], now: dict[str, Any]) -> None:
             )
 
 
-def _loss(model: GPT2LMHeadModel, read: torch.Tensor, answers: torch.Tensor, reduction: str = "mean") -> torch.Tensor:
-    """Cross-entropy in nats of each answer, ids [rows, length], given the tokens read up to there."""
-    logits = model(input_ids=read, use_cache=False).logits  # [rows, length, vocabulary]
-    logits, answers = logits.flatten(0, 1).float(), answers.flatten()  # [rows * length, ...]
-    return functional.cross_entropy(logits, answers, reduction=reduction, ignore_index=IGNORED)
+def _loss(model: GPT2LMHeadModel, read: torch.Tensor, answers: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Weighted mean cross-entropy in nats of each answer given the tokens read up to there; all [rows, length]."""
+    logits = model(input_ids=read, use_cache=False).logits.float()  # [rows, length, vocabulary]
+    nats = functional.cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none", ignore_index=IGNORED)
+    counted = weights.flatten() * (answers.flatten() != IGNORED)  # [rows * length]
+    return (nats * counted).sum() / counted.sum()
 
 
 class Reporter:

@@ -1,6 +1,7 @@
 """The recipe of the small model: the batches it draws, and that training learns."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -15,11 +16,13 @@ import onnxlens.models.train
 from onnxlens.models import checkpoint, corpus, lexicon
 from onnxlens.models.batches import IGNORED, Batches, bytes_per_token, recurring, repeated, windows
 from onnxlens.models.curve import Curve, smooth
+from onnxlens.models.lessons import Lessons
 from onnxlens.models.optimisers import Optimisers, Settings
 from onnxlens.models.renaming import Renamer
 from onnxlens.models.shapes import main as shapes_command
 from onnxlens.models.shapes import measure
 from onnxlens.models.train import Budget, evaluate, train
+from onnxlens.models.train import _loss as train_loss
 from onnxlens.models.unlikelihood import continued, in_repeats, unlikelihood
 
 torch.set_num_threads(1)  # models this small only lose time with more
@@ -42,8 +45,8 @@ def test_windows_predict_every_token_once(work: Path) -> None:
 
 def test_batches_depend_on_the_step_and_the_progress_alone(work: Path) -> None:
     batches = Batches(work, rows=4, length=32)
-    read, answers = batches(7, 0.5)
-    assert read.shape == answers.shape == (4, 32)
+    read, answers, weights = batches(7, 0.5)
+    assert read.shape == answers.shape == weights.shape == (4, 32)
     assert read.dtype == answers.dtype == torch.int64
     for one, other in zip(batches(7, 0.5), Batches(work, rows=4, length=32)(7, 0.5), strict=True):
         assert torch.equal(one, other)
@@ -51,9 +54,9 @@ def test_batches_depend_on_the_step_and_the_progress_alone(work: Path) -> None:
 
 
 def test_answers_are_the_tokens_that_follow(work: Path) -> None:
-    read, answers = Batches(work, rows=16, length=64)(3, 0.1)
+    read, answers, _ = Batches(work, rows=16, length=64)(3, 0.9)
     known = answers[:, :-1] != IGNORED
-    assert known.float().mean() > 0.5
+    assert 0.5 < known.float().mean() < 1
     assert torch.equal(answers[:, :-1][known], read[:, 1:][known])
 
 
@@ -97,9 +100,39 @@ def test_everybody_gets_another_name_throughout_and_held_out_names_are_given_to_
     assert given & set(lexicon.NAMES) and given - set(lexicon.NAMES)
 
 
+def test_a_lesson_asks_for_certain_words_only_and_these_count_for_more(work: Path) -> None:
+    tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
+    ids, certain = Lessons(tokenizer)(np.random.default_rng(0), 4000)
+    text = tokenizer.decode(ids)
+    asked = Counter(tokenizer.decode([token]) for token in ids[certain])
+    assert 0.02 < certain.mean() < 0.25
+    assert asked[" are"] and asked[" is"] and asked[")"]
+    for given in re.findall(r" gave \w+ \w+ to (\w+)", text):
+        assert given not in lexicon.HELD_OUT_RECEIVERS
+    _, answers, weights = Batches(work, rows=100, length=64)(0, 0.9)
+    heavy = weights > 1
+    assert 5 < heavy.any(1).sum() < 30 and (weights[~heavy] == 1).all()
+    assert (answers[heavy] != IGNORED).float().mean() < 0.25
+
+
+def test_heavier_answers_weigh_more(work: Path) -> None:
+    model, ids = small_model(work), torch.arange(40).view(2, 20)
+    read, answers = ids[:, :-1], ids[:, 1:].clone()
+    nats = torch.nn.functional.cross_entropy(
+        model(input_ids=read).logits.flatten(0, 1), answers.flatten(), reduction="none"
+    )
+    weights = torch.ones(answers.shape)
+    weights[0] = 3
+    expected = (3 * nats[:19].sum() + nats[19:].sum()) / (3 * 19 + 19)
+    assert train_loss(model, read, answers, weights).item() == pytest.approx(expected.item(), rel=1e-5)
+    answers[1] = IGNORED
+    assert train_loss(model, read, answers, weights).item() == pytest.approx(nats[:19].mean().item(), rel=1e-5)
+
+
 def test_random_tokens_recur_most_often_in_the_lesson(work: Path) -> None:
     def recurring_rows(progress: float) -> int:
-        return int((Batches(work, rows=400, length=64)(0, progress)[1][:, 0] == IGNORED).sum())
+        _, answers, weights = Batches(work, rows=400, length=64)(0, progress)
+        return int(((answers[:, 0] == IGNORED) & (weights[:, 0] == 1)).sum())
 
     lesson = recurring_rows(0.25)
     assert lesson > 0.35 * 400
