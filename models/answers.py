@@ -41,7 +41,8 @@ class Vocabulary:
     def completing(self, token: int) -> Ints:
         """Ids of all tokens that say what a token says and then nothing that changes it, itself among them.
 
-        ` is` is completed by ` is` and ` is,`, and not by ` island`; `)` by `).` and `))`; `'` by `',`, and not by `'s`.
+        ` is` is completed by ` is` and ` is,`, and not by ` island`; `)` by `).` and `))`; `'` by `',`, and not by
+        `'s`.
         """
         if token not in self._completing:
             text = self._texts[token]  # byte-level: one character for each byte
@@ -123,7 +124,7 @@ def answers(
                 for size in range(len(candidate)):
                     places.setdefault((*prompt, *candidate[:size]), len(places))
         likely = predict(list(places))
-        for question, (prompt, candidates) in zip(some, asked, strict=True):
+        for prompt, candidates in asked:
             scores, said = [], []
             for candidate in candidates:
                 rows = [likely[places[*prompt, *candidate[:size]]] for size in range(len(candidate))]

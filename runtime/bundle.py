@@ -65,7 +65,7 @@ class Bundle:
 
     @cached_property
     def weights(self) -> WeightsFile:
-        """All weights by the checkpoint's names, memory-mapped; float32, however they are stored."""
+        """All weights by the checkpoint's names: memory-mapped where stored as float32, else widened at each access."""
         return WeightsFile(self.path / WEIGHTS)
 
     def verify(self, progress: Callable[[str], None] | None = None) -> None:

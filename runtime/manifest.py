@@ -89,8 +89,8 @@ class Manifest:
                 "Update onnxlens with 'pip install -U onnxlens'."
             )
         try:
-            entries.setdefault("storage", "float32")  # bundles made before there was a choice do not say it
-            known = {f.name: entries[f.name] for f in fields(cls)}
+            # Bundles made before there was a choice do not say how they are stored.
+            known = {f.name: entries[f.name] for f in fields(cls) if f.name != "storage" or "storage" in entries}
             known["files"] = {str(name): FileRecord(**record) for name, record in known["files"].items()}
             manifest = cls(**known)
             _check_types(manifest)

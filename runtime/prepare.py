@@ -158,7 +158,7 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     _read_graph(bundle, PLAIN_GRAPH)
     model = _read_graph(bundle, HOOKS_GRAPH)
     _check_interface(model, bundle)
-    _name_widened(model)
+    _name_widened(model, bundle)
     _split_unembedding(model, bundle)
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder / _GRAPH)
@@ -237,15 +237,28 @@ def _check_interface(model: Any, bundle: Bundle) -> None:
         raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not fit the bundle's config.json.")
 
 
-def _name_widened(model: Any) -> None:
+def _name_widened(model: Any, bundle: Bundle) -> None:
     """Gives the checkpoint's name to what computing uses: the Cast of a weight stored as float16, not that weight.
 
     ONNX Runtime folds the Cast while preparing. So the prepared graph has float32 weights under the checkpoint's names,
     however they are stored.
     """
+    from onnx import TensorProto
+
     graph = model.graph
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    casts = [node for node in graph.node if node.op_type == "Cast" and node.input[0] in stored]
+    stored = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
+    users: dict[str, list[Any]] = {name: [] for name in stored}
+    for node in _nodes(graph):
+        for name in users.keys() & set(node.input):
+            users[name].append(node)
+    outputs = {value.name for value in graph.output}
+    for name, found in users.items():
+        if len(found) != 1 or not _widens(found[0]) or {name, *found[0].output} & outputs:
+            raise BundleError(
+                f"The graph {bundle.path / HOOKS_GRAPH} uses {name!r}, which is stored as float16, in another way than "
+                "by widening it to float32 once. Export the model again."
+            )
+    casts = [node for (node,) in users.values()]
     widened = {cast.output[0]: cast.input[0] for cast in casts}
     for node in graph.node:
         node.input[:] = [widened.get(name, name) for name in node.input]
@@ -256,6 +269,22 @@ def _name_widened(model: Any) -> None:
     described = [value for value in graph.value_info if value.name not in {*widened, *widened.values()}]
     del graph.value_info[:]
     graph.value_info.extend(described)
+
+
+def _widens(node: Any) -> bool:
+    from onnx import TensorProto
+
+    to = [attribute.i for attribute in node.attribute if attribute.name == "to"]
+    return node.op_type == "Cast" and to == [TensorProto.FLOAT]
+
+
+def _nodes(graph: Any) -> Iterator[Any]:
+    """All nodes of a graph and of the graphs inside them, which may use its values."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for inner in [attribute.g, *attribute.graphs]:
+                yield from _nodes(inner)
 
 
 def _split_unembedding(model: Any, bundle: Bundle) -> None:

@@ -69,7 +69,7 @@ class WeightsFile(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self.entries[name]
         stored = np.memmap(self.path, mode="r", dtype=entry.dtype, shape=entry.shape, offset=entry.offset)
-        value = stored.astype(np.float32, copy=False)
+        value = stored if entry.dtype == np.float32 else np.asarray(stored, np.float32)
         value.flags.writeable = False
         return value
 

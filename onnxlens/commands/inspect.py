@@ -51,12 +51,12 @@ def command(model: str | None, as_json: bool) -> None:
     facts["files"] = "\n".join(f"{size:>12,}  {inert(name)}" for name, size in facts["files"].items())
     facts["made_with"] = ", ".join(f"{package} {number}" for package, number in manifest.made_with.items())
     facts["intact"] = "yes: every file has its SHA-256"
-    if {"reference", "cases", "largest_relative_error", "tolerance"} <= report.keys():
+    if _all_numbers(report, "largest_relative_error", "tolerance") and isinstance(report.get("cases"), list | dict):
         facts["verified"] = (
-            f"against {report['reference']}, in {len(report['cases'])} cases: largest error "
+            f"against {report.get('reference')}, in {len(report['cases'])} cases: largest error "
             f"{report['largest_relative_error']:.1e} of a value's range (allowed {report['tolerance']:.0e})"
         )
-    if {"absolute", "relative", "positions", "same_greedy_token"} <= report.get("rounding", {}).keys():
+    if _all_numbers(report.get("rounding"), "absolute", "relative", "positions", "same_greedy_token"):
         facts["rounding"] = rounding(report, manifest.storage)
     table = Table(box=None, pad_edge=False, show_header=False)
     table.add_column(style="bold", no_wrap=True)
@@ -64,3 +64,8 @@ def command(model: str | None, as_json: bool) -> None:
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), inert(str(value), keep="\n" if name == "files" else ""))
     console().print(table, markup=False)
+
+
+def _all_numbers(entries: object, *names: str) -> bool:
+    """Whether these are entries of which each named one is a number; somebody may have edited them."""
+    return isinstance(entries, dict) and all(type(entries.get(name)) in (int, float) for name in names)

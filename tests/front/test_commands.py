@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -195,3 +197,14 @@ def test_no_table_is_wider_than_a_terminal_of_80_columns(command, bundle, model,
         assert ran.code == 0
         assert max(map(len, ran.out.splitlines())) <= 80
         assert "…" not in ran.out  # nothing is cut off
+
+
+@pytest.mark.parametrize("rounding", [None, [], 3, {"absolute": "a", "relative": 1, "positions": 1}])
+def test_inspect_says_nothing_about_a_rounding_that_somebody_edited(command, tmp_path, bundle, rounding):
+    folder = Path(shutil.copytree(bundle("base-float16"), tmp_path / "half"))
+    manifest = json.loads((folder / "onnxlens.json").read_text())
+    manifest["verification"] |= {"rounding": rounding, "cases": None}
+    (folder / "onnxlens.json").write_text(json.dumps(manifest))
+    ran = command("inspect", "-m", folder)
+    assert (ran.code, ran.err) == (0, "")
+    assert "rounding" not in ran.out and "verified" not in ran.out

@@ -30,6 +30,9 @@ for package in ("onnxlens", "onnxlens.commands", "onnxlens.runtime", "onnxlens.p
         if module.name not in ("onnxlens.__main__", "onnxlens.export", "onnxlens.models"):
             importlib.import_module(module.name)
             print(module.name)
+# Of the model's recipe, what makes the text and what measures.
+for name in ("answers", "corpus", "grammar", "heads", "heldout", "loops", "ngram", "passes", "tasks"):
+    importlib.import_module(f"onnxlens.models.{name}")
 """
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from dataclasses import fields
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +12,7 @@ from types import ModuleType
 import model_script
 import numpy as np
 import pytest
-from checkpoints import END_OF_TEXT, tokenizer, write_checkpoint
+from checkpoints import END_OF_TEXT, config_entries, random_weights, tokenizer, write_checkpoint
 from click.testing import CliRunner
 
 from onnxlens.models import grammar
@@ -45,6 +47,8 @@ def test_a_row_says_whether_it_is_what_is_wanted(
 
 def test_text_in_a_table_keeps_its_spaces_and_means_nothing(script: ModuleType) -> None:
     assert script.code(" a|b\n<c>`") == "<code> a&#124;b↵&#60;c&#62;&#96;</code>"
+    shown = [{"prompt": "a|*b*", "top": [[" c", 0.5]], "shown": "d"}]
+    assert "| a&#124;&#42;b&#42; |" in script.predictions(shown)
 
 
 def test_only_what_is_between_the_markers_is_written(script: ModuleType) -> None:
@@ -54,7 +58,8 @@ def test_only_what_is_between_the_markers_is_written(script: ModuleType) -> None
     assert script.placed(once, "new") == once
     with pytest.raises(ValueError, match="The page has no place for measurements"):
         script.placed("before\nafter\n", "new")
-    assert script.placed((model_script.ROOT / "models" / "README.md").read_text(), "new")
+    card = script.placed((model_script.ROOT / "models" / "README.md").read_text(), "new")
+    assert f"{script.START}\nnew\n{script.END}" in card
 
 
 def test_the_prompts_are_ten_different_ones(script: ModuleType) -> None:
@@ -92,6 +97,7 @@ def test_the_card_and_the_results_say_the_same(
     card, results = tmp_path / "README.md", tmp_path / "results.json"
     monkeypatch.setattr(script, "CARD", card)
     monkeypatch.setattr(script, "RESULTS", results)
+    monkeypatch.setattr(script, "SHIPPED", small)
     card.write_text(f"# small\n\n{script.START}\n{script.END}\n\nThe end.\n")
     done = CliRunner().invoke(script.main, [str(small), "--work", str(work), "--threads", "1", "--write"])
     assert done.exit_code == 0, done.output
@@ -100,10 +106,20 @@ def test_the_card_and_the_results_say_the_same(
     rows = [script.Row(**{key: row[key] for key in names}) for row in measured["rows"].values()]
     page = card.read_text()
     assert script.table(rows) in page and script.predictions(measured["predictions"]) in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "results.json"]
     assert page.startswith("# small\n") and page.endswith("\nThe end.\n")
     assert "corpus date 2026-11-22" in page
     assert measured["bundle"]["sha256"] == {name: file.sha256 for name, file in Bundle(small).manifest.files.items()}
     found = measured["rows"]
+    for kind in ("docstrings", "stories"):
+        note = found[f"bits_{kind}_5gram"]["note"]
+        bits = dict(re.findall(r"trained on ([a-z ]+) (\d+\.\d+)", note))
+        assert set(bits) == {kind, "docstrings and stories"}
+        assert found[f"bits_{kind}_5gram"]["value"] == pytest.approx(min(map(float, bits.values())), abs=1e-3)
+    for row in rows:
+        bounds = script.AT_MOST.get(row.key), script.AT_LEAST.get(row.key)
+        assert (row.at_most, row.at_least) == bounds
+    assert script.AT_MOST.keys() | script.AT_LEAST.keys() <= found.keys()
     assert found["bytes"]["value"] == sum(path.stat().st_size for path in small.rglob("*") if path.is_file())
     assert found["bits_docstrings"]["value"] > found["bits_docstrings_5gram"]["value"]  # its weights are random
     assert found["below_5gram"]["met"] is False
@@ -118,4 +134,41 @@ def test_the_card_and_the_results_say_the_same(
 def test_without_a_corpus_it_says_what_is_missing(script: ModuleType, small: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(script.main, [str(small), "--work", str(tmp_path)])
     assert done.exit_code == 1
-    assert "docstrings-heldout.npy" in done.output
+    assert done.output == f"Error: No corpus in {tmp_path}: run `python -m onnxlens.models.corpus`.\n"
+
+
+def test_only_the_model_that_ships_is_written_about(script: ModuleType, small: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(script.main, [str(small), "--work", str(tmp_path), "--write"])
+    assert done.exit_code == 2
+    assert "--write is for the model that ships" in " ".join(done.output.split())
+
+
+def test_a_card_without_markers_is_noticed_before_anything_is_measured(
+    script: ModuleType, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(script, "SHIPPED", small)
+    monkeypatch.setattr(script, "CARD", tmp_path / "README.md")
+    monkeypatch.setattr(script, "measure", None)
+    (tmp_path / "README.md").write_text("# small\n")
+    done = CliRunner().invoke(script.main, [str(small), "--work", str(tmp_path), "--write"])
+    assert done.exit_code == 1
+    assert "The page has no place for measurements" in done.output
+
+
+def test_a_short_context_is_refused(script: ModuleType, bundle: Callable[[str], Path], work: Path) -> None:
+    done = CliRunner().invoke(script.main, [str(bundle("base")), "--work", str(work)])
+    assert done.exit_code == 1
+    assert "base has 48 positions; 50 random tokens said twice after <|endoftext|> need 101." in done.output
+
+
+def test_files_are_replaced_together_or_not_at_all(script: ModuleType, tmp_path: Path) -> None:
+    (tmp_path / "one").write_text("old")
+    with pytest.raises(OSError):
+        script.replace({tmp_path / "one": "new", tmp_path / "missing" / "two": "new"})
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("one", "old")]
+
+
+def test_the_number_of_parameters_is_that_of_the_weights(script: ModuleType, bundle: Callable[[str], Path]) -> None:
+    for name in ("base", "untied"):
+        expected = sum(weight.size for weight in random_weights(config_entries(name)).values())
+        assert script.parameters(Bundle(bundle(name))) == expected

@@ -124,6 +124,15 @@ def test_held_out_heads_meet_their_verbs_in_simple_sentences_only() -> None:
         assert re.search(rf"\bthe {lex.plural(noun)} (?:are|were|look|seem)", simple, re.I)
 
 
+def test_no_text_has_a_distant_verb_of_a_subject_that_is_asked_for() -> None:
+    heads = {form for noun in tasks._HEADS for form in (noun, lex.plural(noun))}
+    verbs = {verb for pair in circuits.VERBS for verb in pair}
+    links = "|".join(circuits._LINKS)
+    for sentence in sentences():
+        for subject, between in re.findall(rf"^The (\w+) (?:{links}) (.*)", sentence):
+            assert subject not in heads or not set(re.findall(r"\w+", between)) & verbs, sentence
+
+
 def test_held_out_contents_are_never_inside_brackets() -> None:
     held_out = (*lex.HELD_OUT_CONTENTS, *lex.HELD_OUT_IDENTIFIERS)
     for one in scenes(1000):
@@ -235,10 +244,27 @@ def test_questions_are_different_and_the_same_in_every_run(ask: Callable[[int, i
     questions = ask(400, 0)
     assert questions == ask(400, 0) != ask(400, 1)
     assert len({question.prompt for question in questions}) == 400
+    everything = "\n".join(texts())
     for question in questions:
         assert question.others and question.answer not in question.others
         assert not question.prompt.endswith(" ")
-        assert not any(text.startswith(question.prompt) for text in texts()[:200])
+        assert question.prompt not in everything
+
+
+def test_what_is_asked_is_never_said_in_training() -> None:
+    """By words, since 4,000 texts are not all: no made-up text counts these things or has these identifiers."""
+    for things, ask in ((lex.HELD_OUT_COUNTED, tasks.comparisons), (lex.HELD_OUT_IDENTIFIERS, tasks.closings)):
+        plurals = map(lex.plural, things) if ask is tasks.comparisons else ()
+        words = {*things, *plurals}
+        asked = [set(re.findall(r"\w+", question.prompt)) for question in ask(400, 0)]
+        held_out = (*words, *lex.HELD_OUT_CONTENTS)
+        assert all(found & set(held_out) for found in asked)
+        assert not set(re.findall(r"\w+", " ".join(texts()))) & words
+
+
+def test_too_few_different_questions_are_an_error() -> None:
+    with pytest.raises(ValueError, match="2 different questions about names were asked for; only 1 were found"):
+        tasks._distinct(lambda dice, number: tasks.Question("a", " b", (" c",)), "names", 2, 0)
 
 
 def test_half_of_the_receivers_are_named_first() -> None:
@@ -247,6 +273,8 @@ def test_half_of_the_receivers_are_named_first() -> None:
         receiver, giver = question.answer.strip(), question.others[0].strip()
         assert receiver in lex.HELD_OUT_RECEIVERS
         assert question.prompt.endswith(" to")
+        named = {f" {name}" for name in re.findall(r"\w+", question.prompt) if name in lex.NAMES}
+        assert {question.answer, *question.others} == named
         first += re.findall(rf"\b(?:{giver}|{receiver})\b", question.prompt)[0] == receiver
     assert first == 200
 

@@ -11,10 +11,14 @@ import numpy as np
 import oracle
 import pytest
 from checkpoints import config_entries, random_weights, tokenizer
+from tokenizers import Tokenizer, models
 
 from onnxlens.lens import Lens
-from onnxlens.models import quality
-from onnxlens.models.quality import Vocabulary, answers, loop, windows
+from onnxlens.models.answers import Answers, Vocabulary, answers
+from onnxlens.models.heads import PATTERNS, induction, name_movers
+from onnxlens.models.heldout import held_out, token_bits, windows
+from onnxlens.models.loops import loop
+from onnxlens.models.passes import next_tokens
 from onnxlens.models.tasks import Question
 from onnxlens.runtime.runner import Runner
 
@@ -54,7 +58,7 @@ def test_a_stride_that_would_leave_tokens_out_is_refused(stride: int) -> None:
 def test_bits_of_tokens_are_those_of_the_oracle(runner: Runners, stride: int) -> None:
     ids = np.random.default_rng(0).integers(1, 290, 130)
     ids[[20, 77, -1]] = END
-    found = quality.token_bits(runner("base"), ids, END, stride, rows=3)
+    found = token_bits(runner("base"), ids, END, stride, rows=3)
     stream, expected = [END, *ids], []
     for place, token in enumerate(
         ids
@@ -75,7 +79,7 @@ def write_held_out(work: Path, documents: list[str]) -> list[int]:
 
 def test_bits_are_counted_by_the_bytes_of_the_text_alone(runner: Runners, tmp_path: Path) -> None:
     ids = write_held_out(tmp_path, ["the cat", "où est le chat ?"])
-    read = quality.held_out(Lens(runner("base")), tmp_path, "stories")
+    read = held_out(Lens(runner("base")), tmp_path, "stories")
     assert read.ids.tolist() == ids
     assert read.size == 7 + 17
     assert read.bits_per_byte(np.full(len(ids), 2.0)) == 2 * len(ids) / 24  # both ends are counted
@@ -86,21 +90,43 @@ def test_text_of_another_vocabulary_is_refused(runner: Runners, tmp_path: Path) 
     for wrong in (ids[::-1], [*ids[:-1], 5000]):
         np.save(tmp_path / "stories-heldout.npy", np.array(wrong, np.uint16))
         with pytest.raises(ValueError, match=r"The held-out stories in .* are not in the vocabulary of base"):
-            quality.held_out(Lens(runner("base")), tmp_path, "stories")
+            held_out(Lens(runner("base")), tmp_path, "stories")
+
+
+def test_where_there_is_no_corpus_it_says_what_to_run(runner: Runners, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError) as caught:
+        held_out(Lens(runner("base")), tmp_path, "stories")
+    assert str(caught.value) == f"No corpus in {tmp_path}: run `python -m onnxlens.models.corpus`."
 
 
 # Questions
 
 
-def test_tokens_that_begin_alike() -> None:
-    made = tokenizer()
+def made_of(*tokens: str) -> Tokenizer:
+    """A byte-level tokenizer with these tokens; the first is special."""
+    made = Tokenizer(models.BPE(vocab={token: number for number, token in enumerate(tokens)}, merges=[]))
+    made.add_special_tokens([tokens[0]])
+    return made
+
+
+@pytest.mark.parametrize(
+    ("token", "completing"),
+    [
+        ("Ġis", {"Ġis", "Ġis,", 'Ġis"', "ĠisĠ", "ĠisâĢľ"}),  # not " island", " isé", " is2"
+        ("Ġisland", {"Ġisland"}),
+        ("Ġ1", {"Ġ1", "Ġ1)"}),  # not " 12"
+        (")", {")", ").", "))", ")s"}),
+        ("'", {"'", "',", "')", "'5"}),  # not "'s"
+        ("<", {"<", "<a"}),  # <|endoftext|> is no text
+    ],
+)
+def test_tokens_that_complete_a_word_leave_it_what_it_is(token: str, completing: set[str]) -> None:
+    rest = ["Ġis", "Ġis,", 'Ġis"', "ĠisĠ", "ĠisâĢľ", "Ġisland", "ĠisÃ©", "Ġis2", "Ġ1", "Ġ12", "Ġ1)"]
+    rest += [")", ").", "))", ")s", "'", "',", "')", "'s", "'5", "<", "<a", "is"]
+    made = made_of("<|endoftext|>", *rest)
     vocabulary = Vocabulary(made)
-    texts = {token: made.decode([token]) for token in vocabulary.ordinary.tolist()}
-    assert END not in texts and len(texts) == 289
-    the = made.token_to_id("Ġthe")
-    assert sorted(vocabulary.beginning(the)) == [token for token, text in texts.items() if text.startswith(" the")]
-    less = made.token_to_id("<")
-    assert END not in vocabulary.beginning(less)  # <|endoftext|> is no text
+    assert vocabulary.ordinary.tolist() == list(range(1, len(rest) + 1))
+    assert {made.id_to_token(one) for one in vocabulary.completing(made.token_to_id(token))} == completing
 
 
 class Hand:
@@ -126,20 +152,15 @@ class Hand:
             found.append(np.log(probabilities))
         return np.array(found)
 
-    def ask(self, *questions: Question, chunk: int = 64) -> quality.Answers:
+    def ask(self, *questions: Question, chunk: int = 64) -> Answers:
         return answers(questions, self.encode, Vocabulary(self.made), self, chunk=chunk)
 
 
-def test_a_token_that_begins_with_the_answer_counts_for_it() -> None:
+def test_a_token_that_only_begins_with_the_answer_does_not_count_for_it() -> None:
     question = Question("on", " s", (" cat",))
-    found = Hand({"on": {"Ġs": 0.2, "Ġsat": 0.3, "Ġcat": 0.4}}).ask(question)
-    assert found.right.tolist() == [True]
-    assert found.greedy.tolist() == [False]  # it would say " cat"
-    assert math.exp(found.margins[0]) == pytest.approx(0.5 / 0.4)
-    found = Hand({"on": {"Ġs": 0.1, "Ġsat": 0.2, "Ġcat": 0.4}}).ask(question)
-    assert found.right.tolist() == [False]
     found = Hand({"on": {"Ġs": 0.2, "Ġsat": 0.5, "Ġcat": 0.1}}).ask(question)
-    assert found.greedy.tolist() == [True]
+    assert math.exp(found.margins[0]) == pytest.approx(0.2 / 0.1)
+    assert found.right.tolist() == [True] and found.greedy.tolist() == [False]  # it would say " sat"
 
 
 def test_an_answer_of_several_tokens_has_the_product_of_their_probabilities() -> None:
@@ -179,6 +200,17 @@ def test_a_candidate_that_begins_with_another_keeps_its_own(answer: str) -> None
         assert found.right.tolist() == found.greedy.tolist() == [wanted > other]
 
 
+@pytest.mark.parametrize("answer", [" do", " dog"])
+def test_a_candidate_whose_tokens_go_on_to_another_keeps_its_own(answer: str) -> None:
+    question = Question("on", answer, (" do" if answer == " dog" else " dog",))
+    for on in (0.3, 0.6):
+        found = Hand({"on": {"Ġdo": 0.5}, "on do": {"g": on}}).ask(question)
+        wanted, other = (1 - on, on) if answer == " do" else (on, 1 - on)
+        assert math.exp(found.margins[0]) == pytest.approx(wanted / other)
+        assert found.right.tolist() == [wanted > other]
+        assert found.greedy.tolist() == [answer == " dog"]  # "g" is the likeliest single token
+
+
 def test_questions_that_cannot_be_scored_are_refused() -> None:
     model = Hand({})
     with pytest.raises(ValueError, match="Two candidates after 'on' are the same"):
@@ -189,7 +221,7 @@ def test_questions_that_cannot_be_scored_are_refused() -> None:
 
 def test_the_next_tokens_of_rows_do_not_depend_on_their_company(runner: Runners) -> None:
     rows = [[5], [7, 8, 9], [100, 3], [1, 2, 3, 4, 5, 6, 7]]
-    found = quality.next_tokens(runner("base"), rows=3)(rows)
+    found = next_tokens(runner("base"), rows=3)(rows)
     for row, values in zip(rows, found, strict=True):
         np.testing.assert_allclose(values, likely(row)[-1], atol=1e-4)
 
@@ -200,12 +232,12 @@ def test_the_next_tokens_of_rows_do_not_depend_on_their_company(runner: Runners)
 def test_scores_of_heads_are_means_of_the_pattern(runner: Runners) -> None:
     model, length, count = runner("base"), 7, 5
     tokens = np.arange(1, 290)
-    found = quality.induction(model, tokens, END, length=length, count=count, seed=3, rows=2)
+    found = induction(model, tokens, END, length=length, count=count, seed=3, rows=2)
     half = np.random.default_rng(3).choice(tokens, size=(count, length))
     scores, correct = np.zeros((3, 2, 4)), 0
     for row in half.tolist():
         ids = np.array([[END, *row, *row]])
-        output = model.run(ids, names_filter=quality.PATTERNS)
+        output = model.run(ids, names_filter=PATTERNS)
         for layer in range(2):
             pattern = output.activations[f"blocks.{layer}.attn.hook_pattern"][0]
             for head in range(4):
@@ -238,7 +270,7 @@ class Copier:
 
 
 def test_a_perfect_copier_has_all_points() -> None:
-    found = quality.induction(Copier(), np.arange(1, 300), END, length=3, count=4, seed=1)  # type: ignore[arg-type]
+    found = induction(Copier(), np.arange(1, 300), END, length=3, count=4, seed=1)  # type: ignore[arg-type]
     half = np.random.default_rng(1).choice(np.arange(1, 300), size=(4, 3))
     assert all(len(set(row)) == 3 for row in half.tolist())  # else what comes next would not be certain
     assert found.accuracy == 1 and found.induction[0, 0] == 1
@@ -252,25 +284,28 @@ def test_the_last_token_looks_at_names(runner: Runners) -> None:
         Question("when the dog and the cat sat the cat saw the", " dog", (" cat",)),
         Question("the rain and the dog", " rain", (" dog",)),
         Question("there is no such word", " mat", (" hat",)),
+        Question("the cat and the dog", " dog", (" the",)),  # one of the others begins the prompt
     ]
-    to_answer, to_others = quality.name_movers(model, questions, encode)
+    movers = name_movers(model, questions, encode)
     expected = np.zeros((2, 2, 4))
-    for question in questions[:2]:
+    for question in (*questions[:2], questions[3]):
         ids = encode(question.prompt)
         pieces = [tokenizer().decode([token]) for token in ids]
         assert "".join(pieces) == question.prompt
         ends = np.cumsum([len(piece) for piece in pieces])
-        output = model.run(ids, names_filter=quality.PATTERNS)
+        output = model.run(ids, names_filter=PATTERNS)
         for kind, word in enumerate([question.answer, question.others[0]]):
-            for begin in range(len(question.prompt)):
-                if question.prompt.startswith(word, begin):
-                    inside = [i for i, e in enumerate(ends) if begin < e <= begin + len(word)]
+            padded = f" {question.prompt}"  # so that what begins it has a space before it, too
+            for begin in range(len(padded)):
+                if padded.startswith(word, begin):
+                    inside = [i for i, end in enumerate(ends) if begin <= end - 1 < begin + len(word) - 1]
                     for layer in range(2):
                         pattern = output.activations[f"blocks.{layer}.attn.hook_pattern"][0]
                         expected[kind, layer] += pattern[:, -1, inside].sum(-1)
-    np.testing.assert_allclose([to_answer, to_others], expected / 2, atol=1e-5)
+    np.testing.assert_allclose([movers.answer, movers.others], expected / 3, atol=1e-5)
+    assert movers.asked == 3
     with pytest.raises(ValueError, match="No question's answer stands in its prompt"):
-        quality.name_movers(model, questions[2:], encode)
+        name_movers(model, questions[2:3], encode)
 
 
 # Loops
@@ -300,9 +335,3 @@ FRESH = list(range(100, 200))
 )
 def test_loops(ids: list[int], found: tuple[int, int] | None) -> None:
     assert loop(ids) == found
-
-
-def test_the_number_of_parameters_is_that_of_the_weights(runner: Runners) -> None:
-    for name in ("base", "untied"):
-        expected = sum(weight.size for weight in random_weights(config_entries(name)).values())
-        assert quality.parameters(runner(name).bundle) == expected

@@ -218,6 +218,46 @@ def test_a_graph_that_takes_a_weight_for_another_data_type_is_noticed(half):
     assert start_error(half) == f"The graph {path} takes 'wte.weight' for another data type than float16."
 
 
+def add_user(graph) -> None:
+    graph.node.append(helper.make_node("Identity", ["wte.weight"], ["foreign"]))
+
+
+def cast_to_double(graph) -> None:
+    cast = next(node for node in graph.node if list(node.input) == ["wte.weight"])
+    cast.attribute[0].i = TensorProto.DOUBLE
+
+
+def use_inside_a_branch(graph) -> None:
+    branch = helper.make_graph(
+        [helper.make_node("Identity", ["wte.weight"], ["inner"])],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("inner", TensorProto.FLOAT16, None)],
+    )
+    graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
+    graph.node.append(helper.make_node("If", ["yes"], ["foreign"], then_branch=branch, else_branch=branch))
+
+
+@pytest.mark.parametrize("foreign", [add_user, cast_to_double, use_inside_a_branch])
+def test_a_graph_that_uses_a_stored_weight_otherwise_is_refused(half, foreign):
+    path = half / "onnx/model_hooks.onnx"
+    model = read(path)
+    foreign(model.graph)
+    onnx.save(model, path)
+    sign(half, "onnx/model_hooks.onnx")
+    assert start_error(half) == (
+        f"The graph {path} uses 'wte.weight', which is stored as float16, in another way than by widening it to "
+        "float32 once. Export the model again."
+    )
+
+
+def test_weights_are_plain_arrays_where_they_are_widened_and_views_of_the_file_elsewhere(half):
+    weights = Bundle(half).weights
+    assert type(weights["wte.weight"]) is np.ndarray
+    assert isinstance(weights["ln_f.bias"], np.memmap)
+    assert all(value.dtype == np.float32 and not value.flags.writeable for value in weights.values())
+
+
 @pytest.mark.parametrize("version", [2, 99])
 def test_a_newer_manifest_says_to_update(copy, version):
     edit_json(copy / "onnxlens.json", format_version=version, files="of a kind to come")
