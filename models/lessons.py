@@ -13,7 +13,8 @@ from onnxlens.models import lexicon as lex
 from onnxlens.models.renaming import Renamer
 
 _KINDS = ("gift", "agreement", "aside", "code")
-_SHARES = (5, 4, 1, 1)
+_SHARES = (8, 3, 1, 1)
+_RENAMED = 0.85  # share of the sentences in which everybody has another name
 _OTHER_NUMBER = 0.7  # share of the nouns before a verb that are of the other number than its subject
 
 
@@ -39,7 +40,7 @@ class Lessons:
         certain: list[bool] = []
         while len(ids) < length:
             piece = _piece(words)
-            if words.random() < 0.5:
+            if words.random() < _RENAMED:
                 parts = self._rename("\0".join((piece.before, piece.answer, piece.after)), dice).split("\0")
                 piece = circuits.Certain(*parts)
             encoded = self._tokenizer.encode(f"{piece} ")
