@@ -19,7 +19,7 @@ from onnxlens.models.renaming import Renamer
 # recur teaches it within some hundred steps, and a few keep it. What stories teach (who receives, what agrees) needs
 # heads that copy, so more of them come after that; of the rows that do not recur, the others are documentation.
 RECURRING = ((0.0, 0.3), (0.225, 0.075), (0.23, 0.45), (0.29, 0.45), (0.31, 0.06), (1.0, 0.06))
-LESSONS = ((0.0, 0.0), (0.62, 0.0), (0.63, 0.15), (0.85, 0.15), (0.86, 0.25), (1.0, 0.25))
+LESSONS = ((0.0, 0.0), (0.62, 0.0), (0.63, 0.15), (0.85, 0.15), (0.86, 0.25), (0.94, 0.25), (0.945, 0.6), (1.0, 0.6))
 ANSWER = 8.0  # weight of the one word that a lesson asks for: there are few in a row
 STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (0.39, 0.15), (0.4, 0.3), (0.62, 0.3), (0.63, 0.15), (1.0, 0.15))
 RENAMED = 0.5  # share of the story rows in which everybody has another name
