@@ -91,7 +91,7 @@ class Batches:
 
     def _renamed_window(self, ids: NDArray[np.uint16], dice: np.random.Generator) -> Row:
         start = dice.integers(0, len(ids) - self._length)
-        text = self._tokenizer.decode(ids[start : start + self._length + 1], skip_special_tokens=False)
+        text = self._tokenizer.decode(ids[start : start + self._length + 1].tolist(), skip_special_tokens=False)
         renamed = np.array(self._tokenizer.encode(self._rename(text, dice)).ids[: self._length + 1])
         answers = np.full(self._length, IGNORED)
         answers[: len(renamed) - 1] = renamed[1:]
@@ -145,7 +145,7 @@ def repeated(dice: np.random.Generator, end: int, period: int, length: int) -> R
 
 def _share(points: tuple[tuple[float, float], ...], progress: float) -> float:
     """The share at some progress, on straight lines between the points."""
-    return float(np.interp(progress, *zip(*points, strict=True)))
+    return float(np.interp(progress, [at for at, _ in points], [share for _, share in points]))
 
 
 def windows(work: Path, kind: str, length: int) -> torch.Tensor:

@@ -153,9 +153,9 @@ def agreement(
                 f"came from the {first} {dice.choice(_LINKS)} the {second}",
             )
         )
-    verb = dice.choice(VERBS)
-    been = "been " if verb[0] == "has" else ""
-    return Certain(before, f" {verb[many]}", f" {been}{dice.choice(_MOODS if alive else LOOKS)}.")
+    forms = dice.choice(VERBS)
+    been = "been " if forms[0] == "has" else ""
+    return Certain(before, f" {forms[many]}", f" {been}{dice.choice(_MOODS if alive else LOOKS)}.")
 
 
 # Brackets and quotes.

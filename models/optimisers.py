@@ -52,7 +52,9 @@ class Optimisers:
 
     def __init__(self, model: nn.Module, settings: Settings) -> None:
         """Sorts the parameters of a model by what updates them."""
-        matrices, tables, vectors = [], [], []
+        matrices: list[nn.Parameter] = []
+        tables: list[nn.Parameter] = []
+        vectors: list[nn.Parameter] = []
         for name, parameter in model.named_parameters():
             kind = vectors if parameter.ndim == 1 else matrices if ".h." in name else tables
             kind.append(parameter)

@@ -49,7 +49,7 @@ def measure(work: Path, shape: Shape, minutes: float, settings: Settings, *, com
 def _copied(model: GPT2LMHeadModel, rows: int = 16, period: int = 50) -> float:
     """The share of repeated random tokens that the model predicts."""
     dice = np.random.default_rng([0, 0, 1])  # which no training step draws from: their seeds have two numbers
-    drawn = [repeated(dice, model.config.eos_token_id, period, 2 * period) for _ in range(rows)]
+    drawn = [repeated(dice, model.config.vocab_size - 1, period, 2 * period) for _ in range(rows)]
     read, answers = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
     known = answers != IGNORED
     right = model(input_ids=read).logits.argmax(-1) == answers

@@ -222,7 +222,8 @@ def main(
     try:
         if device == "cuda" and not torch.cuda.is_available():
             raise ValueError("No CUDA device: this PyTorch sees none. Train with --device cpu.")
-        model = checkpoint.new_model(work, checkpoint.Shape(layers, width, heads)).to(device)
+        model = checkpoint.new_model(work, checkpoint.Shape(layers, width, heads))
+        torch.nn.Module.to(model, device)
         log.info("%s parameters, PyTorch %s, %s", f"{model.num_parameters():,}", torch.__version__, settings)
         with Progress(console=console, disable=not console.is_terminal) as bar:
             report, budget = Reporter(bar, settings), Budget(minutes, steps)
