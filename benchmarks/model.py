@@ -26,9 +26,9 @@ import onnxruntime
 import onnxlens
 from onnxlens.models import tasks
 from onnxlens.models.answers import Vocabulary, answers
-from onnxlens.models.corpus import KINDS, WORK
+from onnxlens.models.corpus import KINDS, WORK, token_ids
 from onnxlens.models.heads import induction, name_movers
-from onnxlens.models.heldout import held_out, token_bits, token_ids
+from onnxlens.models.heldout import held_out, token_bits
 from onnxlens.models.lexicon import HELD_OUT_PROMPTS
 from onnxlens.models.loops import greedy, loop
 from onnxlens.models.ngram import KneserNey

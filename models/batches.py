@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from onnxlens.models.corpus import END_OF_TEXT, part
+from onnxlens.models.corpus import END_OF_TEXT, token_ids
 from onnxlens.models.lessons import Lessons
 from onnxlens.models.renaming import Renamer
 
@@ -32,7 +32,7 @@ Row = tuple[NDArray[np.int64], NDArray[np.int64]]  # what is read and what shoul
 
 
 class Batches:
-    """Draws training batches: windows that begin anywhere in the packed documents, and repeated random tokens."""
+    """Draws training batches: windows of documents and stories, random tokens that recur, and lessons."""
 
     def __init__(self, work: Path, rows: int, length: int, seed: int = 0) -> None:
         """Opens the training text.
@@ -43,12 +43,11 @@ class Batches:
             length: Tokens the model reads in a window.
             seed: Another seed draws other windows.
         """
-        self._docstrings, self._stories = (
-            np.load(part(work, kind, "train", ".npy"), mmap_mode="r") for kind in ("docstrings", "stories")
-        )
+        self._docstrings, self._stories = (token_ids(work, kind, "train") for kind in ("docstrings", "stories"))
         self._end = int(self._docstrings[-1])  # every document ends with it, and no token has a higher id
         self._tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-        self._rename, self._lessons = Renamer(self._tokenizer), Lessons(self._tokenizer)
+        self._rename = Renamer(self._tokenizer)
+        self._lessons = Lessons(self._tokenizer, self._rename)
         self._rows, self._length, self._seed = rows, length, seed
 
     def __call__(self, step: int, progress: float) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -157,7 +156,7 @@ def windows(work: Path, kind: str, length: int) -> torch.Tensor:
     Raises:
         ValueError: If the text is shorter than one window.
     """
-    ids = np.load(part(work, kind, "heldout", ".npy")).astype(np.int64)
+    ids = token_ids(work, kind, "heldout").astype(np.int64)
     if len(ids) <= length:
         raise ValueError(f"The held-out {kind} have {len(ids)} tokens, too few for a window of {length}.")
     return torch.from_numpy(ids).unfold(0, length + 1, length)

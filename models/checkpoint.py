@@ -19,7 +19,7 @@ CONTEXT = 256
 
 @dataclass(frozen=True)
 class Shape:
-    """Depth, width of the residual stream and heads of each block: chosen by `onnxlens.models.shapes`."""
+    """Depth, width of the residual stream and heads of each block; `onnxlens.models.shapes` compares some."""
 
     layers: int = 5
     width: int = 256

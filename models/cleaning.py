@@ -126,7 +126,7 @@ class Cleaner:
 
     Packages copy their parameter descriptions from class to class with one name changed, so two paragraphs
     count as the same if their plain lower-case words are: `Bert`, `768` and `torch.Tensor` do not count.
-    That also keeps the held-out text honest: only such short lines of it as "Returns" also occur in training.
+    That also keeps the held-out text honest: no paragraph of it with more than a few plain words is in training.
 
     Attributes:
         dropped: Characters dropped so far, by reason.

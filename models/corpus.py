@@ -1,6 +1,6 @@
 """Writes the training text, its token ids and the tokenizer: `python -m onnxlens.models.corpus`."""
 
-__all__ = ["END_OF_TEXT", "VOCABULARY", "WORK", "is_held_out", "part", "train_tokenizer", "write_corpus"]
+__all__ = ["END_OF_TEXT", "VOCABULARY", "WORK", "is_held_out", "part", "token_ids", "train_tokenizer", "write_corpus"]
 
 import hashlib
 import json
@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.progress import Progress
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
@@ -40,6 +41,19 @@ def is_held_out(document: str) -> bool:
 def part(work: Path, kind: str, split: str, suffix: str) -> Path:
     """The file of one part of the corpus: kind `docstrings` or `stories`, split `train` or `heldout`."""
     return work / f"{kind}-{split}{suffix}"
+
+
+def token_ids(work: Path, kind: str, split: str) -> NDArray[np.uint16]:
+    """Opens the token ids of one part of the corpus, memory-mapped, [N].
+
+    Raises:
+        FileNotFoundError: If the corpus step has not been run.
+    """
+    path = part(work, kind, split, ".npy")
+    if not (path.is_file() and path.with_suffix(".txt").is_file()):
+        raise FileNotFoundError(f"No corpus in {work}: run `python -m onnxlens.models.corpus`.")
+    ids: NDArray[np.uint16] = np.load(path, mmap_mode="r")
+    return ids
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int = VOCABULARY) -> Tokenizer:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-__all__ = ["HeldOut", "held_out", "token_bits", "token_ids", "windows"]
+__all__ = ["HeldOut", "held_out", "token_bits", "windows"]
 
 import math
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from onnxlens.lens import Lens
-from onnxlens.models.corpus import END_OF_TEXT, part
+from onnxlens.models.corpus import END_OF_TEXT, part, token_ids
 from onnxlens.models.passes import Floats, Ints, batched, log_softmax
 from onnxlens.runtime.runner import Runner
 
@@ -41,7 +41,7 @@ def held_out(lens: Lens, work: Path, kind: str) -> HeldOut:
         FileNotFoundError: the corpus step has not been run.
         ValueError: the token ids are not those of the text in the bundle's vocabulary.
     """
-    ids = token_ids(work, kind, "heldout")
+    ids = token_ids(work, kind, "heldout").astype(np.int64)
     text = part(work, kind, "heldout", ".txt").read_bytes().decode()
     if ids.max() >= lens.config.vocab_size or lens.to_string(ids) != text:
         raise ValueError(
@@ -49,19 +49,6 @@ def held_out(lens: Lens, work: Path, kind: str) -> HeldOut:
             "folder that it was trained on."
         )
     return HeldOut(ids, len(text.replace(END_OF_TEXT, "").encode()))
-
-
-def token_ids(work: Path, kind: str, split: str) -> Ints:
-    """Reads the token ids of one part of the corpus, [N].
-
-    Raises:
-        FileNotFoundError: the corpus step has not been run.
-    """
-    path = part(work, kind, split, ".npy")
-    if not (path.is_file() and path.with_suffix(".txt").is_file()):
-        raise FileNotFoundError(f"No corpus in {work}: run `python -m onnxlens.models.corpus`.")
-    found: Ints = np.load(path).astype(np.int64)
-    return found
 
 
 def windows(count: int, context: int, stride: int) -> list[tuple[int, int]]:

@@ -21,9 +21,9 @@ _OTHER_NUMBER = 0.7  # share of the nouns before a verb that are of the other nu
 class Lessons:
     """Rows of such sentences, made of the words and in the roles that stories have."""
 
-    def __init__(self, tokenizer: Tokenizer) -> None:
-        """Takes the tokenizer that the rows are for."""
-        self._tokenizer, self._rename = tokenizer, Renamer(tokenizer)
+    def __init__(self, tokenizer: Tokenizer, rename: Renamer) -> None:
+        """Takes the tokenizer that the rows are for, and what gives people other names."""
+        self._tokenizer, self._rename = tokenizer, rename
 
     def __call__(self, dice: np.random.Generator, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
         """Makes up a row.

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from onnxlens.models.checkpoint import CONTEXT
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -18,7 +20,7 @@ class Settings:
     """
 
     rows: int = 16
-    length: int = 256
+    length: int = CONTEXT
     matrix_rate: float = 5e-3
     other_rate: float = 3e-3
     warm_up: int = 50  # steps

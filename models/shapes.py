@@ -1,4 +1,4 @@
-"""Chooses the model's shape: trains a few for the same time and shows what each reached.
+"""Compares shapes of the model: trains a few for the same time and shows what each reached.
 
 `python -m onnxlens.models.shapes 4x256x4 6x256x4 --minutes 4` prints a Markdown table.
 """
@@ -48,7 +48,7 @@ def measure(work: Path, shape: Shape, minutes: float, settings: Settings, *, com
 @torch.no_grad()
 def _copied(model: GPT2LMHeadModel, rows: int = 16, period: int = 50) -> float:
     """The share of repeated random tokens that the model predicts."""
-    dice = np.random.default_rng([0, 0, 1])  # which no training step draws from: their seeds have two numbers
+    dice = np.random.default_rng([0, 0, 1])  # another seed than any step of training has for these
     drawn = [repeated(dice, model.config.vocab_size - 1, period, 2 * period) for _ in range(rows)]
     read, answers = (torch.from_numpy(np.stack(part)) for part in zip(*drawn, strict=True))
     known = answers != IGNORED

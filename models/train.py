@@ -126,12 +126,13 @@ def train(
                 prefix = PREFIXES[budget.step // 2 % len(PREFIXES)]
                 text = continued(model, batches.prefixes(budget.step, prefix).to(model.device), CONTINUED)
                 torch.autograd.backward(unlikelihood(model, text, prefix))
+        nats = loss.item()
+        if not math.isfinite(nats):
+            raise ValueError(f"The loss is {nats} at step {budget.step + 1}: lower the rates, or resume.")
         optimisers.step(settings.scale(budget.step, budget.progress))
         budget.tick()
-        if not math.isfinite(loss.item()):
-            raise ValueError(f"The loss is {loss.item()} at step {budget.step}: lower the rates, or resume.")
-        curve.losses.append(loss.item())
-        report(budget, loss.item())
+        curve.losses.append(nats)
+        report(budget, nats)
         if budget.spent >= next_save or budget.progress >= 1:
             for kind in KINDS:
                 nats, bits = evaluate(model, work, kind, settings.length)

@@ -44,7 +44,7 @@ def stored_dtype(storage: str, shape: tuple[int, ...]) -> np.dtype[Any]:
     """The data type in which a parameter of this shape is stored.
 
     `float16` holds for matrices and embeddings. Biases and the weights of layer normalisation stay float32: they are
-    a thousandth of a model, and each of them acts on every position in full.
+    less than a hundredth of a model, and each of them acts on every position in full.
     """
     return np.dtype(storage if len(shape) > 1 else "float32")
 

@@ -102,7 +102,7 @@ def test_everybody_gets_another_name_throughout_and_held_out_names_are_given_to_
 
 def test_a_lesson_asks_for_certain_words_only_and_these_count_for_more(work: Path) -> None:
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
-    ids, certain = Lessons(tokenizer)(np.random.default_rng(0), 4000)
+    ids, certain = Lessons(tokenizer, Renamer(tokenizer))(np.random.default_rng(0), 4000)
     text = tokenizer.decode(ids)
     asked = Counter(tokenizer.decode([token]) for token in ids[certain])
     assert 0.02 < certain.mean() < 0.25
