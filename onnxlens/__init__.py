@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     from onnxlens.runtime.activations import ActivationCache
     from onnxlens.runtime.bundle import Bundle
     from onnxlens.runtime.errors import OnnxLensError
+    from onnxlens.runtime.interventions import Intervention
     from onnxlens.runtime.runner import Runner
 
 __all__ = [
     "ActivationCache",
     "Bundle",
     "Generation",
+    "Intervention",
     "Lens",
     "OnnxLensError",
     "Prediction",
@@ -39,6 +41,7 @@ _HOME = {
     "ActivationCache": "onnxlens.runtime.activations",
     "Bundle": "onnxlens.runtime.bundle",
     "Generation": "onnxlens.generation",
+    "Intervention": "onnxlens.runtime.interventions",
     "Lens": "onnxlens.lens",
     "OnnxLensError": "onnxlens.runtime.errors",
     "Prediction": "onnxlens.prediction",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeGuard, overload
+from typing import Any, TypeGuard, overload
 
 import numpy as np
 
@@ -16,15 +17,19 @@ from onnxlens.prediction import Candidate, Prediction
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.bundle import TOKENIZER, Bundle
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.functions import ForwardHooks, HookFunction
 from onnxlens.runtime.generation import Step, generate_ids
 from onnxlens.runtime.hooks import HookPoint, NamesFilter
+from onnxlens.runtime.interventions import Indices, Intervention, read_interventions
 from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.tokenizer import Tokenizer
 
 __all__ = ["Lens", "load"]
 
 Ids = Sequence[int] | np.ndarray
+Interventions = Intervention | Iterable[Intervention] | str | Path
 
 
 def load(
@@ -67,6 +72,8 @@ class Lens:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         config = runner.config
+        self._interventions: tuple[Intervention, ...] = ()
+        self._fwd_hooks: tuple[tuple[NamesFilter, HookFunction], ...] = ()
         self.tokenizer = Tokenizer(runner.bundle.path / TOKENIZER, config.eos_token_id, config.vocab_size)
 
     def __repr__(self) -> str:
@@ -116,31 +123,51 @@ class Lens:
 
     # A str is a sequence of str, too; the first overload that fits is taken.
     @overload
-    def predict(self, text: str | np.ndarray, *, top: int = 10) -> Prediction: ...  # type: ignore[overload-overlap]
+    def predict(
+        self, text: str | np.ndarray, *, top: int = 10, interventions: Interventions = (), fwd_hooks: ForwardHooks = ()
+    ) -> Prediction: ...  # type: ignore[overload-overlap]
     @overload
-    def predict(self, text: Sequence[int], *, top: int = 10) -> Prediction: ...
+    def predict(
+        self, text: Sequence[int], *, top: int = 10, interventions: Interventions = (), fwd_hooks: ForwardHooks = ()
+    ) -> Prediction: ...
     @overload
-    def predict(self, text: Sequence[str], *, top: int = 10) -> list[Prediction]: ...
+    def predict(
+        self, text: Sequence[str], *, top: int = 10, interventions: Interventions = (), fwd_hooks: ForwardHooks = ()
+    ) -> list[Prediction]: ...
 
-    def predict(self, text: str | Ids | Sequence[str], *, top: int = 10) -> Prediction | list[Prediction]:
+    def predict(
+        self,
+        text: str | Ids | Sequence[str],
+        *,
+        top: int = 10,
+        interventions: Interventions = (),
+        fwd_hooks: ForwardHooks = (),
+    ) -> Prediction | list[Prediction]:
         """Predicts the next token.
 
         Args:
             text: a text, or its token ids, or several texts, which give a list. An empty text predicts from
                 `<|endoftext|>`.
             top: how many candidates to list; the full vocabulary is in `logits` and `probabilities`.
+            interventions: changes to make on the way, as objects or as the path of a JSON file of them.
+            fwd_hooks: pairs of a hook point (name, glob or predicate) and a function; see `run_with_hooks`.
 
         Raises:
-            InputError: the text or ids cannot be used, or `top` is below 1.
+            InputError: the text or ids cannot be used, `top` is below 1, or an intervention does not fit.
             ContextLengthError: the text has more tokens than the model has positions.
+            HookPointError: a name or glob matches no hook point.
+            HookFunctionError: a function failed, or returned what cannot be used.
         """
         if not isinstance(top, int | np.integer) or isinstance(top, bool) or top < 1:
             raise InputError(f"top must be a whole number of at least 1, not {top!r}.")
         ids, mask = self._batch(text if isinstance(text, str) or _is_batch(text) else np.array(_one_row(text)))
-        logits = self.runner.run(ids, mask, logits="last").logits[:, -1]  # [B, V]
+        changes = self._changes(interventions, fwd_hooks)
+        output = self.runner.run(ids, mask, logits="last", **changes)
+        logits = output.logits[:, -1]  # [B, V]
         probabilities = softmax(logits)
         real = [row[kept == 1].tolist() for row, kept in zip(ids, mask, strict=True)]
-        predictions = [self._prediction(*row, top) for row in zip(real, logits, probabilities, strict=True)]
+        rows = zip(real, logits, probabilities, strict=True)
+        predictions = [self._prediction(*row, top, output.applied) for row in rows]
         return predictions if _is_batch(text) else predictions[0]
 
     def generate(
@@ -156,6 +183,8 @@ class Lens:
         stop: str | Sequence[str] | None = (),
         overflow: str = "error",
         names_filter: NamesFilter | None = None,
+        interventions: Interventions = (),
+        fwd_hooks: ForwardHooks = (),
     ) -> Generation:
         """Continues a text.
 
@@ -171,6 +200,10 @@ class Lens:
             overflow: `error` refuses what would not fit the model's positions; `slide` forgets the older half of the
                 text whenever they are full.
             names_filter: hook points to read on the way; see the result's `cache`.
+            interventions: changes to make on the way, as objects or as the path of a JSON file of them. Positions
+                count from the start of the text, negative ones from the end of the prompt.
+            fwd_hooks: pairs of a hook point and a function, see `run_with_hooks`; each pass hands it the positions
+                that are new: those of the prompt, then one at a time.
 
         Returns:
             An iterator over the generated tokens; `print(token.text, end="")` streams.
@@ -179,6 +212,7 @@ class Lens:
             InputError: an option has no usable value.
             ContextLengthError: the text would have more tokens than the model has positions.
             HookPointError: a name or glob matches no hook point.
+            HookFunctionError: a function failed, or returned what cannot be used.
         """
         if _is_batch(text):
             raise InputError("generate takes one text at a time.")
@@ -202,6 +236,7 @@ class Lens:
             return int(chosen[0])
 
         prompt = self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text)
+        changes = self._changes(interventions, fwd_hooks)
 
         def start(ends: Callable[[int], bool]) -> Iterator[Step]:
             return generate_ids(
@@ -212,12 +247,21 @@ class Lens:
                 max_new_tokens=max_new_tokens,
                 overflow=overflow,
                 names_filter=names_filter,
+                **changes,
             )
 
         return Generation(self.tokenizer, prompt, start, stop, int(seed))
 
     def run_with_cache(
-        self, text: str | Ids | Sequence[str], *, names_filter: NamesFilter = "*"
+        self,
+        text: str | Ids | Sequence[str],
+        *,
+        names_filter: NamesFilter = "*",
+        interventions: Interventions = (),
+        fwd_hooks: ForwardHooks = (),
+        stop_at_layer: int | None = None,
+        pos_slice: Indices = None,
+        memory_limit: int | None = None,
     ) -> tuple[np.ndarray, ActivationCache]:
         """Runs a text and reads hook points on the way.
 
@@ -225,18 +269,110 @@ class Lens:
             text: a text, or its token ids, or several texts; shorter ones are padded on the left.
             names_filter: hook points to read: names or globs, or a function of the name. What is not read is not
                 computed for its own sake, so ask for what you need.
+            interventions: changes to make on the way, as objects or as the path of a JSON file of them.
+            fwd_hooks: pairs of a hook point (name, glob or predicate) and a function; see `run_with_hooks`. What is
+                read is what the functions left.
+            stop_at_layer: the block before which to stop; negative ones count from the end. The rest is not computed.
+            pos_slice: the positions to read: a number, several, or a slice; None for all.
+            memory_limit: how many bytes the results may take; more is refused before anything is computed.
 
         Returns:
-            Logits at all positions, [B, P, V], and the activations by name, in the shapes of the hook table.
+            Logits at all positions, [B, P, V], and the activations by name, in the shapes of the hook table. With
+            `stop_at_layer`, in place of the logits the residual stream there, [B, P, D].
 
         Raises:
-            InputError: the text or ids cannot be used.
+            InputError: the text or ids, or an option, cannot be used, or the results would be too large.
+            ContextLengthError: the text has more tokens than the model has positions.
+            HookPointError: a name or glob matches no hook point.
+            HookFunctionError: a function failed, or returned what cannot be used.
+        """
+        ids, mask = self._batch(text)
+        plan = self.runner.plan(
+            ids,
+            mask,
+            names_filter=names_filter,
+            stop_at_layer=stop_at_layer,
+            pos_slice=pos_slice,
+            keep_cache=False,
+            **self._changes(interventions, fwd_hooks),
+        )
+        if memory_limit is not None and (needed := sum(plan.nbytes.values())) > memory_limit:
+            raise InputError(
+                f"What was asked for takes {needed:,} bytes, and memory_limit is {memory_limit:,}; read fewer hook "
+                "points (names_filter) or positions (pos_slice)."
+            )
+        output = self.runner.execute(plan)
+        cache = ActivationCache(
+            output.activations, ids, mask, model=self.runner.bundle.name, applied=output.applied
+        )
+        return (output.logits if output.residual is None else output.residual), cache
+
+    def run_with_hooks(
+        self, text: str | Ids | Sequence[str], fwd_hooks: ForwardHooks, *, interventions: Interventions = ()
+    ) -> np.ndarray:
+        """Runs a text and calls functions at hook points on the way.
+
+        A function takes the activation, a float32 array in the shape of the hook table, and the hook, which has a
+        `name` and a `layer()`. It may change the array in place, return another one of the same shape, or return
+        None. Several at one hook point are called in the order given, after the interventions there.
+
+        Args:
+            text: a text, or its token ids, or several texts; shorter ones are padded on the left.
+            fwd_hooks: pairs of a hook point (name, glob or predicate) and a function.
+            interventions: changes to make inside the graph as well.
+
+        Returns:
+            Logits at all positions, [B, P, V].
+
+        Raises:
+            InputError: the text or ids, or an intervention, cannot be used.
+            ContextLengthError: the text has more tokens than the model has positions.
+            HookPointError: a name or glob matches no hook point.
+            HookFunctionError: a function failed, or returned what cannot be used.
+        """
+        return self.runner.run(*self._batch(text), keep_cache=False, **self._changes(interventions, fwd_hooks)).logits
+
+    @contextmanager
+    def hooks(self, fwd_hooks: ForwardHooks = (), *, interventions: Interventions = ()) -> Iterator[Lens]:
+        """Lets every run inside a `with` block make the same changes; blocks may be nested.
+
+        Args:
+            fwd_hooks: pairs of a hook point (name, glob or predicate) and a function; see `run_with_hooks`.
+            interventions: changes to make inside the graph.
+
+        Yields:
+            This lens.
+        """
+        before = self._interventions, self._fwd_hooks
+        changes = self._changes(interventions, fwd_hooks)
+        self._interventions, self._fwd_hooks = changes["interventions"], changes["fwd_hooks"]
+        try:
+            yield self
+        finally:
+            self._interventions, self._fwd_hooks = before
+
+    def estimate(
+        self,
+        text: str | Ids | Sequence[str],
+        *,
+        names_filter: NamesFilter = "*",
+        stop_at_layer: int | None = None,
+        pos_slice: Indices = None,
+    ) -> dict[str, int]:
+        """Tells how many bytes each result of `run_with_cache` would take, without running anything.
+
+        Returns:
+            Bytes by name, `logits` first; their sum is what `memory_limit` is compared with.
+
+        Raises:
+            InputError: the text or ids, or an option, cannot be used.
             ContextLengthError: the text has more tokens than the model has positions.
             HookPointError: a name or glob matches no hook point.
         """
-        ids, mask = self._batch(text)
-        output = self.runner.run(ids, mask, names_filter=names_filter)
-        return output.logits, ActivationCache(output.activations, ids, mask, model=self.runner.bundle.name)
+        plan = self.runner.plan(
+            *self._batch(text), names_filter=names_filter, stop_at_layer=stop_at_layer, pos_slice=pos_slice
+        )
+        return plan.nbytes
 
     def _batch(self, text: str | Ids | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids [B, P] and the mask of those that are real."""
@@ -253,13 +389,27 @@ class Lens:
         mask = np.array([[0] * (longest - len(row)) + [1] * len(row) for row in rows], np.int64)
         return ids, mask
 
-    def _prediction(self, ids: list[int], logits: np.ndarray, probabilities: np.ndarray, top: int) -> Prediction:
+    def _changes(self, interventions: Interventions, fwd_hooks: ForwardHooks) -> dict[str, Any]:
+        """What is changed: in the context of `hooks` first, then as given."""
+        given = interventions
+        if isinstance(given, Intervention):
+            given = (given,)
+        elif isinstance(given, str | Path):
+            given = read_interventions(given)
+        return {
+            "interventions": (*self._interventions, *given),
+            "fwd_hooks": (*self._fwd_hooks, *fwd_hooks),
+        }
+
+    def _prediction(
+        self, ids: list[int], logits: np.ndarray, probabilities: np.ndarray, top: int, applied: tuple[Applied, ...]
+    ) -> Prediction:
         best = np.argsort(-logits, kind="stable")[:top].tolist()
         listed = [
             Candidate(token, text, float(logits[token]), float(probabilities[token]))
             for token, text in zip(best, self.tokenizer.str_tokens(best), strict=True)
         ]
-        return Prediction(ids, self.tokenizer.str_tokens(ids), listed, logits, probabilities)
+        return Prediction(ids, self.tokenizer.str_tokens(ids), listed, logits, probabilities, applied)
 
 
 def _is_batch(text: object) -> TypeGuard[Sequence[str]]:

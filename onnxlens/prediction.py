@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxlens.runtime.edits import Applied
+
 __all__ = ["Candidate", "Prediction"]
 
 
@@ -36,6 +38,7 @@ class Prediction:
         top: the most probable next tokens, most probable first.
         logits: [V] float32.
         probabilities: [V] float64, over the full vocabulary.
+        applied: what interventions changed where.
     """
 
     ids: list[int]
@@ -43,6 +46,7 @@ class Prediction:
     top: list[Candidate]
     logits: np.ndarray
     probabilities: np.ndarray
+    applied: tuple[Applied, ...] = ()
 
     def __repr__(self) -> str:
         best = ", ".join(f"{c.token!r} {c.probability:.1%}" for c in self.top)

@@ -9,6 +9,7 @@ from uuid import uuid4
 
 import numpy as np
 
+from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import HookPointError, OutputError, suggestion
 from onnxlens.runtime.files import umask
 from onnxlens.runtime.hooks import HookPoint
@@ -33,11 +34,13 @@ class ActivationCache(Mapping[str, np.ndarray]):
         tokens: the token ids that were run, [B, P].
         attention_mask: [B, P], 0 where a token is padding; None for no padding.
         model: the bundle's name.
+        applied: what interventions changed where.
 
     Attributes:
         tokens: [B, P] int64.
         attention_mask: [B, P] int64. Values at padding positions mean nothing.
         model: the bundle's name.
+        applied: what interventions changed where.
     """
 
     def __init__(
@@ -46,11 +49,13 @@ class ActivationCache(Mapping[str, np.ndarray]):
         tokens: np.ndarray,
         attention_mask: np.ndarray | None = None,
         model: str = "",
+        applied: Sequence[Applied] = (),
     ) -> None:
         self._activations = dict(activations)
         self.tokens = tokens
         self.attention_mask = np.ones_like(tokens) if attention_mask is None else attention_mask
         self.model = model
+        self.applied = tuple(applied)
 
     def __getitem__(self, name: str) -> np.ndarray:
         try:

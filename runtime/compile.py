@@ -1,42 +1,100 @@
-"""Compiles a request: the prepared graph, less all that the request does not need."""
+"""Compiles a request: the prepared graph, less all that the request does not need, with its changes spliced in."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Literal
 
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST
+from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, hook_points
 from onnxlens.runtime.kv_cache import cache_outputs
 
 if TYPE_CHECKING:
-    from onnx import ModelProto, NodeProto
+    from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-__all__ = ["FINAL", "PLAIN", "Logits", "Request", "compile_request"]
+__all__ = [
+    "FINAL",
+    "PLAIN",
+    "POSITIONS",
+    "EditKind",
+    "Logits",
+    "Request",
+    "Segment",
+    "before",
+    "compile_request",
+    "edit_inputs",
+]
 
-Logits = Literal["last", "all"]
+Logits = Literal["last", "all", "none"]
+EditKind = Literal["set", "affine"]
 
 # The value that the unembedding reads; kept alive so that a request can cut it down to the last position.
 FINAL = "ln_final.output"
 
+# The input that says which positions are read, where not all are.
+POSITIONS = "read.positions"
+
+_LAST = {"start": -1, "end": 2**31 - 1, "axis": 1}  # of a Slice that leaves the last position
+
 
 @dataclass(frozen=True)
 class Request:
-    """What a pass shall compute.
+    """What a pass shall compute. Equal requests share a session; which positions, heads or values are meant is input.
 
     Attributes:
         reads: hook points to read, in the order of computation.
-        logits: at the last position only, or at all.
+        logits: at the last position only, at all, or not at all.
+        edits: hook points that are changed inside the graph, and how, in the order in which that happens: `set`
+            puts a value in place of some elements, `affine` multiplies and adds.
+        calls: hook points that Python functions may change; the graph is cut there.
+        feeds: hook points whose values are given, in place of being computed.
+        some_positions: whether only the positions that the input `read.positions` lists are read.
+        keys_and_values: whether the extended KV cache is wanted.
     """
 
     reads: tuple[str, ...] = ()
     logits: Logits = "last"
+    edits: tuple[tuple[str, EditKind], ...] = ()
+    calls: tuple[str, ...] = ()
+    feeds: tuple[str, ...] = ()
+    some_positions: bool = False
+    keys_and_values: bool = True
 
 
 PLAIN = Request()
 
 
-def compile_request(prepared: ModelProto, request: Request, config: ModelConfig) -> ModelProto:
+@dataclass(frozen=True)
+class Segment:
+    """A part of a pass between two calls of Python functions; most passes have one.
+
+    Attributes:
+        model: the graph.
+        inputs: its inputs: those of the model, of edits, and values from earlier segments.
+        outputs: what it computes of the request, and what later segments need.
+        calls: the hook points at which functions are called after it, on its outputs `before(name)`.
+    """
+
+    model: ModelProto
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    calls: tuple[str, ...]
+
+
+def before(name: str) -> str:
+    """The name of a hook point's value before Python functions have seen it."""
+    return f"{name}.before"
+
+
+def edit_inputs(index: int, kind: EditKind) -> tuple[str, ...]:
+    """Names of an edit's inputs: which elements, the value, and for `affine` the factor."""
+    parts = ("where", "value") if kind == "set" else ("where", "value", "factor")
+    return tuple(f"edit.{index}.{part}" for part in parts)
+
+
+def compile_request(prepared: ModelProto, request: Request, config: ModelConfig) -> list[Segment]:
     """Cuts a prepared graph down to what a request needs.
 
     Args:
@@ -45,49 +103,202 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
         config: the model's shape.
 
     Returns:
-        A graph with the outputs `logits`, `present.N.key` / `.value`, and the hook points read.
+        The segments, to be run one after the other; together they have the outputs `logits`, `present.N.key` /
+        `.value`, and the hook points read, as far as the request wants them.
     """
-    from onnx import ModelProto, TensorProto, helper
-
-    added: list[NodeProto] = []
-    constants = []
-    replaced: dict[str, str] = {}
+    graph = _Graph(prepared, config)
+    for name in request.feeds:
+        graph.feed(name)
+    # The results of heads are computed from what comes before them, so their changes go in first.
+    changed = {name for name, _ in request.edits} | set(request.calls)
+    for name in sorted({*request.reads, *changed}):
+        if name.endswith(COMPUTED_ON_REQUEST):
+            graph.add_result(name, changed=name in changed)
+    for index, (name, kind) in enumerate(request.edits):
+        graph.edit(name, kind, index)
+    for name in request.calls:
+        graph.rename_output(name, before(name))
+    outputs = list(request.reads)
+    if request.some_positions:
+        outputs = [graph.pick_positions(name) for name in outputs]
+    if request.logits != "none":
+        outputs.insert(0, "logits")
     if request.logits == "last":
-        constants += [
-            helper.make_tensor(f"last.{key}", TensorProto.INT64, [1], [value])
-            for key, value in (("start", -1), ("end", 2**31 - 1), ("axis", 1))
-        ]
-        added.append(helper.make_node("Slice", [FINAL, "last.start", "last.end", "last.axis"], ["last.output"]))
-        replaced[FINAL] = "last.output"
-    results = [name for name in request.reads if name.endswith(COMPUTED_ON_REQUEST)]
-    if results:
-        shape = [config.n_head, config.d_head, config.n_embd]
-        constants.append(helper.make_tensor("result.shape", TensorProto.INT64, [3], shape))
-    for name in results:
-        added += _result_nodes(name)
-
-    outputs = ["logits", *cache_outputs(config), *request.reads]
-    kept = [_copy(node) for node in prepared.graph.node]
-    for node in kept:
-        node.input[:] = [replaced.get(name, name) for name in node.input]
-    nodes = _needed([*kept, *added], outputs)
-
-    compiled = ModelProto()
-    compiled.ir_version = prepared.ir_version
-    compiled.opset_import.extend(prepared.opset_import)
-    graph = compiled.graph
-    graph.name = "request"
-    graph.node.extend(nodes)
-    used = {name for node in nodes for name in node.input}
-    graph.initializer.extend(t for t in (*prepared.graph.initializer, *constants) if t.name in used)
-    graph.input.extend(prepared.graph.input)
-    graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
-    return compiled
+        graph.cut_to_last()
+    if request.keys_and_values:
+        outputs += cache_outputs(config)
+    return graph.segments(outputs, request.calls)
 
 
-def _needed(nodes: list[NodeProto], outputs: list[str]) -> list[NodeProto]:
-    """The nodes on which the outputs depend, in the order given."""
-    producer = {name: index for index, node in enumerate(nodes) for name in node.output}
+class _Graph:
+    """A copy of the prepared graph while it is being changed."""
+
+    def __init__(self, prepared: ModelProto, config: ModelConfig) -> None:
+        self._prepared, self._config = prepared, config
+        self._nodes = [_copy(node) for node in prepared.graph.node]
+        self._producer = {name: node for node in self._nodes for name in node.output}
+        self._constants: list[TensorProto] = []
+        self._inputs: dict[str, tuple[int, int]] = {}  # added: element type and rank
+        self._axes = {point.name: point.axes for point in hook_points(config)}
+
+    def feed(self, name: str) -> None:
+        """Takes a hook point's value from an input."""
+        from onnx import TensorProto
+
+        node = self._producer.pop(name)
+        self._nodes.remove(node)
+        self._inputs[name] = (TensorProto.FLOAT, len(self._axes[name]))
+
+    def add_result(self, name: str, *, changed: bool) -> None:
+        """Computes the product z @ W_O, head by head: [B, P, H, d] and [H, d, D] to [B, P, H, D].
+
+        Where it will be changed, the sum of the differences over the heads is added to what attention gives, rather
+        than the sum of the heads put in its place: where nothing is changed, that is 0, and no bit differs.
+        """
+        attention = name.removesuffix(f".{COMPUTED_ON_REQUEST}")
+        layer = attention.split(".")[1]
+        shape = [self._config.n_head, self._config.d_head, self._config.n_embd]
+        weight, dims = f"h.{layer}.attn.c_proj.weight", self._constant("result.shape", shape)
+        self._add("Reshape", [weight, dims], f"{name}.W_O")  # [H, d, D]
+        self._add("Transpose", [f"{attention}.hook_z"], f"{name}.z", perm=[0, 2, 1, 3])  # [B, H, P, d]
+        self._add("MatMul", [f"{name}.z", f"{name}.W_O"], f"{name}.heads")  # [B, H, P, D]
+        self._add("Transpose", [f"{name}.heads"], name, perm=[0, 2, 1, 3])  # [B, P, H, D]
+        if changed:
+            out = f"blocks.{layer}.hook_attn_out"
+            plain, original = f"{out}.plain", f"{name}.original"
+            self.rename_output(out, plain)
+            self.rename_output(name, original)
+            self._add("Identity", [original], name)
+            self._add("Sub", [name, original], f"{name}.difference")  # [B, P, H, D]
+            axis = self._constant("result.axis", [2])
+            self._add("ReduceSum", [f"{name}.difference", axis], f"{name}.sum", keepdims=0)  # [B, P, D]
+            self._add("Add", [plain, f"{name}.sum"], out)
+
+    def edit(self, name: str, kind: EditKind, index: int) -> None:
+        """Lets everything that reads a hook point read what an edit makes of it."""
+        from onnx import TensorProto
+
+        unedited = f"{name}.{index}"
+        self.rename_output(name, unedited)
+        rank = len(self._axes[name])
+        where, value, *factor = edit_inputs(index, kind)
+        self._inputs[where] = (TensorProto.BOOL, rank)
+        self._inputs |= dict.fromkeys((value, *factor), (TensorProto.FLOAT, rank))
+        if kind == "affine":
+            self._add("Mul", [unedited, *factor], f"{unedited}.scaled")
+            self._add("Add", [f"{unedited}.scaled", value], f"{unedited}.changed")
+            value = f"{unedited}.changed"
+            if name.endswith("hook_attn_scores"):  # what is masked stays masked, even times 0
+                self._add("IsInf", [unedited], f"{unedited}.masked")
+                self._add("Not", [f"{unedited}.masked"], f"{unedited}.seen")
+                self._add("And", [where, f"{unedited}.seen"], f"{unedited}.where")
+                where = f"{unedited}.where"
+        self._add("Where", [where, value, unedited], name)
+
+    def rename_output(self, name: str, new: str) -> None:
+        """Gives what is computed under a name another one; what reads the name waits for something else."""
+        node = self._producer.pop(name)
+        node.output[:] = [new if output == name else output for output in node.output]
+        self._producer[new] = node
+
+    def pick_positions(self, name: str) -> str:
+        """Takes the listed positions of a value; returns the name of the result."""
+        from onnx import TensorProto
+
+        axes = self._axes[name]
+        axis = axes.index("pos" if "pos" in axes else "query_pos")
+        self._inputs[POSITIONS] = (TensorProto.INT64, 1)
+        self._add("Gather", [name, POSITIONS], f"{name}.picked", axis=axis)
+        return f"{name}.picked"
+
+    def cut_to_last(self) -> None:
+        """Computes the logits at the last position only."""
+        bounds = [self._constant(f"last.{key}", [value]) for key, value in _LAST.items()]
+        for node in self._nodes:
+            node.input[:] = ["last.output" if name == FINAL else name for name in node.input]
+        self._add("Slice", [FINAL, *bounds], "last.output")
+
+    def segments(self, outputs: Sequence[str], calls: Sequence[str]) -> list[Segment]:
+        """Cuts the graph where functions are called, as rarely as their order allows."""
+        raw = {name: before(name) for name in calls}
+        wanted = [name for name in outputs if name not in raw]  # what a function returned is there already
+        nodes = _needed(self._nodes, [*wanted, *raw.values()])
+        level = self._levels(nodes, raw)
+        last_use: dict[str, int] = {}
+        for node in nodes:
+            for name in node.input:
+                last_use[name] = max(last_use.get(name, 0), level.get(node.output[0], 0))
+        computed = [name for node in nodes for name in node.output if name in level]
+        found = []
+        for index in range(1 + max(level.get(name, 0) for name in (*wanted, *raw.values()))):
+            here = tuple(name for name in raw if level[raw[name]] == index)
+            results = [name for name in wanted if level.get(name, 0) == index]
+            results += [raw[name] for name in here]
+            results += [name for name in computed if level[name] == index < last_use.get(name, 0)]
+            results = list(dict.fromkeys(results))
+            given = {name for name in computed if level[name] < index} | set(raw)
+            found.append(self._segment(_needed(nodes, results, given), results, here))
+        return found
+
+    def _levels(self, nodes: list[NodeProto], raw: dict[str, str]) -> dict[str, int]:
+        """In which segment each value is computed; what needs no activation is not listed, and goes where needed."""
+        sorter: TopologicalSorter[str] = TopologicalSorter({name: [value] for name, value in raw.items()})
+        producer = {name: node for node in nodes for name in node.output}
+        for name, node in producer.items():
+            sorter.add(name, *node.input)
+        activations = self._axes.keys() | set(raw.values())
+        level: dict[str, int] = {}
+        for name in sorter.static_order():
+            if name in raw:
+                level[name] = level[raw[name]] + 1
+            elif name in producer:
+                levels = [level[value] for value in producer[name].input if value in level]
+                if levels or name in activations:
+                    level[name] = max(levels, default=0)
+            elif name in activations:  # given
+                level[name] = 0
+        return level
+
+    def _segment(self, nodes: list[NodeProto], outputs: list[str], calls: tuple[str, ...]) -> Segment:
+        from onnx import ModelProto, TensorProto, helper
+
+        model = ModelProto()
+        model.ir_version = self._prepared.ir_version
+        model.opset_import.extend(self._prepared.opset_import)
+        graph: GraphProto = model.graph
+        graph.name = "request"
+        graph.node.extend(nodes)
+        used = {name for node in nodes for name in node.input if name} | set(outputs)
+        computed = {name for node in nodes for name in node.output}
+        graph.initializer.extend(t for t in (*self._prepared.graph.initializer, *self._constants) if t.name in used)
+        given = [value for value in self._prepared.graph.input if value.name in used]
+        known = {value.name for value in (*given, *graph.initializer)}
+        for name in sorted(used - computed - known):  # of edits, and values of earlier segments: all of these are float
+            kind, rank = self._inputs.get(name, (TensorProto.FLOAT, None))
+            shape = None if rank is None else [None] * rank
+            given.append(helper.make_tensor_value_info(name, kind, shape))
+        graph.input.extend(given)
+        graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
+        return Segment(model, tuple(value.name for value in given), tuple(outputs), calls)
+
+    def _constant(self, name: str, values: list[int]) -> str:
+        from onnx import TensorProto, helper
+
+        if all(tensor.name != name for tensor in self._constants):
+            self._constants.append(helper.make_tensor(name, TensorProto.INT64, [len(values)], values))
+        return name
+
+    def _add(self, operator: str, inputs: list[str], output: str, **attributes: object) -> None:
+        from onnx import helper
+
+        node = helper.make_node(operator, inputs, [output], **attributes)
+        self._nodes.append(node)
+        self._producer[output] = node
+
+
+def _needed(nodes: list[NodeProto], outputs: Sequence[str], given: Collection[str] = ()) -> list[NodeProto]:
+    """The nodes on which the outputs depend, in the order given; what is given needs no node."""
+    producer = {name: index for index, node in enumerate(nodes) for name in node.output if name not in given}
     needed: set[int] = set()
     waiting = list(outputs)
     while waiting:
@@ -102,17 +313,3 @@ def _copy(node: NodeProto) -> NodeProto:
     copied = type(node)()
     copied.CopyFrom(node)
     return copied
-
-
-def _result_nodes(name: str) -> list[NodeProto]:
-    """The product z @ W_O, head by head: [B, P, H, d] and [H, d, D] to [B, P, H, D]."""
-    from onnx import helper
-
-    attention = name.removesuffix(f".{COMPUTED_ON_REQUEST}")
-    layer = attention.split(".")[1]
-    return [
-        helper.make_node("Reshape", [f"h.{layer}.attn.c_proj.weight", "result.shape"], [f"{name}.W_O"]),  # [H, d, D]
-        helper.make_node("Transpose", [f"{attention}.hook_z"], [f"{name}.z"], perm=[0, 2, 1, 3]),  # [B, H, P, d]
-        helper.make_node("MatMul", [f"{name}.z", f"{name}.W_O"], [f"{name}.heads"]),  # [B, H, P, D]
-        helper.make_node("Transpose", [f"{name}.heads"], [name], perm=[0, 2, 1, 3]),  # [B, P, H, D]
-    ]

@@ -10,6 +10,7 @@ __all__ = [
     "CheckpointError",
     "ContextLengthError",
     "ExportError",
+    "HookFunctionError",
     "HookPointError",
     "InputError",
     "OnnxLensError",
@@ -37,6 +38,10 @@ class ExportError(OnnxLensError):
 
 class HookPointError(OnnxLensError):
     """A name or pattern matches no hook point of the model."""
+
+
+class HookFunctionError(OnnxLensError):
+    """A function at a hook point raised something, or returned what cannot take the activation's place."""
 
 
 class InputError(OnnxLensError):

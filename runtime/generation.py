@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
 from onnxlens.runtime.activations import ActivationCache, stitch
+from onnxlens.runtime.edits import Edits
 from onnxlens.runtime.errors import ContextLengthError, InputError
+from onnxlens.runtime.functions import ForwardHooks, find_functions
 from onnxlens.runtime.hooks import NamesFilter
+from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.runner import Output, Runner
 
 __all__ = ["OVERFLOW", "Choose", "Overflow", "Step", "generate_ids"]
@@ -47,6 +50,8 @@ def generate_ids(
     max_new_tokens: int,
     overflow: str = "error",
     names_filter: NamesFilter | None = None,
+    interventions: Iterable[Intervention] = (),
+    fwd_hooks: ForwardHooks = (),
 ) -> Iterator[Step]:
     """Generates from a prompt; what cannot work is found out before the first token.
 
@@ -60,11 +65,15 @@ def generate_ids(
             beforehand; `slide` forgets the older half of the text whenever the positions are full, and goes on from
             the newer half.
         names_filter: hook points to read on the way.
+        interventions: changes to make inside the graph; positions count from the start of the text, negative ones
+            from the end of the prompt.
+        fwd_hooks: functions to call at hook points, in each pass on the positions that are new in it.
 
     Raises:
         ContextLengthError: the text would become too long, and `overflow` is `error`.
         InputError: the prompt or an option has no usable value.
         HookPointError: a name or glob matches no hook point.
+        HookFunctionError: a function failed, or returned what cannot be used.
     """
     if type(max_new_tokens) is not int or max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens!r}.")
@@ -82,8 +91,15 @@ def generate_ids(
         raise ContextLengthError(
             f"Hook points can be read over at most {limit} positions, and this generation would have {total}."
         )
+    interventions, fwd_hooks = tuple(interventions), tuple(fwd_hooks)
+    if total > limit and interventions:
+        raise ContextLengthError(
+            f"Interventions hold for the positions of one text, at most {limit}, and this generation would have {total}."
+        )
     reads = runner.select(names_filter) if names_filter is not None else None
-    return _steps(runner, prompt, choose, ends, max_new_tokens, reads)
+    edits = runner.resolve(interventions, rows=1, length=len(prompt), limit=min(total, limit))
+    find_functions(fwd_hooks, runner.select)
+    return _steps(runner, prompt, choose, ends, max_new_tokens, reads, edits, fwd_hooks)
 
 
 def _steps(
@@ -93,6 +109,8 @@ def _steps(
     ends: Callable[[int], bool],
     max_new_tokens: int,
     reads: tuple[str, ...] | None,
+    edits: Edits,
+    fwd_hooks: ForwardHooks,
 ) -> Iterator[Step]:
     limit = runner.config.n_positions
     ids = list(prompt)
@@ -100,7 +118,9 @@ def _steps(
 
     def advance(new: list[int], previous: Output | None) -> Output:
         cache = previous.kv_cache if previous else None
-        output = runner.run([new], names_filter=reads, logits="last", kv_cache=cache)
+        output = runner.run(
+            [new], names_filter=reads, logits="last", kv_cache=cache, interventions=edits, fwd_hooks=fwd_hooks
+        )
         if reads is not None:
             outputs.append(output)
         return output
@@ -114,7 +134,13 @@ def _steps(
         if last and reads is not None:
             advance([token], output)  # so that what was read covers the whole text
         if last:
-            yield Step(token, logits, last, _collected(runner, reads, outputs, ids))
+            yield Step(token, logits, last, _collected(runner, reads, outputs, ids, edits))
+            computed = len(ids) - (reads is None)
+            if edits.last_position >= computed:
+                raise InputError(
+                    f"An intervention at position {edits.last_position} was never reached: the text ended when "
+                    f"{computed} positions had been computed."
+                )
             return
         yield Step(token, logits, last)
         full = len(output.kv_cache) >= limit
@@ -122,10 +148,10 @@ def _steps(
 
 
 def _collected(
-    runner: Runner, reads: tuple[str, ...] | None, outputs: list[Output], ids: list[int]
+    runner: Runner, reads: tuple[str, ...] | None, outputs: list[Output], ids: list[int], edits: Edits
 ) -> ActivationCache | None:
     if reads is None:
         return None
     points = [point for point in runner.hook_points if point.name in reads]
     activations = stitch(points, [output.activations for output in outputs])
-    return ActivationCache(activations, np.array([ids]), model=runner.bundle.name)
+    return ActivationCache(activations, np.array([ids]), model=runner.bundle.name, applied=edits.applied)

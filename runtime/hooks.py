@@ -13,9 +13,9 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import HookPointError, suggestion
+from onnxlens.runtime.errors import HookPointError, InputError, suggestion
 
-__all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "NamesFilter", "hook_points", "select"]
+__all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "NamesFilter", "Reached", "hook_points", "select"]
 
 _LONGEST = 200
 
@@ -79,6 +79,11 @@ class HookPoint:
         """Whether the value is no output of the bundle's graph but computed where a request names it."""
         return self.name.endswith(COMPUTED_ON_REQUEST)
 
+    @property
+    def position_axis(self) -> int:
+        """Which axis counts the positions that are computed; for scores and patterns, those of the queries."""
+        return self.axes.index("pos" if "pos" in self.axes else "query_pos")
+
     def shape(self, config: ModelConfig, batch: int, new: int, past: int = 0) -> tuple[int, ...]:
         """The value's shape in a pass over `new` positions after `past` cached ones."""
         size = {
@@ -101,6 +106,54 @@ def hook_points(config: ModelConfig) -> tuple[HookPoint, ...]:
         (f"blocks.{layer}.{name}", axes, meaning) for layer in range(config.n_layer) for name, axes, meaning in _BLOCK
     )
     return tuple(HookPoint(*entry) for entry in (*_EMBEDDING, *blocks, *_FINAL))
+
+
+class Reached:
+    """The hook points that a pass computes which may stop early.
+
+    Args:
+        points: all of them.
+        config: the model's shape.
+        stop_at_layer: the block before which the pass ends, negative ones from the end; None for a whole pass.
+
+    Attributes:
+        stop: the same, counted from 0; None for a whole pass.
+        residual: where the residual stream is read that such a pass ends with; None for a whole pass.
+
+    Raises:
+        InputError: there is no such block.
+    """
+
+    def __init__(self, points: Sequence[HookPoint], config: ModelConfig, stop_at_layer: int | None) -> None:
+        self._names = [point.name for point in points]
+        self.stop: int | None = None
+        self.residual: str | None = None
+        if stop_at_layer is None:
+            return
+        layers = config.n_layer
+        if type(stop_at_layer) is not int or not -layers <= stop_at_layer <= layers:
+            raise InputError(f"stop_at_layer must be a whole number from {-layers} to {layers}, not {stop_at_layer!r}.")
+        self.stop = stop_at_layer % layers if stop_at_layer < 0 else stop_at_layer
+        self.residual = f"blocks.{self.stop}.hook_resid_pre"
+        if self.stop == layers:
+            self.residual = f"blocks.{layers - 1}.hook_resid_post"
+
+    def select(self, names_filter: NamesFilter) -> tuple[str, ...]:
+        """Like the function `select`, among the hook points that are computed.
+
+        Raises:
+            HookPointError: it selects nothing, or only what comes after the end of the pass.
+        """
+        found = select(names_filter, self._names)
+        if self.residual is None:
+            return found
+        reached = self._names[: self._names.index(self.residual) + 1]
+        if not (kept := tuple(name for name in found if name in reached)):
+            raise HookPointError(
+                f"{found[0]!r} is never reached: the pass stops before block {self.stop} (stop_at_layer), and "
+                f"{self.residual!r} is the last hook point that it computes."
+            )
+        return kept
 
 
 def select(names_filter: NamesFilter, known: Iterable[str]) -> tuple[str, ...]:

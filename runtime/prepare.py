@@ -180,7 +180,8 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
             raise BundleError(f"ONNX Runtime cannot load the graph of {bundle.path}: {text}") from error
         raise
     prepared = onnx.load(folder / _GRAPH, load_external_data=False)
-    onnx.save(compile_request(prepared, PLAIN, bundle.config), folder / _PLAIN)
+    (plain,) = compile_request(prepared, PLAIN, bundle.config)
+    onnx.save(plain.model, folder / _PLAIN)
 
 
 def _read_graph(bundle: Bundle, name: str) -> Any:

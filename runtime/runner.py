@@ -3,30 +3,37 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.compile import PLAIN, Logits, Request, compile_request
+from onnxlens.runtime.compile import PLAIN, POSITIONS, Logits, Request, compile_request, edit_inputs
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, ProviderError
-from onnxlens.runtime.hooks import HookPoint, NamesFilter, hook_points, select
+from onnxlens.runtime.edits import Applied, Edits, resolve
+from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
+from onnxlens.runtime.functions import ForwardHooks, Functions, find_functions
+from onnxlens.runtime.hooks import HookPoint, NamesFilter, Reached, hook_points, select
+from onnxlens.runtime.interventions import Indices, Intervention
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
 from onnxlens.runtime.prepare import Prepared, prepare
+from onnxlens.runtime.program import Part, Program
 from onnxlens.runtime.providers import Provider, candidates, open_session
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Output", "Runner"]
+__all__ = ["Allocate", "Output", "Plan", "Runner"]
+
+Allocate = Callable[[tuple[int, ...], type[np.float32]], np.ndarray]
 
 _MOST_THREADS = 64  # or as many as there are processors
 
@@ -38,14 +45,48 @@ class Output:
     """What a pass computed.
 
     Attributes:
-        logits: [B, P, V] float32, or [B, 1, V] where only the last position was asked for.
+        logits: [B, P, V] float32, or [B, 1, V] where only the last position was asked for, or [B, 0, V] for none.
         activations: the hook points read, by name, in the order of computation.
-        kv_cache: keys and values of all positions so far, for a pass that continues.
+        kv_cache: keys and values of all positions so far, for a pass that continues; None if it was not kept.
+        residual: what a pass that stopped early ends with, [B, P, D] at the positions that are read; else None.
+        applied: what each intervention changed where.
     """
 
     logits: np.ndarray
     activations: dict[str, np.ndarray]
-    kv_cache: KVCache
+    kv_cache: KVCache | None
+    residual: np.ndarray | None = None
+    applied: tuple[Applied, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked pass that has not been run yet.
+
+    Attributes:
+        request: what is compiled for it.
+        shapes: shape of each result, by name.
+        inputs: what the graph is given, but the KV cache.
+        past: the KV cache.
+        edits: what is changed inside the graph.
+        functions: what is called at hook points.
+        reads: the hook points that were asked for.
+        residual: the hook point with which a pass ends that stops early; None for a whole pass.
+    """
+
+    request: Request
+    shapes: dict[str, tuple[int, ...]]
+    inputs: dict[str, np.ndarray]
+    past: KVCache
+    edits: Edits
+    functions: Functions
+    reads: tuple[str, ...]
+    residual: str | None
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes of each result."""
+        return {name: 4 * math.prod(shape) for name, shape in self.shapes.items()}
 
 
 class Runner:
@@ -92,7 +133,7 @@ class Runner:
         self._points = {point.name: point for point in self.hook_points}
         self._threads = threads
         self._progress = progress
-        self._session = lru_cache(maxsize=max_sessions)(self._open)
+        self._program = lru_cache(maxsize=max_sessions)(self._open)
         self.provider, self._prepared = self._start(candidates(provider))
 
     @property
@@ -129,7 +170,19 @@ class Runner:
             )
         return ids.astype(np.int64)
 
-    def run(
+    def resolve(
+        self, interventions: Iterable[Intervention], *, rows: int, length: int, limit: int | None = None
+    ) -> Edits:
+        """What interventions come to in this model and a text; see `onnxlens.runtime.edits.resolve`."""
+        return resolve(
+            interventions, self.hook_points, self.select, self.config, rows=rows, length=length, limit=limit
+        )
+
+    def run(self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None, **options: Any) -> Output:
+        """Computes one pass: `execute(plan(...))`; the options and errors are those of `plan`."""
+        return self.execute(self.plan(input_ids, attention_mask, **options))
+
+    def plan(
         self,
         input_ids: npt.ArrayLike,
         attention_mask: npt.ArrayLike | None = None,
@@ -137,24 +190,38 @@ class Runner:
         names_filter: NamesFilter | None = None,
         logits: Logits = "all",
         kv_cache: KVCache | None = None,
-    ) -> Output:
-        """Computes one pass.
+        interventions: Iterable[Intervention] | Edits = (),
+        fwd_hooks: ForwardHooks = (),
+        stop_at_layer: int | None = None,
+        pos_slice: Indices = None,
+        keep_cache: bool = True,
+        feeds: Mapping[str, np.ndarray] | None = None,
+    ) -> Plan:
+        """Checks a pass, and tells what it will take, without computing anything.
 
         Args:
             input_ids: token ids, [B, P] or [P] for one row.
             attention_mask: [B, P], 0 where a token is padding; rows of different lengths are padded on the left.
                 Values at padding positions mean nothing, and nothing else depends on them.
             names_filter: hook points to read: names or globs, or a function of the name. None reads none.
-            logits: at `all` positions, or at the `last` only, which is faster.
+            logits: at `all` positions, or at the `last` only, which is faster, or `none`.
             kv_cache: what an earlier pass returned; the ids continue from there.
+            interventions: changes to make inside the graph.
+            fwd_hooks: pairs of a hook point (name, glob or predicate) and a function of the activation and the hook,
+                called as the pass gets there, after the interventions at that point; see `runtime.functions.call`.
+            stop_at_layer: the block before which the pass ends, without logits; negative ones count from the end.
+                What comes later is not computed.
+            pos_slice: the positions to read; None for all. For scores and patterns, those of the queries.
+            keep_cache: whether the KV cache is wanted.
+            feeds: values of hook points that are taken as given: nothing that only they need is computed. [B, ...]
 
         Raises:
-            InputError: ids, mask or cache do not fit together or the model.
+            InputError: ids, mask, cache, an intervention or an option do not fit together or the model.
             ContextLengthError: more positions than the model has.
-            HookPointError: a name or glob matches no hook point.
+            HookPointError: a name or glob matches no hook point, or none that is reached.
         """
-        if logits not in ("all", "last"):
-            raise InputError(f"logits must be 'all' or 'last', not {logits!r}.")
+        if logits not in ("all", "last", "none"):
+            raise InputError(f"logits must be 'all', 'last' or 'none', not {logits!r}.")
         ids = self.check_ids(input_ids)
         past = kv_cache if kv_cache is not None else KVCache.empty(self.config, len(ids))
         mask = self._check_mask(attention_mask, ids, past)
@@ -163,43 +230,104 @@ class Runner:
         if logits == "last" and not mask[:, -1].all():
             row = int(np.argmin(mask[:, -1]))
             raise InputError(f"Row {row} ends with padding, so it has no logits at the last position; pad on the left.")
-        reads = self.select(names_filter) if names_filter is not None else ()
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
-        return self._pass(Request(reads=reads, logits=logits), inputs, past)
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids, **(feeds or {})}
+        (rows, new), total = ids.shape, mask.shape[1]
 
-    def _pass(self, request: Request, inputs: dict[str, np.ndarray], past: KVCache) -> Output:
-        session = self._session(request)
-        binding = session.io_binding()
-        for name, array in inputs.items():
-            binding.bind_cpu_input(name, np.ascontiguousarray(array))
-        for name, value in past.values.items():
-            binding.bind_ortvalue_input(name, value)
-        batch, new = inputs["input_ids"].shape
-        positions = new if request.logits == "all" else 1
-        shapes: dict[str, tuple[int, ...]] = {"logits": (batch, positions, self.config.vocab_size)}
-        for name in request.reads:
-            shapes[name] = self._points[name].shape(self.config, batch, new, len(past))
-        # ONNX Runtime writes straight into these arrays.
-        arrays = {name: np.empty(shape, np.float32) for name, shape in shapes.items()}
-        for name, array in arrays.items():
-            binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        for name in cache_outputs(self.config):
-            binding.bind_output(name, self.provider.name)
+        reached = Reached(self.hook_points, self.config, stop_at_layer)
+        asked = reached.select(names_filter) if names_filter is not None else ()
+        reads = tuple(name for name in self._points if name in asked or name == reached.residual)
+        functions = find_functions(fwd_hooks, reached.select)
+        edits = interventions
+        if not isinstance(edits, Edits):
+            edits = resolve(edits, self.hook_points, reached.select, self.config, rows=rows, length=total)
+        picked = _positions(pos_slice, new)
+        if picked is not None:
+            inputs[POSITIONS] = picked
+        request = Request(
+            reads=reads,
+            logits=logits if stop_at_layer is None else "none",
+            edits=edits.plan,
+            calls=tuple(name for name in self._points if name in functions),
+            feeds=tuple(name for name in self._points if name in (feeds or {})),
+            some_positions=picked is not None and bool(reads),
+            keys_and_values=keep_cache and stop_at_layer is None,
+        )
+        at = {"all": new, "last": 1, "none": 0}[request.logits]
+        shapes: dict[str, tuple[int, ...]] = {"logits": (rows, at, self.config.vocab_size)}
+        for name in reads:
+            point = self._points[name]
+            shape = point.shape(self.config, rows, new, len(past))
+            axis = point.position_axis
+            shapes[name] = shape if picked is None else (*shape[:axis], len(picked), *shape[axis + 1 :])
+        given = {**inputs, **edits.inputs(len(past), total)}
+        return Plan(request, shapes, given, past, edits, functions, asked, reached.residual)
+
+    def execute(self, plan: Plan, allocate: Allocate = np.empty) -> Output:
+        """Computes a planned pass.
+
+        Args:
+            plan: what `plan` returned.
+            allocate: makes the array that a hook point is read into, from its shape and data type.
+
+        Raises:
+            HookFunctionError: a function failed, or returned what cannot be used.
+            InputError: interventions or functions made logits that are no numbers.
+            BundleError: ONNX Runtime could not compute it.
+        """
+        request = plan.request
+        results = {name: np.empty(shape, np.float32) if name == "logits" else allocate(shape, np.float32)
+                   for name, shape in plan.shapes.items()}
+        suffix = ".picked" if request.some_positions else ""
+        arrays = {name if name == "logits" else name + suffix: array for name, array in results.items()}
+        rows, new = plan.inputs["input_ids"].shape
+
+        def before_functions(name: str) -> np.ndarray:
+            return np.empty(self._points[name].shape(self.config, rows, new, len(plan.past)), np.float32)
+
         try:
-            session.run_with_iobinding(binding)
+            program = self._program(request)
+            self._check_reached(program, plan)
+            values = program.run({**plan.past.values, **plan.inputs}, arrays, plan.functions, before_functions)
+        except OnnxLensError:
+            raise
         except Exception as error:  # ONNX Runtime raises its own kinds: out of memory, a graph with other shapes
             reason = " ".join(str(error).split())[:300]
             raise BundleError(f"ONNX Runtime could not compute this pass of {self.bundle.name}: {reason}") from error
-        present = dict(zip(cache_inputs(self.config), binding.get_outputs()[len(arrays) :], strict=True))
-        logits = arrays.pop("logits")
-        return Output(logits, arrays, KVCache(inputs["attention_mask"], present))
+        if not suffix:
+            for name in plan.functions.keys() & results.keys():  # read what the functions left
+                results[name][...] = values[name]
+        logits = results.pop("logits")
+        self._check_numbers(logits, plan)
+        kept = None
+        if request.keys_and_values:
+            names = zip(cache_inputs(self.config), cache_outputs(self.config), strict=True)
+            kept = KVCache(plan.inputs["attention_mask"], {name: values[output] for name, output in names})
+        residual = results[plan.residual] if plan.residual else None
+        read = {name: results[name] for name in plan.reads}
+        return Output(logits, read, kept, residual, plan.edits.applied)
+
+    def _check_reached(self, program: Program, plan: Plan) -> None:
+        for index, (name, kind) in enumerate(plan.edits.plan):
+            if not program.inputs.issuperset(edit_inputs(index, kind)):
+                raise InputError(f"The intervention at {name!r} is never reached: nothing that was asked for needs it.")
+
+    def _check_numbers(self, logits: np.ndarray, plan: Plan) -> None:
+        changed = plan.edits.applied or plan.functions
+        if changed and not np.isfinite(logits[plan.inputs["attention_mask"][:, -logits.shape[1] :] == 1]).all():
+            what = " and ".join([
+                *(["the interventions"] if plan.edits.applied else []), *(["the functions"] if plan.functions else [])
+            ])  # fmt: skip
+            raise InputError(
+                f"With {what}, some logits are no numbers (NaN or infinity); a pattern or score was probably made "
+                "impossible, or an activation too large."
+            )
 
     def _start(self, providers: Sequence[Provider]) -> tuple[Provider, Prepared]:
         for index, provider in enumerate(providers):
             try:
                 prepared = prepare(self.bundle, provider, self._progress)
                 self.provider, self._prepared = provider, prepared
-                self._session(PLAIN)
+                self._program(PLAIN)
             except ProviderError as error:
                 if index + 1 == len(providers):
                     raise
@@ -209,7 +337,7 @@ class Runner:
                 return provider, prepared
         raise AssertionError("there is always a provider to try")
 
-    def _open(self, request: Request) -> onnxruntime.InferenceSession:
+    def _open(self, request: Request) -> Program:
         options = onnxruntime.SessionOptions()
         # The prepared graph is optimised already, and without regard to what is read.
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
@@ -218,10 +346,16 @@ class Runner:
         folder = self._prepared.folder
         try:
             if request == PLAIN:
-                return open_session(self._prepared.plain_graph, options, self.provider)
+                session = open_session(self._prepared.plain_graph, options, self.provider)
+                return Program([Part.of_session(session)], self.provider)
             options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-            compiled = compile_request(self._graph, request, self.config)
-            return open_session(compiled.SerializeToString(), options, self.provider)
+            return Program(
+                [
+                    Part.of(segment, open_session(segment.model.SerializeToString(), options, self.provider))
+                    for segment in compile_request(self._graph, request, self.config)
+                ],
+                self.provider,
+            )
         except Exception as error:
             if isinstance(error, OSError) or type(error).__module__.startswith(("onnxruntime", "google.protobuf")):
                 reason = " ".join(str(error).split())[:300]
@@ -264,3 +398,24 @@ def _array(values: npt.ArrayLike, name: str) -> np.ndarray:
         return np.asarray(values)
     except ValueError as error:
         raise InputError(f"The rows of {name} have different lengths; pad shorter ones on the left.") from error
+
+
+def _positions(given: Indices, count: int) -> np.ndarray | None:
+    """The positions that are read, [n] int64; None for all."""
+    if given is None:
+        return None
+    if isinstance(given, slice):
+        found = np.arange(count)[given]
+    else:
+        try:
+            found = np.atleast_1d(np.asarray(given))
+        except ValueError:
+            found = np.empty(0)
+        if found.ndim != 1 or found.dtype.kind not in "iu":
+            raise InputError(f"pos_slice must be a position, several, or a slice, not {given!r}.")
+        if outside := [int(one) for one in found if not -count <= one < count]:
+            raise InputError(f"pos_slice names position {outside[0]}, and the pass has positions 0 to {count - 1}.")
+        found = np.where(found < 0, found + count, found)
+    if not len(found):
+        raise InputError(f"pos_slice {given!r} leaves none of the {count} positions to read.")
+    return found.astype(np.int64)

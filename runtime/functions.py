@@ -1,0 +1,101 @@
+"""Python functions at hook points, as TransformerLens's `fwd_hooks`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from onnxlens.runtime.errors import HookFunctionError, InputError
+from onnxlens.runtime.hooks import NamesFilter
+
+__all__ = ["ForwardHooks", "Functions", "Hook", "HookFunction", "call", "find_functions"]
+
+
+@dataclass
+class Hook:
+    """The hook point at which a function is called.
+
+    Attributes:
+        name: its name.
+        ctx: a place for functions to leave things for each other; it lives as long as the call.
+    """
+
+    name: str
+    ctx: dict[str, Any] = field(default_factory=dict)
+
+    def layer(self) -> int:
+        """The block's number.
+
+        Raises:
+            InputError: the hook point is in no block.
+        """
+        if not self.name.startswith("blocks."):
+            raise InputError(f"{self.name!r} is in no block.")
+        return int(self.name.split(".")[1])
+
+
+HookFunction = Callable[[np.ndarray, Hook], "np.ndarray | None"]
+ForwardHooks = Iterable[tuple[NamesFilter, HookFunction]]
+Functions = Mapping[str, Sequence[HookFunction]]
+
+
+def find_functions(fwd_hooks: ForwardHooks, select: Callable[[NamesFilter], tuple[str, ...]]) -> Functions:
+    """Sorts functions by hook point; several at one are called in the order given.
+
+    Raises:
+        HookPointError: a name, glob or predicate matches nothing.
+        InputError: something is no pair of names and a function.
+    """
+    found: dict[str, list[HookFunction]] = {}
+    for number, pair in enumerate(fwd_hooks):
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2 or not callable(pair[1]):
+            raise InputError(
+                f"Entry {number} of fwd_hooks must be a pair of a hook point (name, glob or predicate) and a function "
+                f"of (activation, hook), not {pair!r}."
+            )
+        for name in select(pair[0]):
+            found.setdefault(name, []).append(pair[1])
+    return found
+
+
+def call(functions: Iterable[HookFunction], hook: Hook, activation: np.ndarray) -> np.ndarray:
+    """Hands an activation to functions, one after the other.
+
+    Args:
+        functions: each may change the array in place, return another one of the same shape, or return None.
+        hook: where.
+        activation: float32.
+
+    Returns:
+        What the last of them left or returned.
+
+    Raises:
+        HookFunctionError: a function raised something, or returned what cannot take the activation's place.
+    """
+    for function in functions:
+        name = getattr(function, "__qualname__", repr(function))
+        at = f"The function {name!r} at {hook.name!r}"
+        try:
+            returned = function(activation, hook)
+        except Exception as error:
+            raise HookFunctionError(f"{at} raised {type(error).__name__}: {error}") from error
+        if returned is None:
+            continue
+        if not isinstance(returned, np.ndarray):
+            raise HookFunctionError(
+                f"{at} returned a {type(returned).__name__}; it must return an array or, to leave it as it is, None."
+            )
+        if returned.shape != activation.shape:
+            raise HookFunctionError(
+                f"{at} returned shape {list(returned.shape)}; it must be that of the activation, "
+                f"{list(activation.shape)}."
+            )
+        if returned.dtype != np.float32:
+            raise HookFunctionError(
+                f"{at} returned {returned.dtype}; it must be float32, as the activation is. Add .astype(np.float32)."
+            )
+        activation = returned
+    return activation

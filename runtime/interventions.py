@@ -1,0 +1,319 @@
+"""Interventions: changes of hook points that are stated rather than programmed, so that they can be kept and replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlens.runtime.errors import HookPointError, InputError, suggestion
+
+__all__ = ["Indices", "Intervention", "Operation", "read_interventions", "write_interventions"]
+
+Operation = Literal["zero", "mean", "replace", "patch", "add", "scale", "freeze"]
+OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+Indices = int | slice | Sequence[int] | None
+_INDICES = ("positions", "heads", "neurons", "keys", "rows")
+_VALUED = ("mean", "replace", "patch", "add", "freeze")
+_PATTERNS = "blocks.*.attn.hook_pattern"
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Intervention:
+    """One change, made wherever its hook points are computed. The class methods make every kind of it.
+
+    Attributes:
+        hook: name or glob of the hook points to change, or several.
+        operation: `zero`; `replace` by a value; `mean`, `patch` and `freeze`, which replace by values from other runs;
+            `add` a value times a factor; `scale` by a factor.
+        positions: positions to change, counted from the start of the text (and of its row's padding), also while
+            generating; negative ones from the end of what is run, or of the prompt. None for all.
+        heads: heads to change; None for all.
+        neurons: neurons of the MLP (`hook_pre`, `hook_post`) to change; None for all.
+        keys: for scores and patterns, positions that are looked at; None for all.
+        rows: rows of the batch to change; None for all.
+        value: a number or array that broadcasts to the hook point's shape, or one for each hook point by its name.
+        factor: what `add` multiplies the value by, and `scale` the activation.
+    """
+
+    hook: str | tuple[str, ...]
+    operation: Operation
+    positions: Indices = None
+    heads: Indices = None
+    neurons: Indices = None
+    keys: Indices = None
+    rows: Indices = None
+    value: np.ndarray | Mapping[str, np.ndarray] | None = None
+    factor: float = 1.0
+
+    def __post_init__(self) -> None:
+        hook = (self.hook,) if isinstance(self.hook, str) else self.hook
+        if not isinstance(hook, Iterable) or not (hook := tuple(hook)) or not all(isinstance(n, str) for n in hook):
+            raise InputError(f"An intervention's hook must be a name or glob, or several, not {self.hook!r}.")
+        object.__setattr__(self, "hook", hook[0] if len(hook) == 1 else hook)
+        if self.operation not in OPERATIONS:
+            raise InputError(
+                f"Unknown operation {self.operation!r}; an intervention can {', '.join(OPERATIONS)}."
+                f"{suggestion(str(self.operation), OPERATIONS, 1)}"
+            )
+        for name in _INDICES:
+            object.__setattr__(self, name, _indices(getattr(self, name), name))
+        if (self.operation in _VALUED) != (self.value is not None):
+            needs = "needs a value" if self.operation in _VALUED else "takes no value"
+            raise InputError(f"The operation {self.operation!r} {needs}.")
+        if self.value is not None:
+            object.__setattr__(self, "value", self._checked(self.value))
+        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float | np.number):
+            raise InputError(f"An intervention's factor must be a number, not {self.factor!r}.")
+        if not np.isfinite(self.factor):
+            raise InputError(f"An intervention's factor must be finite, not {self.factor!r}.")
+        if self.factor != 1 and self.operation not in ("add", "scale"):
+            raise InputError(f"The operation {self.operation!r} takes no factor; 'add' and 'scale' do.")
+
+    @classmethod
+    def zero(cls, hook: str | Sequence[str], **where: Indices) -> Intervention:
+        """Puts 0 in place of an activation; `where` is `positions`, `heads`, `neurons`, `keys` and `rows`."""
+        return cls._of("zero", hook, where)
+
+    @classmethod
+    def mean(
+        cls,
+        hook: str | Sequence[str],
+        reference: Mapping[str, np.ndarray],
+        *,
+        per_position: bool = False,
+        **where: Indices,
+    ) -> Intervention:
+        """Puts the mean over a reference batch in place of an activation.
+
+        Args:
+            hook: what to change.
+            reference: what `run_with_cache` read, of the hook points to change at least.
+            per_position: whether each position gets its own mean over the rows of the reference, in place of one mean
+                over rows and positions. Scores and patterns need it: a mean over queries would look ahead.
+            where: `positions`, `heads`, `neurons`, `keys` and `rows` to change.
+
+        Raises:
+            HookPointError: the reference has none of the hook points.
+            InputError: the mean over the positions of scores or patterns was asked for.
+        """
+        real = getattr(reference, "attention_mask", None)
+        means = {
+            name: _mean(name, value, real, per_position) for name, value in _matching(hook, reference).items()
+        }
+        return cls._of("mean", hook, where, value=means)
+
+    @classmethod
+    def replace(cls, hook: str | Sequence[str], value: npt.ArrayLike, **where: Indices) -> Intervention:
+        """Puts a value in place of an activation: whatever broadcasts to the hook point's shape."""
+        return cls._of("replace", hook, where, value=value)
+
+    @classmethod
+    def patch(cls, hook: str | Sequence[str], source: Mapping[str, np.ndarray], **where: Indices) -> Intervention:
+        """Puts what another run had there in place of an activation.
+
+        Args:
+            hook: what to change.
+            source: what `run_with_cache` read, or `open_trace` opened: a text of the same number of tokens.
+            where: `positions`, `heads`, `neurons`, `keys` and `rows` to change.
+
+        Raises:
+            HookPointError: the source has none of the hook points.
+        """
+        return cls._of("patch", hook, where, value=_matching(hook, source))
+
+    @classmethod
+    def add(
+        cls, hook: str | Sequence[str], value: npt.ArrayLike, *, factor: float = 1.0, **where: Indices
+    ) -> Intervention:
+        """Adds a value times a factor, as a steering vector on the residual stream (Turner et al. 2023)."""
+        return cls._of("add", hook, where, value=value, factor=factor)
+
+    @classmethod
+    def scale(cls, hook: str | Sequence[str], factor: float, **where: Indices) -> Intervention:
+        """Multiplies an activation by a factor."""
+        return cls._of("scale", hook, where, factor=factor)
+
+    @classmethod
+    def freeze(
+        cls, source: Mapping[str, np.ndarray], hook: str | Sequence[str] = _PATTERNS, **where: Indices
+    ) -> Intervention:
+        """Keeps attention patterns as another run had them, whatever else changes."""
+        return cls._of("freeze", hook, where, value=_matching(hook, source))
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> Intervention:
+        """Reads what `to_dict` returned, or somebody wrote by hand.
+
+        Raises:
+            InputError: an entry is unknown, missing, or has no usable value.
+        """
+        if not isinstance(entries, Mapping):
+            raise InputError(f"An intervention must be an object with 'hook' and 'operation', not {entries!r}.")
+        known = ("hook", "operation", *_INDICES, "value", "factor")
+        if unknown := sorted(str(key) for key in entries.keys() - set(known)):
+            raise InputError(
+                f"An intervention has no entry {unknown[0]!r}; it has {', '.join(known)}.{suggestion(unknown[0], known)}"
+            )
+        if missing := [name for name in ("hook", "operation") if name not in entries]:
+            raise InputError(f"An intervention needs the entry {missing[0]!r}.")
+        return cls(**{str(key): _parsed_slice(key, value) for key, value in entries.items()})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Everything about it as what JSON can hold; slices become text such as `3:`, arrays nested lists."""
+        entries: dict[str, Any] = {"hook": list(self.hook) if isinstance(self.hook, tuple) else self.hook}
+        entries["operation"] = self.operation
+        for name in _INDICES:
+            found = getattr(self, name)
+            if found is not None:
+                entries[name] = _slice_text(found) if isinstance(found, slice) else list(found)
+        if isinstance(self.value, Mapping):
+            entries["value"] = {name: array.tolist() for name, array in self.value.items()}
+        elif self.value is not None:
+            entries["value"] = self.value.tolist()
+        if self.factor != 1:
+            entries["factor"] = float(self.factor)
+        return entries
+
+    def at_rows(self, rows: Indices) -> Intervention:
+        """The same, for other rows of the batch."""
+        return replace(self, rows=rows)
+
+    @classmethod
+    def _of(
+        cls, operation: Operation, hook: str | Sequence[str], where: Mapping[str, Indices], **options: Any
+    ) -> Intervention:
+        if unknown := where.keys() - set(_INDICES):
+            raise InputError(
+                f"An intervention cannot be limited to {min(unknown)!r}; it can to {', '.join(_INDICES)}."
+                f"{suggestion(min(unknown), _INDICES)}"
+            )
+        return cls(hook=hook if isinstance(hook, str) else tuple(hook), operation=operation, **where, **options)
+
+    def _checked(self, value: Any) -> np.ndarray | dict[str, np.ndarray]:
+        if isinstance(value, Mapping):
+            return {str(name): self._array(array, f" for {name!r}") for name, array in value.items()}
+        return self._array(value, "")
+
+    def _array(self, value: Any, of: str) -> np.ndarray:
+        try:
+            array = np.asarray(value)
+            if array.dtype.kind not in "iuf":
+                raise ValueError(f"an array of {array.dtype}")
+        except ValueError as error:
+            raise InputError(f"The value of {self.operation!r}{of} must be numbers: {error}.") from error
+        with np.errstate(over="ignore"):
+            array = array.astype(np.float32)
+        if np.isnan(array).any():
+            raise InputError(f"The value of {self.operation!r}{of} holds NaN (not a number).")
+        array.flags.writeable = False
+        return array
+
+
+def read_interventions(path: str | Path) -> list[Intervention]:
+    """Reads a JSON file of interventions: a list of objects, or one object; see `Intervention.from_dict`.
+
+    Raises:
+        InputError: the file cannot be read, is no JSON, or an intervention in it is wrong; the text says which.
+    """
+    path = Path(path).expanduser()
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read the interventions {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The interventions {path} are not JSON: {error}.") from error
+    found = entries if isinstance(entries, list) else [entries]
+    if not found:
+        raise InputError(f"There is no intervention in {path}.")
+    interventions = []
+    for number, entry in enumerate(found):
+        try:
+            interventions.append(Intervention.from_dict(entry))
+        except InputError as error:
+            raise InputError(f"Intervention {number} in {path}: {error}") from error
+    return interventions
+
+
+def write_interventions(interventions: Iterable[Intervention], path: str | Path) -> None:
+    """Writes a JSON file that `read_interventions` reads, with every number as it is."""
+    text = json.dumps([one.to_dict() for one in interventions], indent=1)
+    Path(path).expanduser().write_text(text + "\n", encoding="utf-8")
+
+
+def _matching(hook: str | Sequence[str], source: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What a mapping has of the hook points that are named."""
+    globs = [hook] if isinstance(hook, str) else list(hook)
+    if not isinstance(source, Mapping):
+        raise InputError(f"Values of another run are a mapping from hook point to array, not {type(source).__name__}.")
+    found = {name: source[name] for name in source if any(fnmatchcase(name, glob) for glob in globs)}
+    if not found:
+        named = ", ".join(map(repr, globs))
+        near = suggestion(globs[0], source) if globs else ""
+        raise HookPointError(f"The other run has read none of {named}; it has {len(source)} hook points.{near}")
+    return found
+
+
+def _mean(name: str, value: np.ndarray, real: np.ndarray | None, per_position: bool) -> np.ndarray:
+    """The mean over rows, and over positions if they are not kept apart, in float64; padding does not count."""
+    attention = name.endswith(("hook_attn_scores", "hook_pattern"))
+    if attention and not per_position:
+        raise InputError(
+            f"The mean of {name!r} over all positions would look ahead; give per_position=True for one at each."
+        )
+    wide = value.astype(np.float64)
+    if real is None or real.shape != value.shape[:1] + (value.shape[2 if attention else 1],):
+        real = np.ones((value.shape[0], value.shape[2 if attention else 1]))
+    shape = (real.shape[0], 1, real.shape[1], 1) if attention else (*real.shape, *[1] * (value.ndim - 2))
+    weight = real.reshape(shape)
+    axes = (0,) if per_position else (0, 1)
+    count = weight.sum(axis=axes, keepdims=True)
+    with np.errstate(invalid="ignore"):
+        total = np.where(weight != 0, wide, 0).sum(axis=axes, keepdims=True)
+    return np.asarray(total / np.maximum(count, 1), np.float32)
+
+
+def _indices(given: Any, name: str) -> slice | tuple[int, ...] | None:
+    if given is None or isinstance(given, slice):
+        if isinstance(given, slice) and not all(
+            part is None or _is_index(part) for part in (given.start, given.stop, given.step)
+        ):
+            raise InputError(f"{name} must be a slice of whole numbers, not {given!r}.")
+        return given
+    try:
+        found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
+        if not all(map(_is_index, found)):
+            raise TypeError
+        return tuple(int(one) for one in found)
+    except TypeError:
+        raise InputError(f"{name} must be a whole number, several, or a slice, not {given!r}.") from None
+
+
+def _is_index(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _parsed_slice(name: str, value: Any) -> Any:
+    if name not in _INDICES or not isinstance(value, str):
+        return value
+    try:
+        parts = [int(part) if part.strip() else None for part in value.split(":")]
+    except ValueError:
+        parts = []
+    if len(parts) == 1:
+        return parts[0]
+    if len(parts) not in (2, 3):
+        raise InputError(f"{name} must be a whole number, a list of them, or a range such as '3:7', not {value!r}.")
+    return slice(*parts)
+
+
+def _slice_text(given: slice) -> str:
+    parts = [given.start, given.stop] + ([given.step] if given.step is not None else [])
+    return ":".join("" if part is None else str(part) for part in parts)

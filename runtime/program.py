@@ -1,0 +1,100 @@
+"""A compiled request that can be run: one session for each of its segments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from onnxlens.runtime.compile import Segment, before
+from onnxlens.runtime.functions import Functions, Hook, call
+from onnxlens.runtime.providers import Provider
+
+__all__ = ["Part", "Program"]
+
+Value = np.ndarray | onnxruntime.OrtValue
+
+
+@dataclass(frozen=True)
+class Part:
+    """A segment with its session: what goes in, what comes out, and where functions are called after it."""
+
+    session: onnxruntime.InferenceSession
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    calls: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, segment: Segment, session: onnxruntime.InferenceSession) -> Part:
+        """A segment and the session that was opened on it."""
+        return cls(session, segment.inputs, segment.outputs, segment.calls)
+
+    @classmethod
+    def of_session(cls, session: onnxruntime.InferenceSession) -> Part:
+        """A session that is a whole request."""
+        inputs, outputs = (tuple(v.name for v in values) for values in (session.get_inputs(), session.get_outputs()))
+        return cls(session, inputs, outputs)
+
+
+class Program:
+    """A compiled request.
+
+    Args:
+        parts: its segments, in order.
+        provider: what runs them.
+    """
+
+    def __init__(self, parts: Sequence[Part], provider: Provider) -> None:
+        self._parts, self._provider = tuple(parts), provider
+
+    @property
+    def inputs(self) -> frozenset[str]:
+        """Names of all inputs of all segments."""
+        return frozenset(name for part in self._parts for name in part.inputs)
+
+    def run(
+        self,
+        given: Mapping[str, Value],
+        arrays: Mapping[str, np.ndarray],
+        functions: Functions,
+        allocate: Callable[[str], np.ndarray],
+    ) -> dict[str, Any]:
+        """Computes everything.
+
+        Args:
+            given: values of the graph's inputs, by name.
+            arrays: where results go, by name; ONNX Runtime writes straight into them.
+            functions: what to call at hook points.
+            allocate: makes the array for a hook point's value before functions have seen it.
+
+        Returns:
+            All values by name: those given, the arrays, what functions left, and the rest where the model runs.
+        """
+        values: dict[str, Any] = dict(given)
+        for part in self._parts:
+            raw = {before(name): allocate(name) for name in part.calls}
+            self._run_part(part, values, {**arrays, **raw})
+            for name in part.calls:
+                values[name] = call(functions[name], Hook(name), raw[before(name)])
+        return values
+
+    def _run_part(self, part: Part, values: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+        """Runs one segment; what it leaves for later ones stays where the model runs."""
+        binding = part.session.io_binding()
+        for name in part.inputs:
+            value = values[name]
+            if isinstance(value, np.ndarray):
+                binding.bind_cpu_input(name, np.ascontiguousarray(value))
+            else:
+                binding.bind_ortvalue_input(name, value)
+        for name in part.outputs:
+            if (array := arrays.get(name)) is not None:
+                binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+            else:
+                binding.bind_output(name, self._provider.name)
+        part.session.run_with_iobinding(binding)
+        for name, value in zip(part.outputs, binding.get_outputs(), strict=True):
+            values[name] = arrays.get(name, value)
