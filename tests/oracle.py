@@ -52,11 +52,10 @@ def _layer_norm(x: Array, epsilon: float) -> tuple[Array, Array]:
         epsilon: What is added to the variance, against division by zero.
 
     Returns:
-        The scale sqrt(var + eps), [B, P, 1], and (x - mean) / scale, [B, P, D].
+        x - mean, [B, P, D], and the scale sqrt(var + eps), [B, P, 1], by which it is to be divided.
     """
     centred = x - x.mean(axis=-1, keepdims=True)
-    scale = np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)  # [B, P, 1]
-    return scale, centred / scale  # [B, P, 1], [B, P, D]
+    return centred, np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)  # [B, P, D], [B, P, 1]
 
 
 def _softmax(x: Array) -> Array:
@@ -72,6 +71,7 @@ def run(
     input_ids: np.ndarray,
     attention_mask: np.ndarray | None = None,
     position_ids: np.ndarray | None = None,
+    change: Callable[[str, Array], Array] = lambda name, value: value,
 ) -> dict[str, np.ndarray]:
     """Runs GPT-2 and returns every hook point.
 
@@ -83,6 +83,8 @@ def run(
         attention_mask: 1 for a token, 0 for padding, [B, P]; all 1 if not given.
         position_ids: Rows of the position embedding, [B, P]; if not given, how many tokens come before,
             padding not counted.
+        change: Called with the name and value of each hook point, in the order of computation; what it returns
+            takes the value's place, in what follows and in what is returned. It must not write to the value.
 
     Returns:
         Hook name -> float64 array, and `logits`, [B, P, V]. Some share memory: do not write to them.
@@ -122,27 +124,33 @@ def run(
 
     out: dict[str, np.ndarray] = {}
 
+    def hook(name: str, value: Array) -> Array:
+        out[name] = change(name, value)
+        return out[name]
+
+    def normalise(name: str, value: Array) -> Array:
+        centred, scale = _layer_norm(value, epsilon)
+        return hook(name + "hook_normalized", centred / hook(name + "hook_scale", scale))  # [B, P, D]
+
     # x_0 = W_E[token] + W_pos[position]  (Radford et al. 2019: learned positions, as in GPT)
-    out["hook_embed"] = weight("wte.weight")[input_ids]  # [B, P, D]
-    out["hook_pos_embed"] = weight("wpe.weight")[position_ids]  # [B, P, D]
-    x: Array = out["hook_embed"] + out["hook_pos_embed"]
+    embed = hook("hook_embed", weight("wte.weight")[input_ids])  # [B, P, D]
+    x: Array = embed + hook("hook_pos_embed", weight("wpe.weight")[position_ids])  # [B, P, D]
 
     # Radford et al. 2019, section 2.3: layer normalisation at the input of each sub-block,
     #   x <- x + Attention(LN_1(x));  x <- x + MLP(LN_2(x))
     for n in range(n_layer):
         hf, block = f"h.{n}.", f"blocks.{n}."
-        out[block + "hook_resid_pre"] = x
+        x = hook(block + "hook_resid_pre", x)
 
         # LN(x) = (x - mean) / sqrt(var + eps) * weight + bias  (Ba et al. 2016)
-        scale, normalized = _layer_norm(x, epsilon)
-        out[block + "ln1.hook_scale"], out[block + "ln1.hook_normalized"] = scale, normalized
+        normalized = normalise(block + "ln1.", x)
         normed = normalized * weight(hf + "ln_1.weight", d_model) + weight(hf + "ln_1.bias", d_model)
 
         # head_h: q = x W_Q + b_Q, k = x W_K + b_K, v = x W_V + b_V  (Vaswani et al. 2017, section 3.2.2)
         w_qkv = weight(hf + "attn.c_attn.weight", d_model, 3 * d_model)
         qkv = normed @ w_qkv + weight(hf + "attn.c_attn.bias")  # [B, P, 3 D]
         q, k, v = qkv.reshape(batch, length, 3, n_head, d_head).transpose(2, 0, 1, 3, 4)  # each [B, P, H, d]
-        out[block + "attn.hook_q"], out[block + "attn.hook_k"], out[block + "attn.hook_v"] = q, k, v
+        q, k, v = hook(block + "attn.hook_q", q), hook(block + "attn.hook_k", k), hook(block + "attn.hook_v", v)
 
         # scores = q k^T / sqrt(d), -inf where masked  (Vaswani et al. 2017, equation 1 and section 3.2.3)
         # [B, H, Q, d] @ [B, H, d, K] -> [B, H, Q, K]
@@ -152,40 +160,32 @@ def run(
         if config.get("scale_attn_by_inverse_layer_idx", False):  # an option of Hugging Face's, in no paper
             scores = scores / (n + 1)
         # `reorder_and_upcast_attn` is about the order and precision of this: nothing in exact arithmetic.
-        scores = np.where(visible, scores, -np.inf)
-        out[block + "attn.hook_attn_scores"] = scores
+        scores = hook(block + "attn.hook_attn_scores", np.where(visible, scores, -np.inf))
 
         # pattern = softmax(scores);  z = pattern v  (Vaswani et al. 2017, equation 1)
-        pattern = _softmax(scores)
-        out[block + "attn.hook_pattern"] = pattern
+        pattern = hook(block + "attn.hook_pattern", _softmax(scores))
         z = (pattern @ v.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)  # [B, H, Q, d], then [B, P, H, d]
-        out[block + "attn.hook_z"] = z
+        z = hook(block + "attn.hook_z", z)
 
         # Concat(z_1 .. z_H) W_O + b_O = sum_h z_h W_O[h] + b_O  (Vaswani et al. 2017, section 3.2.2)
         w_o = weight(hf + "attn.c_proj.weight", d_model, d_model).reshape(n_head, d_head, -1)  # [H, d, D]
         result = (z[..., None, :] @ w_o)[..., 0, :]  # [B, P, H, 1, d] @ [H, d, D], then [B, P, H, D]
+        result = hook(block + "attn.hook_result", result)
         attn_out = result.sum(axis=2) + weight(hf + "attn.c_proj.bias")  # [B, P, D]
-        out[block + "attn.hook_result"], out[block + "hook_attn_out"] = result, attn_out
-        x = x + attn_out
-        out[block + "hook_resid_mid"] = x
+        x = hook(block + "hook_resid_mid", x + hook(block + "hook_attn_out", attn_out))
 
         # MLP(x) = act(x W_in + b_in) W_out + b_out  (Vaswani et al. 2017, equation 2, with GELU for ReLU)
-        scale, normalized = _layer_norm(x, epsilon)
-        out[block + "ln2.hook_scale"], out[block + "ln2.hook_normalized"] = scale, normalized
+        normalized = normalise(block + "ln2.", x)
         normed = normalized * weight(hf + "ln_2.weight", d_model) + weight(hf + "ln_2.bias", d_model)
         w_in = weight(hf + "mlp.c_fc.weight", d_model, d_mlp)
         pre = normed @ w_in + weight(hf + "mlp.c_fc.bias")  # [B, P, M]
-        post = activation(pre)
-        out[block + "mlp.hook_pre"], out[block + "mlp.hook_post"] = pre, post
+        post = hook(block + "mlp.hook_post", activation(hook(block + "mlp.hook_pre", pre)))
         w_out = weight(hf + "mlp.c_proj.weight", d_mlp, d_model)
         mlp_out = post @ w_out + weight(hf + "mlp.c_proj.bias")  # [B, P, D]
-        out[block + "hook_mlp_out"] = mlp_out
-        x = x + mlp_out
-        out[block + "hook_resid_post"] = x
+        x = hook(block + "hook_resid_post", x + hook(block + "hook_mlp_out", mlp_out))
 
     # Radford et al. 2019, section 2.3: one more layer normalisation after the last block.
-    out["ln_final.hook_scale"], out["ln_final.hook_normalized"] = _layer_norm(x, epsilon)
-    x = out["ln_final.hook_normalized"] * weight("ln_f.weight", d_model) + weight("ln_f.bias", d_model)
+    x = normalise("ln_final.", x) * weight("ln_f.weight", d_model) + weight("ln_f.bias", d_model)
 
     # logits = x W_U, W_U being the token embedding transposed if tied  (Vaswani et al. 2017, section 3.4)
     w_u = weight("wte.weight" if config.get("tie_word_embeddings", True) else "lm_head.weight").T  # [D, V]

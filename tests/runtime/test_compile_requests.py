@@ -23,7 +23,8 @@ def prepared(runner):
 
 
 def compiled(prepared, runner, request):
-    return compile_request(prepared("base"), request, runner("base").config)
+    (segment,) = compile_request(prepared("base"), request, runner("base").config)
+    return segment.model
 
 
 def reaches(model: onnx.ModelProto, target: str) -> set[str]:
@@ -140,7 +141,7 @@ def test_the_least_recently_used_session_goes_first(bundle, opened):
     assert len(opened) == 3
     model.run([1], names_filter="hook_embed")
     assert len(opened) == 4
-    info = model._session.cache_info()
+    info = model._program.cache_info()
     assert (info.currsize, info.maxsize) == (2, 2)
 
 
@@ -148,4 +149,4 @@ def test_many_requests_keep_a_bounded_number_of_sessions(bundle):
     model = Runner(bundle("base"), provider="cpu", threads=1, max_sessions=3)
     for name in model.hook_names[:10]:
         assert np.isfinite(model.run([1, 2], names_filter=name).logits).all()
-    assert model._session.cache_info().currsize == 3
+    assert model._program.cache_info().currsize == 3

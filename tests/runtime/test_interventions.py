@@ -1,0 +1,375 @@
+"""Interventions inside the graph: against the oracle with the same change written the direct way, and identities."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from yardstick import Errors
+
+from onnxlens.catalog import SHIPPED, places
+from onnxlens.runtime.errors import HookPointError, InputError
+from onnxlens.runtime.generation import generate_ids
+from onnxlens.runtime.hooks import HookPoint
+from onnxlens.runtime.interventions import Intervention, read_interventions, write_interventions
+from onnxlens.runtime.runner import Runner
+
+pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # -inf minus -inf, masked
+
+LAYER = 1
+KINDS = (
+    "hook_embed", "hook_pos_embed", "ln_final.hook_scale", "ln_final.hook_normalized",
+    *(f"blocks.{LAYER}.{name}" for name in (
+        "hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "attn.hook_q", "attn.hook_k", "attn.hook_v",
+        "attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "attn.hook_result", "hook_attn_out",
+        "hook_resid_mid", "ln2.hook_scale", "ln2.hook_normalized", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out",
+        "hook_resid_post",
+    )),
+)  # fmt: skip
+OPERATIONS = ("zero", "mean", "replace", "patch", "add", "scale")
+
+
+@dataclass
+class Change:
+    """An intervention, and the same written out with NumPy's own indexing."""
+
+    intervention: Intervention
+    name: str
+    direct: Callable[[np.ndarray], np.ndarray]
+
+
+def point_of(model: Runner, name: str) -> HookPoint:
+    return next(point for point in model.hook_points if point.name == name)
+
+
+def ids_for(model: Runner, seed: int = 3, rows: int = 2, length: int = 7) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, model.config.vocab_size, (rows, length))
+
+
+def make_change(model: Runner, name: str, operation: str, seed: int, where: dict) -> Change:
+    """Draws values for an operation. Divisors stay away from 0, and scores are not zeroed where they are masked."""
+    rng = np.random.default_rng(seed)
+    point, ids = point_of(model, name), ids_for(model)
+    shape = point.shape(model.config, *ids.shape)
+    scale = name.endswith("hook_scale")
+    other = model.run(ids_for(model, seed + 1), names_filter=name).activations[name]
+    one = (0.5 + rng.random(shape[-1:] if not scale else ())).astype(np.float32)
+    if "key_pos" in point.axes:
+        one = np.float32(0.7)
+    patterns = name.endswith(("hook_attn_scores", "hook_pattern"))
+    mean_axes = (0,) if patterns else (0, 1)
+    made = {
+        "zero": lambda: Intervention.zero(name, **where),
+        "mean": lambda: Intervention.mean(name, {name: other}, per_position=patterns, **where),
+        "replace": lambda: Intervention.replace(name, one, **where),
+        "patch": lambda: Intervention.patch(name, {name: other}, **where),
+        "add": lambda: Intervention.add(name, one, factor=0.5, **where),
+        "scale": lambda: Intervention.scale(name, 1.5, **where),
+    }
+    new = {
+        "zero": lambda x: np.zeros_like(x),
+        "mean": lambda x: np.broadcast_to(other.astype(float).mean(mean_axes, keepdims=True).astype(np.float32), shape),
+        "replace": lambda x: np.broadcast_to(one, shape),
+        "patch": lambda x: other,
+        "add": lambda x: x + one * np.float32(0.5),
+        "scale": lambda x: x * np.float32(1.5),
+    }[operation]
+
+    def direct(value: np.ndarray) -> np.ndarray:
+        index: list = [slice(None)] * value.ndim
+        axes = {"rows": 0, "positions": point.position_axis, "heads": "head", "neurons": "d_mlp", "keys": "key_pos"}
+        for limit, indices in where.items():
+            axis = axes[limit]
+            index[axis if isinstance(axis, int) else point.axes.index(axis)] = indices
+        result = value.copy()
+        lists = [np.atleast_1d(np.arange(n)[i]) for n, i in zip(value.shape, index, strict=True)]
+        grid = np.ix_(*lists)
+        result[grid] = np.asarray(new(value))[grid]
+        return result
+
+    return Change(made[operation](), name, direct)
+
+
+def limits(point: HookPoint, config, *, some: bool) -> dict:
+    """Some positions, and a head or neurons where there are any."""
+    if not some:
+        return {}
+    found: dict = {"positions": [1, 4], "rows": 1}
+    if "head" in point.axes:
+        found["heads"] = config.n_head - 1
+    if "d_mlp" in point.axes:
+        found["neurons"] = [0, 3, 5]
+    return found
+
+
+def measure(errors: Errors, model: Runner, changes: list[Change]) -> None:
+    ids = ids_for(model)
+    mask = np.ones_like(ids)
+    output = model.run(ids, mask, names_filter="*", interventions=[change.intervention for change in changes])
+
+    def change_it(name: str, value: np.ndarray) -> np.ndarray:
+        for change in changes:
+            value = change.direct(value) if change.name == name else value
+        return value
+
+    errors.add({**output.activations, "logits": output.logits}, ids, mask, change_it)
+
+
+def possible(name: str, operation: str) -> bool:
+    """Whether it leaves numbers: no division by 0. A score that is 0 or 0.7 where it was masked lets look ahead."""
+    return not (name.endswith("hook_scale") and operation == "zero")
+
+
+@pytest.mark.parametrize("some", [False, True], ids=["everywhere", "somewhere"])
+@pytest.mark.parametrize("name", KINDS)
+def test_every_operation_at_every_hook_point_is_the_oracle_s(runner, name, some):
+    model = runner("scaled")
+    where = limits(point_of(model, name), model.config, some=some)
+    errors = Errors(model)
+    for operation in filter(lambda one: possible(name, one), OPERATIONS):
+        measure(errors, model, [make_change(model, name, operation, 11, where)])
+    assert not errors.too_large(ulps=4)
+
+
+def test_every_kind_of_hook_point_is_among_those_tested(runner):
+    kinds = {name.replace(f"blocks.{LAYER}.", "") for name in KINDS}
+    assert kinds == {name.split(".", 2)[-1] if name.startswith("blocks") else name for name in runner("scaled").hook_names}
+
+
+@settings(max_examples=30)
+@given(data=st.data())
+def test_pairs_of_interventions_are_the_oracle_s(runner, data):
+    model = runner(data.draw(st.sampled_from(["base", "wide", "scaled"]), label="model"))
+    changes = []
+    for number in range(2):
+        name = data.draw(st.sampled_from(model.hook_names), label="hook point")
+        point = point_of(model, name)
+        operation = data.draw(st.sampled_from([one for one in OPERATIONS if possible(name, one)]), label="operation")
+        where: dict = {}
+        sizes = {"rows": (2, "batch"), "positions": (7, None), "heads": (model.config.n_head, "head")}
+        for limit, (size, axis) in sizes.items():
+            if axis is None or axis in point.axes:
+                chosen = data.draw(st.none() | st.sets(st.integers(0, size - 1), min_size=1), label=limit)
+                where |= {} if chosen is None else {limit: sorted(chosen)}
+        changes.append(make_change(model, name, operation, number, where))
+    errors = Errors(model)
+    measure(errors, model, changes)
+    assert not errors.too_large(ulps=8), [change.intervention for change in changes]
+
+
+def test_edits_of_the_trained_model_are_the_oracle_s():
+    model = Runner(places()["shipped"] / SHIPPED, provider="cpu", threads=1)
+    errors = Errors(model)
+    for kind in KINDS:
+        where = limits(point_of(model, kind), model.config, some=True)
+        measure(errors, model, [make_change(model, kind, operation, 5, where) for operation in ("scale", "add")])
+    assert not errors.too_large(ulps=4)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_edit_that_changes_nothing_changes_no_bit(runner, name):
+    model, ids = runner("base"), ids_for(runner("base"))
+    plain = model.run(ids, names_filter="*")
+    for edit in (
+        Intervention.scale(name, 1.0),
+        Intervention.add(name, 0.0),
+        Intervention.patch(name, plain.activations),
+        Intervention.add(name, 7.0, factor=0.0, positions=2),
+    ):
+        output = model.run(ids, names_filter="*", interventions=[edit])
+        assert np.array_equal(output.logits, plain.logits), edit
+        assert all(np.array_equal(output.activations[n], value) for n, value in plain.activations.items()), edit
+
+
+def test_freezing_every_pattern_and_changing_nothing_changes_no_bit(runner):
+    model, ids = runner("base"), ids_for(runner("base"))
+    plain = model.run(ids, names_filter="*")
+    frozen = model.run(ids, names_filter="*", interventions=[Intervention.freeze(plain.activations)])
+    assert np.array_equal(frozen.logits, plain.logits)
+    assert [applied.hook for applied in frozen.applied] == [f"blocks.{n}.attn.hook_pattern" for n in (0, 1)]
+
+
+def test_patching_everything_from_the_clean_run_gives_the_clean_logits(runner):
+    model = runner("base")
+    clean, corrupted = ids_for(model), ids_for(model, seed=9)
+    run = model.run(clean, names_filter="*")
+    for hook in ("blocks.*", "hook_*embed", "blocks.1.hook_resid_post", ("blocks.0.hook_resid_post",)):
+        patched = model.run(corrupted, interventions=[Intervention.patch(hook, run.activations)])
+        assert np.array_equal(patched.logits, run.logits), hook
+
+
+def test_edits_at_one_hook_point_are_made_in_the_order_given(runner):
+    model, ids = runner("base"), ids_for(runner("base"))
+    name = "blocks.0.hook_resid_post"
+    add, double = Intervention.add(name, 1.0), Intervention.scale(name, 2.0)
+    plain = model.run(ids, names_filter=name).activations[name]
+    for edits, expected in (([add, double], (plain + 1) * 2), ([double, add], plain * 2 + 1)):
+        found = model.run(ids, names_filter=name, interventions=edits).activations[name]
+        assert np.array_equal(found, expected.astype(np.float32))
+
+
+def test_each_row_of_a_batch_can_have_its_own_edit_and_a_sweep_compiles_once(runner):
+    model, ids = runner("scaled"), ids_for(runner("scaled"), rows=1)
+    heads = [(layer, head) for layer in range(4) for head in range(4)]
+    sweep = [
+        Intervention.zero(f"blocks.{layer}.attn.hook_z", heads=head, rows=row)
+        for row, (layer, head) in enumerate(heads)
+    ]
+    plan = model.plan(np.repeat(ids, len(heads), axis=0), interventions=sweep)
+    assert plan.request.edits == tuple((f"blocks.{layer}.attn.hook_z", "set") for layer in range(4))
+    swept = model.execute(plan).logits
+    for row, (layer, head) in enumerate(heads):
+        alone = model.run(ids, interventions=[Intervention.zero(f"blocks.{layer}.attn.hook_z", heads=head)])
+        np.testing.assert_allclose(swept[row], alone.logits[0], rtol=0, atol=2e-5)
+    before = model._program.cache_info().misses
+    for position in range(3):
+        model.run(ids, interventions=[Intervention.zero("blocks.0.attn.hook_z", heads=1, positions=position)])
+    assert model._program.cache_info().misses <= before + 1
+
+
+@settings(max_examples=25)
+@given(data=st.data())
+def test_generating_under_an_edit_is_computing_everything_anew_under_it(runner, data):
+    model = runner("base")
+    prompt = data.draw(st.lists(st.integers(0, 299), min_size=2, max_size=8), label="prompt")
+    name = data.draw(st.sampled_from(model.hook_names).filter(lambda n: "scale" not in n), label="hook point")
+    position = data.draw(st.none() | st.integers(0, len(prompt) + 3), label="position")
+    operation = data.draw(st.sampled_from(("zero", "add")), label="operation")
+    where = {} if position is None else {"positions": position}
+    edit = Intervention.zero(name, **where) if operation == "zero" else Intervention.add(name, 0.3, **where)
+    if name.endswith("hook_attn_scores") and operation == "zero" and position != 0:
+        edit = Intervention.add(name, -1.0, keys=0, **where)  # scores of 0 would let look ahead, where a cache cannot
+    steps = list(
+        generate_ids(model, prompt, lambda logits, ids, step: int(logits.argmax()), max_new_tokens=5,
+                     interventions=[edit], names_filter=name)
+    )  # fmt: skip
+    ids = np.array([*prompt, *(step.token for step in steps)])
+    for number, step in enumerate(steps):
+        end = len(prompt) + number
+        fits = position is None or position < end
+        again = model.run(ids[:end], interventions=[edit] if fits else [])
+        np.testing.assert_allclose(step.logits, again.logits[0, -1], rtol=0, atol=3e-5)
+    whole = model.run(ids, interventions=[edit], names_filter=name)
+    if "key_pos" not in point_of(model, name).axes or operation != "zero":
+        np.testing.assert_allclose(steps[-1].cache[name], whole.activations[name], rtol=0, atol=3e-5)
+    assert [str(one) for one in steps[-1].cache.applied] == [str(one) for one in whole.applied]
+
+
+def test_a_report_says_what_was_applied_where(runner):
+    model, ids = runner("base"), ids_for(runner("base"))
+    edits = [
+        Intervention.zero("blocks.*.attn.hook_z", heads=[1, 3], positions=-1),
+        Intervention.scale("blocks.1.mlp.hook_post", 0.5, neurons=slice(2, 5), rows=0),
+    ]
+    found = model.run(ids, interventions=edits).applied
+    assert [str(one) for one in found] == [
+        "zero at blocks.0.attn.hook_z, position 6, heads 1, 3",
+        "zero at blocks.1.attn.hook_z, position 6, heads 1, 3",
+        "scale at blocks.1.mlp.hook_post, row 0, neurons 2, 3, 4",
+    ]
+    assert [one.intervention for one in found] == [0, 0, 1]
+
+
+def test_a_file_of_interventions_replays_to_the_bit(runner, tmp_path):
+    model, ids = runner("base"), ids_for(runner("base"))
+    other = model.run(ids_for(model, seed=8), names_filter="blocks.*.hook_resid_mid").activations
+    edits = [
+        Intervention.zero("blocks.0.attn.hook_z", heads=2),
+        Intervention.patch("blocks.*.hook_resid_mid", other, positions=slice(3, None)),
+        Intervention.add("hook_embed", np.linspace(-1, 1, 32), factor=0.1, rows=[0, 1]),
+        Intervention.replace("blocks.1.attn.hook_attn_scores", -np.inf, keys=0, positions=slice(2, 6, 2)),
+        Intervention.scale(["hook_pos_embed", "blocks.1.ln1.*"], 1.25),
+    ]
+    write_interventions(edits, tmp_path / "edits.json")
+    replayed = read_interventions(tmp_path / "edits.json")
+    first, second = (model.run(ids, interventions=given, names_filter="*") for given in (edits, replayed))
+    assert np.array_equal(first.logits, second.logits)
+    assert first.applied == second.applied
+
+
+Z = "blocks.0.attn.hook_z"
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Intervention.zero(Z, heads=4), "names head 4, and it has heads 0 to 3."),
+        (lambda: Intervention.zero(Z, positions=7), "names position 7, and the text has positions 0 to 6."),
+        (lambda: Intervention.zero(Z, positions=-8), "names position -8, and the text has positions 0 to 6."),
+        (lambda: Intervention.zero(Z, rows=2), "names row 2, and the batch has rows 0 to 1."),
+        (lambda: Intervention.zero(Z, positions=slice(5, 2)), "positions 5:2 of the intervention at 'blocks.0.attn"),
+        (lambda: Intervention.zero(Z, heads=()), "lists no heads; leave heads out for all of them."),
+        (lambda: Intervention.zero("hook_embed", heads=1), "'hook_embed' has no heads: its axes are batch, pos, d_mod"),
+        (lambda: Intervention.zero(Z, heads="3"), "heads must be a whole number, several, or a slice, not '3'."),
+        (lambda: Intervention.zero(Z, head=3), "cannot be limited to 'head'; it can to positions, heads, neurons, key"),
+        (lambda: Intervention.add(Z, [1.0, np.nan]), "The value of 'add' holds NaN (not a number)."),
+        (lambda: Intervention.add(Z, np.inf), "The value of 'add' at 'blocks.0.attn.hook_z' holds infinity."),
+        (lambda: Intervention.add(Z, "much"), "The value of 'add' must be numbers: an array of <U4."),
+        (lambda: Intervention.add(Z, np.ones(7)), "has shape [7], and the activation has [2, 7, 4, 8] (batch, pos, he"),
+        (lambda: Intervention.scale(Z, np.inf), "An intervention's factor must be finite, not inf."),
+        (lambda: Intervention.patch("hook_embed", {"hook_embed": np.ones((2, 9, 32))}), "from a text of another leng"),
+        (lambda: Intervention.patch("hook_embed", {"hook_embed": np.ones((2, 7, 31))}), "it comes from another mod"),
+        (lambda: Intervention.mean("blocks.0.attn.hook_pattern", {"blocks.0.attn.hook_pattern": np.ones((2, 4, 7, 7))}),
+         "would look ahead; give per_position=True for one at each."),
+        (lambda: Intervention(hook=Z, operation="zeros"), "Unknown operation 'zeros'; an intervention can zero, mean"),
+        (lambda: Intervention(hook=Z, operation="replace"), "The operation 'replace' needs a value."),
+        (lambda: Intervention(hook=Z, operation="zero", value=1.0), "The operation 'zero' takes no value."),
+        (lambda: Intervention(hook=Z, operation="zero", factor=2), "takes no factor; 'add' and 'scale' do."),
+        (lambda: Intervention(hook=(), operation="zero"), "must be a name or glob, or several, not ()."),
+        (lambda: Intervention.replace("blocks.0.attn.hook_attn_scores", -np.inf), "some logits are no numbers"),
+        (lambda: "zero", "Expected an Intervention, not 'zero'; Intervention.zero(...) makes one."),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_done_is_refused_in_a_sentence(runner, make, text):
+    model = runner("base")
+    with pytest.raises(InputError) as refused:
+        model.run(ids_for(model), interventions=[make()])
+    assert text in str(refused.value)
+
+
+def test_a_hook_point_that_is_not_there_or_was_not_read_is_named(runner):
+    model, ids = runner("base"), ids_for(runner("base"))
+    with pytest.raises(HookPointError, match=r"No hook point matches 'blocks.\*.attn.hook_x'"):
+        model.run(ids, interventions=[Intervention.zero("blocks.*.attn.hook_x")])
+    with pytest.raises(HookPointError, match="read none of 'hook_embed'; it has 1 hook points. Did you mean 'hook_pos"):
+        Intervention.patch("hook_embed", {"hook_pos_embed": np.ones((2, 7, 32))})
+    some = {"blocks.0.hook_resid_mid": np.ones((2, 7, 32))}
+    with pytest.raises(InputError, match="'patch' has nothing for 'blocks.1.hook_resid_mid'; it has 'blocks.0.hook_re"):
+        model.run(ids, interventions=[Intervention.patch("blocks.*.hook_resid_mid", some)])
+
+
+def test_an_edit_that_is_never_reached_is_an_error(runner):
+    model, ids = runner("base"), ids_for(runner("base"))
+    late = Intervention.zero("blocks.1.attn.hook_z")
+    with pytest.raises(HookPointError, match=r"'blocks.1.attn.hook_z' is never reached: the pass stops before block 1"):
+        model.run(ids, interventions=[late], stop_at_layer=1)
+    with pytest.raises(InputError, match="never reached: nothing that was asked for needs it"):
+        model.run(ids, interventions=[late], names_filter="hook_embed", logits="none", keep_cache=False)
+    steps = generate_ids(
+        model, [1, 2], lambda *_: 5, lambda token: True, max_new_tokens=9, interventions=[Intervention.zero(Z, positions=4)]
+    )
+    with pytest.raises(InputError, match="at position 4 was never reached: the text ended when 2 positions had been"):
+        list(steps)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("[]", "There is no intervention in"),
+        ("{", "are not JSON"),
+        ('{"hook": "hook_embed"}', "needs the entry 'operation'"),
+        ('[{"hook": "hook_embed", "operation": "zero", "head": 3}]', "no entry 'head'; it has hook, operation, positions"),
+        ('[{"hook": "hook_embed", "operation": "zero", "positions": "a:b"}]', "or a range such as '3:7', not 'a:b'."),
+        ('[{"hook": "hook_embed", "operation": "add", "value": [1, "x"]}]', "Intervention 0 in"),
+        ("[3]", "must be an object with 'hook' and 'operation', not 3."),
+    ],
+)
+def test_a_file_with_a_mistake_is_refused_by_name(tmp_path, content, text):
+    (tmp_path / "edits.json").write_text(content)
+    with pytest.raises(InputError, match="edits.json") as refused:
+        read_interventions(tmp_path / "edits.json")
+    assert text in str(refused.value)
