@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 
 from onnxlens.runtime.activations import ActivationCache
+from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.generation import Step
 from onnxlens.runtime.tokenizer import Tokenizer
 
@@ -45,6 +46,7 @@ class Generation(Iterator[GeneratedToken]):
         seed: what reproduces it.
         finish_reason: `length`, `stop` (a stop string) or `end_of_text`; None while it goes on.
         cache: when it has ended, the activations read, over prompt and generated tokens; None if none were asked for.
+        applied: when it has ended, what interventions changed where.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Generation(Iterator[GeneratedToken]):
         self.text = ""
         self.finish_reason: FinishReason | None = None
         self.cache: ActivationCache | None = None
+        self.applied: tuple[Applied, ...] = ()
         self._end = tokenizer.eos_token_id
         self._stream = tokenizer.stream(stop)
         self._piece = ""
@@ -73,7 +76,7 @@ class Generation(Iterator[GeneratedToken]):
             self.finish_reason = (
                 "stop" if self._stream.stopped else "end_of_text" if step.token == self._end else "length"
             )
-            self.cache = step.cache
+            self.cache, self.applied = step.cache, step.applied
         self.ids.append(step.token)
         self.text += text
         return GeneratedToken(step.token, text, _logprob(step.logits, step.token))

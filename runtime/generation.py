@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from onnxlens.runtime.activations import ActivationCache, stitch
-from onnxlens.runtime.edits import Edits
+from onnxlens.runtime.edits import Applied, Edits
 from onnxlens.runtime.errors import ContextLengthError, InputError
 from onnxlens.runtime.functions import ForwardHooks, find_functions
 from onnxlens.runtime.hooks import NamesFilter
@@ -33,12 +33,14 @@ class Step:
         logits: the model's logits from which it was chosen, [V].
         last: whether generation ends with it, because of its id or the number of tokens.
         cache: with the last token, the activations read over the prompt and all generated tokens.
+        applied: with the last token, what interventions changed where.
     """
 
     token: int
     logits: np.ndarray
     last: bool
     cache: ActivationCache | None = None
+    applied: tuple[Applied, ...] = ()
 
 
 def generate_ids(
@@ -134,7 +136,7 @@ def _steps(
         if last and reads is not None:
             advance([token], output)  # so that what was read covers the whole text
         if last:
-            yield Step(token, logits, last, _collected(runner, reads, outputs, ids, edits))
+            yield Step(token, logits, last, _collected(runner, reads, outputs, ids, edits), edits.applied)
             computed = len(ids) - (reads is None)
             if edits.last_position >= computed:
                 raise InputError(

@@ -313,7 +313,8 @@ class Runner:
 
     def _check_numbers(self, logits: np.ndarray, plan: Plan) -> None:
         changed = plan.edits.applied or plan.functions
-        if changed and not np.isfinite(logits[plan.inputs["attention_mask"][:, -logits.shape[1] :] == 1]).all():
+        mask = plan.inputs["attention_mask"]
+        if changed and not np.isfinite(logits[mask[:, mask.shape[1] - logits.shape[1] :] == 1]).all():
             what = " and ".join([
                 *(["the interventions"] if plan.edits.applied else []), *(["the functions"] if plan.functions else [])
             ])  # fmt: skip

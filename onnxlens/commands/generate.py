@@ -7,7 +7,17 @@ import sys
 
 import click
 
-from onnxlens.commands.options import emit, open_lens, print_json, read_text, run_options, text_argument
+from onnxlens.commands.options import (
+    change_options,
+    emit,
+    open_lens,
+    print_applied,
+    print_json,
+    read_changes,
+    read_text,
+    run_options,
+    text_argument,
+)
 
 
 @click.command("generate")
@@ -25,6 +35,7 @@ from onnxlens.commands.options import emit, open_lens, print_json, read_text, ru
     metavar="error|slide",
     help="What to do where the text would outgrow the model: refuse, or forget the older half when full.",
 )
+@change_options
 @run_options
 def command(
     text: str | None,
@@ -35,6 +46,8 @@ def command(
     seed: int | None,
     stop: tuple[str, ...],
     overflow: str,
+    files: tuple[str, ...],
+    heads: tuple[str, ...],
     model: str | None,
     provider: str,
     threads: int | None,
@@ -45,7 +58,7 @@ def command(
     TEXT may be '-' or left out to read standard input. Logits are divided by the temperature, then top-k and top-p
     leave out tokens, then one is drawn. With --json, one document a token and a last one that sums up.
     """
-    text = read_text(text)
+    text, changes = read_text(text), read_changes(files, heads)
     lens = open_lens(model, provider, threads)
     generation = lens.generate(
         text,
@@ -56,6 +69,7 @@ def command(
         seed=seed,
         stop=stop,
         overflow=overflow,
+        interventions=changes,
     )
     if not as_json:
         emit(text, bold=True)
@@ -72,6 +86,7 @@ def command(
                 notes.append(f"--seed {generation.seed} gives it again")
             if notes:
                 click.secho(f"({'; '.join(notes)})", dim=True, err=True)
+        print_applied(generation.applied)
         return
     print_json(
         {
@@ -81,6 +96,7 @@ def command(
             "text": generation.text,
             "finish_reason": generation.finish_reason,
             "seed": generation.seed,
+            "applied": [dataclasses.asdict(one) for one in generation.applied],
         },
         indent=None,
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -15,15 +15,20 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from onnxlens.lens import Lens
+    from onnxlens.runtime.edits import Applied
+    from onnxlens.runtime.interventions import Intervention
 
 __all__ = [
+    "change_options",
     "console",
     "emit",
     "inert",
     "json_option",
     "model_option",
     "open_lens",
+    "print_applied",
     "print_json",
+    "read_changes",
     "read_text",
     "rounding",
     "run_options",
@@ -60,6 +65,45 @@ def run_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def change_options(command: F) -> F:
+    """Adds the options of every command that can change what happens inside."""
+    for option in (
+        click.option(
+            "--ablate-head", "heads", multiple=True, metavar="LAYER.HEAD", help="Zero the output of a head, such as 3.5."
+        ),
+        click.option(
+            "--intervene", "files", multiple=True, metavar="FILE", help="Make the interventions in a JSON file."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def read_changes(files: tuple[str, ...], heads: tuple[str, ...]) -> list[Intervention]:
+    """The interventions of files, in the order given, then those of heads to ablate.
+
+    Raises:
+        InputError: a file or head cannot be read as such.
+    """
+    from onnxlens.runtime.errors import InputError
+    from onnxlens.runtime.interventions import Intervention, read_interventions
+
+    found = [one for file in files for one in read_interventions(file)]
+    for head in heads:
+        if not re.fullmatch(r"\d{1,6}\.\d{1,6}", head):
+            raise InputError(f"--ablate-head takes a layer and a head with a dot between, such as 3.5, not {head!r}.")
+        layer, number = map(int, head.split("."))
+        found.append(Intervention.zero(f"blocks.{layer}.attn.hook_z", heads=number))
+    return found
+
+
+def print_applied(applied: Iterable[Applied]) -> None:
+    """Says on a terminal what was changed where."""
+    if sys.stderr.isatty():
+        for one in applied:
+            click.secho(f"({one})", dim=True, err=True)
 
 
 def open_lens(model: str | None, provider: str, threads: int | None) -> Lens:

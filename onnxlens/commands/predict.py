@@ -7,10 +7,13 @@ import dataclasses
 import click
 
 from onnxlens.commands.options import (
+    change_options,
     console,
     inert,
     open_lens,
+    print_applied,
     print_json,
+    read_changes,
     read_text,
     run_options,
     shown,
@@ -23,16 +26,26 @@ _BAR = 24  # characters for a probability of 1
 @click.command("predict")
 @text_argument
 @click.option("--top", default=10, show_default=True, metavar="N", help="How many candidates to list.")
+@change_options
 @run_options
-def command(text: str | None, top: int, model: str | None, provider: str, threads: int | None, as_json: bool) -> None:
+def command(
+    text: str | None,
+    top: int,
+    files: tuple[str, ...],
+    heads: tuple[str, ...],
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
     """Predict the token that follows TEXT.
 
     TEXT may be '-' or left out to read standard input. An empty text predicts from <|endoftext|>. Probabilities are
     over the full vocabulary.
     """
-    text = read_text(text)
+    text, changes = read_text(text), read_changes(files, heads)
     lens = open_lens(model, provider, threads)
-    prediction = lens.predict(text, top=top)
+    prediction = lens.predict(text, top=top, interventions=changes)
     if as_json:
         tokens = [{"id": i, "token": t} for i, t in zip(prediction.ids, prediction.tokens, strict=True)]
         print_json(
@@ -41,6 +54,7 @@ def command(text: str | None, top: int, model: str | None, provider: str, thread
                 "provider": lens.provider,
                 "tokens": tokens,
                 "top": [dataclasses.asdict(candidate) for candidate in prediction.top],
+                "applied": [dataclasses.asdict(one) for one in prediction.applied],
             }
         )
         return
@@ -69,3 +83,4 @@ def command(text: str | None, top: int, model: str | None, provider: str, thread
             Bar(1.0, 0, candidate.probability, width=_BAR, color="cyan"),
         )
     out.print(table)
+    print_applied(prediction.applied)

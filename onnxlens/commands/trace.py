@@ -6,7 +6,18 @@ from pathlib import Path
 
 import click
 
-from onnxlens.commands.options import console, inert, open_lens, print_json, read_text, run_options, text_argument
+from onnxlens.commands.options import (
+    change_options,
+    console,
+    inert,
+    open_lens,
+    print_applied,
+    print_json,
+    read_changes,
+    read_text,
+    run_options,
+    text_argument,
+)
 
 
 @click.command("trace", short_help="Write what happens inside to a file.")
@@ -19,11 +30,14 @@ from onnxlens.commands.options import console, inert, open_lens, print_json, rea
     help="A hook point or glob to read; may be given several times. All if left out.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The safetensors file to write.")
+@change_options
 @run_options
 def command(
     text: str | None,
     patterns: tuple[str, ...],
     output: Path,
+    files: tuple[str, ...],
+    heads: tuple[str, ...],
     model: str | None,
     provider: str,
     threads: int | None,
@@ -36,9 +50,9 @@ def command(
     """
     if str(output) in ("", "-"):
         raise click.UsageError("A trace goes to a file; name one with -o, such as -o trace.safetensors.")
-    text = read_text(text)
+    text, changes = read_text(text), read_changes(files, heads)
     lens = open_lens(model, provider, threads)
-    _, cache = lens.run_with_cache(text, names_filter=patterns or "*")
+    _, cache = lens.run_with_cache(text, names_filter=patterns or "*", interventions=changes)
     cache.save(output, str_tokens=lens.to_str_tokens(text))
     if as_json:
         arrays = {name: list(array.shape) for name, array in cache.items()}
@@ -52,3 +66,4 @@ def command(
             markup=False,
             soft_wrap=True,
         )
+        print_applied(cache.applied)

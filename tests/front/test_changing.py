@@ -1,0 +1,140 @@
+"""Changing what happens inside, through the front door and on the command line."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import onnxlens
+from onnxlens import Intervention
+from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError
+from onnxlens.runtime.interventions import write_interventions
+
+HEAD = Intervention.zero("blocks.1.attn.hook_z", heads=2)
+SHIFT = ("blocks.0.hook_resid_post", lambda activation, hook: activation + np.float32(0.5))
+
+
+@pytest.fixture(scope="module")
+def lens(bundle):
+    return onnxlens.load(bundle("base"), provider="cpu", threads=1)
+
+
+def test_every_kind_of_run_makes_the_same_changes(lens, tmp_path):
+    write_interventions([HEAD], tmp_path / "edits.json")
+    logits, cache = lens.run_with_cache("the cat sat", interventions=HEAD, fwd_hooks=[SHIFT])
+    plain, _ = lens.run_with_cache("the cat sat")
+    assert not np.array_equal(logits, plain)
+    assert (cache["blocks.1.attn.hook_z"][:, :, 2] == 0).all()
+    assert [str(one) for one in cache.applied] == ["zero at blocks.1.attn.hook_z, head 2"]
+    for given in (HEAD, [HEAD], tmp_path / "edits.json", str(tmp_path / "edits.json")):
+        assert np.array_equal(lens.run_with_hooks("the cat sat", [SHIFT], interventions=given), logits)
+    prediction = lens.predict("the cat sat", interventions=[HEAD], fwd_hooks=[SHIFT])
+    assert np.array_equal(prediction.logits, logits[0, -1])
+    assert prediction.applied == cache.applied
+    generation = lens.generate("the cat sat", max_new_tokens=3, temperature=0, interventions=[HEAD], fwd_hooks=[SHIFT])
+    first = next(generation)
+    assert first.id == logits[0, -1].argmax()
+    list(generation)
+    assert generation.applied == cache.applied
+
+
+def test_a_with_block_changes_every_run_inside_it_and_none_after(lens):
+    plain = lens.predict("the cat").logits
+    expected = lens.predict("the cat", interventions=HEAD, fwd_hooks=[SHIFT]).logits
+    with lens.hooks([SHIFT]) as same:
+        assert same is lens
+        shifted = lens.predict("the cat").logits
+        with lens.hooks(interventions=HEAD):
+            assert np.array_equal(lens.predict("the cat").logits, expected)
+        assert np.array_equal(lens.predict("the cat").logits, shifted)
+    assert np.array_equal(lens.predict("the cat").logits, plain)
+    with pytest.raises(HookFunctionError), lens.hooks([("hook_embed", lambda activation, hook: 1)]):
+        lens.predict("the cat")
+    assert np.array_equal(lens.predict("the cat").logits, plain)
+
+
+def test_a_stop_gives_the_residual_stream_and_computes_no_more(lens):
+    _, full = lens.run_with_cache("the cat sat")
+    for stop, name in ((1, "blocks.1.hook_resid_pre"), (-1, "blocks.1.hook_resid_pre"), (2, "blocks.1.hook_resid_post")):
+        residual, cache = lens.run_with_cache("the cat sat", stop_at_layer=stop)
+        assert np.array_equal(residual, full[name])
+        assert list(cache)[-1] == name
+        assert all(np.array_equal(cache[one], full[one]) for one in cache)
+    plan = lens.runner.plan([1, 2], names_filter="*", stop_at_layer=1)
+    (part,) = lens.runner._program(plan.request)._parts
+    assert not [name for name in part.outputs if name.startswith(("logits", "present", "blocks.1.attn"))]
+    residual, cache = lens.run_with_cache("the cat sat", names_filter="hook_embed", stop_at_layer=0)
+    assert list(cache) == ["hook_embed"]
+    assert np.array_equal(residual, full["blocks.0.hook_resid_pre"])
+    with pytest.raises(InputError, match="stop_at_layer must be a whole number from -2 to 2, not 3"):
+        lens.run_with_cache("the cat", stop_at_layer=3)
+    with pytest.raises(HookPointError, match="'blocks.1.hook_mlp_out' is never reached"):
+        lens.run_with_cache("the cat", names_filter="blocks.1.hook_mlp_out", stop_at_layer=1)
+
+
+def test_chosen_positions_are_those_of_the_whole_run(lens):
+    _, full = lens.run_with_cache(["the cat sat", "dog"])
+    length = full.tokens.shape[1]
+    for pos_slice in (0, -1, [1, 0], slice(1, None), np.array([0])):
+        chosen = np.atleast_1d(np.arange(length)[pos_slice])
+        _, cache = lens.run_with_cache(["the cat sat", "dog"], pos_slice=pos_slice)
+        for name, value in cache.items():
+            axis = 2 if name.endswith(("attn_scores", "pattern")) else 1
+            assert np.array_equal(value, full[name].take(chosen, axis)), name
+    for wrong, text in ((length, "names position"), (slice(3, 3), "leaves none of the"), ("1", "must be a position")):
+        with pytest.raises(InputError, match=text):
+            lens.run_with_cache("the cat sat", pos_slice=wrong)
+
+
+def test_the_bytes_of_a_run_are_known_before_it_and_a_limit_refuses_it(lens):
+    options = {"names_filter": "blocks.*.attn.hook_pattern", "pos_slice": -1}
+    estimate = lens.estimate("the cat sat", **options)
+    logits, cache = lens.run_with_cache("the cat sat", **options)
+    assert estimate == {"logits": logits.nbytes, **{name: value.nbytes for name, value in cache.items()}}
+    total = sum(estimate.values())
+    lens.run_with_cache("the cat sat", memory_limit=total, **options)
+    with pytest.raises(InputError, match=f"takes {total:,} bytes, and memory_limit is {total - 1:,}; read fewer"):
+        lens.run_with_cache("the cat sat", memory_limit=total - 1, **options)
+
+
+def test_interventions_need_the_positions_of_one_text(lens):
+    with pytest.raises(InputError, match="Interventions hold for the positions of one text, at most 48, and this gener"):
+        lens.generate("the cat", max_new_tokens=60, overflow="slide", interventions=HEAD)
+
+
+def test_commands_change_and_report(lens, command, tmp_path):
+    bundle = str(lens.runner.bundle.path)
+    write_interventions([Intervention.scale("hook_embed", 0.5)], tmp_path / "edits.json")
+    edits = [Intervention.scale("hook_embed", 0.5), HEAD]
+    changes = ["--intervene", str(tmp_path / "edits.json"), "--ablate-head", "1.2", "--json", "-m", bundle]
+    applied = [{"intervention": 0, "operation": "scale", "hook": "hook_embed"},
+               {"intervention": 1, "operation": "zero", "hook": "blocks.1.attn.hook_z", "heads": [2]}]  # fmt: skip
+    document = command("predict", "the cat", "--top", "1", *changes).json
+    assert document["top"][0]["logit"] == pytest.approx(lens.predict("the cat", interventions=edits).logits.max())
+    assert [{k: v for k, v in one.items() if v is not None} for one in document["applied"]] == applied
+    lines = command("generate", "the cat", "-n", "2", "--temperature", "0", *changes).out.splitlines()
+    text = list(lens.generate("the cat", max_new_tokens=2, temperature=0, interventions=edits))
+    assert [json.loads(line)["id"] for line in lines[:-1]] == [token.id for token in text]
+    assert len(json.loads(lines[-1])["applied"]) == 2
+    command("trace", "the cat", "--hooks", "blocks.1.attn.hook_z", "-o", str(tmp_path / "a.safetensors"), *changes)
+    from safetensors.numpy import load_file
+
+    assert (load_file(tmp_path / "a.safetensors")["blocks.1.attn.hook_z"][:, :, 2] == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["--ablate-head", "1.4"], "Error: The intervention at 'blocks.1.attn.hook_z' names head 4, and it has heads 0 t"),
+        (["--ablate-head", "2.0"], "Error: Unknown hook point 'blocks.2.attn.hook_z': this model has blocks 0 to 1."),
+        (["--ablate-head", "1"], "Error: --ablate-head takes a layer and a head with a dot between, such as 3.5, not '1'"),
+        (["--intervene", "nothing.json"], "Error: Cannot read the interventions nothing.json: No such file or directory."),
+    ],
+)
+def test_commands_refuse_in_one_line(lens, command, arguments, text):
+    ran = command("predict", "the cat", "-m", lens.runner.bundle.path, *arguments)
+    assert (ran.code, ran.out) == (1, "")
+    assert text in ran.err
+    assert len(ran.err.splitlines()) == 1
