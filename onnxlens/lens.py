@@ -302,9 +302,7 @@ class Lens:
                 "points (names_filter) or positions (pos_slice)."
             )
         output = self.runner.execute(plan)
-        cache = ActivationCache(
-            output.activations, ids, mask, model=self.runner.bundle.name, applied=output.applied
-        )
+        cache = ActivationCache(output.activations, ids, mask, model=self.runner.bundle.name, applied=output.applied)
         return (output.logits if output.residual is None else output.residual), cache
 
     def run_with_hooks(

@@ -279,7 +279,9 @@ def _merged(first: _Slot, second: _Slot) -> _Slot | None:
 
 def _lengthened(slot: _Slot, at: int, length: int) -> np.ndarray:
     missing = length - slot.where.shape[at]
-    return slot.where if not missing else np.concatenate([slot.where, np.repeat(slot.beyond, missing, axis=at)], axis=at)
+    return (
+        slot.where if not missing else np.concatenate([slot.where, np.repeat(slot.beyond, missing, axis=at)], axis=at)
+    )
 
 
 def _window(slot: _Slot, start: int, stop: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -105,9 +105,7 @@ class Intervention:
             InputError: the mean over the positions of scores or patterns was asked for.
         """
         real = getattr(reference, "attention_mask", None)
-        means = {
-            name: _mean(name, value, real, per_position) for name, value in _matching(hook, reference).items()
-        }
+        means = {name: _mean(name, value, real, per_position) for name, value in _matching(hook, reference).items()}
         return cls._of("mean", hook, where, value=means)
 
     @classmethod

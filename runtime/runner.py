@@ -174,9 +174,7 @@ class Runner:
         self, interventions: Iterable[Intervention], *, rows: int, length: int, limit: int | None = None
     ) -> Edits:
         """What interventions come to in this model and a text; see `onnxlens.runtime.edits.resolve`."""
-        return resolve(
-            interventions, self.hook_points, self.select, self.config, rows=rows, length=length, limit=limit
-        )
+        return resolve(interventions, self.hook_points, self.select, self.config, rows=rows, length=length, limit=limit)
 
     def run(self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None, **options: Any) -> Output:
         """Computes one pass: `execute(plan(...))`; the options and errors are those of `plan`."""
@@ -275,8 +273,10 @@ class Runner:
             BundleError: ONNX Runtime could not compute it.
         """
         request = plan.request
-        results = {name: np.empty(shape, np.float32) if name == "logits" else allocate(shape, np.float32)
-                   for name, shape in plan.shapes.items()}
+        results = {
+            name: np.empty(shape, np.float32) if name == "logits" else allocate(shape, np.float32)
+            for name, shape in plan.shapes.items()
+        }
         suffix = ".picked" if request.some_positions else ""
         arrays = {name if name == "logits" else name + suffix: array for name, array in results.items()}
         rows, new = plan.inputs["input_ids"].shape

@@ -71,7 +71,11 @@ def change_options(command: F) -> F:
     """Adds the options of every command that can change what happens inside."""
     for option in (
         click.option(
-            "--ablate-head", "heads", multiple=True, metavar="LAYER.HEAD", help="Zero the output of a head, such as 3.5."
+            "--ablate-head",
+            "heads",
+            multiple=True,
+            metavar="LAYER.HEAD",
+            help="Zero the output of a head, such as 3.5.",
         ),
         click.option(
             "--intervene", "files", multiple=True, metavar="FILE", help="Make the interventions in a JSON file."

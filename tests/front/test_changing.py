@@ -57,7 +57,11 @@ def test_a_with_block_changes_every_run_inside_it_and_none_after(lens):
 
 def test_a_stop_gives_the_residual_stream_and_computes_no_more(lens):
     _, full = lens.run_with_cache("the cat sat")
-    for stop, name in ((1, "blocks.1.hook_resid_pre"), (-1, "blocks.1.hook_resid_pre"), (2, "blocks.1.hook_resid_post")):
+    for stop, name in (
+        (1, "blocks.1.hook_resid_pre"),
+        (-1, "blocks.1.hook_resid_pre"),
+        (2, "blocks.1.hook_resid_post"),
+    ):
         residual, cache = lens.run_with_cache("the cat sat", stop_at_layer=stop)
         assert np.array_equal(residual, full[name])
         assert list(cache)[-1] == name
@@ -100,7 +104,9 @@ def test_the_bytes_of_a_run_are_known_before_it_and_a_limit_refuses_it(lens):
 
 
 def test_interventions_need_the_positions_of_one_text(lens):
-    with pytest.raises(InputError, match="Interventions hold for the positions of one text, at most 48, and this gener"):
+    with pytest.raises(
+        InputError, match="Interventions hold for the positions of one text, at most 48, and this gener"
+    ):
         lens.generate("the cat", max_new_tokens=60, overflow="slide", interventions=HEAD)
 
 
@@ -127,10 +133,19 @@ def test_commands_change_and_report(lens, command, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["--ablate-head", "1.4"], "Error: The intervention at 'blocks.1.attn.hook_z' names head 4, and it has heads 0 t"),
+        (
+            ["--ablate-head", "1.4"],
+            "Error: The intervention at 'blocks.1.attn.hook_z' names head 4, and it has heads 0 t",
+        ),
         (["--ablate-head", "2.0"], "Error: Unknown hook point 'blocks.2.attn.hook_z': this model has blocks 0 to 1."),
-        (["--ablate-head", "1"], "Error: --ablate-head takes a layer and a head with a dot between, such as 3.5, not '1'"),
-        (["--intervene", "nothing.json"], "Error: Cannot read the interventions nothing.json: No such file or directory."),
+        (
+            ["--ablate-head", "1"],
+            "Error: --ablate-head takes a layer and a head with a dot between, such as 3.5, not '1'",
+        ),
+        (
+            ["--intervene", "nothing.json"],
+            "Error: Cannot read the interventions nothing.json: No such file or directory.",
+        ),
     ],
 )
 def test_commands_refuse_in_one_line(lens, command, arguments, text):

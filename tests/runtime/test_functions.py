@@ -102,11 +102,12 @@ def test_a_graph_is_cut_no_oftener_than_the_order_of_calls_needs(runner):
 def test_a_stop_and_chosen_positions_hold_with_functions(runner):
     model = runner("scaled")
     full = model.run(IDS, names_filter="*", fwd_hooks=[("blocks.1.*", double)])
-    part = model.run(
-        IDS, names_filter="*", fwd_hooks=[("blocks.1.*", double)], stop_at_layer=-2, pos_slice=[1, -1]
-    )
+    part = model.run(IDS, names_filter="*", fwd_hooks=[("blocks.1.*", double)], stop_at_layer=-2, pos_slice=[1, -1])
     assert part.logits.shape == (2, 0, 300)
-    assert list(part.activations) == [*(n for n in model.hook_names if re.match(r"hook|blocks\.[01]", n)), "blocks.2.hook_resid_pre"]
+    assert list(part.activations) == [
+        *(n for n in model.hook_names if re.match(r"hook|blocks\.[01]", n)),
+        "blocks.2.hook_resid_pre",
+    ]
     for name, value in part.activations.items():
         axis = 2 if name.endswith(("attn_scores", "pattern")) else 1
         assert np.array_equal(value, full.activations[name].take([1, 6], axis)), name
@@ -121,7 +122,9 @@ def test_generating_calls_with_the_new_positions_and_is_computing_everything_ane
         return activation + np.float32(0.3)
 
     hooks = [("blocks.0.hook_resid_post", shift)]
-    steps = list(generate_ids(model, [5, 6, 7], lambda logits, *_: int(logits.argmax()), max_new_tokens=4, fwd_hooks=hooks))
+    steps = list(
+        generate_ids(model, [5, 6, 7], lambda logits, *_: int(logits.argmax()), max_new_tokens=4, fwd_hooks=hooks)
+    )
     assert shapes == [(1, 3, 32)] + [(1, 1, 32)] * 3
     ids = [5, 6, 7, *(step.token for step in steps)]
     for number, step in enumerate(steps):

@@ -137,7 +137,9 @@ def test_every_operation_at_every_hook_point_is_the_oracle_s(runner, name, some)
 
 def test_every_kind_of_hook_point_is_among_those_tested(runner):
     kinds = {name.replace(f"blocks.{LAYER}.", "") for name in KINDS}
-    assert kinds == {name.split(".", 2)[-1] if name.startswith("blocks") else name for name in runner("scaled").hook_names}
+    assert kinds == {
+        name.split(".", 2)[-1] if name.startswith("blocks") else name for name in runner("scaled").hook_names
+    }
 
 
 @settings(max_examples=30)
@@ -350,7 +352,12 @@ def test_an_edit_that_is_never_reached_is_an_error(runner):
     with pytest.raises(InputError, match="never reached: nothing that was asked for needs it"):
         model.run(ids, interventions=[late], names_filter="hook_embed", logits="none", keep_cache=False)
     steps = generate_ids(
-        model, [1, 2], lambda *_: 5, lambda token: True, max_new_tokens=9, interventions=[Intervention.zero(Z, positions=4)]
+        model,
+        [1, 2],
+        lambda *_: 5,
+        lambda token: True,
+        max_new_tokens=9,
+        interventions=[Intervention.zero(Z, positions=4)],
     )
     with pytest.raises(InputError, match="at position 4 was never reached: the text ended when 2 positions had been"):
         list(steps)
@@ -362,7 +369,10 @@ def test_an_edit_that_is_never_reached_is_an_error(runner):
         ("[]", "There is no intervention in"),
         ("{", "are not JSON"),
         ('{"hook": "hook_embed"}', "needs the entry 'operation'"),
-        ('[{"hook": "hook_embed", "operation": "zero", "head": 3}]', "no entry 'head'; it has hook, operation, positions"),
+        (
+            '[{"hook": "hook_embed", "operation": "zero", "head": 3}]',
+            "no entry 'head'; it has hook, operation, positions",
+        ),
         ('[{"hook": "hook_embed", "operation": "zero", "positions": "a:b"}]', "or a range such as '3:7', not 'a:b'."),
         ('[{"hook": "hook_embed", "operation": "add", "value": [1, "x"]}]', "Intervention 0 in"),
         ("[3]", "must be an object with 'hook' and 'operation', not 3."),
