@@ -96,7 +96,8 @@ def generate_ids(
     interventions, fwd_hooks = tuple(interventions), tuple(fwd_hooks)
     if total > limit and interventions:
         raise ContextLengthError(
-            f"Interventions hold for the positions of one text, at most {limit}, and this generation would have {total}."
+            f"Interventions hold for the positions of one text, at most {limit}, and this generation would have "
+            f"{total}."
         )
     reads = runner.select(names_filter) if names_filter is not None else None
     edits = runner.resolve(interventions, rows=1, length=len(prompt), limit=min(total, limit))

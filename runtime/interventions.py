@@ -1,4 +1,4 @@
-"""Interventions: changes of hook points that are stated rather than programmed, so that they can be kept and replayed."""
+"""Interventions: changes of hook points that are stated, not programmed, so that they can be kept and replayed."""
 
 from __future__ import annotations
 
@@ -157,9 +157,8 @@ class Intervention:
             raise InputError(f"An intervention must be an object with 'hook' and 'operation', not {entries!r}.")
         known = ("hook", "operation", *_INDICES, "value", "factor")
         if unknown := sorted(str(key) for key in entries.keys() - set(known)):
-            raise InputError(
-                f"An intervention has no entry {unknown[0]!r}; it has {', '.join(known)}.{suggestion(unknown[0], known)}"
-            )
+            near = suggestion(unknown[0], known)
+            raise InputError(f"An intervention has no entry {unknown[0]!r}; it has {', '.join(known)}.{near}")
         if missing := [name for name in ("hook", "operation") if name not in entries]:
             raise InputError(f"An intervention needs the entry {missing[0]!r}.")
         return cls(**{str(key): _parsed_slice(key, value) for key, value in entries.items()})
@@ -267,8 +266,9 @@ def _mean(name: str, value: np.ndarray, real: np.ndarray | None, per_position: b
             f"The mean of {name!r} over all positions would look ahead; give per_position=True for one at each."
         )
     wide = value.astype(np.float64)
-    if real is None or real.shape != value.shape[:1] + (value.shape[2 if attention else 1],):
-        real = np.ones((value.shape[0], value.shape[2 if attention else 1]))
+    rows = (value.shape[0], value.shape[2 if attention else 1])
+    if real is None or real.shape != rows:
+        real = np.ones(rows)
     shape = (real.shape[0], 1, real.shape[1], 1) if attention else (*real.shape, *[1] * (value.ndim - 2))
     weight = real.reshape(shape)
     axes = (0,) if per_position else (0, 1)

@@ -74,7 +74,7 @@ def test_a_stop_gives_the_residual_stream_and_computes_no_more(lens):
     assert np.array_equal(residual, full["blocks.0.hook_resid_pre"])
     with pytest.raises(InputError, match="stop_at_layer must be a whole number from -2 to 2, not 3"):
         lens.run_with_cache("the cat", stop_at_layer=3)
-    with pytest.raises(HookPointError, match="'blocks.1.hook_mlp_out' is never reached"):
+    with pytest.raises(HookPointError, match=r"'blocks.1.hook_mlp_out' is never reached"):
         lens.run_with_cache("the cat", names_filter="blocks.1.hook_mlp_out", stop_at_layer=1)
 
 

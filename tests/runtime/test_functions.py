@@ -148,7 +148,7 @@ def fails(activation, hook):
 )
 def test_a_function_s_mistake_names_function_and_hook_point(runner, function, text):
     model = runner("base")
-    with pytest.raises(HookFunctionError, match="at 'blocks.1.hook_mlp_out'") as refused:
+    with pytest.raises(HookFunctionError, match=r"at 'blocks.1.hook_mlp_out'") as refused:
         model.run(IDS, fwd_hooks=[("blocks.1.hook_mlp_out", function)])
     assert text in str(refused.value)
     if function is fails:
@@ -157,7 +157,7 @@ def test_a_function_s_mistake_names_function_and_hook_point(runner, function, te
 
 def test_what_is_no_hook_is_refused(runner):
     model = runner("base")
-    with pytest.raises(HookPointError, match="Unknown hook point 'hook_z'. Did you mean 'blocks.0.attn.hook_z'"):
+    with pytest.raises(HookPointError, match=r"Unknown hook point 'hook_z'. Did you mean 'blocks.0.attn.hook_z'"):
         model.run(IDS, fwd_hooks=[("hook_z", look)])
     with pytest.raises(InputError, match=r"Entry 0 of fwd_hooks must be a pair of a hook point .* not 'hook_embed'"):
         model.run(IDS, fwd_hooks=["hook_embed"])
