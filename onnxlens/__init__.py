@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxlens.runtime.bundle import Bundle
     from onnxlens.runtime.errors import OnnxLensError
     from onnxlens.runtime.runner import Runner
+    from onnxlens.runtime.trace import open_trace
 
 __all__ = [
     "ActivationCache",
@@ -33,6 +34,7 @@ __all__ = [
     "find",
     "installed",
     "load",
+    "open_trace",
 ]
 
 _HOME = {
@@ -46,6 +48,7 @@ _HOME = {
     "find": "onnxlens.catalog",
     "installed": "onnxlens.catalog",
     "load": "onnxlens.lens",
+    "open_trace": "onnxlens.runtime.trace",
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeGuard, overload
 
@@ -86,6 +86,11 @@ class Lens:
     def hook_points(self) -> tuple[HookPoint, ...]:
         """What can be read, in the order of computation."""
         return self.runner.hook_points
+
+    @property
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """The weights by TransformerLens's names and in its shapes, such as `blocks.0.attn.W_Q`; read-only."""
+        return self.runner.bundle.named_weights
 
     def to_tokens(self, text: str | Sequence[str]) -> np.ndarray:
         """Returns the token ids of a text, [1, P], or of several, [B, P], shorter ones padded on the left.
@@ -217,7 +222,7 @@ class Lens:
         return Generation(self.tokenizer, prompt, start, stop, int(seed))
 
     def run_with_cache(
-        self, text: str | Ids | Sequence[str], *, names_filter: NamesFilter = "*"
+        self, text: str | Ids | Sequence[str], *, names_filter: NamesFilter = "*", remove_batch_dim: bool = False
     ) -> tuple[np.ndarray, ActivationCache]:
         """Runs a text and reads hook points on the way.
 
@@ -225,18 +230,25 @@ class Lens:
             text: a text, or its token ids, or several texts; shorter ones are padded on the left.
             names_filter: hook points to read: names or globs, or a function of the name. What is not read is not
                 computed for its own sake, so ask for what you need.
+            remove_batch_dim: remove the batch axis of the activations, where there is one row; logits keep theirs.
 
         Returns:
             Logits at all positions, [B, P, V], and the activations by name, in the shapes of the hook table.
 
         Raises:
-            InputError: the text or ids cannot be used.
+            InputError: the text or ids cannot be used, or there are several rows and `remove_batch_dim`.
             ContextLengthError: the text has more tokens than the model has positions.
             HookPointError: a name or glob matches no hook point.
         """
         ids, mask = self._batch(text)
         output = self.runner.run(ids, mask, names_filter=names_filter)
-        return output.logits, ActivationCache(output.activations, ids, mask, model=self.runner.bundle.name)
+        cache = ActivationCache(
+            output.activations, ids, mask, facts=self.runner.bundle.facts, str_tokens=self._row_of_texts(ids)
+        )
+        return output.logits, cache.remove_batch_dim() if remove_batch_dim else cache
+
+    def _row_of_texts(self, ids: np.ndarray) -> list[str] | None:
+        return self.tokenizer.str_tokens(ids[0].tolist()) if len(ids) == 1 else None
 
     def _batch(self, text: str | Ids | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids [B, P] and the mask of those that are real."""

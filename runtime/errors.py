@@ -15,6 +15,7 @@ __all__ = [
     "OnnxLensError",
     "OutputError",
     "ProviderError",
+    "TraceError",
     "suggestion",
 ]
 
@@ -53,6 +54,10 @@ class OutputError(OnnxLensError):
 
 class ProviderError(OnnxLensError):
     """An execution provider is unknown, not installed, or does not start."""
+
+
+class TraceError(OnnxLensError):
+    """A trace is missing, damaged, of another version, or of another model."""
 
 
 def suggestion(word: str, known: Iterable[str], count: int = 3) -> str:

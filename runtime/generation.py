@@ -128,4 +128,4 @@ def _collected(
         return None
     points = [point for point in runner.hook_points if point.name in reads]
     activations = stitch(points, [output.activations for output in outputs])
-    return ActivationCache(activations, np.array([ids]), model=runner.bundle.name)
+    return ActivationCache(activations, np.array([ids]), facts=runner.bundle.facts)
