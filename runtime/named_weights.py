@@ -141,7 +141,10 @@ class NamedWeights(Mapping[str, np.ndarray]):
             return (
                 f"Unknown weight {name!r}: this model has blocks 0 to {last}. Did you mean 'blocks.{last}.{found[1]}'?"
             )
-        near = suggestion(str(name)[:200], [*self, *_ALIASES, *_OF_ALL_BLOCKS])
+        known = [*self, *_ALIASES, *_OF_ALL_BLOCKS]
+        # Case tells weights from biases, and is what is most easily got wrong.
+        same = [other for other in known if other.lower() == str(name).lower()]
+        near = suggestion(str(name)[:200], same or known)
         return f"Unknown weight {name!r}.{near} list(weights) has all names."
 
 

@@ -134,7 +134,8 @@ def _versions() -> dict[str, str]:
 
 
 def _tensors(cache: ActivationCache) -> dict[str, np.ndarray]:
-    tensors = {name: np.ascontiguousarray(array) for name, array in cache.items()}
+    # Unlike ascontiguousarray, this leaves a number without axes one.
+    tensors = {name: np.asarray(array, order="C") for name, array in cache.items()}
     return {**tensors, "tokens": cache.tokens, "attention_mask": cache.attention_mask}
 
 
