@@ -94,7 +94,9 @@ UNKNOWN = {
     "blocks.2.attn.W_Q": (
         "Unknown weight 'blocks.2.attn.W_Q': this model has blocks 0 to 1. Did you mean 'blocks.1.attn.W_Q'?"
     ),
-    "blocks.0.attn.W_q": "Unknown weight 'blocks.0.attn.W_q'. Did you mean 'blocks.0.attn.W_Q'? list(weights) has all names.",
+    "blocks.0.attn.W_q": (
+        "Unknown weight 'blocks.0.attn.W_q'. Did you mean 'blocks.0.attn.W_Q'? list(weights) has all names."
+    ),
     "W_e": "Unknown weight 'W_e'. Did you mean 'W_E'? list(weights) has all names.",
     "blocks.00.attn.W_Q": "Unknown weight 'blocks.00.attn.W_Q'. Did you mean ",
     "?": "Unknown weight '?'. list(weights) has all names.",
