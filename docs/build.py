@@ -65,6 +65,9 @@ _ELSEWHERE = (
     "onnxlens.runtime.runner.Output",
     "onnxlens.runtime.kv_cache.KVCache",
     "onnxlens.runtime.hooks.HookPoint",
+    "onnxlens.runtime.named_weights.NamedWeights",
+    "onnxlens.runtime.model_facts.ModelFacts",
+    "onnxlens.runtime.folding.folded_logits",
 )
 _LETTERS = {
     "batch": "B",
@@ -203,7 +206,7 @@ def _described(name: str) -> str:
     text = inspect.getdoc(value) or ""
     shown = not inspect.isclass(value) or "\nArgs:" in text
     lines = [_signature(last, value) if shown else f"class {last}", "", _indented(text)]
-    for member, raw in vars(value).items() if inspect.isclass(value) else ():
+    for member, raw in _members(value).items() if inspect.isclass(value) else ():
         # A property has its function in `fget`, a cached one in `func`, a class method in `__func__`.
         attribute = getattr(raw, "fget", None) or getattr(raw, "func", None)
         function = attribute or getattr(raw, "__func__", raw)
@@ -211,6 +214,15 @@ def _described(name: str) -> str:
             heading = member if attribute else _signature(member, function)
             lines += ["", f".{heading}", "", _indented(inspect.getdoc(function) or "")]
     return f"## {name}\n\n```text\n" + "\n".join(lines) + "\n```"
+
+
+def _members(value: type) -> dict[str, Any]:
+    """What a class defines, and then what it has from others of onnxlens."""
+    parts = [base for base in value.__mro__ if base.__module__.startswith("onnxlens.")]
+    members: dict[str, Any] = {}
+    for part in parts:
+        members |= {name: member for name, member in vars(part).items() if name not in members}
+    return members
 
 
 def _signature(name: str, function: Callable[..., Any]) -> str:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from onnxlens.runtime.errors import OnnxLensError
     from onnxlens.runtime.interventions import Intervention
     from onnxlens.runtime.runner import Runner
+    from onnxlens.runtime.trace import open_trace
 
 __all__ = [
     "ActivationCache",
@@ -35,6 +36,7 @@ __all__ = [
     "find",
     "installed",
     "load",
+    "open_trace",
 ]
 
 _HOME = {
@@ -49,6 +51,7 @@ _HOME = {
     "find": "onnxlens.catalog",
     "installed": "onnxlens.catalog",
     "load": "onnxlens.lens",
+    "open_trace": "onnxlens.runtime.trace",
 }
 
 

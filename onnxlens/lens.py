@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeGuard, overload
@@ -93,6 +93,11 @@ class Lens:
     def hook_points(self) -> tuple[HookPoint, ...]:
         """What can be read, in the order of computation."""
         return self.runner.hook_points
+
+    @property
+    def weights(self) -> Mapping[str, np.ndarray]:
+        """The weights by TransformerLens's names and in its shapes, such as `blocks.0.attn.W_Q`; read-only."""
+        return self.runner.bundle.named_weights
 
     def to_tokens(self, text: str | Sequence[str]) -> np.ndarray:
         """Returns the token ids of a text, [1, P], or of several, [B, P], shorter ones padded on the left.
@@ -262,6 +267,7 @@ class Lens:
         stop_at_layer: int | None = None,
         pos_slice: Indices = None,
         memory_limit: int | None = None,
+        remove_batch_dim: bool = False,
     ) -> tuple[np.ndarray, ActivationCache]:
         """Runs a text and reads hook points on the way.
 
@@ -275,13 +281,15 @@ class Lens:
             stop_at_layer: the block before which to stop; negative ones count from the end. The rest is not computed.
             pos_slice: the positions to read: a number, several, or a slice; None for all.
             memory_limit: how many bytes the results may take; more is refused before anything is computed.
+            remove_batch_dim: remove the batch axis of the activations, where there is one row; logits keep theirs.
 
         Returns:
             Logits at all positions, [B, P, V], and the activations by name, in the shapes of the hook table. With
             `stop_at_layer`, in place of the logits the residual stream there, [B, P, D].
 
         Raises:
-            InputError: the text or ids, or an option, cannot be used, or the results would be too large.
+            InputError: the text or ids, or an option, cannot be used, the results would be too large, or there are
+                several rows and `remove_batch_dim`.
             ContextLengthError: the text has more tokens than the model has positions.
             HookPointError: a name or glob matches no hook point.
             HookFunctionError: a function failed, or returned what cannot be used.
@@ -302,7 +310,17 @@ class Lens:
                 "points (names_filter) or positions (pos_slice)."
             )
         output = self.runner.execute(plan)
-        cache = ActivationCache(output.activations, ids, mask, model=self.runner.bundle.name, applied=output.applied)
+        cache = ActivationCache(
+            output.activations,
+            ids,
+            mask,
+            facts=self.runner.bundle.facts,
+            positions=plan.positions,
+            str_tokens=self._row_of_texts(ids),
+            applied=output.applied,
+        )
+        if remove_batch_dim:
+            cache.remove_batch_dim()
         return (output.logits if output.residual is None else output.residual), cache
 
     def run_with_hooks(
@@ -371,6 +389,9 @@ class Lens:
             *self._batch(text), names_filter=names_filter, stop_at_layer=stop_at_layer, pos_slice=pos_slice
         )
         return plan.nbytes
+
+    def _row_of_texts(self, ids: np.ndarray) -> list[str] | None:
+        return self.tokenizer.str_tokens(ids[0].tolist()) if len(ids) == 1 else None
 
     def _batch(self, text: str | Ids | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids [B, P] and the mask of those that are real."""

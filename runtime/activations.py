@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
 import numpy as np
 
+from onnxlens.runtime.attribution import Attribution
 from onnxlens.runtime.edits import Applied
-from onnxlens.runtime.errors import HookPointError, OutputError, suggestion
-from onnxlens.runtime.files import umask
+from onnxlens.runtime.errors import InputError, TraceError, suggestion
 from onnxlens.runtime.hooks import HookPoint
+from onnxlens.runtime.model_facts import ModelFacts, facts_of
+from onnxlens.runtime.shorthand import Key, KeyNotFoundError, full_name
 
 __all__ = ["ActivationCache", "stitch"]
 
@@ -20,26 +21,33 @@ __all__ = ["ActivationCache", "stitch"]
 _UNSEEN = {"hook_attn_scores": -np.inf, "hook_pattern": 0.0}
 
 
-class _NotReadError(HookPointError, KeyError):
-    """A KeyError too, so that `get` and `in` do what they do for every mapping."""
+class ActivationCache(Attribution):
+    """Activations by hook point name, or by TransformerLens's shorthands.
 
-    __str__ = Exception.__str__  # KeyError's own puts the text in quotes
-
-
-class ActivationCache(Mapping[str, np.ndarray]):
-    """Activations by hook point name.
+    `cache["blocks.3.attn.hook_pattern"]`, `cache["pattern", 3]` and `cache["pattern", -1]` (of the last block) name an
+    activation, and so do `cache["scale", 0, "ln1"]` and `cache["embed"]`. Iterating gives full names.
 
     Args:
         activations: arrays in the shapes of the hook table, batch first.
         tokens: the token ids that were run, [B, P].
         attention_mask: [B, P], 0 where a token is padding; None for no padding.
         model: the bundle's name.
+        facts: what is known of the model; methods that need its shape or weights raise an error without it.
+        positions: the positions that were read; None for all.
+        has_batch_dim: whether the arrays have a batch axis.
+        str_tokens: the tokens' texts, where there is one row of them.
+        made_with: versions of the packages that computed the activations; None for those that run now.
         applied: what interventions changed where.
 
     Attributes:
-        tokens: [B, P] int64.
+        tokens: [B, P] int64, also where the batch axis was removed from the activations.
         attention_mask: [B, P] int64. Values at padding positions mean nothing.
         model: the bundle's name.
+        facts: what is known of the model, or None.
+        positions: the positions that were read; None for all.
+        has_batch_dim: whether the arrays have a batch axis.
+        str_tokens: the tokens' texts, where they are known.
+        made_with: versions of the packages that computed what a trace holds; None for what was read here.
         applied: what interventions changed where.
     """
 
@@ -49,26 +57,43 @@ class ActivationCache(Mapping[str, np.ndarray]):
         tokens: np.ndarray,
         attention_mask: np.ndarray | None = None,
         model: str = "",
+        *,
+        facts: ModelFacts | None = None,
+        positions: Sequence[int] | None = None,
+        has_batch_dim: bool = True,
+        str_tokens: Sequence[str] | None = None,
+        made_with: Mapping[str, str] | None = None,
         applied: Sequence[Applied] = (),
     ) -> None:
         self._activations = dict(activations)
         self.tokens = tokens
         self.attention_mask = np.ones_like(tokens) if attention_mask is None else attention_mask
-        self.model = model
+        self.model = model or (facts.name if facts is not None else "")
+        self.facts = facts
+        self.positions = None if positions is None else [int(position) for position in positions]
+        self.has_batch_dim = has_batch_dim
+        self.str_tokens = None if str_tokens is None else list(str_tokens)
+        self.made_with = None if made_with is None else dict(made_with)
         self.applied = tuple(applied)
 
-    def __getitem__(self, name: str) -> np.ndarray:
+    def __getitem__(self, key: Key) -> np.ndarray:
+        if isinstance(key, str) and key in self._activations:
+            return self._activations[key]
+        name = self.full_name(key)
         try:
             return self._activations[name]
         except KeyError:
-            near = suggestion(str(name), self._activations)
-            raise _NotReadError(
+            near = suggestion(name[:200], self._activations)
+            raise KeyNotFoundError(
                 f"{name!r} was not read; this cache holds {len(self)} hook points.{near} "
                 "Name it in names_filter to read it."
             ) from None
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._activations
+    def __contains__(self, key: object) -> bool:
+        try:
+            return key in self._activations or self.full_name(key) in self._activations  # type: ignore[arg-type]
+        except (KeyNotFoundError, TypeError):
+            return False
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._activations)
@@ -81,52 +106,159 @@ class ActivationCache(Mapping[str, np.ndarray]):
 
         return f"ActivationCache({len(self)} hook points, {decimal(self.nbytes)}, tokens {self.tokens.shape})"
 
+    def _repr_html_(self) -> str:
+        from onnxlens.runtime.views import html
+
+        return html(self)
+
     @property
     def nbytes(self) -> int:
         """Size of all arrays in bytes."""
         return sum(array.nbytes for array in self._activations.values())
 
+    @property
+    def model_hash(self) -> str:
+        """What identifies the model's weights and graph, see `Bundle.model_hash`; empty where that is not known."""
+        return self.facts.hash if self.facts is not None else ""
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether this is a view that `folded` made."""
+        return self.facts is not None and self.facts.folded
+
+    def full_name(self, key: Key) -> str:
+        """The name of the hook point that a shorthand stands for, whether it was read or not.
+
+        Raises:
+            HookPointError: it stands for none.
+        """
+        return full_name(key, self.facts.config.n_layer if self.facts is not None else None)
+
+    def remove_batch_dim(self) -> ActivationCache:
+        """Removes the batch axis of all activations, in place, where there is one row; returns this cache.
+
+        `tokens` and `attention_mask` stay [1, P]. Where the axis is gone already, nothing happens.
+
+        Raises:
+            InputError: there are several rows.
+        """
+        if self.has_batch_dim:
+            if len(self.tokens) != 1:
+                raise InputError(f"The batch axis can be removed from one row, and this cache has {len(self.tokens)}.")
+            self._activations = {name: value[0] for name, value in self._activations.items()}
+            self.has_batch_dim = False
+        return self
+
+    def check_model(self, model: object) -> None:
+        """Sees to it that these are a model's own activations.
+
+        Args:
+            model: a `Lens`, `Runner` or `Bundle`.
+
+        Raises:
+            TraceError: they are of another model, of one that is not known, or a folded view.
+            InputError: `model` is no model.
+        """
+        facts = facts_of(model)
+        if self.is_folded:
+            raise TraceError("These activations are a folded view; the model computes the raw ones. Use the raw cache.")
+        if not self.model_hash:
+            raise TraceError(f"These activations do not say which model they are of; {facts.name!r} was asked for.")
+        if self.model_hash != facts.hash:
+            raise TraceError(
+                f"These activations are of the model {self.model!r} ({self.model_hash[:12]}), not of {facts.name!r} "
+                f"({facts.hash[:12]}): weights or graph differ."
+            )
+
+    def with_model(self, model: object) -> ActivationCache:
+        """The same activations, with a model's weights to explain them.
+
+        Args:
+            model: the `Lens`, `Runner` or `Bundle` that they are of. A cache that does not say which model it is of is
+                taken at the caller's word.
+
+        Raises:
+            TraceError: they are of another model.
+            InputError: `model` is no model.
+        """
+        facts = facts_of(model)
+        if self.model_hash or self.is_folded:
+            self.check_model(model)
+        return self._copy(self._activations, facts)
+
+    def folded(self, *, fold_value_biases: bool = True) -> ActivationCache:
+        """What TransformerLens would show by default, with layer normalisations folded and weights centred.
+
+        That is `fold_ln`, `center_writing_weights`, `center_unembed` and `fold_value_biases`, derived from what was
+        read without running anything; docs/reading.md has the formulas. Methods of the result use the folded weights,
+        which are `result.facts.weights`. For logits, see `onnxlens.runtime.folding.folded_logits`.
+
+        Args:
+            fold_value_biases: move the value biases into `b_O`, which changes `hook_v`, `hook_z` and `hook_result`.
+
+        Returns:
+            A cache of its own; activations that stay the same share their memory with this one.
+
+        Raises:
+            InputError: it is folded already, or the model's weights are not known.
+        """
+        from onnxlens.runtime.folding import folded_activations, folded_facts
+
+        if self.is_folded:
+            raise InputError("These activations are folded already.")
+        self._weights("folded")
+        facts = self.facts
+        assert facts is not None  # as its weights are
+        activations = folded_activations(self._activations, facts, fold_value_biases=fold_value_biases)
+        return self._copy(activations, folded_facts(facts, fold_value_biases=fold_value_biases))
+
+    def to_dataframe(self, key: Key) -> Any:
+        """One activation as a pandas DataFrame, where pandas is installed.
+
+        Args:
+            key: the hook point, by name or shorthand.
+
+        Returns:
+            A row for each number: a column for each axis of the hook table, the tokens' texts beside positions where
+            they are known, and `value`.
+
+        Raises:
+            HookPointError: there is no such hook point, or it was not read.
+            InputError: pandas is not installed.
+        """
+        from onnxlens.runtime.views import dataframe
+
+        return dataframe(self, key)
+
     def save(self, path: str | Path, *, str_tokens: Sequence[str] | None = None) -> None:
-        """Writes everything to a safetensors file, with model and tokens in its header.
+        """Writes everything to a safetensors file that says what it is; `onnxlens.open_trace` opens it.
 
         An existing file is replaced, and only once the new one is whole.
 
         Args:
             path: the file to write.
-            str_tokens: the tokens as text, for a reader without the tokenizer.
+            str_tokens: the tokens as text, for a reader without the tokenizer; None for those of the cache.
 
         Raises:
-            OutputError: the file cannot be written.
+            OutputError: the file cannot be written, or this is a folded view.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import save_file
+        from onnxlens.runtime.trace import save_trace
 
-        try:
-            path = Path(path).expanduser().resolve()  # through a symbolic link, which stays
-        except RuntimeError as error:  # a loop of links, or ~nobody
-            raise OutputError(f"Cannot write {path}: {error}.") from error
-        header = {"format": "onnxlens.trace.1", "model": self.model, "hook_points": json.dumps(list(self))}
-        if str_tokens is not None:
-            header["str_tokens"] = json.dumps(list(str_tokens))
-        tensors = {name: np.ascontiguousarray(array) for name, array in self._activations.items()}
-        tensors |= {"tokens": self.tokens, "attention_mask": self.attention_mask}
-        scratch = path.parent / f".{uuid4().hex}.onnxlens"
-        try:
-            if path.is_dir():
-                raise OutputError(f"Cannot write {path}: it is a folder; name a file in it.")
-            if path.exists() and not path.is_file():
-                raise OutputError(f"Cannot write {path}: it is not a regular file.")  # /dev/null must not be replaced
-            if not path.parent.is_dir():
-                raise OutputError(f"Cannot write {path}: there is no folder {path.parent}.")
-            try:
-                save_file(tensors, scratch, metadata=header)
-                scratch.chmod(0o666 & ~umask())  # safetensors lets in the owner only
-                scratch.replace(path)
-            finally:
-                scratch.unlink(missing_ok=True)
-        except (OSError, SafetensorError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise OutputError(f"Cannot write {path}: {reason}.") from error
+        save_trace(self, path, str_tokens)
+
+    def _copy(self, activations: Mapping[str, np.ndarray], facts: ModelFacts) -> ActivationCache:
+        return ActivationCache(
+            activations,
+            self.tokens,
+            self.attention_mask,
+            self.model,
+            facts=facts,
+            positions=self.positions,
+            has_batch_dim=self.has_batch_dim,
+            str_tokens=self.str_tokens,
+            made_with=self.made_with,
+            applied=self.applied,
+        )
 
 
 def stitch(points: Sequence[HookPoint], steps: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:

@@ -8,13 +8,18 @@ import stat
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import BundleError
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import Manifest
+from onnxlens.runtime.model_facts import ModelFacts
+from onnxlens.runtime.named_weights import NamedWeights
 from onnxlens.runtime.weights import WeightsFile, stored_dtype
+
+if TYPE_CHECKING:
+    from onnxlens.runtime.tokenizer import Tokenizer
 
 __all__ = ["CONFIG", "HOOKS_GRAPH", "PLAIN_GRAPH", "TOKENIZER", "WEIGHTS", "Bundle", "parameter_shapes", "sha256_of"]
 
@@ -67,6 +72,31 @@ class Bundle:
     def weights(self) -> WeightsFile:
         """All weights by the checkpoint's names: memory-mapped where stored as float32, else widened at each access."""
         return WeightsFile(self.path / WEIGHTS)
+
+    @cached_property
+    def named_weights(self) -> NamedWeights:
+        """All weights by TransformerLens's names and in its shapes."""
+        return NamedWeights(self.weights, self.config)
+
+    @cached_property
+    def model_hash(self) -> str:
+        """The SHA-256 of the manifest's SHA-256 of weights and graph with hook points: equal where both are."""
+        files = self.manifest.files
+        return hashlib.sha256(
+            "".join(f"{files[name].sha256}\n" for name in (WEIGHTS, HOOKS_GRAPH)).encode()
+        ).hexdigest()
+
+    @cached_property
+    def facts(self) -> ModelFacts:
+        """What explains activations of this model; see `ActivationCache`."""
+        return ModelFacts(self.name, self.model_hash, self.config, self.named_weights, lambda: self.tokenizer)
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer of its tokenizer.json."""
+        from onnxlens.runtime.tokenizer import Tokenizer
+
+        return Tokenizer(self.path / TOKENIZER, self.config.eos_token_id, self.config.vocab_size)
 
     def verify(self, progress: Callable[[str], None] | None = None) -> None:
         """Compares the SHA-256 of every file with the manifest.

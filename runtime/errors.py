@@ -16,6 +16,7 @@ __all__ = [
     "OnnxLensError",
     "OutputError",
     "ProviderError",
+    "TraceError",
     "suggestion",
 ]
 
@@ -58,6 +59,10 @@ class OutputError(OnnxLensError):
 
 class ProviderError(OnnxLensError):
     """An execution provider is unknown, not installed, or does not start."""
+
+
+class TraceError(OnnxLensError):
+    """A trace is missing, damaged, of another version, or of another model."""
 
 
 def suggestion(word: str, known: Iterable[str], count: int = 3) -> str:

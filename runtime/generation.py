@@ -157,4 +157,4 @@ def _collected(
         return None
     points = [point for point in runner.hook_points if point.name in reads]
     activations = stitch(points, [output.activations for output in outputs])
-    return ActivationCache(activations, np.array([ids]), model=runner.bundle.name, applied=edits.applied)
+    return ActivationCache(activations, np.array([ids]), facts=runner.bundle.facts, applied=edits.applied)

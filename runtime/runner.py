@@ -84,6 +84,11 @@ class Plan:
     residual: str | None
 
     @property
+    def positions(self) -> list[int] | None:
+        """The positions that are read; None for all."""
+        return self.inputs[POSITIONS].tolist() if POSITIONS in self.inputs else None
+
+    @property
     def nbytes(self) -> dict[str, int]:
         """Bytes of each result."""
         return {name: 4 * math.prod(shape) for name, shape in self.shapes.items()}

@@ -9,35 +9,21 @@ it uses them.
 
 from __future__ import annotations
 
-import hashlib
-import json
-import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
 
 from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.tensor_file import DamagedError, DataTypeError, TensorHeader, TruncatedError, read_header
 
-__all__ = ["STORAGES", "Storage", "TensorEntry", "WeightsFile", "stored_dtype"]
+__all__ = ["STORAGES", "Storage", "WeightsFile", "stored_dtype"]
 
 Storage = Literal["float32", "float16"]
 STORAGES: tuple[Storage, ...] = get_args(Storage)
 
 _DTYPES = {"F32": "<f4", "F16": "<f2"}
-_MAX_HEADER = 100_000_000  # safetensors' own limit
-
-
-@dataclass(frozen=True)
-class TensorEntry:
-    """Where one tensor lies: its data type, shape, and bytes from the start of the file."""
-
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    offset: int
-    length: int
 
 
 def stored_dtype(storage: str, shape: tuple[int, ...]) -> np.dtype[Any]:
@@ -64,7 +50,8 @@ class WeightsFile(Mapping[str, np.ndarray]):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.entries, self.header_sha256 = _read_header(path)
+        header = _read_header(path)
+        self.entries, self.header_sha256 = header.entries, header.sha256
 
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self.entries[name]
@@ -80,41 +67,22 @@ class WeightsFile(Mapping[str, np.ndarray]):
         return len(self.entries)
 
 
-def _read_header(path: Path) -> tuple[dict[str, TensorEntry], str]:
+def _read_header(path: Path) -> TensorHeader:
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            prefix = file.read(8)
-            length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER + 1
-            header = file.read(length) if length <= min(_MAX_HEADER, size - 8) else b""
+        return read_header(path, _DTYPES)
     except OSError as error:
         raise BundleError(f"Cannot read the weights file {path}: {error.strerror}.") from error
-    damaged = BundleError(
-        f"The weights file {path} is damaged: its header cannot be read. Export or copy the bundle again."
-    )
-    try:
-        entries = json.loads(header)
-        for name, entry in entries.items():
-            if name != "__metadata__" and entry["dtype"] not in _DTYPES:
-                raise BundleError(
-                    f"The weights file {path} has {name!r} as {str(entry['dtype'])!r}; onnxlens reads weights stored "
-                    f"as {' and '.join(_DTYPES)}. Export or copy the bundle again."
-                )
-        tensors = {name: _entry(entry, 8 + length) for name, entry in entries.items() if name != "__metadata__"}
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
-        raise damaged from error
-    if any(tensor.offset + tensor.length > size for tensor in tensors.values()):
+    except DamagedError as error:
         raise BundleError(
-            f"The weights file {path} is truncated: its header promises more than its {size} bytes. "
+            f"The weights file {path} is damaged: its header cannot be read. Export or copy the bundle again."
+        ) from error
+    except DataTypeError as error:
+        raise BundleError(
+            f"The weights file {path} has {error.name!r} as {error.code!r}; onnxlens reads weights stored "
+            f"as {' and '.join(_DTYPES)}. Export or copy the bundle again."
+        ) from error
+    except TruncatedError as error:
+        raise BundleError(
+            f"The weights file {path} is truncated: its header promises more than its {error.size} bytes. "
             "Export or copy the bundle again."
-        )
-    return tensors, hashlib.sha256(prefix + header).hexdigest()
-
-
-def _entry(entry: dict[str, Any], start: int) -> TensorEntry:
-    dtype = np.dtype(_DTYPES[entry["dtype"]])
-    begin, end = entry["data_offsets"]
-    shape = tuple(int(size) for size in entry["shape"])
-    if begin < 0 or end - begin != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
-        raise ValueError("a tensor's length does not fit its shape")
-    return TensorEntry(dtype, shape, start + begin, end - begin)
+        ) from error

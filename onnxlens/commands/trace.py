@@ -45,15 +45,15 @@ def command(
 ) -> None:
     """Run TEXT and write what happens inside to a safetensors file.
 
-    The file holds one array for each hook point, and `tokens`; its header names the model and the tokens' texts.
-    TEXT may be '-' or left out to read standard input.
+    The file holds one array for each hook point, and `tokens`; its header names the model, the request and the tokens'
+    texts. In Python, onnxlens.open_trace opens it. TEXT may be '-' or left out to read standard input.
     """
     if str(output) in ("", "-"):
         raise click.UsageError("A trace goes to a file; name one with -o, such as -o trace.safetensors.")
     text, changes = read_text(text), read_changes(files, heads)
     lens = open_lens(model, provider, threads)
     _, cache = lens.run_with_cache(text, names_filter=patterns or "*", interventions=changes)
-    cache.save(output, str_tokens=lens.to_str_tokens(text))
+    cache.save(output)
     if as_json:
         arrays = {name: list(array.shape) for name, array in cache.items()}
         print_json({"file": str(output), "model": cache.model, "bytes": cache.nbytes, "hook_points": arrays})

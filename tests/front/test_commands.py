@@ -157,6 +157,19 @@ def test_trace_json_and_all_hook_points(command, model, lens, tmp_path):
     assert document["file"] == str(tmp_path / "t")
 
 
+def test_a_trace_from_the_command_line_opens_as_the_cache_it_is(command, model, lens, tmp_path):
+    import onnxlens
+
+    command("trace", "the cat", "--hooks", "*.hook_resid_post", "--hooks", "hook_*embed", "-o", tmp_path / "t", *model)
+    trace = onnxlens.open_trace(tmp_path / "t", model=lens, verify=True)
+    _, cache = lens.run_with_cache("the cat", names_filter=["*.hook_resid_post", "hook_*embed"])
+    assert list(trace) == list(cache)
+    for name, value in cache.items():
+        np.testing.assert_array_equal(trace[name], value)
+    assert trace.str_tokens == cache.str_tokens == lens.to_str_tokens("the cat")
+    assert trace.model_hash == lens.runner.bundle.model_hash
+
+
 def test_inspect_shows_what_is_in_a_bundle(command, bundle):
     ran = command("inspect", "-m", bundle("base"))
     assert (ran.code, ran.err) == (0, "")

@@ -120,6 +120,44 @@ def test_run_with_cache_of_several_texts_says_what_is_padding(lens):
         np.testing.assert_allclose(found, alone["ln_final.hook_normalized"][0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_cache_knows_its_model_and_adds_up(lens):
+    logits, cache = lens.run_with_cache(["the cat and the dog", "a"])
+    stream = cache["resid_post", -1]
+    for parts in (cache.decompose_resid(), cache.get_full_resid_decomposition()):
+        np.testing.assert_allclose(parts.sum(axis=0), stream, rtol=1e-4, atol=1e-4)
+    b_o = lens.weights["blocks.1.attn.b_O"]
+    results = cache["result", 1]
+    np.testing.assert_allclose(results.sum(axis=2) + b_o, cache["attn_out", 1], rtol=1e-4, atol=1e-4)
+    token = lens.to_tokens(" the")[0, -1]
+    shares = cache.logit_attrs(cache.decompose_resid(), token).sum(axis=0) + cache.logit_bias(token)
+    np.testing.assert_allclose(shares, logits[..., token], rtol=1e-3, atol=1e-3)
+    assert cache.model_hash == lens.runner.bundle.model_hash
+    assert cache.str_tokens is None
+
+
+def test_heads_computed_from_z_are_those_that_the_graph_computes(lens):
+    _, read = lens.run_with_cache("the cat", names_filter="*.hook_result")
+    _, computed = lens.run_with_cache("the cat", names_filter="*.hook_z")
+    np.testing.assert_allclose(computed.stack_head_results(), read.stack_head_results(), rtol=1e-5, atol=1e-5)
+
+
+def test_run_with_cache_without_the_batch_axis(lens):
+    logits, cache = lens.run_with_cache("the cat", names_filter="hook_embed")
+    flat_logits, flat = lens.run_with_cache("the cat", names_filter="hook_embed", remove_batch_dim=True)
+    np.testing.assert_array_equal(flat["embed"], cache["embed"][0])
+    np.testing.assert_array_equal(flat_logits, logits)
+    assert flat.str_tokens == lens.to_str_tokens("the cat")
+    with pytest.raises(InputError, match=r"^The batch axis can be removed from one row, and this cache has 2\.$"):
+        lens.run_with_cache(["a", "b"], remove_batch_dim=True)
+
+
+def test_what_was_read_while_generating_knows_its_model_too(lens):
+    generation = lens.generate("the cat", max_new_tokens=2, seed=1, names_filter="hook_*embed")
+    list(generation)
+    assert generation.cache.decompose_resid(0).shape[0] == 2
+    assert generation.cache.model == "base"
+
+
 def test_run_with_cache_takes_rows_of_ids(lens):
     logits, cache = lens.run_with_cache([[1, 2], [3, 4]], names_filter="hook_embed")
     assert logits.shape == (2, 2, 300)

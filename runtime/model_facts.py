@@ -1,0 +1,66 @@
+"""What an activation cache knows of the model that it was read from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxlens.runtime.tokenizer import Tokenizer
+
+__all__ = ["ModelFacts", "facts_of"]
+
+
+@dataclass(frozen=True)
+class ModelFacts:
+    """A model as far as activations can be explained with it, without running it.
+
+    Attributes:
+        name: the bundle's name.
+        hash: what identifies its weights and graph; see `Bundle.model_hash`.
+        config: the model's shape and switches.
+        weights: by TransformerLens's names; None where they are not at hand, as for a trace that was opened alone.
+        tokenizer: makes the tokenizer, for tokens given as text.
+        folded: whether weights, and activations with them, are a folded view; see `ActivationCache.folded`.
+    """
+
+    name: str
+    hash: str
+    config: ModelConfig
+    weights: Mapping[str, np.ndarray] | None = None
+    tokenizer: Callable[[], Tokenizer] | None = None
+    folded: bool = False
+
+    def token(self, text: str) -> int:
+        """The id of a text that is one token.
+
+        Raises:
+            InputError: it is none, or several, or there is no tokenizer.
+        """
+        if self.tokenizer is None:
+            raise InputError(f"This cache has no tokenizer for {text!r}; give the token's id.")
+        tokenizer = self.tokenizer()
+        ids = tokenizer.encode(text) if text else []
+        if len(ids) != 1:
+            parts = f" ({', '.join(map(repr, tokenizer.str_tokens(ids)[:5]))})" if ids else ""
+            raise InputError(f"{text!r} is {len(ids)} tokens{parts}, and must be one; give one token's text or id.")
+        return ids[0]
+
+
+def facts_of(model: object) -> ModelFacts:
+    """The facts of a `Lens`, `Runner`, `Bundle`, or facts themselves.
+
+    Raises:
+        InputError: it is none of these.
+    """
+    for step in ("runner", "bundle", "facts"):
+        model = getattr(model, step, model)
+    if not isinstance(model, ModelFacts):
+        raise InputError(f"Expected a Lens, Runner or Bundle, not {type(model).__name__}.")
+    return model

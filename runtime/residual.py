@@ -1,0 +1,246 @@
+"""The residual stream as it grows from block to block, and the blocks' outputs that it is the sum of.
+
+Every block reads the stream and adds to it (Elhage et al. 2021, "A Mathematical Framework for Transformer Circuits"),
+so the stream at any place is a sum, and whatever is linear in it is a sum, too. Names, arguments, order and labels are
+TransformerLens's.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.model_facts import ModelFacts
+from onnxlens.runtime.shorthand import Key
+from onnxlens.runtime.slices import Slice, sliced
+
+__all__ = ["ResidualStream"]
+
+
+class ResidualStream(Mapping[str, np.ndarray]):
+    """Activations with which the residual stream can be taken apart.
+
+    In the shapes, C is the number of components and `...` what the activations have in front of the last axis: B P, or
+    P without batch, less P where `pos_slice` is a number. C is always the first axis. A stack holds float32 sums and
+    products of what was read, so its parts add up to the stream as far as float32 does.
+    """
+
+    facts: ModelFacts | None
+    has_batch_dim: bool
+
+    @abstractmethod
+    def __getitem__(self, key: Key) -> np.ndarray: ...
+
+    def stack_activation(
+        self, activation_name: str, layer: int | None = -1, sublayer_type: str | None = None
+    ) -> np.ndarray:
+        """Stacks one activation of several blocks.
+
+        Args:
+            activation_name: its shorthand, such as `pattern`.
+            layer: the blocks before this one; -1 or None for all.
+            sublayer_type: its place in a block, such as `ln1`, where there are several.
+
+        Returns:
+            [blocks, ...], the rest as in the hook table.
+
+        Raises:
+            HookPointError: there is no such activation, or it was not read.
+            InputError: `layer` is out of range, or the cache does not know its model.
+        """
+        count = self._up_to(layer, "stack_activation")
+        if count == 0:
+            raise InputError("There is no block before block 0; stack_activation needs a layer of at least 1.")
+        return np.stack([self[activation_name, n, sublayer_type] for n in range(count)])
+
+    def accumulated_resid(
+        self,
+        layer: int | None = None,
+        incl_mid: bool = False,
+        apply_ln: bool = False,
+        pos_slice: Slice = None,
+        mlp_input: bool = False,
+        return_labels: bool = False,
+    ) -> Any:
+        """Stacks the residual stream as it grows, for a look at it after every block.
+
+        With `apply_ln` and all blocks, a stack times `W_U` plus `b_U` is the logit lens (nostalgebraist 2020).
+
+        Args:
+            layer: up to the input of this block; the number of blocks, -1 or None for all of the stream.
+            incl_mid: between attention and MLP, too.
+            apply_ln: apply the layer normalisation that reads the stream at `layer`. That is the final one for all of
+                the stream, which is then applied to each state with the state's own mean and variance, weight and
+                bias; for a block, see `apply_ln_to_stack`.
+            pos_slice: positions to take.
+            mlp_input: up to the input of the block's MLP.
+            return_labels: return the labels, too: `0_pre`, `0_mid`, `final_post`.
+
+        Returns:
+            [C, ..., D], or that and C labels.
+
+        Raises:
+            HookPointError: a state of the stream was not read.
+            InputError: an argument is out of range, or the cache does not know its model.
+        """
+        layer = self._up_to(layer, "accumulated_resid", mlp_input=mlp_input)
+        labels, states = [], []
+        for n in range(layer + 1):
+            final = n == self._config("accumulated_resid").n_layer
+            labels.append("final_post" if final else f"{n}_pre")
+            states.append(self._stream(n))
+            if not final and ((incl_mid and n < layer) or (mlp_input and n == layer)):
+                labels.append(f"{n}_mid")
+                states.append(self["resid_mid", n])
+        stack = np.stack([sliced(state, pos_slice, -2) for state in states])
+        if apply_ln:
+            recompute = layer == self._config("accumulated_resid").n_layer
+            stack = self.apply_ln_to_stack(stack, layer, mlp_input, pos_slice, recompute_ln=recompute)
+        return (stack, labels) if return_labels else stack
+
+    def decompose_resid(
+        self,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        mode: Literal["all", "mlp", "attn"] = "all",
+        apply_ln: bool = False,
+        pos_slice: Slice = None,
+        incl_embeds: bool = True,
+        return_labels: bool = False,
+    ) -> Any:
+        """Takes the stream apart into embeddings and the outputs of attention and MLP of every block.
+
+        With everything included, the parts add up to the stream that `layer` reads.
+
+        Args:
+            layer: what this block reads; the number of blocks, -1 or None for all of the stream.
+            mlp_input: what the block's MLP reads, which has the block's attention in it.
+            mode: `all`, or `attn` or `mlp` only.
+            apply_ln: see `apply_ln_to_stack`.
+            pos_slice: positions to take.
+            incl_embeds: with token and position embedding.
+            return_labels: return the labels, too: `embed`, `pos_embed`, `0_attn_out`, `0_mlp_out`.
+
+        Returns:
+            [C, ..., D], or that and C labels.
+
+        Raises:
+            HookPointError: a part was not read.
+            InputError: an argument is out of range, nothing is left, or the cache does not know its model.
+        """
+        if mode not in ("all", "mlp", "attn"):
+            raise InputError(f"mode must be 'all', 'mlp' or 'attn', not {mode!r}.")
+        layer = self._up_to(layer, "decompose_resid", mlp_input=mlp_input)
+        labels = ["embed", "pos_embed"] if incl_embeds else []
+        parts = [self["embed"], self["pos_embed"]] if incl_embeds else []
+        for n in range(layer + mlp_input):
+            for name in ("attn", "mlp"):
+                if mode in ("all", name) and not (n == layer and name == "mlp"):
+                    labels.append(f"{n}_{name}_out")
+                    parts.append(self[f"{name}_out", n])
+        if not parts:
+            raise InputError(
+                f"decompose_resid has nothing to stack: no embeddings, and no {mode!r} before block {layer}."
+            )
+        stack = np.stack([sliced(part, pos_slice, -2) for part in parts])
+        if apply_ln:
+            stack = self.apply_ln_to_stack(stack, layer, mlp_input, pos_slice)
+        return (stack, labels) if return_labels else stack
+
+    def apply_ln_to_stack(
+        self,
+        residual_stack: np.ndarray,
+        layer: int | None = None,
+        mlp_input: bool = False,
+        pos_slice: Slice = None,
+        batch_slice: Slice = None,
+        has_batch_dim: bool | None = None,
+        recompute_ln: bool = False,
+    ) -> np.ndarray:
+        """Centres parts of the stream and divides them by the scale that the whole stream had.
+
+        Layer normalisation divides by a number that depends on the whole stream, so what a part contributes is its
+        share at the scale that was read: `(x - mean(x)) / hook_scale`. The parts of a stream then add up to
+        `hook_normalized`. Weight and bias of the normalisation are not applied; `logit_attrs` has them.
+
+        Args:
+            residual_stack: [C, ..., D].
+            layer: the block that reads; the number of blocks, -1 or None for the unembedding.
+            mlp_input: the block's MLP reads.
+            pos_slice: positions that the stack holds.
+            batch_slice: rows to take.
+            has_batch_dim: whether the stack has a batch axis; None for as the cache has.
+            recompute_ln: for the unembedding, in place of the above, apply the whole of the final layer normalisation
+                to each part as if it were the stream.
+
+        Returns:
+            [C, ..., D].
+
+        Raises:
+            HookPointError: the scale was not read.
+            InputError: an argument is out of range, or the cache does not know its model.
+        """
+        layer = self._up_to(layer, "apply_ln_to_stack", mlp_input=mlp_input)
+        residual_stack = self._rows(residual_stack, batch_slice, has_batch_dim)
+        centred = residual_stack - residual_stack.mean(axis=-1, keepdims=True)
+        if recompute_ln and layer == self._config("apply_ln_to_stack").n_layer:
+            weights = self._weights("apply_ln_to_stack with recompute_ln")
+            variance = np.square(centred).mean(axis=-1, keepdims=True)
+            centred /= np.sqrt(variance + np.float32(self._config("apply_ln_to_stack").layer_norm_epsilon))
+            return centred * weights["ln_final.w"] + weights["ln_final.b"]
+        centred /= self._scale(layer, mlp_input, pos_slice, batch_slice)
+        return centred
+
+    def _weights(self, what: str) -> Mapping[str, np.ndarray]:
+        if self.facts is None or self.facts.weights is None:
+            raise InputError(
+                f"{what} needs the model's weights, which this cache does not have; attach them with "
+                "cache.with_model(lens)."
+            )
+        return self.facts.weights
+
+    def _config(self, what: str) -> ModelConfig:
+        if self.facts is None:
+            raise InputError(
+                f"{what} needs to know the model, which this cache does not; attach it with cache.with_model(lens)."
+            )
+        return self.facts.config
+
+    def _up_to(self, layer: int | None, what: str, *, mlp_input: bool = False) -> int:
+        blocks = self._config(what).n_layer
+        if layer is None or layer == -1:
+            layer = blocks
+        if not isinstance(layer, int | np.integer) or isinstance(layer, bool) or not 0 <= layer <= blocks:
+            raise InputError(f"layer must be 0 to {blocks}, or -1 or None for all of the stream, not {layer!r}.")
+        if mlp_input and layer == blocks:
+            raise InputError(f"mlp_input is about a block's MLP; give a layer of 0 to {blocks - 1} with it.")
+        return int(layer)
+
+    def _stream(self, layer: int, mlp_input: bool = False) -> np.ndarray:
+        """What a block, its MLP, or the final layer normalisation reads."""
+        if mlp_input:
+            return self["resid_mid", layer]
+        # One value under two names; either may have been read.
+        names = [(name, n) for name, n in (("resid_pre", layer), ("resid_post", layer - 1)) if n >= 0]
+        if layer == self._config("the residual stream").n_layer:
+            names = names[1:]
+        return self[next((name for name in names if name in self), names[0])]
+
+    def _scale(self, layer: int, mlp_input: bool, pos_slice: Slice, batch_slice: Slice) -> np.ndarray:
+        final = layer == self._config("a layer normalisation's scale").n_layer
+        name = "ln_final.hook_scale" if final else f"blocks.{layer}.ln{2 if mlp_input else 1}.hook_scale"
+        scale = sliced(self[name], pos_slice, -2)
+        return sliced(scale, batch_slice, 0, "batch_slice") if self.has_batch_dim else scale
+
+    def _rows(self, stack: np.ndarray, batch_slice: Slice, has_batch_dim: bool | None) -> np.ndarray:
+        stack = np.asarray(stack)
+        width = self._config("a stack").n_embd
+        if stack.ndim < 2 or stack.shape[-1] != width:
+            raise InputError(f"A stack has the shape [components, ..., {width}], not {list(stack.shape)}.")
+        batched = self.has_batch_dim if has_batch_dim is None else has_batch_dim
+        return sliced(stack, batch_slice, 1, "batch_slice") if batched else stack

@@ -1,0 +1,237 @@
+"""Traces: activations in a safetensors file that says what they are.
+
+The file has one tensor for each hook point, `tokens` and `attention_mask`. Its header's texts are:
+
+    format          onnxlens.trace.1
+    model           the bundle's name
+    model_hash      what identifies weights and graph, see `Bundle.model_hash`; empty where that was not known
+    config          the model's shape and switches, as JSON; missing where they were not known
+    made_with       versions of onnxlens and onnxruntime, as JSON
+    hook_points     the request: which hook points were read, in the order of computation, as JSON
+    positions       the request: which positions were read, as JSON; null for all
+    has_batch_dim   true or false
+    str_tokens      the tokens' texts, as JSON; only where they were given
+    sha256          of all tensors, in the order of their names: each name, a zero byte, the tensor's bytes
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import numpy as np
+
+from onnxlens.runtime.activations import ActivationCache
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import BundleError, OutputError, TraceError
+from onnxlens.runtime.files import umask
+from onnxlens.runtime.model_facts import ModelFacts
+from onnxlens.runtime.tensor_file import DamagedError, DataTypeError, TensorHeader, TruncatedError, read_header
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["FORMAT", "open_trace", "save_trace"]
+
+FORMAT = "onnxlens.trace.1"
+
+_DTYPES = {"F32": "<f4", "I64": "<i8", "F64": "<f8", "F16": "<f2"}
+_BESIDES = ("tokens", "attention_mask")
+
+
+def open_trace(path: str | Path, *, model: object = None, verify: bool = False) -> ActivationCache:
+    """Opens a trace that `ActivationCache.save` or `onnxlens trace` wrote.
+
+    The arrays are read-only and memory-mapped: only what is used is read from the disk.
+
+    Args:
+        path: the file.
+        model: a `Lens`, `Runner` or `Bundle` that it must be a trace of, and whose weights explain it; None to open
+            it alone.
+        verify: compare the SHA-256 of all values with the header's, which reads all of them.
+
+    Raises:
+        TraceError: there is no such file; it is damaged, no trace, or one of another version; or of another model.
+    """
+    path = Path(path)
+    header = _read(path)
+    try:
+        cache = _cache(path, header)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, BundleError) as error:
+        detail = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        raise TraceError(f"The header of the trace {path} is damaged: {detail}. Make the trace again.") from error
+    if verify and header.metadata.get("sha256") != _digest(_tensors(cache)):
+        raise TraceError(
+            f"The trace {path} is damaged: the SHA-256 of its values differs from the header's. Make the trace again."
+        )
+    return cache if model is None else cache.with_model(model)
+
+
+def save_trace(cache: ActivationCache, path: str | Path, str_tokens: Sequence[str] | None = None) -> None:
+    """Writes a trace; see `ActivationCache.save`."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    if cache.is_folded:
+        raise OutputError(
+            f"Cannot write {path}: a folded view is not what the model computed. Save the raw cache, and fold it when "
+            "it is opened."
+        )
+    try:
+        path = Path(path).expanduser().resolve()  # through a symbolic link, which stays
+    except RuntimeError as error:  # a loop of links, or ~nobody
+        raise OutputError(f"Cannot write {path}: {error}.") from error
+    tensors = _tensors(cache)
+    scratch = path.parent / f".{uuid4().hex}.onnxlens"
+    try:
+        if path.is_dir():
+            raise OutputError(f"Cannot write {path}: it is a folder; name a file in it.")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"Cannot write {path}: it is not a regular file.")  # /dev/null must not be replaced
+        if not path.parent.is_dir():
+            raise OutputError(f"Cannot write {path}: there is no folder {path.parent}.")
+        header = _metadata(cache, str_tokens if str_tokens is not None else cache.str_tokens)
+        header["sha256"] = _digest(tensors)
+        try:
+            save_file(tensors, scratch, metadata=header)
+            scratch.chmod(0o666 & ~umask())  # safetensors lets in the owner only
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except (OSError, SafetensorError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise OutputError(f"Cannot write {path}: {reason}.") from error
+
+
+def _metadata(cache: ActivationCache, str_tokens: Sequence[str] | None) -> dict[str, str]:
+    header = {
+        "format": FORMAT,
+        "model": cache.model,
+        "model_hash": cache.model_hash,
+        "made_with": json.dumps(cache.made_with or _versions()),
+        "hook_points": json.dumps(list(cache)),
+        "positions": json.dumps(cache.positions),
+        "has_batch_dim": json.dumps(cache.has_batch_dim),
+    }
+    if cache.facts is not None:
+        header["config"] = json.dumps(asdict(cache.facts.config))
+    if str_tokens is not None:
+        header["str_tokens"] = json.dumps(list(str_tokens))
+    return header
+
+
+def _versions() -> dict[str, str]:
+    import onnxruntime
+
+    return {"onnxlens": version("onnxlens"), "onnxruntime": onnxruntime.__version__}
+
+
+def _tensors(cache: ActivationCache) -> dict[str, np.ndarray]:
+    # Unlike ascontiguousarray, this leaves a number without axes one.
+    tensors = {name: np.asarray(array, order="C") for name, array in cache.items()}
+    return {**tensors, "tokens": cache.tokens, "attention_mask": cache.attention_mask}
+
+
+def _digest(tensors: Mapping[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + b"\0")
+        digest.update(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def _read(path: Path) -> TensorHeader:
+    """The header of a file that is a trace of this version, as far as that can be told without its details."""
+    try:
+        path = path.expanduser()
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a pipe or a device could keep us reading for ever
+            raise TraceError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}, and no trace.")
+        header = read_header(path, _DTYPES)
+    except FileNotFoundError as error:
+        raise TraceError(f"There is no trace {path}.") from error
+    except (OSError, ValueError, RuntimeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise TraceError(f"Cannot read the trace {path}: {reason}.") from error
+    except DamagedError as error:
+        raise TraceError(
+            f"{path} is no trace, or a damaged one: it has no safetensors header. 'onnxlens trace' and cache.save "
+            "write traces."
+        ) from error
+    except DataTypeError as error:
+        raise TraceError(f"{path} is no trace of onnxlens: it has {error.name!r} as {error.code!r}.") from error
+    except TruncatedError as error:
+        raise TraceError(
+            f"{path} is truncated: it has {error.size} bytes, its header promises {error.promised}. Copy it again."
+        ) from error
+    found = header.metadata.get("format", "")
+    if not found.startswith("onnxlens.trace."):
+        raise TraceError(
+            f"{path} is a safetensors file, but no trace of onnxlens: its header does not say {FORMAT!r} as its format."
+        )
+    if found != FORMAT:
+        raise TraceError(
+            f"{path} is a trace of format {found!r}, and this onnxlens reads {FORMAT!r}. Open it with the onnxlens "
+            "that wrote it, or make it again."
+        )
+    if status.st_size > header.end:
+        raise TraceError(
+            f"{path} is damaged: it has {status.st_size} bytes, its header describes {header.end}. Copy it again."
+        )
+    return header
+
+
+def _cache(path: Path, header: TensorHeader) -> ActivationCache:
+    texts = header.metadata
+    names = _json(texts, "hook_points", list)
+    if sorted([*names, *_BESIDES]) != sorted(header.entries):
+        raise ValueError("'hook_points' does not list the tensors")
+    data = np.memmap(path.expanduser(), np.uint8, mode="r")
+
+    def array(name: str) -> np.ndarray:
+        entry = header.entries[name]
+        return data[entry.offset : entry.offset + entry.length].view(entry.dtype).reshape(entry.shape)
+
+    tokens, mask = (array(name) for name in _BESIDES)
+    if tokens.ndim != 2 or tokens.dtype != np.int64 or mask.shape != tokens.shape or mask.dtype != np.int64:
+        raise ValueError("'tokens' and 'attention_mask' are not [batch, positions] of int64")
+    positions = _json(texts, "positions", list, type(None))
+    if positions is not None and not all(type(position) is int for position in positions):
+        raise ValueError("'positions' must be whole numbers")
+    made_with = _strings(_json(texts, "made_with", dict).items())
+    str_tokens = _json(texts, "str_tokens", list) if "str_tokens" in texts else None
+    if str_tokens is not None and not all(isinstance(text, str) for text in str_tokens):
+        raise ValueError("'str_tokens' must be texts")
+    facts = None
+    if "config" in texts:
+        config = ModelConfig.from_dict(_json(texts, "config", dict), "'config'")
+        facts = ModelFacts(texts["model"], texts["model_hash"], config)
+    return ActivationCache(
+        {name: array(name) for name in names},
+        tokens,
+        mask,
+        texts["model"],
+        facts=facts,
+        positions=positions,
+        has_batch_dim=_json(texts, "has_batch_dim", bool),
+        str_tokens=str_tokens,
+        made_with=made_with,
+    )
+
+
+def _json(texts: Mapping[str, str], key: str, *kinds: type) -> Any:
+    value = json.loads(texts[key])
+    if not isinstance(value, kinds):
+        raise ValueError(f"{key!r} must be a {kinds[0].__name__}")
+    return value
+
+
+def _strings(items: Iterable[tuple[Any, Any]]) -> dict[str, str]:
+    return {str(key): str(value) for key, value in items}
