@@ -27,6 +27,10 @@ class ActivationCache(Attribution):
     `cache["blocks.3.attn.hook_pattern"]`, `cache["pattern", 3]` and `cache["pattern", -1]` (of the last block) name an
     activation, and so do `cache["scale", 0, "ln1"]` and `cache["embed"]`. Iterating gives full names.
 
+    Methods that take the residual stream apart return stacks of C components, [C, ..., D], where `...` is B P, without
+    the B if the batch axis was removed, and without the P if `pos_slice` is a number. They compute in float32, from
+    what was read and the model's own weights, so parts add up to the whole as far as float32 does.
+
     Args:
         activations: arrays in the shapes of the hook table, batch first.
         tokens: the token ids that were run, [B, P].

@@ -59,7 +59,7 @@ class Attribution(Components):
             direction = direction[:, np.newaxis]  # [B, 1, D]: one token for all positions of a row
         scale = self._scale(self._config("logit_attrs").n_layer, False, pos_slice, batch_slice)
         try:
-            attributions = np.einsum("...d,...d->...", stack, direction)
+            attributions: np.ndarray = np.einsum("...d,...d->...", stack, direction)
             attributions = attributions / scale[..., 0]
         except ValueError as error:
             raise InputError(

@@ -87,9 +87,9 @@ class Components(ResidualStream):
         layer = layer + config.n_layer * (layer < 0)
         rows = sliced(weights[f"blocks.{layer}.mlp.W_out"], neuron_slice, 0, "neuron_slice")  # [neurons, D]
         if directions is not None:
-            rows = rows @ (directions[:, 0] if np.ndim(project_output_onto) == 1 else directions)
-        result: np.ndarray = post * rows if np.ndim(project_output_onto) == 1 else post[..., np.newaxis] * rows
-        return result
+            rows = rows @ directions  # [neurons, n]
+        result: np.ndarray = post[..., np.newaxis] * rows  # [..., neurons, D or n]
+        return result[..., 0] if _is_one(project_output_onto) else result
 
     def stack_neuron_results(
         self,
@@ -195,10 +195,10 @@ class Components(ResidualStream):
 
     def _heads(self, layer: int, pos_slice: Slice, matrix: np.ndarray | None) -> np.ndarray:
         """What the heads of a block add, [H, ..., D] or projected."""
-        if ("result", layer) in self:
+        if f"blocks.{layer}.attn.hook_result" in self:
             result = np.moveaxis(sliced(self["result", layer], pos_slice, -3), -2, 0)  # [H, ..., D]
-            return result if matrix is None else result @ matrix
-        if ("z", layer) not in self:
+            return result if matrix is None else np.matmul(result, matrix)
+        if f"blocks.{layer}.attn.hook_z" not in self:
             raise KeyNotFoundError(
                 f"The heads of block {layer} need 'blocks.{layer}.attn.hook_z' (or the larger hook_result), and "
                 "neither was read; name it in names_filter."
@@ -206,7 +206,8 @@ class Components(ResidualStream):
         w_o = self._weights("the result of a head")[f"blocks.{layer}.attn.W_O"]  # [H, d, D]
         z = np.moveaxis(sliced(self["z", layer], pos_slice, -3), -2, 0)  # [H, ..., d]
         flat = z.reshape(len(z), -1, z.shape[-1]) @ (w_o if matrix is None else w_o @ matrix)  # [H, positions, D]
-        return flat.reshape(*z.shape[:-1], -1)  # [H, ..., D]
+        heads: np.ndarray = flat.reshape(*z.shape[:-1], -1)  # [H, ..., D]
+        return heads
 
     def _neurons(self, layer: int, numbers: np.ndarray, pos_slice: Slice, matrix: np.ndarray | None) -> np.ndarray:
         """What neurons of a block add, [neurons, ..., D] or projected."""
@@ -257,7 +258,11 @@ class Components(ResidualStream):
             return self.apply_ln_to_stack(stack, layer, mlp_input, pos_slice) if apply_ln else stack
         if apply_ln:
             stack = stack / self._scale(layer, mlp_input, pos_slice, None)
-        return stack[..., 0] if np.ndim(project_output_onto) == 1 else stack
+        return stack[..., 0] if _is_one(project_output_onto) else stack
+
+
+def _is_one(project_output_onto: np.ndarray | None) -> bool:
+    return project_output_onto is not None and np.ndim(project_output_onto) == 1
 
 
 def _directions(project_output_onto: np.ndarray | None, width: int) -> np.ndarray | None:

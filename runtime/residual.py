@@ -23,12 +23,7 @@ __all__ = ["ResidualStream"]
 
 
 class ResidualStream(Mapping[str, np.ndarray]):
-    """Activations with which the residual stream can be taken apart.
-
-    In the shapes, C is the number of components and `...` what the activations have in front of the last axis: B P, or
-    P without batch, less P where `pos_slice` is a number. C is always the first axis. A stack holds float32 sums and
-    products of what was read, so its parts add up to the stream as far as float32 does.
-    """
+    """Activations with which the residual stream can be taken apart; for the shapes see `ActivationCache`."""
 
     facts: ModelFacts | None
     has_batch_dim: bool
@@ -187,12 +182,13 @@ class ResidualStream(Mapping[str, np.ndarray]):
         """
         layer = self._up_to(layer, "apply_ln_to_stack", mlp_input=mlp_input)
         residual_stack = self._rows(residual_stack, batch_slice, has_batch_dim)
-        centred = residual_stack - residual_stack.mean(axis=-1, keepdims=True)
+        centred: np.ndarray = residual_stack - residual_stack.mean(axis=-1, keepdims=True)
         if recompute_ln and layer == self._config("apply_ln_to_stack").n_layer:
             weights = self._weights("apply_ln_to_stack with recompute_ln")
             variance = np.square(centred).mean(axis=-1, keepdims=True)
             centred /= np.sqrt(variance + np.float32(self._config("apply_ln_to_stack").layer_norm_epsilon))
-            return centred * weights["ln_final.w"] + weights["ln_final.b"]
+            normal: np.ndarray = centred * weights["ln_final.w"] + weights["ln_final.b"]
+            return normal
         centred /= self._scale(layer, mlp_input, pos_slice, batch_slice)
         return centred
 
@@ -226,9 +222,8 @@ class ResidualStream(Mapping[str, np.ndarray]):
         if mlp_input:
             return self["resid_mid", layer]
         # One value under two names; either may have been read.
-        names = [(name, n) for name, n in (("resid_pre", layer), ("resid_post", layer - 1)) if n >= 0]
-        if layer == self._config("the residual stream").n_layer:
-            names = names[1:]
+        names = [f"blocks.{layer}.hook_resid_pre"] if layer < self._config("the residual stream").n_layer else []
+        names += [f"blocks.{layer - 1}.hook_resid_post"] if layer else []
         return self[next((name for name in names if name in self), names[0])]
 
     def _scale(self, layer: int, mlp_input: bool, pos_slice: Slice, batch_slice: Slice) -> np.ndarray:

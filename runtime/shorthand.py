@@ -90,13 +90,14 @@ def axes_of(name: str) -> tuple[str, ...] | None:
 def _block(layer: object, n_layer: int | None) -> int:
     if not isinstance(layer, int | np.integer) or isinstance(layer, bool):
         raise KeyNotFoundError(f"A block is a whole number, not {layer!r}.")
+    layer = int(layer)
     if layer < 0 and n_layer is None:
         raise KeyNotFoundError(
             f"Block {layer} is counted from the end, and this cache does not know how many blocks its model has."
         )
     if n_layer is not None and not -n_layer <= layer < n_layer:
         raise KeyNotFoundError(f"There is no block {layer}: this model has blocks 0 to {n_layer - 1}.")
-    return int(layer) + (n_layer or 0) * (layer < 0)
+    return layer + (n_layer or 0) * (layer < 0)
 
 
 @lru_cache

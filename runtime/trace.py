@@ -143,7 +143,7 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     digest = hashlib.sha256()
     for name in sorted(tensors):
         digest.update(name.encode() + b"\0")
-        digest.update(np.ascontiguousarray(tensors[name]).reshape(-1).view(np.uint8))
+        digest.update(np.ascontiguousarray(tensors[name]).reshape(-1).data)
     return digest.hexdigest()
 
 

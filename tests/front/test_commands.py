@@ -158,8 +158,6 @@ def test_trace_json_and_all_hook_points(command, model, lens, tmp_path):
 
 
 def test_a_trace_from_the_command_line_opens_as_the_cache_it_is(command, model, lens, tmp_path):
-    import onnxlens
-
     command("trace", "the cat", "--hooks", "*.hook_resid_post", "--hooks", "hook_*embed", "-o", tmp_path / "t", *model)
     trace = onnxlens.open_trace(tmp_path / "t", model=lens, verify=True)
     _, cache = lens.run_with_cache("the cat", names_filter=["*.hook_resid_post", "hook_*embed"])
