@@ -22,7 +22,8 @@ from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.functions import ForwardHooks, HookFunction
 from onnxlens.runtime.generation import Step, generate_ids
 from onnxlens.runtime.hooks import HookPoint, NamesFilter
-from onnxlens.runtime.interventions import Indices, Intervention, read_interventions
+from onnxlens.runtime.intervention_files import read_interventions
+from onnxlens.runtime.interventions import Indices, Intervention
 from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.tokenizer import Tokenizer
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from onnxlens.runtime.compile import EditKind, edit_inputs
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.hooks import HookPoint, NamesFilter
-from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.interventions import Intervention, Source
 
 __all__ = ["Applied", "Edits", "resolve"]
 
@@ -46,6 +47,11 @@ class Applied:
     neurons: _Listed = None
     keys: _Listed = None
     rows: _Listed = None
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any]) -> Applied:
+        """Reads what `dataclasses.asdict` made of one, from JSON."""
+        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()})
 
     def __str__(self) -> str:
         limits = ((_ONE[name], getattr(self, name)) for name in ("rows", "positions", "heads", "neurons", "keys"))
@@ -106,6 +112,7 @@ def resolve(
     points: Sequence[HookPoint],
     select: Callable[[NamesFilter], tuple[str, ...]],
     config: ModelConfig,
+    model: Source,
     *,
     rows: int,
     length: int,
@@ -120,13 +127,15 @@ def resolve(
         points: the model's hook points.
         select: finds hook points by name or glob.
         config: the model's shape.
+        model: its name and hash.
         rows: rows of the batch.
         length: positions of the text, or of the prompt.
         limit: positions that there can be at most, if more will be generated.
 
     Raises:
         HookPointError: a name or glob matches nothing.
-        InputError: an index is out of range, a hook point has no such axis, or a value does not fit.
+        InputError: an index is out of range, a hook point has no such axis, a value does not fit, or it was read from
+            another model.
     """
     sizes = {"rows": rows, "positions": limit or length, "heads": config.n_head, "neurons": config.d_mlp}
     sizes["keys"] = length
@@ -136,6 +145,12 @@ def resolve(
     for number, intervention in enumerate(interventions):
         if not isinstance(intervention, Intervention):
             raise InputError(f"Expected an Intervention, not {intervention!r}; Intervention.zero(...) makes one.")
+        if intervention.source is not None and intervention.source.hash != model.hash:
+            raise InputError(
+                f"The value of {intervention.operation!r} was read from the model {intervention.source.model!r} "
+                f"({intervention.source.hash[:12]}), and this is {model.model!r} ({model.hash[:12]}): weights or graph "
+                "differ."
+            )
         for name in select(intervention.hook):
             point = by_name[name]
             chosen = {axis: _chosen(intervention, axis, point, sizes[axis], length) for axis in _AXES}

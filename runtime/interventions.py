@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
 
-__all__ = ["Indices", "Intervention", "Operation", "read_interventions", "write_interventions"]
+__all__ = ["Indices", "Intervention", "Operation", "Source"]
 
 Operation = Literal["zero", "mean", "replace", "patch", "add", "scale", "freeze"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
+
+
+class Source(NamedTuple):
+    """The model that values were read from."""
+
+    model: str
+    hash: str
+
 
 Indices = int | slice | Sequence[int] | None
 _INDICES = ("positions", "heads", "neurons", "keys", "rows")
@@ -41,6 +47,8 @@ class Intervention:
         rows: rows of the batch to change; None for all.
         value: a number or array that broadcasts to the hook point's shape, or one for each hook point by its name.
         factor: what `add` multiplies the value by, and `scale` the activation.
+        source: the model that the value was read from, which must be the one that is changed; None where it is not
+            known.
     """
 
     hook: str | tuple[str, ...]
@@ -52,6 +60,7 @@ class Intervention:
     rows: Indices = None
     value: np.ndarray | Mapping[str, np.ndarray] | None = None
     factor: float = 1.0
+    source: Source | None = None
 
     def __post_init__(self) -> None:
         hook = (self.hook,) if isinstance(self.hook, str) else self.hook
@@ -74,6 +83,8 @@ class Intervention:
             raise InputError(f"An intervention's factor must be a number, not {self.factor!r}.")
         if not np.isfinite(self.factor):
             raise InputError(f"An intervention's factor must be finite, not {self.factor!r}.")
+        if self.source is not None:
+            object.__setattr__(self, "source", _checked_source(self.source))
         if self.factor != 1 and self.operation not in ("add", "scale"):
             raise InputError(f"The operation {self.operation!r} takes no factor; 'add' and 'scale' do.")
 
@@ -105,8 +116,9 @@ class Intervention:
             InputError: the mean over the positions of scores or patterns was asked for.
         """
         real = getattr(reference, "attention_mask", None)
-        means = {name: _mean(name, value, real, per_position) for name, value in _matching(hook, reference).items()}
-        return cls._of("mean", hook, where, value=means)
+        values = _matching(hook, reference)
+        means = {name: _mean(name, value, real, per_position) for name, value in values.items()}
+        return cls._of("mean", hook, where, value=means, source=_source(reference))
 
     @classmethod
     def replace(cls, hook: str | Sequence[str], value: npt.ArrayLike, **where: Indices) -> Intervention:
@@ -124,8 +136,9 @@ class Intervention:
 
         Raises:
             HookPointError: the source has none of the hook points.
+            InputError: the source is a folded view, or was read at some positions only.
         """
-        return cls._of("patch", hook, where, value=_matching(hook, source))
+        return cls._of("patch", hook, where, value=_matching(hook, source), source=_source(source))
 
     @classmethod
     def add(
@@ -144,7 +157,24 @@ class Intervention:
         cls, source: Mapping[str, np.ndarray], hook: str | Sequence[str] = _PATTERNS, **where: Indices
     ) -> Intervention:
         """Keeps attention patterns as another run had them, whatever else changes."""
-        return cls._of("freeze", hook, where, value=_matching(hook, source))
+        return cls._of("freeze", hook, where, value=_matching(hook, source), source=_source(source))
+
+    @classmethod
+    def of_run(cls, run: Mapping[str, np.ndarray], entries: Mapping[str, Any]) -> Intervention:
+        """Like `from_dict`, with the values of another run: for `mean`, `patch` and `freeze`.
+
+        Raises:
+            HookPointError: the run has read none of the hook points.
+            InputError: an entry is unknown, missing, or has no usable value.
+        """
+        plain = cls.from_dict({**entries, "value": 0.0})
+        hook = list(plain.hook) if isinstance(plain.hook, tuple) else plain.hook
+        where = {name: getattr(plain, name) for name in _INDICES}
+        if plain.operation == "mean":
+            return cls.mean(hook, run, **where)
+        if plain.operation in ("patch", "freeze"):
+            return cls._of(plain.operation, hook, where, value=_matching(hook, run), source=_source(run))
+        raise InputError(f"The operation {plain.operation!r} takes no values of another run.")
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Intervention:
@@ -155,7 +185,7 @@ class Intervention:
         """
         if not isinstance(entries, Mapping):
             raise InputError(f"An intervention must be an object with 'hook' and 'operation', not {entries!r}.")
-        known = ("hook", "operation", *_INDICES, "value", "factor")
+        known = ("hook", "operation", *_INDICES, "value", "factor", "source")
         if unknown := sorted(str(key) for key in entries.keys() - set(known)):
             near = suggestion(unknown[0], known)
             raise InputError(f"An intervention has no entry {unknown[0]!r}; it has {', '.join(known)}.{near}")
@@ -177,6 +207,8 @@ class Intervention:
             entries["value"] = self.value.tolist()
         if self.factor != 1:
             entries["factor"] = float(self.factor)
+        if self.source is not None:
+            entries["source"] = list(self.source)
         return entries
 
     def at_rows(self, rows: Indices) -> Intervention:
@@ -214,48 +246,37 @@ class Intervention:
         return array
 
 
-def read_interventions(path: str | Path) -> list[Intervention]:
-    """Reads a JSON file of interventions: a list of objects, or one object; see `Intervention.from_dict`.
-
-    Raises:
-        InputError: the file cannot be read, is no JSON, or an intervention in it is wrong; the text says which.
-    """
-    path = Path(path).expanduser()
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"Cannot read the interventions {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"The interventions {path} are not JSON: {error}.") from error
-    found = entries if isinstance(entries, list) else [entries]
-    if not found:
-        raise InputError(f"There is no intervention in {path}.")
-    interventions = []
-    for number, entry in enumerate(found):
-        try:
-            interventions.append(Intervention.from_dict(entry))
-        except InputError as error:
-            raise InputError(f"Intervention {number} in {path}: {error}") from error
-    return interventions
-
-
-def write_interventions(interventions: Iterable[Intervention], path: str | Path) -> None:
-    """Writes a JSON file that `read_interventions` reads, with every number as it is."""
-    text = json.dumps([one.to_dict() for one in interventions], indent=1)
-    Path(path).expanduser().write_text(text + "\n", encoding="utf-8")
-
-
 def _matching(hook: str | Sequence[str], source: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a mapping has of the hook points that are named."""
     globs = [hook] if isinstance(hook, str) else list(hook)
     if not isinstance(source, Mapping):
         raise InputError(f"Values of another run are a mapping from hook point to array, not {type(source).__name__}.")
-    found = {name: source[name] for name in source if any(fnmatchcase(name, glob) for glob in globs)}
+    if getattr(source, "is_folded", False):
+        raise InputError("Values of another run are what the model computed; give the raw cache, not a folded view.")
+    if (positions := getattr(source, "positions", None)) is not None:
+        raise InputError(
+            f"Values of another run must be those of the whole text; these were read at positions {positions} only."
+        )
+    # An axis of one row, where it was removed.
+    rows = np.newaxis if getattr(source, "has_batch_dim", True) is False else Ellipsis
+    found = {name: source[name][rows] for name in source if any(fnmatchcase(name, glob) for glob in globs)}
     if not found:
         named = ", ".join(map(repr, globs))
         near = suggestion(globs[0], source) if globs else ""
         raise HookPointError(f"The other run has read none of {named}; it has {len(source)} hook points.{near}")
     return found
+
+
+def _source(cache: Mapping[str, np.ndarray]) -> Source | None:
+    """The model that a cache says it is of."""
+    found = getattr(cache, "model_hash", "")
+    return Source(getattr(cache, "model", ""), found) if found else None
+
+
+def _checked_source(given: Any) -> Source:
+    if not isinstance(given, tuple | list) or len(given) != 2 or not all(isinstance(part, str) for part in given):
+        raise InputError(f"An intervention's source must be a model's name and hash, not {given!r}.")
+    return Source(*given)
 
 
 def _mean(name: str, value: np.ndarray, real: np.ndarray | None, per_position: bool) -> np.ndarray:

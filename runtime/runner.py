@@ -22,7 +22,7 @@ from onnxlens.runtime.edits import Applied, Edits, resolve
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
 from onnxlens.runtime.functions import ForwardHooks, Functions, find_functions
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, Reached, hook_points, select
-from onnxlens.runtime.interventions import Indices, Intervention
+from onnxlens.runtime.interventions import Indices, Intervention, Source
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
 from onnxlens.runtime.prepare import Prepared, prepare
 from onnxlens.runtime.program import Part, Program
@@ -179,7 +179,7 @@ class Runner:
         self, interventions: Iterable[Intervention], *, rows: int, length: int, limit: int | None = None
     ) -> Edits:
         """What interventions come to in this model and a text; see `onnxlens.runtime.edits.resolve`."""
-        return resolve(interventions, self.hook_points, self.select, self.config, rows=rows, length=length, limit=limit)
+        return self._resolve(interventions, self.select, rows, length, limit)
 
     def run(self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None, **options: Any) -> Output:
         """Computes one pass: `execute(plan(...))`; the options and errors are those of `plan`."""
@@ -242,7 +242,7 @@ class Runner:
         functions = find_functions(fwd_hooks, reached.select)
         edits = interventions
         if not isinstance(edits, Edits):
-            edits = resolve(edits, self.hook_points, reached.select, self.config, rows=rows, length=total)
+            edits = self._resolve(edits, reached.select, rows, total)
         picked = _positions(pos_slice, new)
         if picked is not None:
             inputs[POSITIONS] = picked
@@ -310,6 +310,20 @@ class Runner:
         residual = results[plan.residual] if plan.residual else None
         read = {name: results[name] for name in plan.reads}
         return Output(logits, read, kept, residual, plan.edits.applied)
+
+    def _resolve(
+        self,
+        interventions: Iterable[Intervention],
+        select: Callable[[NamesFilter], tuple[str, ...]],
+        rows: int,
+        length: int,
+        limit: int | None = None,
+    ) -> Edits:
+        facts = self.bundle.facts
+        model = Source(facts.name, facts.hash)
+        return resolve(
+            interventions, self.hook_points, select, self.config, model, rows=rows, length=length, limit=limit
+        )
 
     def _check_reached(self, program: Program, plan: Plan) -> None:
         for index, (name, kind) in enumerate(plan.edits.plan):

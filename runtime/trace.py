@@ -10,6 +10,7 @@ The file has one tensor for each hook point, `tokens` and `attention_mask`. Its 
     hook_points     the request: which hook points were read, in the order of computation, as JSON
     positions       the request: which positions were read, as JSON; null for all
     has_batch_dim   true or false
+    applied         the request: what interventions changed, as JSON, a list of `Applied`; only where they did
     str_tokens      the tokens' texts, as JSON; only where they were given
     sha256          of all tensors, in the order of their names: each name, a zero byte, the tensor's bytes
 """
@@ -30,6 +31,7 @@ import numpy as np
 
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import BundleError, OutputError, TraceError
 from onnxlens.runtime.files import umask
 from onnxlens.runtime.model_facts import ModelFacts
@@ -124,6 +126,8 @@ def _metadata(cache: ActivationCache, str_tokens: Sequence[str] | None) -> dict[
         header["config"] = json.dumps(asdict(cache.facts.config))
     if str_tokens is not None:
         header["str_tokens"] = json.dumps(list(str_tokens))
+    if cache.applied:
+        header["applied"] = json.dumps([asdict(one) for one in cache.applied])
     return header
 
 
@@ -223,6 +227,7 @@ def _cache(path: Path, header: TensorHeader) -> ActivationCache:
         has_batch_dim=_json(texts, "has_batch_dim", bool),
         str_tokens=str_tokens,
         made_with=made_with,
+        applied=[Applied.from_dict(one) for one in _json(texts, "applied", list)] if "applied" in texts else (),
     )
 
 

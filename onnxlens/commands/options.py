@@ -92,7 +92,8 @@ def read_changes(files: tuple[str, ...], heads: tuple[str, ...]) -> list[Interve
         InputError: a file or head cannot be read as such.
     """
     from onnxlens.runtime.errors import InputError
-    from onnxlens.runtime.interventions import Intervention, read_interventions
+    from onnxlens.runtime.intervention_files import read_interventions
+    from onnxlens.runtime.interventions import Intervention
 
     found = [one for file in files for one in read_interventions(file)]
     for head in heads:

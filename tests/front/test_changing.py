@@ -10,7 +10,7 @@ import pytest
 import onnxlens
 from onnxlens import Intervention
 from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError
-from onnxlens.runtime.interventions import write_interventions
+from onnxlens.runtime.intervention_files import write_interventions
 
 HEAD = Intervention.zero("blocks.1.attn.hook_z", heads=2)
 SHIFT = ("blocks.0.hook_resid_post", lambda activation, hook: activation + np.float32(0.5))

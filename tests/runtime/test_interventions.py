@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,7 +16,8 @@ from onnxlens.catalog import SHIPPED, places
 from onnxlens.runtime.errors import HookPointError, InputError
 from onnxlens.runtime.generation import generate_ids
 from onnxlens.runtime.hooks import HookPoint
-from onnxlens.runtime.interventions import Intervention, read_interventions, write_interventions
+from onnxlens.runtime.intervention_files import read_interventions, write_interventions
+from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.runner import Runner
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # -inf minus -inf, masked
@@ -383,3 +385,62 @@ def test_a_file_with_a_mistake_is_refused_by_name(tmp_path, content, text):
     with pytest.raises(InputError, match=r"edits.json") as refused:
         read_interventions(tmp_path / "edits.json")
     assert text in str(refused.value)
+
+
+def test_values_of_another_model_a_folded_view_or_some_positions_are_refused(bundle):
+    import onnxlens
+
+    base, wide = (onnxlens.load(bundle(name), provider="cpu", threads=1) for name in ("base", "wide"))
+    _, cache = wide.run_with_cache("the cat", names_filter="hook_pos_embed")
+    with pytest.raises(InputError, match=r"was read from the model 'wide' \(\w{12}\), and this is 'base' \(\w{12}"):
+        base.predict("the cat", interventions=Intervention.patch("hook_pos_embed", cache))
+    with pytest.raises(InputError, match="give the raw cache, not a folded view"):
+        Intervention.patch("hook_pos_embed", cache.folded())
+    _, part = base.run_with_cache("the cat", names_filter="hook_pos_embed", pos_slice=1)
+    with pytest.raises(InputError, match=r"these were read at positions \[1\] only"):
+        Intervention.mean("hook_pos_embed", part)
+
+
+def test_a_file_may_take_its_values_from_a_trace(bundle, tmp_path):
+    import onnxlens
+
+    lens = onnxlens.load(bundle("base"), provider="cpu", threads=1)
+    _, cache = lens.run_with_cache([5, 6], names_filter="blocks.*.hook_resid_post", remove_batch_dim=True)
+    cache.save(tmp_path / "clean.safetensors")
+    entries = [
+        {
+            "hook": "blocks.0.hook_resid_post",
+            "operation": "patch",
+            "positions": 0,
+            "value": {"trace": "clean.safetensors"},
+        },
+        {"hook": "blocks.1.*", "operation": "mean", "rows": 0, "value": {"trace": "clean.safetensors"}},
+    ]
+    (tmp_path / "edits.json").write_text(json.dumps(entries))
+    batched = {name: value[np.newaxis] for name, value in cache.items()}
+    expected = [
+        Intervention.patch("blocks.0.hook_resid_post", batched, positions=0),
+        Intervention.mean("blocks.1.*post", batched, rows=0),
+    ]
+    found, wanted = (lens.predict([7, 8], interventions=given) for given in (tmp_path / "edits.json", expected))
+    assert np.array_equal(found.logits, wanted.logits)
+    assert found.applied == wanted.applied
+    for change, text in (
+        ({"operation": "add"}, "The operation 'add' takes no values of another run."),
+        ({"value": {"trace": "none"}}, "There is no trace"),
+        ({"value": {"trace": 3}}, "must be a file's name, not 3"),
+        ({"hook": "hook_embed"}, "has read none of 'hook_embed'"),
+    ):
+        (tmp_path / "edits.json").write_text(json.dumps([{**entries[0], **change}]))
+        with pytest.raises(InputError, match="Intervention 0 in") as refused:
+            lens.predict([7, 8], interventions=tmp_path / "edits.json")
+        assert text in str(refused.value)
+
+
+def test_a_trace_says_what_was_changed(bundle, tmp_path):
+    import onnxlens
+
+    lens = onnxlens.load(bundle("base"), provider="cpu", threads=1)
+    _, cache = lens.run_with_cache("the cat", interventions=Intervention.zero(Z, heads=[1, 2]), names_filter=Z)
+    cache.save(tmp_path / "a.safetensors")
+    assert onnxlens.open_trace(tmp_path / "a.safetensors").applied == cache.applied != ()

@@ -1,0 +1,65 @@
+"""Files of interventions: JSON, to be kept, shared and replayed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from onnxlens.runtime.errors import HookPointError, InputError, OutputError, TraceError
+from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.trace import open_trace
+
+__all__ = ["read_interventions", "write_interventions"]
+
+
+def read_interventions(path: str | Path) -> list[Intervention]:
+    """Reads a JSON file of interventions: a list of objects, or one object; see `Intervention.from_dict`.
+
+    For `mean`, `patch` and `freeze`, the value may be `{"trace": FILE}`: a trace, beside the JSON file if its path is
+    relative, of whose hook points the intervention takes those that it names.
+
+    Raises:
+        InputError: the file cannot be read, is no JSON, or an intervention in it is wrong; the text says which.
+    """
+    path = Path(path).expanduser()
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"Cannot read the interventions {path}: {error.strerror}.") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"The interventions {path} are not JSON: {error}.") from error
+    found = entries if isinstance(entries, list) else [entries]
+    if not found:
+        raise InputError(f"There is no intervention in {path}.")
+    interventions = []
+    for number, entry in enumerate(found):
+        try:
+            interventions.append(_read(entry, path.parent))
+        except (InputError, HookPointError, TraceError) as error:
+            raise InputError(f"Intervention {number} in {path}: {error}") from error
+    return interventions
+
+
+def write_interventions(interventions: Iterable[Intervention], path: str | Path) -> None:
+    """Writes a JSON file that `read_interventions` reads, with every number as it is.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    path = Path(path).expanduser()
+    text = json.dumps([one.to_dict() for one in interventions], indent=1)
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+
+
+def _read(entry: Any, folder: Path) -> Intervention:
+    value = entry.get("value") if isinstance(entry, dict) else None
+    if not isinstance(value, dict) or set(value) != {"trace"}:
+        return Intervention.from_dict(entry)
+    if not isinstance(value["trace"], str):
+        raise InputError(f"The trace of a value must be a file's name, not {value['trace']!r}.")
+    return Intervention.of_run(open_trace(folder / Path(value["trace"]).expanduser()), entry)
