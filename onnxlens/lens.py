@@ -26,6 +26,7 @@ from onnxlens.runtime.intervention_files import read_interventions
 from onnxlens.runtime.interventions import Indices, Intervention
 from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.trace import open_trace, recorded
 
 __all__ = ["Lens", "load"]
 
@@ -268,6 +269,7 @@ class Lens:
         stop_at_layer: int | None = None,
         pos_slice: Indices = None,
         memory_limit: int | None = None,
+        out: str | Path | None = None,
         remove_batch_dim: bool = False,
     ) -> tuple[np.ndarray, ActivationCache]:
         """Runs a text and reads hook points on the way.
@@ -281,7 +283,10 @@ class Lens:
                 read is what the functions left.
             stop_at_layer: the block before which to stop; negative ones count from the end. The rest is not computed.
             pos_slice: the positions to read: a number, several, or a slice; None for all.
-            memory_limit: how many bytes the results may take; more is refused before anything is computed.
+            memory_limit: how many bytes the results may take; more is refused before anything is computed. What goes
+                into a file does not count.
+            out: a file to write the activations to as they are computed, a trace as `onnxlens.open_trace` opens it.
+                The cache returned is that trace, of which only what is used is in memory.
             remove_batch_dim: remove the batch axis of the activations, where there is one row; logits keep theirs.
 
         Returns:
@@ -294,6 +299,7 @@ class Lens:
             ContextLengthError: the text has more tokens than the model has positions.
             HookPointError: a name or glob matches no hook point.
             HookFunctionError: a function failed, or returned what cannot be used.
+            OutputError: `out` cannot be written.
         """
         ids, mask = self._batch(text)
         plan = self.runner.plan(
@@ -305,21 +311,29 @@ class Lens:
             keep_cache=False,
             **self._changes(interventions, fwd_hooks),
         )
-        if memory_limit is not None and (needed := sum(plan.nbytes.values())) > memory_limit:
+        sizes = plan.nbytes
+        needed = sizes["logits"] if out is not None else sum(sizes.values())
+        if memory_limit is not None and needed > memory_limit:
             raise InputError(
                 f"What was asked for takes {needed:,} bytes, and memory_limit is {memory_limit:,}; read fewer hook "
                 "points (names_filter) or positions (pos_slice)."
             )
-        output = self.runner.execute(plan)
         cache = ActivationCache(
-            output.activations,
+            {name: np.broadcast_to(np.float32(0), plan.shapes[name]) for name in plan.reads},
             ids,
             mask,
             facts=self.runner.bundle.facts,
             positions=plan.positions,
             str_tokens=self._row_of_texts(ids),
-            applied=output.applied,
+            applied=plan.edits.applied,
         )
+        if out is None:
+            output = self.runner.execute(plan)
+            cache = cache.with_activations(output.activations)
+        else:
+            with recorded(cache, out) as arrays:
+                output = self.runner.execute(plan, arrays)
+            cache = open_trace(out, model=self)
         if remove_batch_dim:
             cache.remove_batch_dim()
         return (output.logits if output.residual is None else output.residual), cache

@@ -250,7 +250,11 @@ class ActivationCache(Attribution):
 
         save_trace(self, path, str_tokens)
 
-    def _copy(self, activations: Mapping[str, np.ndarray], facts: ModelFacts) -> ActivationCache:
+    def with_activations(self, activations: Mapping[str, np.ndarray]) -> ActivationCache:
+        """The same with other arrays: those of the same run, by name."""
+        return self._copy(activations, self.facts)
+
+    def _copy(self, activations: Mapping[str, np.ndarray], facts: ModelFacts | None) -> ActivationCache:
         return ActivationCache(
             activations,
             self.tokens,

@@ -31,9 +31,7 @@ from onnxlens.runtime.providers import Provider, candidates, open_session
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["Allocate", "Output", "Plan", "Runner"]
-
-Allocate = Callable[[tuple[int, ...], type[np.float32]], np.ndarray]
+__all__ = ["Output", "Plan", "Runner"]
 
 _MOST_THREADS = 64  # or as many as there are processors
 
@@ -265,12 +263,12 @@ class Runner:
         given = {**inputs, **edits.inputs(len(past), total)}
         return Plan(request, shapes, given, past, edits, functions, asked, reached.residual)
 
-    def execute(self, plan: Plan, allocate: Allocate = np.empty) -> Output:
+    def execute(self, plan: Plan, into: Mapping[str, np.ndarray] | None = None) -> Output:
         """Computes a planned pass.
 
         Args:
             plan: what `plan` returned.
-            allocate: makes the array that a hook point is read into, from its shape and data type.
+            into: arrays that hook points are read into, by name, in the shapes of the plan; the others get new ones.
 
         Raises:
             HookFunctionError: a function failed, or returned what cannot be used.
@@ -278,10 +276,8 @@ class Runner:
             BundleError: ONNX Runtime could not compute it.
         """
         request = plan.request
-        results = {
-            name: np.empty(shape, np.float32) if name == "logits" else allocate(shape, np.float32)
-            for name, shape in plan.shapes.items()
-        }
+        results = {name: np.empty(shape, np.float32) for name, shape in plan.shapes.items() if name not in (into or {})}
+        results = {name: results.get(name, (into or {}).get(name)) for name in plan.shapes}
         suffix = ".picked" if request.some_positions else ""
         arrays = {name if name == "logits" else name + suffix: array for name, array in results.items()}
         rows, new = plan.inputs["input_ids"].shape

@@ -19,8 +19,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import stat
-from collections.abc import Iterable, Mapping
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -40,7 +43,7 @@ from onnxlens.runtime.tensor_file import DamagedError, DataTypeError, TensorHead
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["FORMAT", "open_trace", "save_trace"]
+__all__ = ["FORMAT", "open_trace", "recorded", "save_trace"]
 
 FORMAT = "onnxlens.trace.1"
 
@@ -78,7 +81,6 @@ def open_trace(path: str | Path, *, model: object = None, verify: bool = False) 
 
 def save_trace(cache: ActivationCache, path: str | Path, str_tokens: Sequence[str] | None = None) -> None:
     """Writes a trace; see `ActivationCache.save`."""
-    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     if cache.is_folded:
@@ -86,11 +88,69 @@ def save_trace(cache: ActivationCache, path: str | Path, str_tokens: Sequence[st
             f"Cannot write {path}: a folded view is not what the model computed. Save the raw cache, and fold it when "
             "it is opened."
         )
+    tensors = _tensors(cache)
+    header = _metadata(cache, str_tokens if str_tokens is not None else cache.str_tokens)
+    header["sha256"] = _digest(tensors)
+    with _replaced(path) as scratch:
+        save_file(tensors, scratch, metadata=header)
+
+
+@contextmanager
+def recorded(cache: ActivationCache, path: str | Path) -> Iterator[dict[str, np.ndarray]]:
+    """Writes a trace whose values are still to be computed, straight into its file, so that no memory holds them all.
+
+    Args:
+        cache: everything about the trace but the values; of its arrays, names and shapes count.
+        path: the file to write; one that is there is replaced once the new one is whole.
+
+    Yields:
+        For each hook point the float32 array to fill, a part of the file.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    tensors = {**cache, "tokens": cache.tokens, "attention_mask": cache.attention_mask}
+    metadata = {**_metadata(cache, cache.str_tokens), "sha256": "0" * 64}  # until the values are known
+    entries: dict[str, Any] = {"__metadata__": metadata}
+    end = 0
+    for name, tensor in tensors.items():
+        code = "F32" if tensor.dtype == np.float32 else "I64"
+        entries[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
+        end += tensor.nbytes
+    header = json.dumps(entries, ensure_ascii=False).encode()
+    header += b" " * (-len(header) % 64 + 56)  # so that the values begin at a multiple of 64
+    with _replaced(path) as scratch:
+        with scratch.open("wb") as file:
+            file.write(struct.pack("<Q", len(header)) + header)
+            file.truncate(8 + len(header) + end)
+            if hasattr(os, "posix_fallocate"):  # a full disk is an error now, not a crash when a page is written
+                os.posix_fallocate(file.fileno(), 0, 8 + len(header) + end)
+        data = np.memmap(scratch, np.uint8, mode="r+", offset=8 + len(header), shape=(end,))
+
+        def array(name: str) -> np.ndarray:
+            first, last = entries[name]["data_offsets"]
+            return data[first:last].view(tensors[name].dtype).reshape(tensors[name].shape)
+
+        views = {name: array(name) for name in tensors}
+        for name in _BESIDES:
+            views[name][...] = tensors[name]
+        yield {name: view for name, view in views.items() if name not in _BESIDES}
+        digest = _digest(views)
+        data.flush()
+        with scratch.open("r+b") as file:
+            file.seek(8 + header.index(b'"sha256": "' + b"0" * 64) + len(b'"sha256": "'))
+            file.write(digest.encode())
+
+
+@contextmanager
+def _replaced(path: str | Path) -> Iterator[Path]:
+    """Yields a scratch file beside a file to write, which takes that one's place when it is whole."""
+    from safetensors import SafetensorError
+
     try:
         path = Path(path).expanduser().resolve()  # through a symbolic link, which stays
     except RuntimeError as error:  # a loop of links, or ~nobody
         raise OutputError(f"Cannot write {path}: {error}.") from error
-    tensors = _tensors(cache)
     scratch = path.parent / f".{uuid4().hex}.onnxlens"
     try:
         if path.is_dir():
@@ -99,10 +159,8 @@ def save_trace(cache: ActivationCache, path: str | Path, str_tokens: Sequence[st
             raise OutputError(f"Cannot write {path}: it is not a regular file.")  # /dev/null must not be replaced
         if not path.parent.is_dir():
             raise OutputError(f"Cannot write {path}: there is no folder {path.parent}.")
-        header = _metadata(cache, str_tokens if str_tokens is not None else cache.str_tokens)
-        header["sha256"] = _digest(tensors)
         try:
-            save_file(tensors, scratch, metadata=header)
+            yield scratch
             scratch.chmod(0o666 & ~umask())  # safetensors lets in the owner only
             scratch.replace(path)
         finally:

@@ -9,7 +9,7 @@ import pytest
 
 import onnxlens
 from onnxlens import Intervention
-from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError
+from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError, OutputError
 from onnxlens.runtime.intervention_files import write_interventions
 
 HEAD = Intervention.zero("blocks.1.attn.hook_z", heads=2)
@@ -153,3 +153,36 @@ def test_commands_refuse_in_one_line(lens, command, arguments, text):
     assert (ran.code, ran.out) == (1, "")
     assert text in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+def test_activations_can_go_straight_into_a_trace(lens, tmp_path):
+    options = {"names_filter": ["blocks.0.*", "*.hook_result"], "pos_slice": [1, 0], "interventions": HEAD}
+    logits, cache = lens.run_with_cache("the cat sat", fwd_hooks=[SHIFT], **options)
+    same, trace = lens.run_with_cache("the cat sat", fwd_hooks=[SHIFT], out=tmp_path / "a.safetensors", **options)
+    assert np.array_equal(same, logits)
+    assert list(trace) == list(cache)
+    assert all(np.array_equal(trace[name], value) for name, value in cache.items())
+    assert isinstance(trace["blocks.0.hook_resid_pre"].base, np.memmap)
+    cache.save(tmp_path / "b.safetensors")
+    saved = onnxlens.open_trace(tmp_path / "b.safetensors", verify=True)
+    opened = onnxlens.open_trace(tmp_path / "a.safetensors", verify=True, model=lens)
+    for name in ("applied", "positions", "str_tokens", "model", "model_hash", "made_with"):
+        assert getattr(opened, name) == getattr(saved, name), name
+    assert np.array_equal(opened.tokens, saved.tokens)
+    limit = logits.nbytes
+    lens.run_with_cache("the cat sat", out=tmp_path / "a.safetensors", memory_limit=limit)
+    with pytest.raises(InputError, match="and memory_limit is"):
+        lens.run_with_cache("the cat sat", out=tmp_path / "a.safetensors", memory_limit=limit - 1)
+
+
+def test_a_trace_that_cannot_be_finished_leaves_what_was_there(lens, tmp_path):
+    def fail(activation, hook):
+        raise RuntimeError("no")
+
+    (tmp_path / "a.safetensors").write_text("precious")
+    with pytest.raises(HookFunctionError):
+        lens.run_with_cache("the cat", out=tmp_path / "a.safetensors", fwd_hooks=[("hook_embed", fail)])
+    assert [path.name for path in tmp_path.iterdir()] == ["a.safetensors"]
+    assert (tmp_path / "a.safetensors").read_text() == "precious"
+    with pytest.raises(OutputError, match="there is no folder"):
+        lens.run_with_cache("the cat", out=tmp_path / "no" / "a.safetensors")
