@@ -12,7 +12,7 @@ from onnxlens.runtime.kv_cache import cache_outputs
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto
 
-__all__ = ["FINAL", "PLAIN", "Logits", "Request", "compile_request"]
+__all__ = ["FINAL", "PLAIN", "Logits", "Request", "compile_request", "needed"]
 
 Logits = Literal["last", "all"]
 
@@ -70,7 +70,7 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
     kept = [_copy(node) for node in prepared.graph.node]
     for node in kept:
         node.input[:] = [replaced.get(name, name) for name in node.input]
-    nodes = _needed([*kept, *added], outputs)
+    nodes = needed([*kept, *added], outputs)
 
     compiled = ModelProto()
     compiled.ir_version = prepared.ir_version
@@ -85,17 +85,17 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
     return compiled
 
 
-def _needed(nodes: list[NodeProto], outputs: list[str]) -> list[NodeProto]:
+def needed(nodes: list[NodeProto], outputs: list[str]) -> list[NodeProto]:
     """The nodes on which the outputs depend, in the order given."""
     producer = {name: index for index, node in enumerate(nodes) for name in node.output}
-    needed: set[int] = set()
+    found: set[int] = set()
     waiting = list(outputs)
     while waiting:
         index = producer.get(waiting.pop())
-        if index is not None and index not in needed:
-            needed.add(index)
+        if index is not None and index not in found:
+            found.add(index)
             waiting += nodes[index].input
-    return [node for index, node in enumerate(nodes) if index in needed]
+    return [node for index, node in enumerate(nodes) if index in found]
 
 
 def _copy(node: NodeProto) -> NodeProto:
