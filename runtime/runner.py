@@ -26,6 +26,8 @@ from onnxlens.runtime.providers import Provider, candidates, open_session
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from onnxlens.runtime.gradients import GradientRunner
+
 __all__ = ["Output", "Runner"]
 
 _MOST_THREADS = 64  # or as many as there are processors
@@ -92,6 +94,7 @@ class Runner:
         self._points = {point.name: point for point in self.hook_points}
         self._threads = threads
         self._progress = progress
+        self._max_sessions = max_sessions
         self._session = lru_cache(maxsize=max_sessions)(self._open)
         self.provider, self._prepared = self._start(candidates(provider))
 
@@ -99,6 +102,17 @@ class Runner:
     def hook_names(self) -> tuple[str, ...]:
         """Names of all hook points, in the order of computation."""
         return tuple(self._points)
+
+    @cached_property
+    def gradients(self) -> GradientRunner:
+        """What runs the graph of the gradients.
+
+        Raises:
+            BundleError: the bundle was exported without that graph.
+        """
+        from onnxlens.runtime.gradients import GradientRunner
+
+        return GradientRunner(self, threads=self._threads, max_sessions=self._max_sessions, progress=self._progress)
 
     def select(self, names_filter: NamesFilter) -> tuple[str, ...]:
         """Names of the hook points that a filter selects; see `onnxlens.runtime.hooks.select`."""
@@ -166,6 +180,16 @@ class Runner:
         reads = self.select(names_filter) if names_filter is not None else ()
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
         return self._pass(Request(reads=reads, logits=logits), inputs, past)
+
+    def check_text(
+        self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids, mask and position ids of whole texts, each [B, P] int64; arguments and errors as for `run`."""
+        ids = self.check_ids(input_ids)
+        mask = self._check_mask(attention_mask, ids, KVCache.empty(self.config, len(ids)))
+        position_ids = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+        self._check_positions(position_ids)
+        return ids, mask, position_ids
 
     def _pass(self, request: Request, inputs: dict[str, np.ndarray], past: KVCache) -> Output:
         session = self._session(request)
