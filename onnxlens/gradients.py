@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["GradientResult", "differentiate"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class GradientResult:
     """What `Lens.grad` computed.
 

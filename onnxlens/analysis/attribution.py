@@ -37,7 +37,13 @@ _EMBEDDING = "hook_embed"
 Text = str | Sequence[int] | np.ndarray | Sequence[str]
 
 
-@dataclass(frozen=True, kw_only=True)
+class _NoScoresError(HookPointError, KeyError):
+    """A KeyError too, so that `get` does what it does for every mapping."""
+
+    __str__ = Exception.__str__  # KeyError's own puts the text in quotes
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Attribution(Mapping[str, np.ndarray]):
     """Scores by hook point name.
 
@@ -58,8 +64,11 @@ class Attribution(Mapping[str, np.ndarray]):
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self.scores:
             near = suggestion(str(name), self.scores)
-            raise HookPointError(f"There are no scores at {name!r}.{near} Name it in names_filter.")
+            raise _NoScoresError(f"There are no scores at {name!r}.{near} Name it in names_filter.")
         return self.scores[name]
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.scores
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.scores)
@@ -68,7 +77,7 @@ class Attribution(Mapping[str, np.ndarray]):
         return len(self.scores)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class PatchingAttribution(Attribution):
     """What `attribution_patching` estimates.
 
@@ -82,7 +91,7 @@ class PatchingAttribution(Attribution):
     clean_tokens: np.ndarray
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class IntegratedGradients:
     """What each token of a text contributes to a metric, by `integrated_gradients`.
 
