@@ -110,7 +110,7 @@ def prepare(
             (made / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
             _put_in_place(made, folder)
     except OSError as error:
-        size = (4.6 if gradients else 2.3) * 4 * bundle.manifest.parameters  # the way back has transposed weights
+        size = (4.0 if gradients else 2.3) * 4 * bundle.manifest.parameters  # the way back has transposed weights
         raise OutputError(
             f"Cannot prepare {bundle.name} in the cache folder {root}: {error.strerror or error}. It needs about "
             f"{size / 1e6:,.0f} MB; name another folder with ONNXLENS_CACHE."
