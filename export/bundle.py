@@ -9,11 +9,12 @@ from pathlib import Path
 from tokenizers import Tokenizer
 from transformers import GPT2LMHeadModel
 
-from onnxlens.export import verify
+from onnxlens.export import verify, verify_gradients
 from onnxlens.export.checkpoint import Checkpoint, read_checkpoint, read_model
+from onnxlens.export.gradient_graph import gradients_graph
 from onnxlens.export.graph import hooks_graph
 from onnxlens.export.staging import check_target, staged
-from onnxlens.export.writer import write_configurations, write_graphs, write_weights
+from onnxlens.export.writer import write_configurations, write_gradients, write_graphs, write_weights
 from onnxlens.runtime.bundle import WEIGHTS, Bundle, sha256_of
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
@@ -42,6 +43,7 @@ def export(
     revision: str | None = None,
     tokenizer: str | Path | None = None,
     storage: Storage = "float32",
+    gradients: bool = False,
     force: bool = False,
     progress: Progress = lambda step: None,
 ) -> Bundle:
@@ -54,6 +56,7 @@ def export(
         tokenizer: a tokenizer.json or its folder, where the checkpoint has none.
         storage: how matrices and embeddings are stored. `float16` halves the weights file and rounds them; computing
             stays float32. What the rounding does to the logits is in the manifest.
+        gradients: add the graph of the model's gradients, for `Lens.grad`. It has no weights of its own.
         force: replace an existing bundle, once the new one is whole.
         progress: told each step as it begins.
 
@@ -71,7 +74,7 @@ def export(
     check_target(folder.expanduser().resolve(), force=force, needed=0)
     progress("reading the checkpoint")
     checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer, storage=storage)
-    return _write(checkpoint, folder, force=force, progress=progress)
+    return _write(checkpoint, folder, gradients=gradients, force=force, progress=progress)
 
 
 def export_model(
@@ -80,30 +83,39 @@ def export_model(
     *,
     tokenizer: str | Path | Tokenizer,
     storage: Storage = "float32",
+    gradients: bool = False,
     force: bool = False,
     progress: Progress = lambda step: None,
 ) -> Bundle:
     """Exports a GPT-2 that is in memory; arguments, result and errors are those of `export`."""
     checkpoint = read_model(model, tokenizer, name=Path(target).name, storage=storage)
-    return _write(checkpoint, Path(target), force=force, progress=progress)
+    return _write(checkpoint, Path(target), gradients=gradients, force=force, progress=progress)
 
 
-def _write(checkpoint: Checkpoint, target: Path, *, force: bool, progress: Progress) -> Bundle:
+def _write(checkpoint: Checkpoint, target: Path, *, gradients: bool, force: bool, progress: Progress) -> Bundle:
     target = target.expanduser().resolve()
     check_target(target, force=force, needed=checkpoint.weights_bytes + _BESIDE_WEIGHTS)
     progress("running it in PyTorch")
     wanted = verify.cases(checkpoint.config)
     expected = verify.reference(checkpoint, wanted)
     rounding = verify.rounding(checkpoint, wanted, expected)
+    expected_gradients = verify_gradients.reference(checkpoint, wanted) if gradients else []
     progress("tracing the graph")
     graph = hooks_graph(checkpoint.config)
+    if gradients:
+        progress("tracing the gradients")
+        gradients_model = gradients_graph(checkpoint.config)
     with staged(target) as folder:
         progress("writing weights and graphs")
         write_weights(checkpoint, folder)
         write_graphs(graph, folder)
+        if gradients:
+            write_gradients(gradients_model, folder)
         write_configurations(checkpoint, folder)
         progress("comparing ONNX Runtime with PyTorch")
         report = verify.check(folder, checkpoint.config, wanted, expected)
+        if gradients:
+            report["gradients"] = verify_gradients.check(folder, checkpoint.config, wanted, expected_gradients)
         progress("writing the manifest")
         Manifest(
             name=target.name,

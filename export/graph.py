@@ -20,10 +20,20 @@ from torch import Tensor, nn
 
 from onnxlens.export.model import GPT2, KeyValue
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import HookPoint, hook_points
+from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs
+from onnxlens.runtime.vjp import GRADIENT
 
-__all__ = ["OPSET", "hooks_graph", "plain_graph"]
+__all__ = [
+    "OPSET",
+    "declare_shapes",
+    "hooks_graph",
+    "name_values",
+    "plain_graph",
+    "quiet",
+    "simplify",
+    "strip",
+]
 
 # The first opset with a Gelu operator: one node in place of eight, in both of its forms.
 OPSET = 20
@@ -31,12 +41,7 @@ OPSET = 20
 # Sizes of the example that is traced; all differ, and none is 0 or 1, which torch.export would take for constants.
 _BATCH, _NEW, _PAST = 2, 3, 4
 
-_DIMENSION = {
-    "batch": "batch_size",
-    "pos": "sequence_length",
-    "query_pos": "sequence_length",
-    "key_pos": "past_sequence_length + sequence_length",
-}
+_DIMENSION = {"batch": "batch_size", "pos": "sequence_length", "query_pos": "sequence_length"}
 
 
 class _Traced(nn.Module):
@@ -69,13 +74,13 @@ def hooks_graph(config: ModelConfig) -> ir.Model:
     """
     model = _trace(config)
     graph = model.graph
-    points = {point.name: point for point in hook_points(config) if not point.on_request}
-    _simplify(model, tied=config.tie_word_embeddings)
-    _name(graph.inputs, ["input_ids", "attention_mask", "position_ids", *cache_inputs(config)])
-    _name(graph.outputs, ["logits", *cache_outputs(config), *points])
-    _declare_shapes(graph, config, points)
+    points = [point.name for point in hook_points(config) if not point.on_request]
+    simplify(model, tied=config.tie_word_embeddings)
+    name_values(graph.inputs, ["input_ids", "attention_mask", "position_ids", *cache_inputs(config)])
+    name_values(graph.outputs, ["logits", *cache_outputs(config), *points])
+    declare_shapes(graph, config, keys="past_sequence_length + sequence_length")
     _put_on_path(graph, config)
-    _strip(model)
+    strip(model)
     return model
 
 
@@ -100,40 +105,48 @@ def _trace(config: ModelConfig) -> ir.Model:
     any_size = torch.export.Dim.DYNAMIC
     rows = {0: any_size, 1: any_size}
     cache_sizes = {0: any_size, 2: any_size}
-    with _quiet():
+    with quiet():
         program = torch.export.export(
             model,
             (ids, mask, ids.clone(), [(cached.clone(), cached.clone()) for _ in range(config.n_layer)]),
             dynamic_shapes=(rows, rows, rows, [(cache_sizes, cache_sizes)] * config.n_layer),
         )
-        # Optimisation is left to _simplify: the exporter's own would need the weights' data.
+        # Optimisation is left to simplify: the exporter's own would need the weights' data.
         exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
     assert exported is not None
     return exported.model
 
 
-def _name(values: Iterable[ir.Value], names: list[str]) -> None:
+def name_values(values: Iterable[ir.Value], names: list[str]) -> None:
+    """Names values in turn."""
     for value, name in zip(values, names, strict=True):
         value.name = name
 
 
-def _declare_shapes(graph: ir.Graph, config: ModelConfig, points: dict[str, HookPoint]) -> None:
-    """States every input's and output's shape with the names that other runtimes look for."""
+def declare_shapes(graph: ir.Graph, config: ModelConfig, *, keys: str) -> None:
+    """States every input's and output's shape with the names that other runtimes look for.
+
+    Args:
+        graph: its inputs and outputs have their final names; a gradient has the shape of the value that it belongs to.
+        config: the model's shape.
+        keys: the name of the dimension that counts past and new positions together.
+    """
     heads: list[str | int] = ["batch_size", config.n_head, "", config.d_head]
     shapes: dict[str, list[str | int]] = {
         "input_ids": ["batch_size", "sequence_length"],
-        "attention_mask": ["batch_size", _DIMENSION["key_pos"]],
+        "attention_mask": ["batch_size", keys],
         "position_ids": ["batch_size", "sequence_length"],
         "past_key_values": [*heads[:2], "past_sequence_length", heads[3]],
-        "present": [*heads[:2], _DIMENSION["key_pos"], heads[3]],
+        "present": [*heads[:2], keys, heads[3]],
         "logits": ["batch_size", "sequence_length", config.vocab_size],
     }
-    for name, point in points.items():
+    dimension = {**_DIMENSION, "key_pos": keys}
+    for point in hook_points(config):
         sizes = point.shape(config, _BATCH, _NEW, _PAST)
-        shapes[name] = [_DIMENSION.get(axis, size) for axis, size in zip(point.axes, sizes, strict=True)]
+        shapes[point.name] = [dimension.get(axis, size) for axis, size in zip(point.axes, sizes, strict=True)]
     declared = {id(value) for value in (*graph.inputs, *graph.outputs)}
     for value in (*graph.inputs, *graph.outputs):
-        name = str(value.name)
+        name = str(value.name).removeprefix(GRADIENT)
         value.shape = ir.Shape(shapes[name] if name in shapes else shapes[name.split(".")[0]])
     for node in graph:
         for value in node.outputs:
@@ -141,7 +154,7 @@ def _declare_shapes(graph: ir.Graph, config: ModelConfig, points: dict[str, Hook
                 value.shape = None  # the tracer's symbols mean nothing to a reader
 
 
-def _simplify(model: ir.Model, *, tied: bool) -> None:
+def simplify(model: ir.Model, *, tied: bool) -> None:
     """Folds constants and removes what nothing needs, with the weights set aside as if they were inputs."""
     graph = model.graph
     weights = list(graph.initializers.values())
@@ -149,7 +162,7 @@ def _simplify(model: ir.Model, *, tied: bool) -> None:
     for weight in weights:
         weight.const_value = None
     graph.inputs.extend(weights)
-    with _quiet():
+    with quiet():
         optimizer.optimize(model, onnx_shape_inference=False)
     for weight in weights:
         graph.inputs.remove(weight)
@@ -174,7 +187,7 @@ def _put_on_path(graph: ir.Graph, config: ModelConfig) -> None:
     graph.sort()
 
 
-def _strip(model: ir.Model) -> None:
+def strip(model: ir.Model) -> None:
     """Removes the tracer's notes: stack traces, which name folders of the machine that exported, among them."""
     passes.ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
@@ -185,7 +198,7 @@ def _strip(model: ir.Model) -> None:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keeps the exporter's own warnings and log lines, which say nothing about this model, from the user."""
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)

@@ -73,17 +73,18 @@ class Attention(nn.Module):
         if config.scale_attn_by_inverse_layer_idx:
             self.divisor *= layer + 1
 
-    def forward(self, x: Tensor, mask: Tensor, past: KeyValue, tap: Tap, name: str) -> tuple[Tensor, KeyValue]:
+    def forward(self, x: Tensor, hidden: Tensor, past: KeyValue | None, tap: Tap, name: str) -> tuple[Tensor, KeyValue]:
         batch, new, _ = x.shape
         heads = (batch, new, self.n_head, self.d_head)
         q, k, v = self.c_attn(x).chunk(3, dim=-1)  # [B, P, D] each
         q = tap(f"{name}.hook_q", q.reshape(heads)).transpose(1, 2)  # [B, H, P, d]
         k = tap(f"{name}.hook_k", k.reshape(heads)).transpose(1, 2)  # [B, H, P, d]
         v = tap(f"{name}.hook_v", v.reshape(heads)).transpose(1, 2)  # [B, H, P, d]
-        k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)  # [B, H, T, d]
+        if past is not None:
+            k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)  # [B, H, T, d]
 
         scores = q @ k.transpose(2, 3) / self.divisor  # [B, H, P, T]
-        scores = tap(f"{name}.hook_attn_scores", torch.where(mask, scores, -math.inf))
+        scores = tap(f"{name}.hook_attn_scores", scores.masked_fill(hidden, -math.inf))
         pattern = tap(f"{name}.hook_pattern", torch.softmax(scores, dim=-1))
         z = tap(f"{name}.hook_z", (pattern @ v).transpose(1, 2))  # [B, P, H, d]
         return self.c_proj(z.reshape(batch, new, -1)), (k, v)
@@ -116,10 +117,10 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(config.n_embd, config.layer_norm_epsilon)
         self.mlp = MLP(config)
 
-    def forward(self, resid: Tensor, mask: Tensor, past: KeyValue, tap: Tap) -> tuple[Tensor, KeyValue]:
+    def forward(self, resid: Tensor, hidden: Tensor, past: KeyValue | None, tap: Tap) -> tuple[Tensor, KeyValue]:
         name = self.name
         resid = tap(f"{name}.hook_resid_pre", resid)
-        out, present = self.attn(self.ln_1(resid, tap, f"{name}.ln1"), mask, past, tap, f"{name}.attn")
+        out, present = self.attn(self.ln_1(resid, tap, f"{name}.ln1"), hidden, past, tap, f"{name}.attn")
         resid = tap(f"{name}.hook_resid_mid", resid + tap(f"{name}.hook_attn_out", out))
         out = self.mlp(self.ln_2(resid, tap, f"{name}.ln2"), tap, f"{name}.mlp")
         return tap(f"{name}.hook_resid_post", resid + tap(f"{name}.hook_mlp_out", out)), present
@@ -148,7 +149,7 @@ class GPT2(nn.Module):
         input_ids: Tensor,
         attention_mask: Tensor,
         position_ids: Tensor,
-        past: list[KeyValue],
+        past: list[KeyValue] | None,
         tap: Tap,
     ) -> tuple[Tensor, list[KeyValue]]:
         """Computes logits and the extended cache.
@@ -157,25 +158,26 @@ class GPT2(nn.Module):
             input_ids: [B, P] int64, the new tokens.
             attention_mask: [B, T] int64, 0 where a past or new position is padding.
             position_ids: [B, P] int64.
-            past: per layer the keys and values of earlier positions, each [B, H, T - P, d].
+            past: per layer the keys and values of earlier positions, each [B, H, T - P, d]; None where there are none
+                and none can be, which leaves the graph without their place.
             tap: called with the name and value of each hook point, in the order of computation; what it returns
                 takes the value's place.
 
         Returns:
             Logits [B, P, V]; per layer keys and values [B, H, T, d].
         """
-        mask = visible(attention_mask, input_ids.shape[1])
+        unseen = hidden(attention_mask, input_ids.shape[1])
         resid = tap("hook_embed", self.wte(input_ids)) + tap("hook_pos_embed", self.wpe(position_ids))  # [B, P, D]
         present = []
-        for block, cached in zip(self.h, past, strict=True):
-            resid, extended = block(resid, mask, cached, tap)
+        for block, cached in zip(self.h, past if past is not None else [None] * len(self.h), strict=True):
+            resid, extended = block(resid, unseen, cached, tap)
             present.append(extended)
         final = self.ln_f(resid, tap, "ln_final")
         return final @ self.lm_head.weight.T, present
 
 
-def visible(attention_mask: Tensor, new: int) -> Tensor:
-    """Which position may look at which: earlier ones that are not padding, and always itself.
+def hidden(attention_mask: Tensor, new: int) -> Tensor:
+    """Which position may not look at which: all but earlier ones that are not padding, and itself.
 
     A padding position sees only itself, so its values stay finite and nothing real depends on them.
 
@@ -186,4 +188,4 @@ def visible(attention_mask: Tensor, new: int) -> Tensor:
     key = torch.arange(total, device=attention_mask.device).unsqueeze(0)  # [1, T]
     query = torch.arange(total - new, total, device=attention_mask.device).unsqueeze(1)  # [P, 1]
     real = attention_mask[:, None, None, :] != 0  # [B, 1, 1, T]
-    return ((key < query) & real) | (key == query)  # [B, 1, P, T]
+    return ~(((key < query) & real) | (key == query))  # [B, 1, P, T]

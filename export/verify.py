@@ -25,7 +25,18 @@ from onnxlens.runtime.errors import ExportError
 from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs
 from onnxlens.runtime.weights import Storage
 
-__all__ = ["TOLERANCE", "Case", "cases", "check", "reference", "rounding"]
+__all__ = [
+    "TOLERANCE",
+    "Case",
+    "Values",
+    "cases",
+    "check",
+    "failing_as_export",
+    "pytorch_model",
+    "record",
+    "reference",
+    "rounding",
+]
 
 # Of the largest value of a hook point. Float32 rounding stays one to two orders of magnitude below it, a wrong
 # formula (the other GELU, a missing bias) above.
@@ -120,7 +131,7 @@ def rounding(checkpoint: Checkpoint, wanted: list[Case], expected: list[Values])
         exact = _from_transformers(checkpoint, wanted, "float32")
     for case, values, logits in zip(wanted, expected, exact, strict=True):
         stored, true = values[_TRANSFORMERS][case.real], logits[case.real]  # [real positions, V]
-        _record(errors, "logits", stored, true)
+        record(errors, "logits", stored, true)
         same.append(stored.argmax(-1) == true.argmax(-1))
     agreeing = np.concatenate(same)
     return {
@@ -148,18 +159,18 @@ def check(folder: Path, config: ModelConfig, wanted: list[Case], expected: list[
         options.log_severity_level = 3
         # Packing would copy the weights; without it the session uses the file's own pages.
         options.add_session_config_entry("session.disable_prepacking", "1")
-        with _failing_as_export(graph):
+        with failing_as_export(graph):
             session = onnxruntime.InferenceSession(folder / graph, options, providers=["CPUExecutionProvider"])
         outputs = [output.name for output in session.get_outputs()]
         for case, values in zip(wanted, expected, strict=True):
             if graph == HOOKS_GRAPH and not case.hooks:
                 continue
             names = [name for name in outputs if case.hooks or name == "logits" or name.startswith("present.")]
-            with _failing_as_export(graph):
+            with failing_as_export(graph):
                 found = dict(zip(names, _run(session, names, case, config), strict=True))
             found[_TRANSFORMERS] = found["logits"]
             for name, value in found.items():
-                _record(errors, name, value, values[name])
+                record(errors, name, value, values[name])
         del session
     worst = max(errors, key=lambda name: errors[name]["relative"])
     if not errors[worst]["relative"] <= TOLERANCE:
@@ -184,7 +195,8 @@ def check(folder: Path, config: ModelConfig, wanted: list[Case], expected: list[
 
 
 @contextmanager
-def _failing_as_export(graph: str) -> Iterator[None]:
+def failing_as_export(graph: str) -> Iterator[None]:
+    """Raises what ONNX Runtime raises as an ExportError that names the graph."""
     try:
         yield
     except Exception as error:  # ONNX Runtime's own have no common base
@@ -192,13 +204,18 @@ def _failing_as_export(graph: str) -> Iterator[None]:
         raise ExportError(f"ONNX Runtime cannot run the exported {graph}: {detail}. Nothing was written.") from error
 
 
+def pytorch_model(checkpoint: Checkpoint) -> GPT2:
+    """The PyTorch model with a checkpoint's weights, which it shares."""
+    with torch.device("meta"):
+        model = GPT2(checkpoint.config)
+    tied = {"lm_head.weight": checkpoint.tensors["wte.weight"]} if checkpoint.config.tie_word_embeddings else {}
+    model.load_state_dict({**checkpoint.tensors, **tied}, assign=True)
+    return model.eval()
+
+
 def _from_model(checkpoint: Checkpoint, wanted: list[Case]) -> list[Values]:
     config = checkpoint.config
-    with torch.device("meta"):
-        model = GPT2(config)
-    tied = {"lm_head.weight": checkpoint.tensors["wte.weight"]} if config.tie_word_embeddings else {}
-    model.load_state_dict({**checkpoint.tensors, **tied}, assign=True)
-    model.eval()
+    model = pytorch_model(checkpoint)
     results = []
     for case in wanted:
         ids, mask, positions = (torch.from_numpy(array) for array in case.inputs(config.vocab_size))
@@ -250,7 +267,8 @@ def _run(session: onnxruntime.InferenceSession, names: list[str], case: Case, co
     return list(session.run(names, {**feed, **cache}))
 
 
-def _record(errors: dict[str, dict[str, float]], name: str, found: np.ndarray, expected: np.ndarray) -> None:
+def record(errors: dict[str, dict[str, float]], name: str, found: np.ndarray, expected: np.ndarray) -> None:
+    """Keeps the largest error of a value so far: absolute, and as a fraction of the largest magnitude expected."""
     finite = np.isfinite(expected)
     # Masked scores are -inf on both sides; NaN equals nothing, itself included.
     same = found.shape == expected.shape and np.array_equal(np.isfinite(found), finite)

@@ -15,13 +15,13 @@ from tokenizers import Tokenizer
 
 from onnxlens.export.checkpoint import Checkpoint
 from onnxlens.export.graph import plain_graph
-from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
+from onnxlens.runtime.bundle import GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import OutputError
 from onnxlens.runtime.files import umask
 from onnxlens.runtime.weights import WeightsFile, stored_dtype
 
-__all__ = ["write_configurations", "write_graphs", "write_weights"]
+__all__ = ["write_configurations", "write_gradients", "write_graphs", "write_weights"]
 
 
 def write_weights(checkpoint: Checkpoint, folder: Path) -> None:
@@ -42,8 +42,19 @@ def write_weights(checkpoint: Checkpoint, folder: Path) -> None:
 
 def write_graphs(hooks: ir.Model, folder: Path) -> None:
     """Writes both graphs, their weights pointing into the weights file, which must exist already."""
-    weights = WeightsFile(folder / WEIGHTS)
-    for name, value in hooks.graph.initializers.items():
+    _point_into(hooks, WeightsFile(folder / WEIGHTS))
+    ir.save(plain_graph(hooks), folder / PLAIN_GRAPH)
+    ir.save(hooks, folder / HOOKS_GRAPH)
+
+
+def write_gradients(gradients: ir.Model, folder: Path) -> None:
+    """Writes the graph of the gradients, its weights pointing into the same file."""
+    _point_into(gradients, WeightsFile(folder / WEIGHTS))
+    ir.save(gradients, folder / GRADIENTS_GRAPH)
+
+
+def _point_into(model: ir.Model, weights: WeightsFile) -> None:
+    for name, value in model.graph.initializers.items():
         if (entry := weights.entries.get(name)) is not None:
             dtype = ir.DataType.from_numpy(entry.dtype)
             value.const_value = ir.ExternalTensor(
@@ -57,9 +68,7 @@ def write_graphs(hooks: ir.Model, folder: Path) -> None:
             )
             value.shape, value.type = ir.Shape(entry.shape), ir.TensorType(dtype)
             if dtype != ir.DataType.FLOAT:
-                _widen(hooks.graph, value)
-    ir.save(plain_graph(hooks), folder / PLAIN_GRAPH)
-    ir.save(hooks, folder / HOOKS_GRAPH)
+                _widen(model.graph, value)
 
 
 def _widen(graph: ir.Graph, stored: ir.Value) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from onnxlens.catalog import find, installed
     from onnxlens.generation import Generation
+    from onnxlens.gradients import GradientResult
     from onnxlens.lens import Lens, load
     from onnxlens.prediction import Prediction
     from onnxlens.runtime.activations import ActivationCache
@@ -28,6 +29,7 @@ __all__ = [
     "ActivationCache",
     "Bundle",
     "Generation",
+    "GradientResult",
     "Intervention",
     "Lens",
     "OnnxLensError",
@@ -43,6 +45,7 @@ _HOME = {
     "ActivationCache": "onnxlens.runtime.activations",
     "Bundle": "onnxlens.runtime.bundle",
     "Generation": "onnxlens.generation",
+    "GradientResult": "onnxlens.gradients",
     "Intervention": "onnxlens.runtime.interventions",
     "Lens": "onnxlens.lens",
     "OnnxLensError": "onnxlens.runtime.errors",

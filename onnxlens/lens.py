@@ -12,6 +12,8 @@ import numpy as np
 
 from onnxlens.catalog import find
 from onnxlens.generation import Generation
+from onnxlens.gradients import GradientResult, differentiate
+from onnxlens.metrics import TokenMetric
 from onnxlens.plugins.samplers import Context, Sampler, softmax, standard
 from onnxlens.prediction import Candidate, Prediction
 from onnxlens.runtime.activations import ActivationCache
@@ -407,6 +409,53 @@ class Lens:
 
     def _row_of_texts(self, ids: np.ndarray) -> list[str] | None:
         return self.tokenizer.str_tokens(ids[0].tolist()) if len(ids) == 1 else None
+
+    def grad(
+        self,
+        text: str | Ids | Sequence[str],
+        *,
+        metric: TokenMetric,
+        names_filter: NamesFilter | None = "*",
+        activations: NamesFilter | bool = False,
+        embeddings: np.ndarray | None = None,
+    ) -> GradientResult:
+        """Computes the gradient of a metric of the logits at hook points.
+
+        Args:
+            text: a text, or its token ids, or several texts; shorter ones are padded on the left.
+            metric: what the gradient is of: one of `onnxlens.metrics`, such as `logit_difference(" a", " the")`, or
+                `Metric(fn, grad)` for a function of your own, given with its gradient.
+            names_filter: hook points at which the gradient is wanted: names or globs, or a function of the name. What
+                is not asked for is not computed for its own sake. None computes the metric only.
+            activations: hook points whose values are wanted from the same pass; True for the same ones.
+            embeddings: [B, P, D], used as `hook_embed` in place of the embeddings of the tokens.
+
+        Returns:
+            The metric of each text, the logits, and the gradients by hook point name in the shapes of the hook table.
+            Each text's gradient is that of its own metric; at padding it is 0.
+
+        Raises:
+            BundleError: the bundle was exported without the graph of its gradients.
+            InputError: text, ids, embeddings or metric cannot be used.
+            ContextLengthError: the text has more tokens than the model has positions.
+            HookPointError: a name or glob matches no hook point with a gradient.
+        """
+        if self._interventions or self._fwd_hooks:
+            raise InputError(
+                "Gradients are those of the model as it is: lens.grad takes no part in changes, so call it outside of "
+                "the block of lens.hooks."
+            )
+        ids, mask = self._batch(text)
+        return differentiate(
+            self.runner,
+            self.tokenizer,
+            ids,
+            mask,
+            metric,
+            names_filter=names_filter,
+            activations=names_filter if activations is True else (activations or None),
+            embeddings=embeddings,
+        )
 
     def _batch(self, text: str | Ids | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Token ids [B, P] and the mask of those that are real."""

@@ -21,10 +21,21 @@ from onnxlens.runtime.weights import WeightsFile, stored_dtype
 if TYPE_CHECKING:
     from onnxlens.runtime.tokenizer import Tokenizer
 
-__all__ = ["CONFIG", "HOOKS_GRAPH", "PLAIN_GRAPH", "TOKENIZER", "WEIGHTS", "Bundle", "parameter_shapes", "sha256_of"]
+__all__ = [
+    "CONFIG",
+    "GRADIENTS_GRAPH",
+    "HOOKS_GRAPH",
+    "PLAIN_GRAPH",
+    "TOKENIZER",
+    "WEIGHTS",
+    "Bundle",
+    "parameter_shapes",
+    "sha256_of",
+]
 
 PLAIN_GRAPH = "onnx/model.onnx"
 HOOKS_GRAPH = "onnx/model_hooks.onnx"
+GRADIENTS_GRAPH = "onnx/model_gradients.onnx"  # not in every bundle
 WEIGHTS = "onnx/model.onnx_data"
 CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
@@ -67,6 +78,11 @@ class Bundle:
     def weights_bytes(self) -> int:
         """Size of the weights file in bytes."""
         return self.manifest.files[WEIGHTS].size
+
+    @property
+    def has_gradients(self) -> bool:
+        """Whether it was exported with the graph of its gradients."""
+        return GRADIENTS_GRAPH in self.manifest.files
 
     @cached_property
     def weights(self) -> WeightsFile:

@@ -25,6 +25,7 @@ __all__ = [
     "before",
     "compile_request",
     "edit_inputs",
+    "needed",
 ]
 
 Logits = Literal["last", "all", "none"]
@@ -222,7 +223,7 @@ class _Graph:
         """Cuts the graph where functions are called, as rarely as their order allows."""
         raw = {name: before(name) for name in calls}
         wanted = [name for name in outputs if name not in raw]  # what a function returned is there already
-        nodes = _needed(self._nodes, [*wanted, *raw.values()])
+        nodes = needed(self._nodes, [*wanted, *raw.values()])
         level = self._levels(nodes, raw)
         last_use: dict[str, int] = {}
         for node in nodes:
@@ -237,7 +238,7 @@ class _Graph:
             results += [name for name in computed if level[name] == index < last_use.get(name, 0)]
             results = list(dict.fromkeys(results))
             given = {name for name in computed if level[name] < index} | set(raw)
-            found.append(self._segment(_needed(nodes, results, given), results, here))
+            found.append(self._segment(needed(nodes, results, given), results, here))
         return found
 
     def _levels(self, nodes: list[NodeProto], raw: dict[str, str]) -> dict[str, int]:
@@ -296,17 +297,17 @@ class _Graph:
         self._producer[output] = node
 
 
-def _needed(nodes: list[NodeProto], outputs: Sequence[str], given: Collection[str] = ()) -> list[NodeProto]:
+def needed(nodes: list[NodeProto], outputs: Sequence[str], given: Collection[str] = ()) -> list[NodeProto]:
     """The nodes on which the outputs depend, in the order given; what is given needs no node."""
     producer = {name: index for index, node in enumerate(nodes) for name in node.output if name not in given}
-    needed: set[int] = set()
+    found: set[int] = set()
     waiting = list(outputs)
     while waiting:
         index = producer.get(waiting.pop())
-        if index is not None and index not in needed:
-            needed.add(index)
+        if index is not None and index not in found:
+            found.add(index)
             waiting += nodes[index].input
-    return [node for index, node in enumerate(nodes) if index in needed]
+    return [node for index, node in enumerate(nodes) if index in found]
 
 
 def _copy(node: NodeProto) -> NodeProto:

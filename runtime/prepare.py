@@ -24,10 +24,11 @@ from typing import Any
 import onnxruntime
 import platformdirs
 
-from onnxlens.runtime.bundle import CONFIG, HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, Bundle
+from onnxlens.runtime.bundle import CONFIG, GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, Bundle
 from onnxlens.runtime.compile import FINAL, PLAIN, compile_request
 from onnxlens.runtime.errors import BundleError, OutputError
 from onnxlens.runtime.providers import Provider, open_session
+from onnxlens.runtime.vjp import COTANGENT, GRADIENT
 
 __all__ = ["Prepared", "cache_folder", "prepare"]
 
@@ -70,7 +71,13 @@ def cache_folder() -> Path:
     return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("onnxlens", appauthor=False)
 
 
-def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] = lambda text: None) -> Prepared:
+def prepare(
+    bundle: Bundle,
+    provider: Provider,
+    progress: Callable[[str], None] = lambda text: None,
+    *,
+    gradients: bool = False,
+) -> Prepared:
     """Finds the prepared form of a bundle, or makes it.
 
     Two processes may do so at once; each writes a folder of its own, and the first to finish gives it its name.
@@ -79,6 +86,7 @@ def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] 
         bundle: the bundle.
         provider: what will run it.
         progress: told when preparing begins, which takes seconds for a large model.
+        gradients: prepare the graph of the gradients, which the bundle must have, and not the one with hook points.
 
     Raises:
         BundleError: ONNX Runtime cannot load the graph, or the graph reaches outside the bundle.
@@ -86,10 +94,10 @@ def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] 
         ProviderError: the provider did not start.
     """
     root = cache_folder()
-    folder = root / f"{bundle.name}-{_key(bundle, provider)}"
+    folder = root / f"{bundle.name}-{_key(bundle, provider, gradients)}"
     if _is_whole(folder):
         return Prepared(folder)
-    progress(f"preparing {bundle.name} for this machine (once)")
+    progress(f"preparing {'the gradients of ' * gradients}{bundle.name} for this machine (once)")
     logger.info("preparing %s for %s in %s", bundle.path, provider.name, folder)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -97,22 +105,24 @@ def prepare(bundle: Bundle, provider: Provider, progress: Callable[[str], None] 
         with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=root) as scratch:
             made = Path(scratch) / "made"
             made.mkdir()
-            _make(bundle, provider, made)
+            (_make_gradients if gradients else _make)(bundle, provider, made)
             sizes = {path.name: path.stat().st_size for path in made.iterdir()}
             (made / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
             _put_in_place(made, folder)
     except OSError as error:
+        size = (4.0 if gradients else 2.3) * 4 * bundle.manifest.parameters  # the way back has transposed weights
         raise OutputError(
             f"Cannot prepare {bundle.name} in the cache folder {root}: {error.strerror or error}. It needs about "
-            f"{2.3 * 4 * bundle.manifest.parameters / 1e6:,.0f} MB; name another folder with ONNXLENS_CACHE."
+            f"{size / 1e6:,.0f} MB; name another folder with ONNXLENS_CACHE."
         ) from error
     return Prepared(folder)
 
 
-def _key(bundle: Bundle, provider: Provider) -> str:
+def _key(bundle: Bundle, provider: Provider, gradients: bool) -> str:
     files = bundle.manifest.files
     # All that is checked while preparing is part of the key, so that nothing goes unchecked.
-    sources = (files[name].sha256 for name in (HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, CONFIG))
+    graphs = (GRADIENTS_GRAPH,) if gradients else (HOOKS_GRAPH, PLAIN_GRAPH)
+    sources = (files[name].sha256 for name in (*graphs, WEIGHTS, CONFIG))
     parts = [str(_LAYOUT), *sources, provider.fingerprint]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
 
@@ -128,7 +138,7 @@ def _remove_abandoned(root: Path) -> None:
 def _is_whole(folder: Path) -> bool:
     try:
         sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
-        return _PLAIN in sizes and all((folder / name).stat().st_size == size for name, size in sizes.items())
+        return _GRAPH in sizes and all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -158,8 +168,24 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     _read_graph(bundle, PLAIN_GRAPH)
     model = _read_graph(bundle, HOOKS_GRAPH)
     _check_interface(model, bundle)
-    _name_widened(model, bundle)
+    _name_widened(model, bundle, HOOKS_GRAPH)
     _split_unembedding(model, bundle)
+    _optimise(model, bundle, provider, folder)
+    prepared = onnx.load(folder / _GRAPH, load_external_data=False)
+    (plain,) = compile_request(prepared, PLAIN, bundle.config)
+    onnx.save(plain.model, folder / _PLAIN)
+
+
+def _make_gradients(bundle: Bundle, provider: Provider, folder: Path) -> None:
+    bundle.verify()
+    model = _read_graph(bundle, GRADIENTS_GRAPH)
+    _check_gradients_interface(model, bundle)
+    _name_widened(model, bundle, GRADIENTS_GRAPH)
+    _optimise(model, bundle, provider, folder)
+
+
+def _optimise(model: Any, bundle: Bundle, provider: Provider, folder: Path) -> None:
+    """Lets ONNX Runtime optimise a graph, and save it with the weights as it lays them out."""
     options = onnxruntime.SessionOptions()
     options.optimized_model_filepath = str(folder / _GRAPH)
     entries = {
@@ -179,9 +205,6 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
             text = " ".join(str(error).split())[:300]
             raise BundleError(f"ONNX Runtime cannot load the graph of {bundle.path}: {text}") from error
         raise
-    prepared = onnx.load(folder / _GRAPH, load_external_data=False)
-    (plain,) = compile_request(prepared, PLAIN, bundle.config)
-    onnx.save(plain.model, folder / _PLAIN)
 
 
 def _read_graph(bundle: Bundle, name: str) -> Any:
@@ -238,7 +261,17 @@ def _check_interface(model: Any, bundle: Bundle) -> None:
         raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not fit the bundle's config.json.")
 
 
-def _name_widened(model: Any, bundle: Bundle) -> None:
+def _check_gradients_interface(model: Any, bundle: Bundle) -> None:
+    """Checks that the graph has this configuration's hook points, the gradients at them, and the cotangent."""
+    outputs = {value.name for value in model.graph.output}
+    names = [entry["name"] for entry in bundle.manifest.hook_points if not entry.get("on_request")]
+    vocabulary = [v.type.tensor_type.shape.dim[-1].dim_value for v in model.graph.input if v.name == COTANGENT]
+    complete = all({name, GRADIENT + name} <= outputs for name in names)
+    if not complete or vocabulary != [bundle.config.vocab_size]:
+        raise BundleError(f"The graph {bundle.path / GRADIENTS_GRAPH} does not fit the bundle's config.json.")
+
+
+def _name_widened(model: Any, bundle: Bundle, graph_name: str) -> None:
     """Gives the checkpoint's name to what computing uses: the Cast of a weight stored as float16, not that weight.
 
     ONNX Runtime folds the Cast while preparing. So the prepared graph has float32 weights under the checkpoint's names,
@@ -256,7 +289,7 @@ def _name_widened(model: Any, bundle: Bundle) -> None:
     for name, found in users.items():
         if len(found) != 1 or not _widens(found[0]) or {name, *found[0].output} & outputs:
             raise BundleError(
-                f"The graph {bundle.path / HOOKS_GRAPH} uses {name!r}, which is stored as float16, in another way than "
+                f"The graph {bundle.path / graph_name} uses {name!r}, which is stored as float16, in another way than "
                 "by widening it to float32 once. Export the model again."
             )
     casts = [node for (node,) in users.values()]

@@ -31,6 +31,8 @@ from onnxlens.runtime.providers import Provider, candidates, open_session
 if TYPE_CHECKING:
     from onnx import ModelProto
 
+    from onnxlens.runtime.gradients import GradientRunner
+
 __all__ = ["Output", "Plan", "Runner"]
 
 _MOST_THREADS = 64  # or as many as there are processors
@@ -136,6 +138,7 @@ class Runner:
         self._points = {point.name: point for point in self.hook_points}
         self._threads = threads
         self._progress = progress
+        self._max_sessions = max_sessions
         self._program = lru_cache(maxsize=max_sessions)(self._open)
         self.provider, self._prepared = self._start(candidates(provider))
 
@@ -143,6 +146,17 @@ class Runner:
     def hook_names(self) -> tuple[str, ...]:
         """Names of all hook points, in the order of computation."""
         return tuple(self._points)
+
+    @cached_property
+    def gradients(self) -> GradientRunner:
+        """What runs the graph of the gradients.
+
+        Raises:
+            BundleError: the bundle was exported without that graph.
+        """
+        from onnxlens.runtime.gradients import GradientRunner
+
+        return GradientRunner(self, threads=self._threads, max_sessions=self._max_sessions, progress=self._progress)
 
     def select(self, names_filter: NamesFilter) -> tuple[str, ...]:
         """Names of the hook points that a filter selects; see `onnxlens.runtime.hooks.select`."""
@@ -225,9 +239,7 @@ class Runner:
             raise InputError(f"logits must be 'all', 'last' or 'none', not {logits!r}.")
         ids = self.check_ids(input_ids)
         past = kv_cache if kv_cache is not None else KVCache.empty(self.config, len(ids))
-        mask = self._check_mask(attention_mask, ids, past)
-        position_ids = np.maximum(np.cumsum(mask, axis=1) - 1, 0)[:, len(past) :]
-        self._check_positions(position_ids)
+        mask, position_ids = self._placed(ids, attention_mask, past)
         if logits == "last" and not mask[:, -1].all():
             row = int(np.argmin(mask[:, -1]))
             raise InputError(f"Row {row} ends with padding, so it has no logits at the last position; pad on the left.")
@@ -276,8 +288,10 @@ class Runner:
             BundleError: ONNX Runtime could not compute it.
         """
         request = plan.request
-        results = {name: np.empty(shape, np.float32) for name, shape in plan.shapes.items() if name not in (into or {})}
-        results = {name: results.get(name, (into or {}).get(name)) for name in plan.shapes}
+        given = into or {}
+        results = {
+            name: given[name] if name in given else np.empty(shape, np.float32) for name, shape in plan.shapes.items()
+        }
         suffix = ".picked" if request.some_positions else ""
         arrays = {name if name == "logits" else name + suffix: array for name, array in results.items()}
         rows, new = plan.inputs["input_ids"].shape
@@ -320,6 +334,22 @@ class Runner:
         return resolve(
             interventions, self.hook_points, select, self.config, model, rows=rows, length=length, limit=limit
         )
+
+    def check_text(
+        self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids, mask and position ids of whole texts, each [B, P] int64; arguments and errors as for `plan`."""
+        ids = self.check_ids(input_ids)
+        return ids, *self._placed(ids, attention_mask, KVCache.empty(self.config, len(ids)))
+
+    def _placed(
+        self, ids: np.ndarray, attention_mask: npt.ArrayLike | None, past: KVCache
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The mask over past and new positions, and the position ids of the new ones."""
+        mask = self._check_mask(attention_mask, ids, past)
+        position_ids = np.maximum(np.cumsum(mask, axis=1) - 1, 0)[:, len(past) :]
+        self._check_positions(position_ids)
+        return mask, position_ids
 
     def _check_reached(self, program: Program, plan: Plan) -> None:
         for index, (name, kind) in enumerate(plan.edits.plan):

@@ -55,7 +55,8 @@ def checkpoint(shared: Path) -> Callable[[str], Path]:
 def bundle(shared: Path, checkpoint: Callable[[str], Path]) -> Callable[[str], Path]:
     """The folder of an exported bundle; do not change what is in it.
 
-    It is named after its checkpoint, with `-float16` behind it for one whose matrices are stored as that.
+    It is named after its checkpoint, with `-float16` behind it for one whose matrices are stored as that, and
+    `-gradients` for one with the graph of its gradients.
     """
 
     def make(name: str) -> Path:
@@ -64,8 +65,9 @@ def bundle(shared: Path, checkpoint: Callable[[str], Path]) -> Callable[[str], P
             if not folder.exists():
                 from onnxlens.export import export
 
-                source = name.removesuffix("-float16")
-                export(checkpoint(source), folder, storage="float32" if source == name else "float16")
+                source, *options = name.split("-")
+                storage = "float16" if "float16" in options else "float32"
+                export(checkpoint(source), folder, storage=storage, gradients="gradients" in options)
         return folder
 
     return make

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxlens.commands.options import console, json_option, print_json, rounding, status
+from onnxlens.commands.options import console, gradients_report, json_option, print_json, rounding, status
 
 if TYPE_CHECKING:
     from onnxlens.runtime.weights import Storage
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     help="How matrices and embeddings are stored: float16 halves the bundle and rounds them; computing stays float32.",
     show_default=True,
 )
+@click.option("--gradients", is_flag=True, help="Add the graph of the model's gradients; it shares the weights.")
 @click.option("--force", is_flag=True, help="Replace an existing bundle, once the new one is whole.")
 @json_option
 def command(
@@ -41,6 +42,7 @@ def command(
     revision: str | None,
     tokenizer: Path | None,
     storage: Storage,
+    gradients: bool,
     force: bool,
     as_json: bool,
 ) -> None:
@@ -61,7 +63,14 @@ def command(
                 f"Exporting needs PyTorch and more, and {error.name} is not installed: pip install 'onnxlens[export]'"
             ) from error
         bundle = export(
-            source, target, revision=revision, tokenizer=tokenizer, storage=storage, force=force, progress=say
+            source,
+            target,
+            revision=revision,
+            tokenizer=tokenizer,
+            storage=storage,
+            gradients=gradients,
+            force=force,
+            progress=say,
         )
     report = bundle.manifest.verification
     if as_json:
@@ -70,6 +79,7 @@ def command(
                 "path": str(bundle.path),
                 "parameters": bundle.manifest.parameters,
                 "storage": bundle.manifest.storage,
+                "gradients": bundle.has_gradients,
                 "bytes": sum(record.size for record in bundle.manifest.files.values()),
                 "verification": report,
             }
@@ -81,6 +91,7 @@ def command(
         f"{sum(record.size for record in bundle.manifest.files.values()) / 1e6:,.1f} MB\n"
         f"{len(report['errors'])} values compared with PyTorch in {len(report['cases'])} cases; largest error "
         f"{report['largest_relative_error']:.1e} of a value's range, in {worst}"
+        + ("\n" + gradients_report(report) if bundle.has_gradients else "")
         + ("\n" + rounding(report, bundle.manifest.storage) if "rounding" in report else ""),
         markup=False,
         soft_wrap=True,

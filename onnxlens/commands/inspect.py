@@ -6,7 +6,16 @@ from typing import Any
 
 import click
 
-from onnxlens.commands.options import console, inert, json_option, model_option, print_json, rounding, status
+from onnxlens.commands.options import (
+    console,
+    gradients_report,
+    inert,
+    json_option,
+    model_option,
+    print_json,
+    rounding,
+    status,
+)
 
 
 @click.command("inspect")
@@ -37,6 +46,7 @@ def command(model: str | None, as_json: bool) -> None:
         "vocabulary": config.vocab_size,
         "tied_embeddings": config.tie_word_embeddings,
         "hook_points": len(manifest.hook_points),
+        "gradients": bundle.has_gradients,
         "files": {name: record.size for name, record in manifest.files.items()},
         "made_with": manifest.made_with,
     }
@@ -50,6 +60,10 @@ def command(model: str | None, as_json: bool) -> None:
     facts["parameters"] = f"{manifest.parameters:,}"
     facts["files"] = "\n".join(f"{size:>12,}  {inert(name)}" for name, size in facts["files"].items())
     facts["made_with"] = ", ".join(f"{package} {number}" for package, number in manifest.made_with.items())
+    facts["gradients"] = "yes" if bundle.has_gradients else "no: exported without --gradients"
+    compared = report.get("gradients")
+    if isinstance(compared, dict) and _all_numbers(compared, "largest_relative_error", "tolerance"):
+        facts["gradients"] += f"; {gradients_report(report)}"
     facts["intact"] = "yes: every file has its SHA-256"
     if _all_numbers(report, "largest_relative_error", "tolerance") and isinstance(report.get("cases"), list | dict):
         facts["verified"] = (

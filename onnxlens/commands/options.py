@@ -22,6 +22,7 @@ __all__ = [
     "change_options",
     "console",
     "emit",
+    "gradients_report",
     "inert",
     "json_option",
     "model_option",
@@ -158,6 +159,15 @@ def rounding(report: dict[str, Any], storage: str) -> str:
     return (
         f"stored as {storage}, which moves a logit by at most {effect['absolute']:.1e} ({effect['relative']:.1e} of "
         f"their range); the greedy token stays at {effect['same_greedy_token']:.1%} of {effect['positions']} positions"
+    )
+
+
+def gradients_report(report: dict[str, Any]) -> str:
+    """How the gradients were compared with PyTorch's, in words, from a verification report that says it."""
+    compared = report["gradients"]
+    return (
+        f"gradients compared with {compared.get('reference')}: largest error {compared['largest_relative_error']:.1e} "
+        f"of a value's range (allowed {compared['tolerance']:.0e})"
     )
 
 
