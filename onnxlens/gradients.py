@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlens.metrics import Metric, Token, TokenMetric, checked_gradient, checked_value
+from onnxlens.measuring import Measure
+from onnxlens.metrics import TokenMetric
 from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.hooks import NamesFilter
 
 if TYPE_CHECKING:
@@ -64,24 +64,13 @@ def differentiate(
         activations: hook points whose values are wanted.
         embeddings: [B, P, D] in place of `hook_embed`.
     """
-    if not all(callable(getattr(metric, name, None)) for name in ("with_ids", "value", "gradient")):
-        raise InputError(
-            f"metric must be one of onnxlens.metrics, such as logit(' the'), or Metric(fn, grad), not {metric!r}."
-        )
     gradients = runner.gradients  # first, because nothing of this works without that graph
-    prepared = metric.with_ids(lambda token: _ids(token, tokenizer, runner.config.vocab_size, len(ids)))
-    checked = isinstance(metric, Metric)  # by itself, already
-    name = type(metric).__name__
+    measure = Measure(metric, tokenizer, runner.config.vocab_size, len(ids))
     values: list[np.ndarray] = []
 
-    def measured(logits: np.ndarray) -> None:
-        value = prepared.value(logits, ids, mask)
-        values.append(value if checked else checked_value(value, len(ids), f"{name}.value"))
-
     def cotangent(logits: np.ndarray) -> np.ndarray:
-        measured(logits)
-        gradient = prepared.gradient(logits, ids, mask)
-        return gradient if checked else checked_gradient(gradient, logits.shape, f"{name}.gradient")
+        values.append(measure.value(logits, ids, mask))
+        return measure.gradient(logits, ids, mask)
 
     output = gradients.run(
         ids,
@@ -92,40 +81,10 @@ def differentiate(
         embeddings=embeddings,
     )
     if not values:  # without a gradient to compute, nobody asked for the cotangent
-        measured(output.logits)
+        values.append(measure.value(output.logits, ids, mask))
     return GradientResult(
         value=values[0],
         logits=output.logits,
-        gradients=ActivationCache(output.gradients, ids, mask, model=runner.bundle.name),
-        activations=ActivationCache(output.activations, ids, mask, model=runner.bundle.name),
+        gradients=ActivationCache(output.gradients, ids, mask, facts=runner.bundle.facts),
+        activations=ActivationCache(output.activations, ids, mask, facts=runner.bundle.facts),
     )
-
-
-def _ids(token: Token, tokenizer: Tokenizer, vocabulary: int, rows: int) -> np.ndarray:
-    """The id of a token for each row, [B] int64."""
-    if isinstance(token, str | int | np.integer):
-        return np.full(rows, _id(token, tokenizer, vocabulary))
-    try:
-        each = list(token)
-    except TypeError:
-        raise InputError(f"A token is an id or a text, or one for each row, not {token!r}.") from None
-    if len(each) != rows:
-        raise InputError(f"The metric names {len(each)} tokens, one for each row, and there are {rows} rows.")
-    return np.array([_id(one, tokenizer, vocabulary) for one in each], np.int64)
-
-
-def _id(token: object, tokenizer: Tokenizer, vocabulary: int) -> int:
-    if isinstance(token, str):
-        ids = tokenizer.encode(token) if token else []
-        if len(ids) != 1:
-            parts = f" ({', '.join(map(repr, tokenizer.str_tokens(ids)))})" if ids else ""
-            raise InputError(
-                f"The metric's token {token!r} is {len(ids)} tokens{parts}, and must be exactly one; a leading space "
-                "often makes the difference."
-            )
-        return ids[0]
-    if not isinstance(token, int | np.integer) or isinstance(token, bool):
-        raise InputError(f"A token is an id or a text, or one for each row, not {token!r}.")
-    if not 0 <= token < vocabulary:
-        raise InputError(f"Token id {token} is out of range: this model's ids are 0 to {vocabulary - 1}.")
-    return int(token)

@@ -283,13 +283,17 @@ def _merged(first: _Slot, second: _Slot) -> _Slot | None:
         latter = masks[1] if length else second.beyond
         if length and second.beyond.any():
             return None  # the choice of a value by position has no end
-        value, factor = (
-            np.where(latter, getattr(second, name), getattr(first, name)).astype(np.float32)
-            for name in ("value", "factor")
-        )
+        value, factor = (_either(latter, getattr(second, name), getattr(first, name)) for name in ("value", "factor"))
         return _Slot(first.point, first.kind, masks[0] | masks[1], first.beyond | second.beyond, value, factor)
     except ValueError:  # shapes that do not broadcast: lengths of keys or positions differ
         return None
+
+
+def _either(where: np.ndarray, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """One where it is so, else the other; without a copy where both are the same."""
+    if one.shape == other.shape and np.array_equal(one, other):
+        return one
+    return np.where(where, one, other).astype(np.float32)
 
 
 def _lengthened(slot: _Slot, at: int, length: int) -> np.ndarray:

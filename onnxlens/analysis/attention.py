@@ -1,0 +1,124 @@
+"""Where attention goes: rollout over layers, and what kind of looking each head does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxlens.analysis.sweeps import Text, one_text
+from onnxlens.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxlens.lens import Lens
+
+__all__ = ["AttentionRollout", "HeadScores", "attention_rollout", "head_scores"]
+
+_PATTERN = "blocks.{}.attn.hook_pattern"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttentionRollout:
+    """How much of each position's token is in each position after each block, by attention alone.
+
+    Attributes:
+        values: [layers, query, key] float64; each row of a query adds up to 1.
+        tokens: the text's token ids, [P].
+        axes: of `values`.
+    """
+
+    values: np.ndarray
+    tokens: np.ndarray
+    axes: tuple[str, ...] = ("layer", "query_pos", "key_pos")
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeadScores:
+    """What each head looks at while random tokens are said twice; means over queries and sequences.
+
+    Attributes:
+        induction: attention from each token of the second half to the token after its earlier occurrence,
+            [layers, heads] float64.
+        previous: attention to the token just before, from all tokens but the first.
+        duplicate: attention from each token of the second half to its earlier occurrence.
+        accuracy: the share of the second half, from its second token on, that the model predicts.
+        axes: of the arrays.
+    """
+
+    induction: np.ndarray
+    previous: np.ndarray
+    duplicate: np.ndarray
+    accuracy: float
+    axes: tuple[str, ...] = ("layer", "head")
+
+
+def attention_rollout(lens: Lens, text: Text) -> AttentionRollout:
+    """Multiplies up attention over layers (Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers").
+
+    A block hands on half of what it got (the residual connection) and half of what its heads, on average, gathered.
+
+    Args:
+        lens: the model.
+        text: a text, or its token ids.
+
+    Raises:
+        InputError: the text cannot be used.
+    """
+    ids = one_text(lens, text, "attention_rollout")
+    _, cache = lens.run_with_cache(ids, names_filter=_PATTERN.format("*"))
+    rolled = np.eye(ids.shape[1])  # [Q, K]
+    found = []
+    for layer in range(lens.config.n_layer):
+        mixed = 0.5 * cache["pattern", layer][0].mean(axis=0, dtype=np.float64) + 0.5 * np.eye(ids.shape[1])  # [Q, K]
+        rolled = mixed / mixed.sum(axis=-1, keepdims=True) @ rolled
+        found.append(rolled)
+    return AttentionRollout(values=np.stack(found), tokens=ids[0])
+
+
+def head_scores(
+    lens: Lens, *, length: int = 50, count: int = 16, seed: int = 0, tokens: np.ndarray | None = None, rows: int = 8
+) -> HeadScores:
+    """Lets the model read random tokens that are said twice, after `<|endoftext|>`, and looks at where heads look.
+
+    The induction score is the mean of the pattern along the induction stripe over the second half, which Olsson et al.
+    2022, "In-context Learning and Induction Heads", call the prefix-matching score. The others are means along other
+    diagonals.
+
+    Args:
+        lens: the model.
+        length: tokens before they repeat.
+        count: sequences.
+        seed: another one draws others.
+        tokens: ids to draw from, uniformly and each for itself; None for all but the end of a text.
+        rows: sequences in a pass.
+
+    Raises:
+        InputError: `length` is no whole number of at least 2 for which twice that and one fit the model, or `count` or
+            `rows` are none of at least 1.
+    """
+    limit = (lens.config.n_positions - 1) // 2
+    if type(length) is not int or not 2 <= length <= limit:
+        raise InputError(f"length must be a whole number from 2 to {limit}, not {length!r}.")
+    for name, number in (("count", count), ("rows", rows)):
+        if type(number) is not int or number < 1:
+            raise InputError(f"{name} must be a whole number of at least 1, not {number!r}.")
+    layers, heads = lens.config.n_layer, lens.config.n_head
+    start = lens.config.eos_token_id or 0
+    pool = np.setdiff1d(np.arange(lens.config.vocab_size), [start]) if tokens is None else np.asarray(tokens)
+    half = np.random.default_rng(seed).choice(pool, size=(count, length))
+    ids = np.concatenate([np.full((count, 1), start), half, half], axis=1)  # [count, 1 + 2 * length]
+    second, every = np.arange(length + 1, 2 * length + 1), np.arange(1, 2 * length + 1)
+    correct, sums = 0, np.zeros((3, layers, heads))
+    for batch in np.array_split(ids, range(rows, count, rows)):
+        output = lens.runner.run(batch, names_filter=_PATTERN.format("*"), keep_cache=False)
+        guesses = output.logits[:, second[:-1]].argmax(-1)  # [rows, length - 1]
+        correct += int((guesses == batch[:, second[1:]]).sum())
+        for layer in range(layers):
+            pattern = output.activations[_PATTERN.format(layer)]  # [rows, H, Q, K]
+            for kind, (queries, back) in enumerate([(second, length - 1), (every, 1), (second, length)]):
+                sums[kind, layer] += pattern[:, :, queries, queries - back].mean(-1).sum(0)
+    induction, previous, duplicate = sums / count
+    return HeadScores(
+        induction=induction, previous=previous, duplicate=duplicate, accuracy=correct / (count * (length - 1))
+    )

@@ -1,0 +1,121 @@
+"""Direct logit attribution: what each part of the model adds to a logit (Elhage et al. 2021; Wang et al. 2022)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxlens.analysis.sweeps import Text, one_text
+from onnxlens.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxlens.lens import Lens
+
+__all__ = ["LogitAttribution", "attribute_logit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogitAttribution:
+    """The parts of a logit, or of a difference of two. They add up to it, to rounding.
+
+    Attributes:
+        heads: what each attention head adds, [layers, heads] float64.
+        mlps: what each MLP adds, [layers] float64.
+        embed: what the token embedding adds.
+        pos_embed: what the position embedding adds.
+        biases: what the biases of attention add, and the bias of the final layer normalisation.
+        neurons: what each neuron adds, [layers, neurons] float64, where that was asked for; the neurons of a block and
+            its `b_out` add up to its MLP.
+        logit: the logit that the model computed, or the difference.
+        token: the token's id.
+        against: the id of the token whose logit was subtracted, or None.
+        position: the position that predicts.
+        tokens: the text's token ids, [P].
+    """
+
+    heads: np.ndarray
+    mlps: np.ndarray
+    embed: float
+    pos_embed: float
+    biases: float
+    neurons: np.ndarray | None
+    logit: float
+    token: int
+    against: int | None
+    position: int
+    tokens: np.ndarray
+
+    @property
+    def total(self) -> float:
+        """The sum of the parts."""
+        return float(self.heads.sum() + self.mlps.sum() + self.embed + self.pos_embed + self.biases)
+
+
+def attribute_logit(
+    lens: Lens,
+    text: Text,
+    token: int | str | None = None,
+    against: int | str | None = None,
+    *,
+    position: int = -1,
+    neurons: bool = False,
+) -> LogitAttribution:
+    """Takes a logit apart into what heads, MLPs and embeddings write to the residual stream in its direction.
+
+    A part x adds `((x - mean(x)) / scale) @ (ln_final.w * W_U[:, token])`, where the scale is that of the final layer
+    normalisation in this run.
+
+    Args:
+        lens: the model.
+        text: a text, or its token ids.
+        token: whose logit, by id or text; None for the most probable one.
+        against: a token whose logit to subtract; None for none.
+        position: the position that predicts; negative ones count from the end.
+        neurons: take MLPs apart into neurons, too.
+
+    Raises:
+        InputError: the text, a token or the position cannot be used.
+    """
+    ids = one_text(lens, text, "attribute_logit")
+    length = ids.shape[1]
+    if type(position) is not int or not -length <= position < length:
+        raise InputError(f"position must be a whole number from {-length} to {length - 1}, not {position!r}.")
+    names = ["hook_*embed", "*.hook_z", "*.hook_mlp_out", "ln_final.hook_scale", *(["*.mlp.hook_post"] * neurons)]
+    logits, cache = lens.run_with_cache(ids, names_filter=names, pos_slice=position)
+    row = logits[0, position].astype(np.float64)  # [V]
+    chosen = int(row.argmax()) if token is None else _id(lens, token)
+    other = None if against is None else _id(lens, against)
+    parts = cache.get_full_resid_decomposition(expand_neurons=False)  # [C, 1, 1, D]
+    values = cache.logit_attrs(parts, chosen, other).astype(np.float64)[:, 0, 0]  # [C]
+    count = lens.config.n_layer * lens.config.n_head
+    heads, mlps, rest = np.split(values, [count, count + lens.config.n_layer])
+    bias = float(cache.logit_bias(chosen, other))
+    each = None
+    if neurons:
+        weights = lens.weights
+        direction = weights["W_U"][:, chosen] - (0 if other is None else weights["W_U"][:, other])
+        found = cache.stack_neuron_results(apply_ln=True, project_output_onto=direction * weights["ln_final.w"])
+        each = found.astype(np.float64).reshape(lens.config.n_layer, -1)  # [layers, neurons]
+    return LogitAttribution(
+        heads=heads.reshape(lens.config.n_layer, lens.config.n_head),
+        mlps=mlps,
+        embed=float(rest[0]),
+        pos_embed=float(rest[1]),
+        biases=float(rest[2]) + bias,
+        neurons=each,
+        logit=float(row[chosen] - (0 if other is None else row[other])),
+        token=chosen,
+        against=other,
+        position=position % length,
+        tokens=ids[0],
+    )
+
+
+def _id(lens: Lens, token: int | str) -> int:
+    if isinstance(token, str):
+        return lens.runner.bundle.facts.token(token)
+    if type(token) is not int or not 0 <= token < lens.config.vocab_size:
+        raise InputError(f"A token is a text, or an id from 0 to {lens.config.vocab_size - 1}, not {token!r}.")
+    return token

@@ -1,0 +1,204 @@
+"""Activation patching: which values of a clean run restore a metric in a corrupted one.
+
+Sources: Vig et al. 2020, "Investigating Gender Bias in Language Models Using Causal Mediation Analysis"; Meng et al.
+2022, "Locating and Editing Factual Associations in GPT" (causal tracing); Wang et al. 2022, "Interpretability in the
+Wild".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from onnxlens.analysis.sweeps import Text, one_text, sweep
+from onnxlens.metrics import TokenMetric
+from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.interventions import Intervention
+
+if TYPE_CHECKING:
+    from onnxlens.lens import Lens
+
+__all__ = ["Patching", "PathPatching", "patch_activations", "patch_path"]
+
+_STREAM = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+_HEADS = ("q", "k", "v", "z", "pattern")
+_Z = "blocks.{}.attn.hook_z"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patching:
+    """A metric of the corrupted text, with one value at a time from the clean one.
+
+    Attributes:
+        values: the metric after each patch, float64, with the axes that `axes` names.
+        clean: the metric of the clean text.
+        corrupted: the metric of the corrupted text.
+        hook: what was patched, as a shorthand.
+        axes: `("layer", "pos")`, `("layer", "head")` or `("layer", "pos", "head")`.
+        clean_tokens: the clean text's token ids, [P].
+        corrupted_tokens: the corrupted text's, [P].
+    """
+
+    values: np.ndarray
+    clean: float
+    corrupted: float
+    hook: str
+    axes: tuple[str, ...]
+    clean_tokens: np.ndarray
+    corrupted_tokens: np.ndarray
+
+    @property
+    def recovered(self) -> np.ndarray:
+        """The share of the difference between clean and corrupted that a patch restores: 0 for none, 1 for all.
+
+        Raises:
+            InputError: both texts have the same metric, so there is nothing to restore.
+        """
+        if self.clean == self.corrupted:
+            raise InputError(f"Clean and corrupted text have the same metric, {self.clean:g}: nothing can be restored.")
+        return (self.values - self.corrupted) / (self.clean - self.corrupted)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PathPatching:
+    """What `patch_path` measured.
+
+    Attributes:
+        value: the metric of the clean text, with the path from sender to receiver as in the corrupted one.
+        clean: the metric of the clean text.
+        corrupted: the metric of the corrupted text.
+    """
+
+    value: float
+    clean: float
+    corrupted: float
+
+
+def patch_activations(
+    lens: Lens,
+    clean: Text,
+    corrupted: Text,
+    metric: TokenMetric,
+    *,
+    hook: str = "resid_pre",
+    by_position: bool = False,
+) -> Patching:
+    """Puts values of a clean run into a corrupted one, one at a time.
+
+    Args:
+        lens: the model.
+        clean: a text, or its token ids.
+        corrupted: another one with as many tokens.
+        metric: what is measured; see `onnxlens.metrics`.
+        hook: what is patched: `resid_pre`, `resid_mid`, `resid_post`, `attn_out` or `mlp_out`, at each layer and
+            position; or `q`, `k`, `v`, `z` or `pattern` of each head.
+        by_position: for heads, at each position apart, in place of all positions at once; for patterns, of the queries.
+
+    Raises:
+        InputError: the texts have different numbers of tokens, or an argument cannot be used.
+    """
+    if hook not in _STREAM + _HEADS:
+        raise InputError(f"hook must be one of {', '.join(_STREAM + _HEADS)}, not {hook!r}.")
+    if by_position and hook in _STREAM:
+        raise InputError(f"{hook!r} is patched at each position anyway; by_position is for heads.")
+    tokens = _pair(lens, clean, corrupted, "patch_activations")
+    names = [f"blocks.{n}.{'' if hook in _STREAM else 'attn.'}hook_{hook}" for n in range(lens.config.n_layer)]
+    _, cache = lens.run_with_cache(tokens[0], names_filter=names)
+    length, heads = tokens[0].shape[1], lens.config.n_head
+    where: list[dict[str, int]]
+    if hook in _STREAM:
+        where, shape, axes = [{"positions": p} for p in range(length)], (length,), ("layer", "pos")
+    elif by_position:
+        where = [{"positions": p, "heads": h} for p in range(length) for h in range(heads)]
+        shape, axes = (length, heads), ("layer", "pos", "head")
+    else:
+        where, shape, axes = [{"heads": h} for h in range(heads)], (heads,), ("layer", "head")
+    changes = [[Intervention.patch(name, cache, **limits)] for name in names for limits in where]
+    values = sweep(lens, tokens[1], [[], *changes], metric)
+    return Patching(
+        values=values[1:].reshape(lens.config.n_layer, *shape),
+        clean=float(sweep(lens, tokens[0], [[]], metric)[0]),
+        corrupted=float(values[0]),
+        hook=hook,
+        axes=axes,
+        clean_tokens=tokens[0][0],
+        corrupted_tokens=tokens[1][0],
+    )
+
+
+def patch_path(
+    lens: Lens,
+    clean: Text,
+    corrupted: Text,
+    metric: TokenMetric,
+    *,
+    sender: tuple[int, int],
+    receiver: tuple[int, int] | Literal["logits"],
+    inputs: Sequence[str] = ("q",),
+) -> PathPatching:
+    """Lets one head hear of the corrupted text from one earlier head only (Wang et al. 2022, section 3.1).
+
+    In a first run on the clean text, the sender's output is that of the corrupted run, and all other heads' are those
+    of the clean one, so that the change reaches the receiver along the residual stream and through MLPs, but through
+    no other head. What the receiver then reads is put into a second run on the clean text.
+
+    Args:
+        lens: the model.
+        clean: a text, or its token ids.
+        corrupted: another one with as many tokens.
+        metric: what is measured; see `onnxlens.metrics`.
+        sender: layer and head.
+        receiver: layer and head of a later layer; or `logits`, for the direct path to the output.
+        inputs: which inputs of the receiver take part: `q`, `k`, `v`.
+
+    Raises:
+        InputError: the texts have different numbers of tokens, there is no such head, or the receiver is not later.
+    """
+    tokens = _pair(lens, clean, corrupted, "patch_path")
+    heads = [_head(lens, "sender", sender)] + ([] if receiver == "logits" else [_head(lens, "receiver", receiver)])
+    if len(heads) == 2 and heads[1][0] <= heads[0][0]:
+        raise InputError(
+            f"The receiver must be in a later layer than the sender: {receiver!r} is not after {sender!r}."
+        )
+    if not inputs or set(inputs) - {"q", "k", "v"}:
+        raise InputError(f"inputs must be some of 'q', 'k' and 'v', not {inputs!r}.")
+    caches = [lens.run_with_cache(ids, names_filter=_Z.format("*"))[1] for ids in tokens]
+    sent = [
+        Intervention.patch(_Z.format("*"), caches[0]),
+        Intervention.patch(_Z.format(heads[0][0]), caches[1], heads=heads[0][1]),
+    ]
+    if receiver == "logits":
+        received = sent
+    else:
+        layer, head = heads[1]
+        names = [f"blocks.{layer}.attn.hook_{name}" for name in inputs]
+        _, heard = lens.run_with_cache(tokens[0], names_filter=names, interventions=sent, stop_at_layer=layer + 1)
+        received = [Intervention.patch(name, heard, heads=head) for name in names]
+    value, plain = sweep(lens, tokens[0], [received, []], metric)
+    return PathPatching(
+        value=float(value), clean=float(plain), corrupted=float(sweep(lens, tokens[1], [[]], metric)[0])
+    )
+
+
+def _pair(lens: Lens, clean: Text, corrupted: Text, what: str) -> tuple[np.ndarray, np.ndarray]:
+    ids = one_text(lens, clean, what), one_text(lens, corrupted, what)
+    if ids[0].shape != ids[1].shape:
+        raise InputError(
+            f"Clean and corrupted text must have the same number of tokens; they have {ids[0].shape[1]} and "
+            f"{ids[1].shape[1]}: {lens.to_str_tokens(ids[0])} and {lens.to_str_tokens(ids[1])}."
+        )
+    return ids
+
+
+def _head(lens: Lens, what: str, given: object) -> tuple[int, int]:
+    layers, heads = lens.config.n_layer, lens.config.n_head
+    pair = isinstance(given, tuple | list) and len(given) == 2 and all(type(number) is int for number in given)
+    if not pair or not (0 <= given[0] < layers and 0 <= given[1] < heads):  # type: ignore[index]
+        raise InputError(
+            f"The {what} must be a layer from 0 to {layers - 1} and a head from 0 to {heads - 1}, not {given!r}."
+        )
+    layer, head = given  # type: ignore[misc]
+    return layer, head

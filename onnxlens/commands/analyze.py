@@ -1,0 +1,268 @@
+"""`onnxlens analyze`: what the model's parts do, as tables."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from onnxlens.commands.options import console, open_lens, print_json, read_text, run_options, shown, text_argument
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from onnxlens.lens import Lens
+    from onnxlens.metrics import TokenMetric
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@click.group("analyze", short_help="What heads, layers and positions do, as tables.")
+def command() -> None:
+    """See what heads, layers and positions do in a text."""
+
+
+def _metric_options(function: F) -> F:
+    for option in (
+        click.option("--against", metavar="TOKEN", help="Measure its logit less that of TOKEN."),
+        click.option("--answer", metavar="TOKEN", help="The token to measure; the most probable one if left out."),
+    ):
+        function = option(function)
+    return function
+
+
+@command.command("logit-lens")
+@text_argument
+@click.option("--top", default=1, show_default=True, metavar="N", help="How many candidates at each place.")
+@run_options
+def logit_lens(
+    text: str | None, top: int, model: str | None, provider: str, threads: int | None, as_json: bool
+) -> None:
+    """What the model would predict after each token of TEXT, if it ended after each block."""
+    from onnxlens.analysis.logit_lens import logit_lens as analyse
+
+    lens, text = _opened(model, provider, threads, text)
+    found = analyse(lens, text, top=top)
+    tokens = lens.to_str_tokens(found.tokens)
+    if as_json:
+        arrays = {name: getattr(found, name) for name in ("ids", "probabilities", "entropy", "rank", "probability")}
+        _print_json(lens, tokens, labels=list(found.labels), axes=list(found.axes), **arrays)
+        return
+    rows = []
+    for position, token in enumerate(tokens):
+        cells = []
+        for state in range(len(found.labels)):
+            best = zip(found.ids[state, position].tolist(), found.probabilities[state, position], strict=True)
+            cells.append("\n".join(f"{shown(lens.to_str_tokens([i])[0])} {p:.0%}" for i, p in best))
+        rows.append((shown(token), *cells))
+    _print_table(("token", *found.labels), rows)
+
+
+@command.command("dla")
+@text_argument
+@_metric_options
+@click.option("--position", default=-1, show_default=True, metavar="N", help="The position that predicts.")
+@click.option("--neurons", default=0, show_default=True, metavar="N", help="List so many neurons, too.")
+@run_options
+def dla(
+    text: str | None,
+    answer: str | None,
+    against: str | None,
+    position: int,
+    neurons: int,
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Direct logit attribution: what each part adds to the logit of a token after TEXT; the parts add up to it."""
+    import numpy as np
+
+    from onnxlens.analysis.logit_attribution import attribute_logit
+
+    lens, text = _opened(model, provider, threads, text)
+    found = attribute_logit(lens, text, answer, against, position=position, neurons=neurons > 0)
+    names = lens.to_str_tokens([found.token] if found.against is None else [found.token, found.against])
+    parts = {"embed": found.embed, "pos_embed": found.pos_embed, "biases": found.biases}
+    if as_json:
+        arrays = {"heads": found.heads, "mlps": found.mlps, **({"neurons": found.neurons} if neurons else {})}
+        tokens = lens.to_str_tokens(found.tokens)
+        _print_json(lens, tokens, answer=names, position=found.position, logit=found.logit, **parts, **arrays)
+        return
+    what = "the logit of " + " less that of ".join(map(shown, names))
+    heads = [f"head {head}" for head in range(lens.config.n_head)]
+    rows: list[Sequence[object]] = [
+        (f"layer {n}", *map(_signed, found.heads[n]), _signed(found.mlps[n])) for n in range(lens.config.n_layer)
+    ]
+    _print_table(("", *heads, "MLP"), rows, caption=f"{what}: {found.logit:.3f}")
+    _print_table(("", ""), [(name, _signed(value)) for name, value in parts.items()])
+    if found.neurons is not None:
+        flat = np.argsort(-np.abs(found.neurons), axis=None)[:neurons]
+        places = zip(*np.unravel_index(flat, found.neurons.shape), strict=True)
+        _print_table(("neuron", ""), [(f"layer {n}, neuron {i}", _signed(found.neurons[n, i])) for n, i in places])
+
+
+@command.command("ablate")
+@text_argument
+@_metric_options
+@click.option("--operation", default="zero", show_default=True, metavar="zero|mean", help="What a head is replaced by.")
+@run_options
+def ablate(
+    text: str | None,
+    answer: str | None,
+    against: str | None,
+    operation: str,
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """What becomes of the prediction after TEXT without each head in turn."""
+    from onnxlens.analysis.ablation import ablate_heads
+
+    lens, text = _opened(model, provider, threads, text)
+    metric, what = _metric(lens, text, answer, against)
+    found = ablate_heads(lens, text, metric, operation=operation)  # type: ignore[arg-type]
+    tokens = lens.to_str_tokens(found.tokens)
+    if as_json:
+        _print_json(
+            lens, tokens, metric=what, operation=operation, axes=list(found.axes), baseline=found.baseline,
+            values=found.values,
+        )  # fmt: skip
+        return
+    caption = f"change of {what} without a head; with all of them it is {found.baseline:.3f}"
+    _print_heads(found.effects, caption)
+
+
+@command.command("patch")
+@text_argument
+@click.option("--corrupted", required=True, metavar="TEXT", help="The text that is patched; as many tokens.")
+@_metric_options
+@click.option("--hook", default="resid_pre", show_default=True, metavar="NAME", help="What is patched, such as z.")
+@run_options
+def patch(
+    text: str | None,
+    corrupted: str,
+    answer: str | None,
+    against: str | None,
+    hook: str,
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """How much of the clean TEXT's prediction each of its values restores in a corrupted one."""
+    from onnxlens.analysis.patching import patch_activations
+
+    lens, text = _opened(model, provider, threads, text)
+    metric, what = _metric(lens, text, answer, against)
+    found = patch_activations(lens, text, corrupted, metric, hook=hook)
+    tokens = lens.to_str_tokens(found.corrupted_tokens)
+    if as_json:
+        _print_json(
+            lens, tokens, metric=what, hook=hook, axes=list(found.axes), clean=found.clean, corrupted=found.corrupted,
+            values=found.values,
+        )  # fmt: skip
+        return
+    caption = f"share of {what} restored; clean it is {found.clean:.3f}, corrupted {found.corrupted:.3f}"
+    if found.axes == ("layer", "head"):
+        _print_heads(found.recovered, caption)
+        return
+    layers = [f"layer {n}" for n in range(lens.config.n_layer)]
+    rows = [(shown(t), *map(_signed, found.recovered[:, p])) for p, t in enumerate(tokens)]
+    _print_table(("token", *layers), rows, caption=caption)
+
+
+@command.command("heads")
+@click.option("--length", default=50, show_default=True, metavar="N", help="Random tokens before they repeat.")
+@click.option("--count", default=16, show_default=True, metavar="N", help="How many sequences.")
+@click.option("--seed", default=0, show_default=True, metavar="N", help="Another one draws others.")
+@run_options
+def heads(
+    length: int, count: int, seed: int, model: str | None, provider: str, threads: int | None, as_json: bool
+) -> None:
+    """Which heads look at the token before, at the same token, or at what followed it: random tokens, said twice."""
+    from onnxlens.analysis.attention import head_scores
+
+    lens = open_lens(model, provider, threads)
+    found = head_scores(lens, length=length, count=count, seed=seed)
+    scores = {name: getattr(found, name) for name in ("induction", "previous", "duplicate")}
+    if as_json:
+        _print_json(lens, None, axes=list(found.axes), accuracy=found.accuracy, **scores)
+        return
+    order = sorted(
+        ((n, h) for n in range(lens.config.n_layer) for h in range(lens.config.n_head)),
+        key=lambda place: -max(score[place] for score in scores.values()),
+    )
+    rows = [(f"layer {n}, head {h}", *(f"{score[n, h]:.3f}" for score in scores.values())) for n, h in order]
+    caption = f"mean attention; {found.accuracy:.1%} of the repeated tokens are predicted"
+    _print_table(("head", *scores), rows, caption=caption)
+
+
+@command.command("surprisal")
+@text_argument
+@run_options
+def surprisal(text: str | None, model: str | None, provider: str, threads: int | None, as_json: bool) -> None:
+    """How unexpected each token of TEXT is."""
+    from onnxlens.analysis.surprisal import surprisal as analyse
+
+    lens, text = _opened(model, provider, threads, text)
+    found = analyse(lens, text)
+    tokens = lens.to_str_tokens(found.tokens)
+    if as_json:
+        _print_json(
+            lens, tokens, loss=found.loss, perplexity=found.perplexity, surprisal=found.values, rank=found.rank,
+            entropy=found.entropy,
+        )  # fmt: skip
+        return
+    columns = zip(tokens, found.values, found.entropy, found.rank.tolist(), strict=True)
+    rows = [(shown(t), f"{value:.2f}", f"{entropy:.2f}", rank) for t, value, entropy, rank in columns]
+    caption = f"in nats; mean {found.loss:.3f}, perplexity {found.perplexity:.1f}"
+    _print_table(("token", "surprisal", "expected", "rank"), rows, caption=caption)
+
+
+def _opened(model: str | None, provider: str, threads: int | None, text: str | None) -> tuple[Lens, str]:
+    text = read_text(text)
+    return open_lens(model, provider, threads), text
+
+
+def _metric(lens: Lens, text: str, answer: str | None, against: str | None) -> tuple[TokenMetric, str]:
+    """What is measured at the last position, and how to call it."""
+    from onnxlens.metrics import log_probability, logit_difference
+
+    token: int | str = answer if answer is not None else lens.predict(text, top=1).top[0].id
+    name = shown(answer if answer is not None else lens.to_str_tokens([int(token)])[0])
+    if against is None:
+        return log_probability(token), f"log p({name})"
+    return logit_difference(token, against), f"logit({name}) - logit({shown(against)})"
+
+
+def _signed(value: float) -> str:
+    return f"{value:+.2f}"
+
+
+def _print_heads(values: np.ndarray, caption: str) -> None:
+    """A table of layers and heads."""
+    heads = [f"head {head}" for head in range(values.shape[1])]
+    _print_table(("", *heads), [(f"layer {n}", *map(_signed, row)) for n, row in enumerate(values)], caption=caption)
+
+
+def _print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, caption=Text(caption) if caption else None, caption_justify="left")
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console().print(table)
+
+
+def _print_json(lens: Lens, tokens: list[str] | None, **entries: Any) -> None:
+    document: dict[str, Any] = {"model": lens.runner.bundle.name, "provider": lens.provider}
+    if tokens is not None:
+        document["tokens"] = tokens
+    arrays = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in entries.items()}
+    print_json({**document, **arrays})
