@@ -252,12 +252,15 @@ def _print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], capt
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, caption=Text(caption) if caption else None, caption_justify="left")
+    table = Table(box=None, pad_edge=False)
     for number, heading in enumerate(headings):
         table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console().print(table)
+    out = console()
+    out.print(table)
+    if caption:
+        out.print(Text(caption), soft_wrap=True)
 
 
 def _print_json(lens: Lens, tokens: list[str] | None, **entries: Any) -> None:

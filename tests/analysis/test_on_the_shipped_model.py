@@ -1,0 +1,292 @@
+"""Analyses of the model that ships: identities that must hold, and what is known to be inside it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import oracle
+import pytest
+
+import onnxlens
+from onnxlens import Intervention
+from onnxlens.analysis.ablation import ablate_heads
+from onnxlens.analysis.attention import attention_rollout, head_scores
+from onnxlens.analysis.logit_attribution import attribute_logit
+from onnxlens.analysis.logit_lens import logit_lens
+from onnxlens.analysis.patching import patch_activations, patch_path
+from onnxlens.analysis.statistics import activation_statistics
+from onnxlens.analysis.surprisal import surprisal
+from onnxlens.analysis.sweeps import sweep
+from onnxlens.metrics import Metric, log_probability, logit, logit_difference, loss
+from onnxlens.runtime.errors import HookPointError, InputError
+
+CLEAN = "When Mary and John went to the shop, John gave a drink to"
+CORRUPTED = "When Mary and John went to the shop, Mary gave a drink to"
+METRIC = logit_difference(" Mary", " John")
+
+
+@pytest.fixture(scope="module")
+def lens():
+    return onnxlens.load(provider="cpu", threads=1)
+
+
+@pytest.fixture(scope="module")
+def truth(lens):
+    """Every value of the clean text in float64."""
+    config = json.loads((lens.runner.bundle.path / "config.json").read_text(encoding="utf-8"))
+    weights = {name: value.astype(np.float64) for name, value in lens.runner.bundle.weights.items()}
+    return config, weights, oracle.run(config, weights, lens.to_tokens(CLEAN))
+
+
+def softmax(x: np.ndarray) -> np.ndarray:
+    e = np.exp(x - x.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def test_the_logit_lens_is_the_end_of_the_model_on_each_state(lens, truth):
+    config, weights, values = truth
+    found = logit_lens(lens, CLEAN, top=3)
+    layers = lens.config.n_layer
+    names = [*(f"blocks.{n}.hook_resid_pre" for n in range(layers)), f"blocks.{layers - 1}.hook_resid_post"]
+    final = values["logits"][0].argmax(-1)
+    for state, name in enumerate(names):
+        x = values[name][0]
+        normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + config["layer_norm_epsilon"])
+        expected = softmax((normal * weights["ln_f.weight"] + weights["ln_f.bias"]) @ weights["wte.weight"].T)
+        best = np.sort(expected, -1)[:, ::-1][:, :3]
+        np.testing.assert_allclose(found.probabilities[state], best, rtol=2e-3, atol=1e-6)
+        own = expected[np.arange(len(final)), final]
+        np.testing.assert_allclose(found.probability[state], own, rtol=2e-3, atol=1e-6)
+        assert (found.rank[state] == (expected > own[:, np.newaxis]).sum(-1)).mean() > 0.9  # ties of tiny numbers
+        entropy = -(expected * np.log(expected)).sum(-1)
+        np.testing.assert_allclose(found.entropy[state], entropy, rtol=1e-3, atol=1e-4)
+    assert found.labels[-1] == "final_post"
+    assert (found.ids[-1, :, 0] == final).all()
+    assert (found.rank[-1] == 0).all()
+
+
+@pytest.mark.parametrize("against", [None, " John"])
+@pytest.mark.parametrize("position", [-1, 3])
+def test_the_parts_of_a_logit_add_up_to_it(lens, truth, against, position):
+    _, weights, values = truth
+    found = attribute_logit(lens, CLEAN, " Mary", against, position=position, neurons=True)
+    assert found.logit == pytest.approx(
+        values["logits"][0, position, found.token] - (values["logits"][0, position, found.against] if against else 0),
+        abs=1e-4,
+    )
+    assert found.total == pytest.approx(found.logit, abs=1e-4)
+    direction = weights["wte.weight"][found.token] - (weights["wte.weight"][found.against] if against else 0)
+    direction = direction * weights["ln_f.weight"]
+    direction = (direction - direction.mean()) / values["ln_final.hook_scale"][0, position]
+    for layer in range(lens.config.n_layer):
+        results = values[f"blocks.{layer}.attn.hook_result"][0, position]  # [H, D]
+        np.testing.assert_allclose(found.heads[layer], results @ direction, atol=1e-4)
+        assert found.mlps[layer] == pytest.approx(
+            values[f"blocks.{layer}.hook_mlp_out"][0, position] @ direction, abs=1e-4
+        )
+        rows = weights[f"h.{layer}.mlp.c_proj.weight"] @ direction
+        neurons = values[f"blocks.{layer}.mlp.hook_post"][0, position] * rows
+        np.testing.assert_allclose(found.neurons[layer], neurons, atol=1e-4)
+    assert attribute_logit(lens, CLEAN).token == lens.predict(CLEAN).top[0].id
+
+
+def test_an_ablation_is_an_intervention_for_each_head(lens):
+    for operation in ("zero", "mean"):
+        found = ablate_heads(lens, CLEAN, METRIC, operation=operation)
+        _, cache = lens.run_with_cache(CLEAN, names_filter="blocks.*.attn.hook_z")
+        for layer in range(lens.config.n_layer):
+            for head in range(lens.config.n_head):
+                name = f"blocks.{layer}.attn.hook_z"
+                edit = (
+                    Intervention.zero(name, heads=head)
+                    if operation == "zero"
+                    else Intervention.mean(name, cache, heads=head)
+                )
+                logits = lens.predict(CLEAN, interventions=edit).logits
+                expected = logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
+                assert found.values[layer, head] == pytest.approx(expected, abs=2e-4)
+        assert np.array_equal(found.effects, found.values - found.baseline)
+    reference = ["Tom gave Lucy a book.", "The function returns a list."]
+    assert not np.allclose(
+        ablate_heads(lens, CLEAN, METRIC, operation="mean", reference=reference).values, found.values
+    )
+
+
+def test_patching_everything_that_differs_restores_everything(lens):
+    stream = patch_activations(lens, CLEAN, CORRUPTED, METRIC)
+    differing = int(np.flatnonzero(stream.clean_tokens != stream.corrupted_tokens)[0])
+    np.testing.assert_allclose(stream.recovered[0, differing], 1, atol=1e-5)  # before block 0, only this token differs
+    np.testing.assert_allclose(stream.recovered[0, :differing], 0, atol=1e-5)
+    last = patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook="resid_post")
+    np.testing.assert_allclose(last.recovered[-1, -1], 1, atol=1e-5)  # after the last block, only the last position
+    np.testing.assert_allclose(last.recovered[-1, :-1], 0, atol=1e-5)
+    assert stream.axes == ("layer", "pos")
+    assert stream.values.shape == (lens.config.n_layer, lens.to_tokens(CLEAN).shape[1])
+
+
+@pytest.mark.parametrize("hook", ["z", "pattern", "q"])
+def test_a_head_is_patched_at_all_positions_or_at_one(lens, hook):
+    found = patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook=hook, by_position=True)
+    assert found.axes == ("layer", "pos", "head")
+    name = f"blocks.2.attn.hook_{hook}"
+    _, cache = lens.run_with_cache(CLEAN, names_filter=name)
+    whole = patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook=hook)
+    for where, value in (({"positions": 9}, found.values[2, 9, 1]), ({}, whole.values[2, 1])):
+        logits = lens.predict(CORRUPTED, interventions=Intervention.patch(name, cache, heads=1, **where)).logits
+        expected = logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
+        assert value == pytest.approx(expected, abs=2e-4)
+
+
+def test_the_direct_path_to_the_logits_is_the_difference_in_direct_attribution_before_normalisation(lens, truth):
+    """From a head of the last layer, nothing but the direct path exists: patching the path is patching the head."""
+    layer = lens.config.n_layer - 1
+    for head in range(lens.config.n_head):
+        path = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=(layer, head), receiver="logits")
+        swapped = patch_activations(lens, CORRUPTED, CLEAN, METRIC, hook="z")
+        assert path.value == pytest.approx(swapped.values[layer, head], abs=2e-4)
+        assert (path.clean, path.corrupted) == (pytest.approx(swapped.corrupted), pytest.approx(swapped.clean))
+
+
+def test_a_path_to_a_receiver_carries_only_what_its_inputs_hear(lens):
+    layers, heads = lens.config.n_layer, lens.config.n_head
+    values = {
+        (sender, receiver, inputs): patch_path(
+            lens, CLEAN, CORRUPTED, METRIC, sender=sender, receiver=receiver, inputs=inputs
+        ).value
+        for sender in [(0, head) for head in range(heads)]
+        for receiver in [(layers - 1, head) for head in range(heads)]
+        for inputs in ("q", "qkv")
+    }
+    clean = float(sweep(lens, lens.to_tokens(CLEAN), [[]], METRIC)[0])
+    assert all(np.isfinite(value) for value in values.values())
+    assert any(abs(value - clean) > 1e-3 for value in values.values())
+    same = patch_path(lens, CLEAN, CLEAN, METRIC, sender=(0, 0), receiver=(1, 0), inputs="qkv")
+    assert same.value == pytest.approx(same.clean, abs=1e-6)
+
+
+def test_rollout_multiplies_attention_and_keeps_all_mass_on_what_was_read(lens, truth):
+    _, _, values = truth
+    found = attention_rollout(lens, CLEAN)
+    expected = np.eye(found.values.shape[1])
+    for layer in range(lens.config.n_layer):
+        mean = values[f"blocks.{layer}.attn.hook_pattern"][0].mean(0)
+        expected = (0.5 * mean + 0.5 * np.eye(len(mean))) @ expected
+        np.testing.assert_allclose(found.values[layer], expected, atol=1e-5)
+    np.testing.assert_allclose(found.values.sum(-1), 1)
+    assert (np.triu(found.values[-1], 1) == 0).all()
+
+
+def test_the_induction_head_is_found_and_without_it_the_skill_is_gone(lens):
+    scores = head_scores(lens, count=8)
+    assert scores.accuracy > 0.9
+    layer, head = np.unravel_index(scores.induction.argmax(), scores.induction.shape)
+    assert scores.induction[layer, head] > 0.6
+    strong = [(int(n), int(h)) for n, h in np.argwhere(scores.induction > 0.3)]
+    with lens.hooks(interventions=[Intervention.zero(f"blocks.{n}.attn.hook_z", heads=h) for n, h in strong]):
+        without = head_scores_under(lens)
+    assert without < scores.accuracy - 0.3
+
+
+def head_scores_under(lens) -> float:
+    """The share of repeated random tokens that a lens predicts, with whatever it changes."""
+    rng = np.random.default_rng(1)
+    half = rng.integers(0, lens.config.vocab_size - 1, (8, 50))
+    ids = np.concatenate([np.full((8, 1), lens.config.eos_token_id), half, half], axis=1)
+    logits = lens.run_with_hooks(ids, [])
+    return float((logits[:, 51:-1].argmax(-1) == ids[:, 52:]).mean())
+
+
+def test_the_position_of_the_second_name_carries_the_indirect_object(lens):
+    found = patch_activations(lens, CLEAN, CORRUPTED, METRIC)
+    assert found.clean > 0 > found.corrupted
+    differing = int(np.flatnonzero(found.clean_tokens != found.corrupted_tokens)[0])
+    assert found.recovered[: lens.config.n_layer, [differing, -1]].max(axis=1).min() > 0.5  # there, then at the end
+
+
+def test_surprisal_is_the_model_s_own(lens, truth):
+    _, _, values = truth
+    ids = lens.to_tokens(CLEAN)[0]
+    probabilities = softmax(values["logits"][0, :-1])
+    own = probabilities[np.arange(len(ids) - 1), ids[1:]]
+    found = surprisal(lens, CLEAN)
+    np.testing.assert_allclose(found.values, -np.log(own), atol=1e-3)
+    assert (found.rank == (probabilities > own[:, np.newaxis]).sum(-1)).all()
+    np.testing.assert_allclose(found.entropy, -(probabilities * np.log(probabilities)).sum(-1), atol=1e-3)
+    assert found.loss == pytest.approx(-np.log(own).mean(), abs=1e-4)
+    assert found.perplexity == pytest.approx(np.exp(found.loss))
+
+
+def test_statistics_of_many_texts_are_those_of_all_positions_at_once(lens):
+    texts = [CLEAN, "Once upon a time", "The function returns a list of tokens.", [5], CLEAN]
+    name = "blocks.1.mlp.hook_post"
+    every = [lens.run_with_cache(text, names_filter=name)[1][name][0].astype(np.float64) for text in texts]
+    joined = np.concatenate(every)
+    found = activation_statistics(lens, iter(texts), name, units=[3, 7], top=2)
+    np.testing.assert_allclose(found.mean, joined.mean(0), atol=1e-9)
+    np.testing.assert_allclose(found.variance, joined.var(0), rtol=1e-9, atol=1e-12)
+    assert np.array_equal(found.maximum, joined.max(0).astype(np.float32))
+    assert np.array_equal(found.minimum, joined.min(0).astype(np.float32))
+    assert (found.count, found.texts) == (len(joined), 5)
+    for unit in (3, 7):
+        best = sorted(((float(v[:, unit].max()), n) for n, v in enumerate(every)), reverse=True)[:2]
+        assert [(context.value, context.text) for context in found.top[unit]] == best
+        for context in found.top[unit]:
+            assert every[context.text][context.position, unit] == context.value
+
+
+@pytest.mark.parametrize("metric", [logit(" Mary"), log_probability(" Mary"), loss(), logit(" Mary", position=4),
+                                    Metric(lambda logits: logits.max((1, 2)), lambda logits: logits)])  # fmt: skip
+def test_a_sweep_measures_what_single_runs_do(lens, metric):
+    ids = lens.to_tokens(CLEAN)
+    changes = [
+        [],
+        [Intervention.zero("blocks.0.mlp.hook_post", neurons=range(100))],
+        [Intervention.scale("hook_embed", 0.5)],
+    ]
+    found = sweep(lens, ids, changes, metric)
+    from onnxlens.measuring import Measure
+
+    measure = Measure(metric, lens.tokenizer, lens.config.vocab_size, 1)
+    for value, change in zip(found, changes, strict=True):
+        logits = lens.run_with_hooks(ids, [], interventions=change)
+        assert value == pytest.approx(measure.value(logits, ids, np.ones_like(ids))[0], abs=2e-4)
+
+
+@pytest.mark.parametrize(
+    ("call", "text"),
+    [
+        (lambda lens: logit_lens(lens, [CLEAN, CLEAN]), "logit_lens takes one text at a time, not 2."),
+        (lambda lens: logit_lens(lens, CLEAN, top=0), "top must be a whole number from 1 to"),
+        (lambda lens: attribute_logit(lens, CLEAN, " Mary and"), "' Mary and' is 2 tokens (' Mary', ' and')"),
+        (lambda lens: attribute_logit(lens, CLEAN, -3), "A token is a text, or an id from 0 to"),
+        (lambda lens: attribute_logit(lens, CLEAN, position=99), "position must be a whole number from -"),
+        (lambda lens: ablate_heads(lens, CLEAN, METRIC, operation="nothing"), "must be 'zero' or 'mean', not"),
+        (lambda lens: ablate_heads(lens, CLEAN, METRIC, reference=CLEAN), "A reference is for operation='mean'"),
+        (lambda lens: ablate_heads(lens, CLEAN, "loss"), "metric must be one of onnxlens.metrics"),
+        (lambda lens: patch_activations(lens, CLEAN, "Mary", METRIC), "must have the same number of tokens; they have"),
+        (lambda lens: patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook="x"), "hook must be one of resid_pre,"),
+        (lambda lens: patch_activations(lens, CLEAN, CLEAN, METRIC).recovered, "nothing can be restored."),
+        (lambda lens: patch_activations(lens, CLEAN, CLEAN, METRIC, by_position=True), "by_position is for heads."),
+        (lambda lens: patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=(1, 0), receiver=(1, 1)), "in a later layer"),
+        (lambda lens: patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=(99, 0), receiver="logits"), "The sender m"),
+        (lambda lens: patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=(0, 0), receiver=(1, 1), inputs=()), "inp"),
+        (lambda lens: head_scores(lens, length=500), "length must be a whole number from 2 to"),
+        (lambda lens: head_scores(lens, count=0), "count must be a whole number of at least 1, not 0."),
+        (lambda lens: surprisal(lens, [5]), "give a text of at least two tokens."),
+        (lambda lens: activation_statistics(lens, [], "hook_embed"), "There is no text to take statistics of."),
+        (lambda lens: activation_statistics(lens, [CLEAN], "blocks.*.hook_mlp_out"), "takes one hook point, and"),
+        (lambda lens: activation_statistics(lens, [CLEAN], "blocks.0.attn.hook_pattern"), "a value for each pair of"),
+        (lambda lens: activation_statistics(lens, [CLEAN], "hook_embed", units=[-1]), "has units 0 to"),
+        (lambda lens: activation_statistics(lens, [CLEAN], "blocks.0.attn.hook_z", units=[1]), "several axes of units"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_analysed_is_refused_in_a_sentence(lens, call, text):
+    with pytest.raises(InputError) as refused:
+        call(lens)
+    assert text in str(refused.value)
+
+
+def test_an_unknown_hook_point_is_named(lens):
+    with pytest.raises(HookPointError, match=r"Unknown hook point 'blocks.0.hook_x'"):
+        activation_statistics(lens, [CLEAN], "blocks.0.hook_x")
