@@ -96,11 +96,11 @@ def dla(
         (f"layer {n}", *map(_signed, found.heads[n]), _signed(found.mlps[n])) for n in range(lens.config.n_layer)
     ]
     _print_table(("", *heads, "MLP"), rows, caption=f"{what}: {found.logit:.3f}")
-    _print_table(("", ""), [(name, _signed(value)) for name, value in parts.items()])
+    _print_table(("part", "adds"), [(name, _signed(value)) for name, value in parts.items()])
     if found.neurons is not None:
         flat = np.argsort(-np.abs(found.neurons), axis=None)[:neurons]
         places = zip(*np.unravel_index(flat, found.neurons.shape), strict=True)
-        _print_table(("neuron", ""), [(f"layer {n}, neuron {i}", _signed(found.neurons[n, i])) for n, i in places])
+        _print_table(("neuron", "adds"), [(f"layer {n}, neuron {i}", _signed(found.neurons[n, i])) for n, i in places])
 
 
 @command.command("ablate")

@@ -52,7 +52,7 @@ def test_dla(analyze, lens):
     ran = analyze("dla", CLEAN, *DIFFERENCE, "--neurons", 3)
     assert f"the logit of ' Mary' less that of ' John': {found.logit:.3f}" in ran.out
     assert f"{found.heads[2, 1]:+.2f}" in ran.out
-    assert sum("neuron " in line for line in ran.out.splitlines()) == 3
+    assert sum(", neuron " in line for line in ran.out.splitlines()) == 3
 
 
 def test_ablate(analyze, lens):
