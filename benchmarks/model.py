@@ -24,10 +24,11 @@ import numpy as np
 import onnxruntime
 
 import onnxlens
+from onnxlens.analysis.attention import head_scores
 from onnxlens.models import tasks
 from onnxlens.models.answers import Vocabulary, answers
 from onnxlens.models.corpus import KINDS, WORK, token_ids
-from onnxlens.models.heads import induction, name_movers
+from onnxlens.models.heads import name_movers
 from onnxlens.models.heldout import held_out, token_bits
 from onnxlens.models.lexicon import HELD_OUT_PROMPTS
 from onnxlens.models.loops import greedy, loop
@@ -206,7 +207,7 @@ def heads(lens: onnxlens.Lens) -> tuple[list[Row], dict[str, Any]]:
     """Repeated random tokens, and what each head does; the numbers of all heads, [layers, heads]."""
     tokens = Vocabulary.of(lens.runner.bundle).ordinary
     found = {
-        length: induction(lens.runner, tokens, _end(lens), length=length, count=SEQUENCES, seed=SEED)
+        length: head_scores(lens, length=length, count=SEQUENCES, seed=SEED, tokens=tokens)
         for length in LENGTHS
         if 2 * length < lens.config.n_positions
     }

@@ -1,70 +1,19 @@
-"""What each head attends to: repeated tokens, the token before, the one who receives."""
+"""What each head attends to at the end of a question: the one who receives, or the others."""
 
 from __future__ import annotations
 
-__all__ = ["PATTERNS", "Heads", "NameMovers", "induction", "name_movers"]
+__all__ = ["PATTERNS", "NameMovers", "name_movers"]
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from onnxlens.models.passes import Floats, Ints, batched, padded
+from onnxlens.models.passes import Floats, batched, padded
 from onnxlens.models.tasks import Question
 from onnxlens.runtime.runner import Runner
 
 PATTERNS = "blocks.*.attn.hook_pattern"
-
-
-@dataclass(frozen=True)
-class Heads:
-    """What a model does with random tokens said twice.
-
-    Attributes:
-        accuracy: share of the tokens of the second half, from its second token on, that are the model's likeliest.
-        induction: [layers, heads], mean attention from each token of the second half to the token after its earlier
-            occurrence.
-        previous: the same to the token just before, from all tokens but the first.
-        duplicate: the same from each token of the second half to its earlier occurrence.
-    """
-
-    accuracy: float
-    induction: Floats
-    previous: Floats
-    duplicate: Floats
-
-
-def induction(
-    runner: Runner, tokens: Ints, start: int, *, length: int, count: int = 64, seed: int = 0, rows: int = 8
-) -> Heads:
-    """Lets a model read random tokens that are said twice, after `<|endoftext|>`.
-
-    The induction score is the mean of the attention pattern along the induction stripe, as in TransformerLens's demo,
-    over the second half; Olsson et al., "In-context Learning and Induction Heads", call it the prefix-matching score.
-    The two others are means along other diagonals.
-
-    Args:
-        runner: the model.
-        tokens: ids to draw from, uniformly and each for itself.
-        start: the id of `<|endoftext|>`.
-        length: tokens before they repeat.
-        count: sequences.
-        seed: another one draws others.
-        rows: sequences in a pass.
-    """
-    half = np.random.default_rng(seed).choice(tokens, size=(count, length))
-    ids = np.concatenate([np.full((count, 1), start), half, half], axis=1)  # [count, 1 + 2 * length]
-    second = np.arange(length + 1, 2 * length + 1)
-    every = np.arange(1, 2 * length + 1)
-    correct, sums = 0, np.zeros((3, runner.config.n_layer, runner.config.n_head))
-    for batch in np.array_split(ids, range(rows, count, rows)):
-        output = runner.run(batch, names_filter=PATTERNS)
-        guesses = output.logits[:, second[:-1]].argmax(-1)  # [rows, length - 1]
-        correct += int((guesses == batch[:, second[1:]]).sum())
-        for layer, pattern in enumerate(_patterns(output.activations)):  # [rows, H, Q, K]
-            for kind, (queries, back) in enumerate([(second, length - 1), (every, 1), (second, length)]):
-                sums[kind, layer] += pattern[:, :, queries, queries - back].mean(-1).sum(0)
-    return Heads(correct / (count * (length - 1)), *(sums / count))
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ import pytest
 from checkpoints import config_entries, random_weights, tokenizer
 from tokenizers import Tokenizer, models
 
+from onnxlens.analysis.attention import head_scores
 from onnxlens.lens import Lens
 from onnxlens.models.answers import Answers, Vocabulary, answers
-from onnxlens.models.heads import PATTERNS, induction, name_movers
+from onnxlens.models.heads import PATTERNS, name_movers
 from onnxlens.models.heldout import held_out, token_bits, windows
 from onnxlens.models.loops import loop
 from onnxlens.models.passes import next_tokens
@@ -232,7 +233,7 @@ def test_the_next_tokens_of_rows_do_not_depend_on_their_company(runner: Runners)
 def test_scores_of_heads_are_means_of_the_pattern(runner: Runners) -> None:
     model, length, count = runner("base"), 7, 5
     tokens = np.arange(1, 290)
-    found = induction(model, tokens, END, length=length, count=count, seed=3, rows=2)
+    found = head_scores(Lens(model), length=length, count=count, seed=3, tokens=tokens, rows=2)
     half = np.random.default_rng(3).choice(tokens, size=(count, length))
     scores, correct = np.zeros((3, 2, 4)), 0
     for row in half.tolist():
@@ -253,11 +254,15 @@ def test_scores_of_heads_are_means_of_the_pattern(runner: Runners) -> None:
 
 
 class Copier:
-    """Stands in for a runner whose one head attends to the token after the earlier occurrence, and copies it."""
+    """Stands in for a lens whose one head attends to the token after the earlier occurrence, and copies it."""
 
-    config = SimpleNamespace(n_layer=1, n_head=1)
+    config = SimpleNamespace(n_layer=1, n_head=1, n_positions=20, vocab_size=300, eos_token_id=END)
 
-    def run(self, ids: np.ndarray, names_filter: str) -> SimpleNamespace:
+    @property
+    def runner(self) -> Copier:
+        return self
+
+    def run(self, ids: np.ndarray, names_filter: str, keep_cache: bool) -> SimpleNamespace:
         rows, size = ids.shape
         logits, pattern = np.zeros((rows, size, 300)), np.zeros((rows, 1, size, size))
         for row in range(rows):
@@ -270,7 +275,7 @@ class Copier:
 
 
 def test_a_perfect_copier_has_all_points() -> None:
-    found = induction(Copier(), np.arange(1, 300), END, length=3, count=4, seed=1)  # type: ignore[arg-type]
+    found = head_scores(Copier(), length=3, count=4, seed=1)  # type: ignore[arg-type]
     half = np.random.default_rng(1).choice(np.arange(1, 300), size=(4, 3))
     assert all(len(set(row)) == 3 for row in half.tolist())  # else what comes next would not be certain
     assert found.accuracy == 1 and found.induction[0, 0] == 1

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import onnxlens
+from onnxlens.analysis.attention import head_scores
 from onnxlens.models import tasks
 from onnxlens.models.answers import Vocabulary, answers
-from onnxlens.models.heads import induction
 from onnxlens.models.loops import loop
 from onnxlens.models.passes import log_softmax, next_tokens
 from onnxlens.runtime.bundle import Bundle
@@ -83,9 +83,7 @@ def test_questions_are_answered_as_the_card_says(kind: str, results: dict[str, A
 
 def test_the_heads_that_are_named_do_what_is_said_of_them(results: dict[str, Any], lens: onnxlens.Lens) -> None:
     tokens = Vocabulary.of(lens.runner.bundle).ordinary
-    end = lens.tokenizer.eos_token_id
-    assert end is not None
-    found = induction(lens.runner, tokens, end, length=50, count=8, seed=results["settings"]["seed"] + 1)
+    found = head_scores(lens, length=50, count=8, seed=results["settings"]["seed"] + 1, tokens=tokens)
     assert found.accuracy == pytest.approx(results["rows"]["repeated"]["value"], abs=0.05)
     for name, score in (
         ("induction", found.induction),
