@@ -42,7 +42,7 @@ def main(tokenizer: Path | None, threads: int, rounds: int, write: bool) -> None
     rows += memory(bundle, threads)
     lines = ["| what | measured | wanted |", "| --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
     machine = (
-        f"{_processor()}, {threads} threads, Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}"
+        f"{processor()}, {threads} threads, Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}"
     )
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
     print(table)
@@ -226,7 +226,7 @@ def memory(bundle: Path, threads: int) -> list[Row]:
     ]
 
 
-def _processor() -> str:
+def processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
