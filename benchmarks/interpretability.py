@@ -15,6 +15,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -47,8 +48,8 @@ def main(threads: int, rounds: int, write: bool) -> None:
     rows += [*functions(lens, rounds), *another_request(bundle, threads)]
     lines = ["| what | measured | wanted |", "| --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
     machine = (
-        f"{processor()}, {threads} threads, Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}, "
-        f"TransformerLens {version('transformer-lens')}, PyTorch {version('torch')}"
+        f"{processor()}, {threads} threads, Python {platform.python_version()}, "
+        f"ONNX Runtime {onnxruntime.__version__}, TransformerLens {version('transformer-lens')}, PyTorch {version('torch')}"
     )
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
     print(table)
@@ -86,11 +87,10 @@ def reading(lens: Any, bridge: Any, rounds: int) -> list[Row]:
     rows = []
     for length in LENGTHS:
         ids = _ids(length)
-        ids_theirs = torch.from_numpy(ids)
-        logits, cache = lens.run_with_cache(ids)
-        logits_theirs, _ = bridge.run_with_cache(ids_theirs)
-        np.testing.assert_allclose(logits, logits_theirs.numpy(), atol=2e-2)
-        best = in_turn(rounds, ours=lambda: lens.run_with_cache(ids), theirs=lambda: bridge.run_with_cache(ids_theirs))
+        one, other = partial(lens.run_with_cache, ids), partial(bridge.run_with_cache, torch.from_numpy(ids))
+        logits, cache = one()
+        np.testing.assert_allclose(logits, other()[0].numpy(), atol=2e-2)
+        best = in_turn(rounds, ours=one, theirs=other)
         rows.append(
             (
                 f"`run_with_cache` of all {len(cache)} hook points, {length} tokens",
