@@ -49,7 +49,8 @@ def main(threads: int, rounds: int, write: bool) -> None:
     lines = ["| what | measured | wanted |", "| --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
     machine = (
         f"{processor()}, {threads} threads, Python {platform.python_version()}, "
-        f"ONNX Runtime {onnxruntime.__version__}, TransformerLens {version('transformer-lens')}, PyTorch {version('torch')}"
+        f"ONNX Runtime {onnxruntime.__version__}, TransformerLens {version('transformer-lens')}, "
+        f"PyTorch {version('torch')}"
     )
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
     print(table)
