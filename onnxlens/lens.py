@@ -132,9 +132,9 @@ class Lens:
 
     # A str is a sequence of str, too; the first overload that fits is taken.
     @overload
-    def predict(
+    def predict(  # type: ignore[overload-overlap]
         self, text: str | np.ndarray, *, top: int = 10, interventions: Interventions = (), fwd_hooks: ForwardHooks = ()
-    ) -> Prediction: ...  # type: ignore[overload-overlap]
+    ) -> Prediction: ...
     @overload
     def predict(
         self, text: Sequence[int], *, top: int = 10, interventions: Interventions = (), fwd_hooks: ForwardHooks = ()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from graphlib import TopologicalSorter
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, hook_points
@@ -289,7 +289,7 @@ class _Graph:
             self._constants.append(helper.make_tensor(name, TensorProto.INT64, [len(values)], values))
         return name
 
-    def _add(self, operator: str, inputs: list[str], output: str, **attributes: object) -> None:
+    def _add(self, operator: str, inputs: list[str], output: str, **attributes: Any) -> None:
         from onnx import helper
 
         node = helper.make_node(operator, inputs, [output], **attributes)

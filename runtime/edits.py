@@ -51,7 +51,8 @@ class Applied:
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Applied:
         """Reads what `dataclasses.asdict` made of one, from JSON."""
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in entries.items()})
+        given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in entries.items()}
+        return cls(**given)
 
     def __str__(self) -> str:
         limits = ((_ONE[name], getattr(self, name)) for name in ("rows", "positions", "heads", "neurons", "keys"))

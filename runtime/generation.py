@@ -146,6 +146,7 @@ def _steps(
                 )
             return
         yield Step(token, logits, last)
+        assert output.kv_cache is not None  # `run` keeps it unless told otherwise
         full = len(output.kv_cache) >= limit
         output = advance(ids[-(limit // 2 or 1) :], None) if full else advance([token], output)
 

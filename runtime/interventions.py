@@ -217,7 +217,7 @@ class Intervention:
 
     @classmethod
     def _of(
-        cls, operation: Operation, hook: str | Sequence[str], where: Mapping[str, Indices], **options: Any
+        cls, operation: Operation, hook: str | Sequence[str], where: Mapping[str, Any], **options: Any
     ) -> Intervention:
         if unknown := where.keys() - set(_INDICES):
             raise InputError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -15,7 +15,7 @@ from onnxlens.runtime.providers import Provider
 
 __all__ = ["Part", "Program"]
 
-Value = np.ndarray | onnxruntime.OrtValue
+Value: TypeAlias = "np.ndarray | onnxruntime.OrtValue"
 
 
 @dataclass(frozen=True)

@@ -450,6 +450,7 @@ def _positions(given: Indices, count: int) -> np.ndarray | None:
     """The positions that are read, [n] int64; None for all."""
     if given is None:
         return None
+    found: np.ndarray
     if isinstance(given, slice):
         found = np.arange(count)[given]
     else:

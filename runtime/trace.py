@@ -137,9 +137,9 @@ def recorded(cache: ActivationCache, path: str | Path) -> Iterator[dict[str, np.
         yield {name: view for name, view in views.items() if name not in _BESIDES}
         digest = _digest(views)
         data.flush()
-        with scratch.open("r+b") as file:
-            file.seek(8 + header.index(b'"sha256": "' + b"0" * 64) + len(b'"sha256": "'))
-            file.write(digest.encode())
+        with scratch.open("r+b") as whole:
+            whole.seek(8 + header.index(b'"sha256": "' + b"0" * 64) + len(b'"sha256": "'))
+            whole.write(digest.encode())
 
 
 @contextmanager

@@ -170,7 +170,7 @@ def attribution_patching(
     before = lens.grad(clean, metric=metric, names_filter=None, activations=names_filter)
     after = lens.grad(corrupted, metric=metric, names_filter=names_filter, activations=True)
     masks = [result.activations.attention_mask for result in (before, after)]
-    if masks[0].shape != masks[1].shape or not np.array_equal(*masks):
+    if masks[0].shape != masks[1].shape or not np.array_equal(masks[0], masks[1]):
         counts = " and ".join(str(mask.sum(axis=1).tolist()) for mask in masks)
         raise InputError(
             f"Clean and corrupted texts must have the same numbers of tokens, text by text; they have {counts}."

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -109,6 +109,8 @@ def patch_activations(
     _, cache = lens.run_with_cache(tokens[0], names_filter=names)
     length, heads = tokens[0].shape[1], lens.config.n_head
     where: list[dict[str, int]]
+    shape: tuple[int, ...]
+    axes: tuple[str, ...]
     if hook in _STREAM:
         where, shape, axes = [{"positions": p} for p in range(length)], (length,), ("layer", "pos")
     elif by_position:
@@ -193,12 +195,11 @@ def _pair(lens: Lens, clean: Text, corrupted: Text, what: str) -> tuple[np.ndarr
     return ids
 
 
-def _head(lens: Lens, what: str, given: object) -> tuple[int, int]:
+def _head(lens: Lens, what: str, given: Any) -> tuple[int, int]:
     layers, heads = lens.config.n_layer, lens.config.n_head
     pair = isinstance(given, tuple | list) and len(given) == 2 and all(type(number) is int for number in given)
-    if not pair or not (0 <= given[0] < layers and 0 <= given[1] < heads):  # type: ignore[index]
+    if not pair or not (0 <= given[0] < layers and 0 <= given[1] < heads):
         raise InputError(
             f"The {what} must be a layer from 0 to {layers - 1} and a head from 0 to {heads - 1}, not {given!r}."
         )
-    layer, head = given  # type: ignore[misc]
-    return layer, head
+    return given[0], given[1]
