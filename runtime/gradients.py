@@ -227,8 +227,10 @@ class GradientRunner:
         types = {name: _ONNX_TYPES[known[name]] for name in over}
         inputs = {value.name for value in forward.get_inputs()}
         # Shapes are read by the processor, wherever the model runs.
-        devices: dict[str, str] = {name: "cpu" if types[name] == _ONNX_TYPES["tensor(int64)"] else self._runner.provider.name
-                   for name in over if name not in inputs}  # fmt: skip
+        where = self._runner.provider.name
+        devices: dict[str, str] = {
+            name: "cpu" if types[name] == _ONNX_TYPES["tensor(int64)"] else where for name in over if name not in inputs
+        }
         backward = self._open(backward_graph(self._graph, request, types))
         return _Compiled(forward, devices, backward)
 
