@@ -16,12 +16,12 @@ from onnxlens.models.renaming import Renamer
 
 # Shares of the rows, as points (progress, share) with straight lines between them. Copying from the context comes
 # suddenly, once heads that look one token back are there, which text teaches: then a burst of random tokens that
-# recur teaches it within some hundred steps, and a few keep it. What stories teach (who receives, what agrees) needs
-# heads that copy, so more of them come after that; of the rows that do not recur, the others are documentation.
-RECURRING = ((0.0, 0.3), (0.225, 0.075), (0.23, 0.45), (0.29, 0.45), (0.31, 0.06), (1.0, 0.06))
-LESSONS = ((0.0, 0.0), (0.62, 0.0), (0.63, 0.15), (0.85, 0.15), (0.86, 0.25), (0.94, 0.25), (0.945, 0.6), (1.0, 0.6))
+# recur teaches it within some hundred steps, and a few keep it. What lessons teach (who receives, what agrees) needs
+# heads that copy, so they come after that, and more of them once the rates are low and little else is learned.
+RECURRING = ((0.0, 0.06), (0.12, 0.06), (0.13, 0.45), (0.21, 0.45), (0.23, 0.06), (1.0, 0.06))
+LESSONS = ((0.0, 0.0), (0.25, 0.0), (0.27, 0.12), (0.88, 0.12), (0.9, 0.3), (1.0, 0.3))  # of the rows left by those
+STORIES = 0.2  # of the rows left by both; the others are documentation
 ANSWER = 8.0  # weight of the one word that a lesson asks for: there are few in a row
-STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (0.39, 0.15), (0.4, 0.3), (0.62, 0.3), (0.63, 0.15), (1.0, 0.15))
 RENAMED = 0.5  # share of the story rows in which everybody has another name
 PERIODS = 4, 112  # tokens before a random sequence repeats, shortest and longest
 SEGMENTS = 3, 11  # random segments that come back in any order, fewest and most
@@ -65,7 +65,7 @@ class Batches:
         recurring_rows = dice.binomial(self._rows, _share(RECURRING, progress))
         lesson_rows = dice.binomial(self._rows - recurring_rows, _share(LESSONS, progress))
         text_rows = self._rows - recurring_rows - lesson_rows
-        story_rows = dice.binomial(text_rows, _share(STORIES, progress))
+        story_rows = dice.binomial(text_rows, STORIES)
         rows = [recurring(dice, self._end, self._length) for _ in range(recurring_rows)]
         rows += [self._lesson(dice) for _ in range(lesson_rows)]
         rows += [self._window(self._docstrings, dice) for _ in range(text_rows - story_rows)]
