@@ -23,7 +23,7 @@ from onnxlens.models.docstrings import Source, Text, sources, texts
 from onnxlens.models.grammar import stories
 
 END_OF_TEXT = "<|endoftext|>"
-VOCABULARY = 4096
+VOCABULARY = 8192
 HELD_OUT = {"docstrings": 50, "stories": 100}  # one document in this many is kept from training
 SHORTEST_DOCUMENT = 100  # characters
 LONGEST_DOCUMENT = 6_000  # characters; a longer text is cut between paragraphs
