@@ -232,7 +232,9 @@ def test_the_split_does_not_depend_on_other_documents() -> None:
     held_out = [corpus.is_held_out(text, "stories") for text in names]
     assert 5 < sum(held_out) < 50
     assert [corpus.is_held_out(text, "stories") for text in reversed(names)] == held_out[::-1]
-    assert sum(held_out) < sum(corpus.is_held_out(text, "docstrings") for text in names) < 80  # fewer, so a larger share
+    assert (
+        sum(held_out) < sum(corpus.is_held_out(text, "docstrings") for text in names) < 80
+    )  # fewer, so a larger share
 
 
 def test_the_same_text_gives_the_same_sum(tmp_path: Path) -> None:

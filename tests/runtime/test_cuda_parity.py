@@ -8,6 +8,7 @@ import pytest
 from checkpoints import CONFIGS
 
 from onnxlens.runtime.generation import generate_ids
+from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.runner import Runner
 
 pytestmark = [
@@ -51,3 +52,19 @@ def test_greedy_generation_is_the_cpu_s(runner, bundle):
         return [step.token for step in steps]
 
     assert greedy(Runner(bundle("base"), provider="cuda")) == greedy(runner("base"))
+
+
+def test_interventions_and_functions_do_on_the_gpu_what_they_do_on_the_cpu(runner, bundle):
+    cuda, ids = Runner(bundle("base"), provider="cuda"), np.random.default_rng(3).integers(0, 300, (2, 9))
+    edits = [
+        Intervention.zero("blocks.0.attn.hook_z", heads=1, rows=0),
+        Intervention.add("blocks.1.hook_resid_pre", 0.5, positions=slice(3, None)),
+        Intervention.scale("blocks.1.attn.hook_result", 0.5, heads=2),
+    ]
+    hooks = [("blocks.*.hook_resid_mid", lambda activation, hook: activation * np.float32(0.9))]
+    options = {"names_filter": "*", "interventions": edits, "fwd_hooks": hooks, "pos_slice": [-1, 2]}
+    expected, found = (model.run(ids, **options) for model in (runner("base"), cuda))
+    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-2, atol=2e-2)
+    for point, value in expected.activations.items():
+        np.testing.assert_allclose(found.activations[point], value, rtol=1e-2, atol=2e-2, err_msg=point)
+    assert found.applied == expected.applied
