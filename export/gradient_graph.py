@@ -6,6 +6,8 @@ exported like any other computation. As for the graph with hook points, that tak
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
@@ -27,7 +29,7 @@ _BATCH, _POSITIONS = 2, 3
 
 def with_gradients(
     model: GPT2,
-    weights: dict[str, Tensor],
+    weights: Mapping[str, Tensor],
     input_ids: Tensor,
     attention_mask: Tensor,
     position_ids: Tensor,
@@ -55,7 +57,7 @@ def with_gradients(
 
     with torch.enable_grad():
         arguments = (input_ids, attention_mask, position_ids, None, tap)
-        logits, _ = functional_call(model, weights, arguments)
+        logits, _ = functional_call(model, dict(weights), arguments)
         gradients = torch.autograd.grad(logits, list(values.values()), cotangent)
     return logits, values, dict(zip(values, gradients, strict=True))
 
