@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 # A token by id or text; or one for each row of a batch.
-Token = int | str | Sequence[int] | Sequence[str]
+Token = int | str | Sequence[int] | Sequence[str] | np.ndarray
 
 
 class TokenMetric(Protocol):
