@@ -12,6 +12,7 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
 from torch import Tensor
+from torch._decomp import get_decompositions  # the only way to name single ones
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -119,7 +120,12 @@ def _trace(config: ModelConfig) -> tuple[ir.Model, list[str]]:
     example = ([*model.parameters()], ids, torch.ones_like(ids), ids.clone(), cotangent)
     rows = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with quiet():
-        recorded = make_fx(computed, tracing_mode="symbolic", _allow_non_fake_inputs=True)(*example)
+        recorded = make_fx(
+            computed,
+            decomposition_table=get_decompositions([torch.ops.aten.silu_backward]),  # ONNX's exporter has none for it
+            tracing_mode="symbolic",
+            _allow_non_fake_inputs=True,
+        )(*example)
         program = torch.export.export(recorded, example, dynamic_shapes=([None] * len(names), *[rows] * 4))
         exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
     assert exported is not None

@@ -453,7 +453,7 @@ class Lens:
             mask,
             metric,
             names_filter=names_filter,
-            activations=names_filter if activations is True else (activations or None),
+            activations=names_filter if activations is True else None if activations is False else activations,
             embeddings=embeddings,
         )
 

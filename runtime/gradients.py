@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
@@ -36,7 +36,7 @@ __all__ = ["Cotangent", "GradientOutput", "GradientRunner"]
 # From logits [B, P, V] to what is multiplied with their Jacobian, of the same shape.
 Cotangent = Callable[[np.ndarray], np.ndarray]
 
-_ONNX_TYPES = {"tensor(float)": 1, "tensor(int64)": 7, "tensor(bool)": 9}  # TensorProto's numbers
+_ONNX_TYPES = {"tensor(float)": 1, "tensor(int32)": 6, "tensor(int64)": 7, "tensor(bool)": 9}  # TensorProto's numbers
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class _Compiled:
     """
 
     forward: onnxruntime.InferenceSession
-    saved: dict[str, str]
+    saved: Mapping[str, str]
     backward: onnxruntime.InferenceSession | None
 
 
@@ -116,11 +116,11 @@ class GradientRunner:
         try:
             return select(names_filter, self._points)
         except HookPointError:
-            among_all = self._runner.select(names_filter)  # raises by itself what is wrong with the filter
+            self._runner.select(names_filter)  # raises by itself what is wrong with the filter
             raise HookPointError(
-                f"There is no gradient of its own at {COMPUTED_ON_REQUEST!r}, which {names_filter!r} selects"
-                f"{'' if len(among_all) == 1 else ' too'}: the heads' results are added up, so at each of them it is "
-                "that at 'hook_attn_out' of the same block. Ask for that, or for 'hook_z'."
+                f"There is no gradient of its own at {COMPUTED_ON_REQUEST!r}, which {names_filter!r} selects: the "
+                "heads' results are added up, so at each of them it is that at 'hook_attn_out' of the same block. Ask "
+                "for that, or for 'hook_z'."
             ) from None
 
     def run(

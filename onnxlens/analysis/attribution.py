@@ -169,9 +169,9 @@ def attribution_patching(
     """
     before = lens.grad(clean, metric=metric, names_filter=None, activations=names_filter)
     after = lens.grad(corrupted, metric=metric, names_filter=names_filter, activations=True)
-    masks = [result.activations.attention_mask for result in (before, after)]
-    if masks[0].shape != masks[1].shape or not np.array_equal(masks[0], masks[1]):
-        counts = " and ".join(str(mask.sum(axis=1).tolist()) for mask in masks)
+    clean_mask, mask = before.activations.attention_mask, after.activations.attention_mask
+    if not np.array_equal(clean_mask, mask):  # their shapes count, too
+        counts = " and ".join(str(found.sum(axis=1).tolist()) for found in (clean_mask, mask))
         raise InputError(
             f"Clean and corrupted texts must have the same numbers of tokens, text by text; they have {counts}."
         )
@@ -184,7 +184,7 @@ def attribution_patching(
         axes={name: _axes_left(lens, name) for name in scores},
         value=after.value,
         tokens=after.gradients.tokens,
-        attention_mask=masks[1],
+        attention_mask=mask,
         clean_value=before.value,
         clean_tokens=before.activations.tokens,
     )

@@ -36,6 +36,17 @@ def test_logits_and_every_hook_point_are_the_cpu_s(runner, bundle, name):
         np.testing.assert_allclose(found.activations[point][rows], value[rows], rtol=1e-2, atol=2e-2, err_msg=point)
 
 
+def test_every_gradient_is_the_cpu_s(runner, bundle):
+    cpu, cuda = runner("base-gradients"), Runner(bundle("base-gradients"), provider="cuda")
+    rng = np.random.default_rng(1)
+    ids = rng.integers(0, 300, (3, 30))
+    cotangent = rng.normal(size=(3, 30, 300)).astype(np.float32)
+    expected, found = (model.gradients.run(ids, cotangent=lambda logits: cotangent) for model in (cpu, cuda))
+    for point, value in expected.gradients.items():
+        scale = np.abs(value).max()
+        np.testing.assert_allclose(found.gradients[point], value, rtol=0, atol=1e-2 * scale, err_msg=point)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_passes_on_a_cache_that_stays_on_the_gpu(runner, bundle, name):
     cuda = Runner(bundle(name), provider="cuda")
