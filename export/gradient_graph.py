@@ -120,9 +120,10 @@ def _trace(config: ModelConfig) -> tuple[ir.Model, list[str]]:
     example = ([*model.parameters()], ids, torch.ones_like(ids), ids.clone(), cotangent)
     rows = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with quiet():
+        silu = get_decompositions([torch.ops.aten.silu_backward])  # ONNX's exporter has none for it
         recorded = make_fx(
             computed,
-            decomposition_table=get_decompositions([torch.ops.aten.silu_backward]),  # ONNX's exporter has none for it
+            decomposition_table=silu,  # type: ignore[arg-type]  # PyTorch's own two types for it differ
             tracing_mode="symbolic",
             _allow_non_fake_inputs=True,
         )(*example)

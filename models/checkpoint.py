@@ -21,7 +21,7 @@ CONTEXT = 256
 class Shape:
     """Depth, width of the residual stream and heads of each block; `onnxlens.models.shapes` compares some."""
 
-    layers: int = 4
+    layers: int = 5
     width: int = 256
     heads: int = 4
 
