@@ -26,7 +26,7 @@ from onnxlens.runtime.generation import Step, generate_ids
 from onnxlens.runtime.hooks import HookPoint, NamesFilter
 from onnxlens.runtime.intervention_files import read_interventions
 from onnxlens.runtime.interventions import Indices, Intervention
-from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.runner import Output, Runner
 from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.trace import open_trace, recorded
 
@@ -170,8 +170,7 @@ class Lens:
         if not isinstance(top, int | np.integer) or isinstance(top, bool) or top < 1:
             raise InputError(f"top must be a whole number of at least 1, not {top!r}.")
         ids, mask = self._batch(text if isinstance(text, str) or _is_batch(text) else np.array(_one_row(text)))
-        changes = self._changes(interventions, fwd_hooks)
-        output = self.runner.run(ids, mask, logits="last", **changes)
+        output = self.run(ids, mask, logits="last", interventions=interventions, fwd_hooks=fwd_hooks)
         logits = output.logits[:, -1]  # [B, V]
         probabilities = softmax(logits)
         real = [row[kept == 1].tolist() for row, kept in zip(ids, mask, strict=True)]
@@ -363,7 +362,29 @@ class Lens:
             HookPointError: a name or glob matches no hook point.
             HookFunctionError: a function failed, or returned what cannot be used.
         """
-        return self.runner.run(*self._batch(text), keep_cache=False, **self._changes(interventions, fwd_hooks)).logits
+        ids, mask = self._batch(text)
+        return self.run(ids, mask, keep_cache=False, interventions=interventions, fwd_hooks=fwd_hooks).logits
+
+    def run(
+        self,
+        input_ids: np.ndarray,
+        attention_mask: np.ndarray | None = None,
+        *,
+        interventions: Interventions = (),
+        fwd_hooks: ForwardHooks = (),
+        **options: Any,
+    ) -> Output:
+        """Runs token ids, with what an enclosing block of `hooks` changes: for analyses, which need no text.
+
+        Args:
+            input_ids: token ids, [B, P] or [P] for one row.
+            attention_mask: [B, P], 0 where a token is padding; None for no padding.
+            interventions: changes to make inside the graph.
+            fwd_hooks: pairs of a hook point and a function; see `run_with_hooks`.
+            options: those of `Runner.plan`, whose errors may be raised.
+        """
+        changes = self._changes(interventions, fwd_hooks)
+        return self.runner.run(input_ids, attention_mask, **options, **changes)
 
     @contextmanager
     def hooks(self, fwd_hooks: ForwardHooks = (), *, interventions: Interventions = ()) -> Iterator[Lens]:

@@ -111,7 +111,7 @@ def head_scores(
     second, every = np.arange(length + 1, 2 * length + 1), np.arange(1, 2 * length + 1)
     correct, sums = 0, np.zeros((3, layers, heads))
     for batch in np.array_split(ids, range(rows, count, rows)):
-        output = lens.runner.run(batch, names_filter=_PATTERN.format("*"), keep_cache=False)
+        output = lens.run(batch, names_filter=_PATTERN.format("*"), keep_cache=False)
         guesses = output.logits[:, second[:-1]].argmax(-1)  # [rows, length - 1]
         correct += int((guesses == batch[:, second[1:]]).sum())
         for layer in range(layers):

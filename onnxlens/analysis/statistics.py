@@ -106,9 +106,7 @@ def activation_statistics(
     best: dict[int, list[Context]] = {unit: [] for unit in chosen}
     for number, text in enumerate(texts, 1):
         ids = one_text(lens, text, "a text of activation_statistics")
-        value = lens.runner.run(ids, names_filter=name, logits="last", keep_cache=False).activations[name][
-            0
-        ]  # [P, ...]
+        value = lens.run(ids, names_filter=name, logits="last", keep_cache=False).activations[name][0]  # [P, ...]
         wide = value.astype(np.float64)
         size, own = len(wide), wide.mean(axis=0)
         delta, total = own - mean, count + size

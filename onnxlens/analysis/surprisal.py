@@ -58,7 +58,7 @@ def surprisal(lens: Lens, text: Text) -> Surprisal:
     ids = one_text(lens, text, "surprisal")
     if ids.shape[1] < 2:
         raise InputError("The first token of a text is predicted by nothing; give a text of at least two tokens.")
-    logits = lens.runner.run(ids, keep_cache=False).logits[0, :-1]  # [P - 1, V]
+    logits = lens.run(ids, keep_cache=False).logits[0, :-1]  # [P - 1, V]
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
     following = ids[0, 1:, np.newaxis]  # [P - 1, 1]

@@ -68,6 +68,6 @@ def _measured(
     deep = max(map(len, changes), default=0)
     ordered = [change[depth] for depth in range(deep) for change in changes if depth < len(change)]
     logits = "all" if measure.needs_all_positions else "last"
-    output = lens.runner.run(batch, logits=logits, interventions=ordered, keep_cache=False)
+    output = lens.run(batch, logits=logits, interventions=ordered, keep_cache=False)
     seen = batch[:, -output.logits.shape[1] :]
     return measure.value(output.logits, seen, np.ones_like(seen))

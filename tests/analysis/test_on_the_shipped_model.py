@@ -184,17 +184,26 @@ def test_the_induction_head_is_found_and_without_it_the_skill_is_gone(lens):
     assert scores.induction[layer, head] > 0.6
     strong = [(int(n), int(h)) for n, h in np.argwhere(scores.induction > 0.3)]
     with lens.hooks(interventions=[Intervention.zero(f"blocks.{n}.attn.hook_z", heads=h) for n, h in strong]):
-        without = head_scores_under(lens)
-    assert without < scores.accuracy - 0.3
+        without = head_scores(lens, count=8)
+    assert without.accuracy < scores.accuracy - 0.3
 
 
-def head_scores_under(lens) -> float:
-    """The share of repeated random tokens that a lens predicts, with whatever it changes."""
-    rng = np.random.default_rng(1)
-    half = rng.integers(0, lens.config.vocab_size - 1, (8, 50))
-    ids = np.concatenate([np.full((8, 1), lens.config.eos_token_id), half, half], axis=1)
-    logits = lens.run_with_hooks(ids, [])
-    return float((logits[:, 51:-1].argmax(-1) == ids[:, 52:]).mean())
+def test_an_analysis_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
+    edit = Intervention.scale("blocks.1.hook_mlp_out", 0.5)
+    logits, _ = lens.run_with_cache(CLEAN, interventions=edit)
+    ids = lens.to_tokens(CLEAN)[0]
+    with lens.hooks(interventions=edit):
+        losses, found = surprisal(lens, CLEAN), ablate_heads(lens, CLEAN, METRIC)
+        last, attributed = logit_lens(lens, CLEAN, top=1), attribute_logit(lens, CLEAN, " Mary")
+        statistics = activation_statistics(lens, [CLEAN], "blocks.1.hook_mlp_out")
+    own = np.log(softmax(logits[0, :-1].astype(float)))[np.arange(len(ids) - 1), ids[1:]]
+    np.testing.assert_allclose(losses.values, -own, atol=1e-5)
+    mary, john = (lens.to_tokens(name)[0, 0] for name in (" Mary", " John"))
+    assert found.baseline == pytest.approx(logits[0, -1, mary] - logits[0, -1, john], abs=1e-4)
+    assert (last.ids[-1, :, 0] == logits[0].argmax(-1)).all()
+    assert attributed.logit == pytest.approx(logits[0, -1, mary], abs=1e-4)
+    _, cache = lens.run_with_cache(CLEAN, interventions=edit, names_filter="blocks.1.hook_mlp_out")
+    np.testing.assert_allclose(statistics.mean, cache["mlp_out", 1][0].mean(0), atol=1e-5)
 
 
 def test_the_position_of_the_second_name_carries_the_indirect_object(lens):

@@ -258,10 +258,6 @@ class Copier:
 
     config = SimpleNamespace(n_layer=1, n_head=1, n_positions=20, vocab_size=300, eos_token_id=END)
 
-    @property
-    def runner(self) -> Copier:
-        return self
-
     def run(self, ids: np.ndarray, names_filter: str, keep_cache: bool) -> SimpleNamespace:
         rows, size = ids.shape
         logits, pattern = np.zeros((rows, size, 300)), np.zeros((rows, 1, size, size))
