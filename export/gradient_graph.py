@@ -6,11 +6,12 @@ exported like any other computation. As for the graph with hook points, that tak
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
 from torch import Tensor
-from torch._decomp import get_decompositions  # the only way to name single ones
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -28,7 +29,7 @@ _BATCH, _POSITIONS = 2, 3
 
 def with_gradients(
     model: GPT2,
-    weights: dict[str, Tensor],
+    weights: Mapping[str, Tensor],
     input_ids: Tensor,
     attention_mask: Tensor,
     position_ids: Tensor,
@@ -56,7 +57,7 @@ def with_gradients(
 
     with torch.enable_grad():
         arguments = (input_ids, attention_mask, position_ids, None, tap)
-        logits, _ = functional_call(model, weights, arguments)
+        logits, _ = functional_call(model, dict(weights), arguments)
         gradients = torch.autograd.grad(logits, list(values.values()), cotangent)
     return logits, values, dict(zip(values, gradients, strict=True))
 
@@ -86,6 +87,12 @@ def gradients_graph(config: ModelConfig) -> ir.Model:
     declare_shapes(graph, config, keys="sequence_length")
     strip(model)
     return model
+
+
+def _silu_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    """The way back through x * sigmoid(x), for which the exporter to ONNX has no operators of its own."""
+    sigmoid = torch.sigmoid(x)
+    return gradient * sigmoid * (1 + x * (1 - sigmoid))
 
 
 def _undo_double_transposes(model: ir.Model) -> None:
@@ -120,7 +127,7 @@ def _trace(config: ModelConfig) -> tuple[ir.Model, list[str]]:
     with quiet():
         recorded = make_fx(
             computed,
-            decomposition_table=get_decompositions([torch.ops.aten.silu_backward]),  # ONNX's exporter has none for it
+            decomposition_table={torch.ops.aten.silu_backward.default: _silu_backward},
             tracing_mode="symbolic",
             _allow_non_fake_inputs=True,
         )(*example)
