@@ -12,7 +12,6 @@ import onnx_ir as ir
 import onnx_ir.passes.common as passes
 import torch
 from torch import Tensor
-from torch._decomp import get_decompositions  # the only way to name single ones
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
@@ -90,6 +89,12 @@ def gradients_graph(config: ModelConfig) -> ir.Model:
     return model
 
 
+def _silu_backward(gradient: Tensor, x: Tensor) -> Tensor:
+    """The way back through x * sigmoid(x), for which the exporter to ONNX has no operators of its own."""
+    sigmoid = torch.sigmoid(x)
+    return gradient * sigmoid * (1 + x * (1 - sigmoid))
+
+
 def _undo_double_transposes(model: ir.Model) -> None:
     """Lets the way back through the unembedding use W_U as it is stored, not the transpose of its transpose."""
     for node in model.graph:
@@ -120,10 +125,9 @@ def _trace(config: ModelConfig) -> tuple[ir.Model, list[str]]:
     example = ([*model.parameters()], ids, torch.ones_like(ids), ids.clone(), cotangent)
     rows = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with quiet():
-        silu = get_decompositions([torch.ops.aten.silu_backward])  # ONNX's exporter has none for it
         recorded = make_fx(
             computed,
-            decomposition_table=silu,  # type: ignore[arg-type]  # PyTorch's own two types for it differ
+            decomposition_table={torch.ops.aten.silu_backward.default: _silu_backward},
             tracing_mode="symbolic",
             _allow_non_fake_inputs=True,
         )(*example)

@@ -48,7 +48,8 @@ def test_json(run: Callable[..., Output], checkpoint: Folder, tmp_path: Path) ->
     assert (status, err) == (0, "")
     report = json.loads(out)
     bundle = Bundle(tmp_path / "bundle")
-    assert report.keys() == {"path", "parameters", "storage", "bytes", "verification"}
+    assert report.keys() == {"path", "parameters", "storage", "gradients", "bytes", "verification"}
+    assert report["gradients"] is False
     assert report["path"] == str(bundle.path)
     assert report["parameters"] == 36_608
     assert report["storage"] == "float32"

@@ -142,7 +142,7 @@ def test_a_model_that_transformers_computes_otherwise(
 
 def error_of(found: list[float], expected: list[float]) -> float:
     errors: dict[str, dict[str, float]] = {}
-    verify._record(errors, "value", np.array(found, np.float32), np.array(expected, np.float32))
+    verify.record(errors, "value", np.array(found, np.float32), np.array(expected, np.float32))
     return errors["value"]["relative"]
 
 
@@ -166,7 +166,7 @@ def test_what_counts_as_an_error() -> None:
 def test_later_cases_do_not_hide_the_errors_of_earlier_ones() -> None:
     errors: dict[str, dict[str, float]] = {}
     for found in (1.5, 1.0):
-        verify._record(errors, "value", np.array([found]), np.array([1.0]))
+        verify.record(errors, "value", np.array([found]), np.array([1.0]))
     assert errors["value"] == {"absolute": 0.5, "relative": 0.5}
 
 
