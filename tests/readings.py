@@ -52,6 +52,8 @@ def _run(name: str, batch: int, length: int, padded: bool) -> tuple[Any, ...]:
         mask[0, : length // 2] = 0
     with np.errstate(invalid="ignore"):
         true = oracle.run(config, weights, ids, mask)
+    for shared in (*weights.values(), *true.values()):
+        shared.flags.writeable = False
     return config, weights, ids, mask, true
 
 

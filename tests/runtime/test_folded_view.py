@@ -51,9 +51,8 @@ def test_the_processing_changes_what_it_should_and_leaves_the_predictions():
     for point, value in got.true.items():
         same = np.allclose(true[point], value, rtol=1e-9, atol=1e-9)
         assert same == (point.endswith(unchanged) and "resid" not in point), point
-    for logits in (true["logits"], got.true["logits"]):
-        logits -= np.log(np.exp(logits).sum(axis=-1, keepdims=True))
-    np.testing.assert_allclose(true["logits"], got.true["logits"], atol=1e-9)
+    logs = [x - np.log(np.exp(x).sum(axis=-1, keepdims=True)) for x in (true["logits"], got.true["logits"])]
+    np.testing.assert_allclose(*logs, atol=1e-9)
 
 
 def test_padding_changes_nothing_for_real_tokens():

@@ -420,7 +420,7 @@ def test_a_file_may_take_its_values_from_a_trace(bundle, tmp_path):
     batched = {name: value[np.newaxis] for name, value in cache.items()}
     expected = [
         Intervention.patch("blocks.0.hook_resid_post", batched, positions=0),
-        Intervention.mean("blocks.1.*post", batched, rows=0),
+        Intervention.mean("blocks.1.hook_resid_post", batched, rows=0),
     ]
     found, wanted = (lens.predict([7, 8], interventions=given) for given in (tmp_path / "edits.json", expected))
     assert np.array_equal(found.logits, wanted.logits)

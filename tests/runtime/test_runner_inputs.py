@@ -82,7 +82,7 @@ def test_last_logits_of_a_row_that_ends_with_padding(runner):
 
 
 def test_another_word_for_logits(runner):
-    assert refused(runner, [1], logits="none") == "logits must be 'all' or 'last', not 'none'."
+    assert refused(runner, [1], logits="first") == "logits must be 'all', 'last' or 'none', not 'first'."
 
 
 def test_a_cache_of_another_batch_size(runner):
@@ -139,10 +139,11 @@ def test_more_threads_than_any_machine_has_are_refused(bundle):
 
 
 def test_the_number_of_threads_reaches_onnx_runtime(bundle):
-    session = Runner(bundle("base"), provider="cpu", threads=2)._session
+    program = Runner(bundle("base"), provider="cpu", threads=2)._program
     from onnxlens.runtime.compile import PLAIN
 
-    assert session(PLAIN).get_session_options().intra_op_num_threads == 2
+    (part,) = program(PLAIN)._parts
+    assert part.session.get_session_options().intra_op_num_threads == 2
 
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "", None, "CPUExecutionProvider"])
