@@ -414,7 +414,7 @@ def test_a_file_may_take_its_values_from_a_trace(bundle, tmp_path):
             "positions": 0,
             "value": {"trace": "clean.safetensors"},
         },
-        {"hook": "blocks.1.*", "operation": "mean", "rows": 0, "value": {"trace": "clean.safetensors"}},
+        {"hook": "blocks.1.hook_resid_post", "operation": "mean", "rows": 0, "value": {"trace": "clean.safetensors"}},
     ]
     (tmp_path / "edits.json").write_text(json.dumps(entries))
     batched = {name: value[np.newaxis] for name, value in cache.items()}
