@@ -99,6 +99,11 @@ class Lens:
         return self.runner.hook_points
 
     @property
+    def is_changed(self) -> bool:
+        """Whether an enclosing block of `hooks` changes every run."""
+        return bool(self._interventions or self._fwd_hooks)
+
+    @property
     def weights(self) -> Mapping[str, np.ndarray]:
         """The weights by TransformerLens's names and in its shapes, such as `blocks.0.attn.W_Q`; read-only."""
         return self.runner.bundle.named_weights

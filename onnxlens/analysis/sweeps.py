@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,8 @@ __all__ = ["Text", "one_text", "sweep"]
 
 Text = str | Sequence[int] | np.ndarray
 
-_TOKENS = 2048  # in a pass: enough to keep a processor busy, little enough for its memory
+# Tokens in a pass: enough to keep a processor busy, and little enough for its memory.
+_FEWEST, _MOST = 256, 2048
 
 
 def one_text(lens: Lens, text: Text, what: str) -> np.ndarray:
@@ -39,6 +41,9 @@ def one_text(lens: Lens, text: Text, what: str) -> np.ndarray:
 def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]], metric: TokenMetric) -> np.ndarray:
     """Measures a text under each of many changes.
 
+    What comes before the block of a change is the same without it. So it is computed once, and each pass starts at
+    the first block that is changed in it.
+
     Args:
         lens: the model.
         ids: the text, [1, P].
@@ -51,23 +56,52 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
     Raises:
         InputError: an intervention does not fit, or the metric names a token that there is not.
     """
-    rows = max(1, _TOKENS // ids.shape[1])
-    found = []
-    for first in range(0, len(changes), rows):
-        chosen = changes[first : first + rows]
-        batch = np.repeat(ids, len(chosen), axis=0)  # [rows, P]
-        found.append(_measured(lens, batch, [[i.at_rows(row) for i in c] for row, c in enumerate(chosen)], metric))
-    return np.concatenate(found)
+    blocks = [0 if lens.is_changed else _first_block(lens, change) for change in changes]
+    streams = {block: f"blocks.{block - 1}.hook_resid_post" for block in set(blocks) - {0}}
+    shared = {}
+    if streams:
+        shared = lens.run(ids, names_filter=[*streams.values()], logits="none", keep_cache=False).activations
+    found = np.empty(len(changes))
+    for runs in _passes(blocks, ids.shape[1]):
+        stream = streams.get(blocks[runs[0]])
+        feeds = {} if stream is None else {stream: np.repeat(shared[stream], len(runs), axis=0)}
+        chosen = [[change.at_rows(row) for change in changes[run]] for row, run in enumerate(runs)]
+        found[runs] = _measured(lens, np.repeat(ids, len(runs), axis=0), chosen, metric, feeds)
+    return found
+
+
+def _first_block(lens: Lens, changes: Sequence[Intervention]) -> int:
+    """The block before which everything is as it would be without the changes."""
+    names = lens.runner.hook_names
+    starts = [names.index(f"blocks.{block}.hook_resid_pre") for block in range(lens.config.n_layer)]
+    changed = [names.index(name) for change in changes for name in lens.runner.select(change.hook)]
+    return max(0, bisect_right(starts, min(changed, default=len(names))) - 1)
+
+
+def _passes(blocks: Sequence[int], length: int) -> list[list[int]]:
+    """Which runs share a pass: those that start at one block, and at later ones where these alone are too few."""
+    passes: list[list[int]] = []
+    for run in sorted(range(len(blocks)), key=blocks.__getitem__):
+        tokens = length * len(passes[-1]) if passes else _MOST
+        enough = _MOST - length if passes and blocks[passes[-1][-1]] == blocks[run] else _FEWEST - 1
+        if tokens > enough:
+            passes.append([])
+        passes[-1].append(run)
+    return passes
 
 
 def _measured(
-    lens: Lens, batch: np.ndarray, changes: Sequence[Sequence[Intervention]], metric: TokenMetric
+    lens: Lens,
+    batch: np.ndarray,
+    changes: Sequence[Sequence[Intervention]],
+    metric: TokenMetric,
+    feeds: dict[str, np.ndarray],
 ) -> np.ndarray:
     measure = Measure(metric, lens.tokenizer, lens.config.vocab_size, len(batch))
     # Position by position, so that what many rows have in common stands side by side, and becomes one edit.
     deep = max(map(len, changes), default=0)
     ordered = [change[depth] for depth in range(deep) for change in changes if depth < len(change)]
     logits = "all" if measure.needs_all_positions else "last"
-    output = lens.run(batch, logits=logits, interventions=ordered, keep_cache=False)
+    output = lens.run(batch, logits=logits, interventions=ordered, feeds=feeds, keep_cache=False)
     seen = batch[:, -output.logits.shape[1] :]
     return measure.value(output.logits, seen, np.ones_like(seen))

@@ -196,10 +196,14 @@ def test_an_analysis_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
         losses, found = surprisal(lens, CLEAN), ablate_heads(lens, CLEAN, METRIC)
         last, attributed = logit_lens(lens, CLEAN, top=1), attribute_logit(lens, CLEAN, " Mary")
         statistics = activation_statistics(lens, [CLEAN], "blocks.1.hook_mlp_out")
+    last_head = (lens.config.n_layer - 1, lens.config.n_head - 1)  # what comes before it is changed, too
+    both = [edit, Intervention.zero(f"blocks.{last_head[0]}.attn.hook_z", heads=last_head[1])]
     own = np.log(softmax(logits[0, :-1].astype(float)))[np.arange(len(ids) - 1), ids[1:]]
     np.testing.assert_allclose(losses.values, -own, atol=1e-5)
     mary, john = (lens.to_tokens(name)[0, 0] for name in (" Mary", " John"))
     assert found.baseline == pytest.approx(logits[0, -1, mary] - logits[0, -1, john], abs=1e-4)
+    without = lens.predict(CLEAN, interventions=both).logits
+    assert found.values[last_head] == pytest.approx(without[mary] - without[john], abs=1e-4)
     assert (last.ids[-1, :, 0] == logits[0].argmax(-1)).all()
     assert attributed.logit == pytest.approx(logits[0, -1, mary], abs=1e-4)
     _, cache = lens.run_with_cache(CLEAN, interventions=edit, names_filter="blocks.1.hook_mlp_out")
@@ -252,7 +256,12 @@ def test_a_sweep_measures_what_single_runs_do(lens, metric):
         [],
         [Intervention.zero("blocks.0.mlp.hook_post", neurons=range(100))],
         [Intervention.scale("hook_embed", 0.5)],
+        [Intervention.scale("ln_final.hook_normalized", 0.5)],
+        [Intervention.scale("blocks.3.hook_mlp_out", 0.5), Intervention.zero("blocks.1.attn.hook_z", heads=1)],
     ]
+    for block in reversed(range(lens.config.n_layer)):  # a pass may start at any of them
+        for kind in ("resid_pre", "attn_out", "resid_post"):
+            changes.append([Intervention.scale(f"blocks.{block}.hook_{kind}", 0.5)])
     found = sweep(lens, ids, changes, metric)
     from onnxlens.measuring import Measure
 
