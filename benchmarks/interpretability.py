@@ -25,9 +25,8 @@ import click
 import numpy as np
 import onnxruntime
 from measure import in_turn, process
+from pages import placed
 from run import PAGE, ROOT, WORK, exported, processor
-
-START, END = "<!-- measured by benchmarks/interpretability.py -->", "<!-- end of interpretability -->"
 
 LENGTHS = (32, 128, 512)
 ABLATED, HOOKED = 32, 128  # tokens
@@ -55,8 +54,7 @@ def main(threads: int, rounds: int, write: bool) -> None:
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
     print(table)
     if write:
-        before, _, rest = PAGE.read_text().partition(START)
-        PAGE.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}")
+        PAGE.write_text(placed(PAGE.read_text(), Path(__file__).name, table))
 
 
 def ours(bundle: Path, threads: int) -> Any:

@@ -22,6 +22,7 @@ from typing import Any
 import click
 import numpy as np
 import onnxruntime
+from pages import placed
 
 import onnxlens
 from onnxlens.analysis.attention import head_scores
@@ -39,8 +40,8 @@ from onnxlens.runtime.errors import OnnxLensError
 
 MODELS = Path(__file__).parents[1] / "models"
 SHIPPED = MODELS / "tiny"
+SCRIPT = Path(__file__).name
 CARD, RESULTS = MODELS / "README.md", MODELS / "tiny-results.json"
-START, END = "<!-- measured by benchmarks/model.py -->", "<!-- end of measurements -->"
 
 STRIDE = 64
 QUESTIONS, SEED = 1000, 0
@@ -333,19 +334,6 @@ def code(text: str) -> str:
     return f"<code>{escaped(text)}</code>"
 
 
-def placed(page: str, text: str) -> str:
-    """A page with the text between its two markers.
-
-    Raises:
-        ValueError: the markers are not there.
-    """
-    before, start, rest = page.partition(START)
-    _, end, after = rest.partition(END)
-    if not (start and end):
-        raise ValueError(f"The page has no place for measurements: it needs the lines {START} and {END}.")
-    return f"{before}{START}\n{text}\n{END}{after}"
-
-
 def results(
     bundle: onnxlens.Bundle, corpus: dict[str, Any], rows: Sequence[Row], found: dict[str, Any], shown: Sequence[Any]
 ) -> dict[str, Any]:
@@ -410,14 +398,14 @@ def main(bundle: Path, work: Path, threads: int | None, target: Path | None, wri
     started = time.perf_counter()
     try:
         if write:
-            placed(CARD.read_text(encoding="utf-8"), "")
+            placed(CARD.read_text(encoding="utf-8"), SCRIPT, "")
         lens = onnxlens.load(bundle, threads=threads)
         check(lens)
         text, found = measure(lens, work)
         click.echo(text)
         files = {target: found} if target else {}
         if write:
-            files |= {CARD: placed(CARD.read_text(encoding="utf-8"), text), RESULTS: found}
+            files |= {CARD: placed(CARD.read_text(encoding="utf-8"), SCRIPT, text), RESULTS: found}
         replace(files)
     except (OSError, ValueError, OnnxLensError) as error:
         raise click.ClickException(str(error)) from error

@@ -18,11 +18,11 @@ import click
 import numpy as np
 import onnxruntime
 from measure import in_turn, process
+from pages import placed
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "benchmarks"
 PAGE = ROOT / "docs" / "performance.md"
-START, END = "<!-- measured by benchmarks/run.py -->", "<!-- end of measurements -->"
 
 PROMPT, NEW = 128, 64
 Row = tuple[str, str, str]
@@ -47,8 +47,7 @@ def main(tokenizer: Path | None, threads: int, rounds: int, write: bool) -> None
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
     print(table)
     if write:
-        before, _, rest = PAGE.read_text().partition(START)
-        PAGE.write_text(f"{before}{START}\n{table}\n{END}{rest.partition(END)[2]}")
+        PAGE.write_text(placed(PAGE.read_text(), Path(__file__).name, table))
 
 
 def installation() -> list[Row]:

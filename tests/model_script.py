@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 def load() -> ModuleType:
     """Loads `benchmarks/model.py` anew."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))  # as Python does that runs it
     spec = importlib.util.spec_from_file_location("benchmarks_model", ROOT / "benchmarks" / "model.py")
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)

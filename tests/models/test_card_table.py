@@ -52,14 +52,15 @@ def test_text_in_a_table_keeps_its_spaces_and_means_nothing(script: ModuleType) 
 
 
 def test_only_what_is_between_the_markers_is_written(script: ModuleType) -> None:
-    page = f"before\n{script.START}\nold\n{script.END}\nafter\n"
-    once = script.placed(page, "new")
+    start, end = "<!-- measured by benchmarks/model.py -->", "<!-- end of measurements -->"
+    page = f"before\n{start}\nold\n{end}\nafter\n"
+    once = script.placed(page, "model.py", "new")
     assert once == page.replace("old", "new")
-    assert script.placed(once, "new") == once
+    assert script.placed(once, "model.py", "new") == once
     with pytest.raises(ValueError, match="The page has no place for measurements"):
-        script.placed("before\nafter\n", "new")
-    card = script.placed((model_script.ROOT / "models" / "README.md").read_text(), "new")
-    assert f"{script.START}\nnew\n{script.END}" in card
+        script.placed(page, "other.py", "new")
+    card = script.placed((model_script.ROOT / "models" / "README.md").read_text(), script.SCRIPT, "new")
+    assert f"{start}\nnew\n{end}" in card
 
 
 def test_the_prompts_are_ten_different_ones(script: ModuleType) -> None:
@@ -98,7 +99,8 @@ def test_the_card_and_the_results_say_the_same(
     monkeypatch.setattr(script, "CARD", card)
     monkeypatch.setattr(script, "RESULTS", results)
     monkeypatch.setattr(script, "SHIPPED", small)
-    card.write_text(f"# small\n\n{script.START}\n{script.END}\n\nThe end.\n")
+    place = "<!-- measured by benchmarks/model.py -->\n<!-- end of measurements -->"
+    card.write_text(f"# small\n\n{place}\n\nThe end.\n")
     done = CliRunner().invoke(script.main, [str(small), "--work", str(work), "--threads", "1", "--write"])
     assert done.exit_code == 0, done.output
     measured = json.loads(results.read_text())

@@ -1,0 +1,23 @@
+"""Where measurements stand in a page: between a line that names the script and a line that ends them."""
+
+from __future__ import annotations
+
+END = "<!-- end of measurements -->"
+
+
+def start(script: str) -> str:
+    """The line before what a script measured."""
+    return f"<!-- measured by benchmarks/{script} -->"
+
+
+def placed(page: str, script: str, text: str) -> str:
+    """A page with a text in the place of a script.
+
+    Raises:
+        ValueError: the page has no such place.
+    """
+    before, found, rest = page.partition(start(script))
+    _, end, after = rest.partition(END)
+    if not (found and end):
+        raise ValueError(f"The page has no place for measurements: it needs the lines {start(script)} and {END}.")
+    return f"{before}{start(script)}\n{text}\n{END}{after}"
