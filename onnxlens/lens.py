@@ -324,20 +324,18 @@ class Lens:
                 f"What was asked for takes {needed:,} bytes, and memory_limit is {memory_limit:,}; read fewer hook "
                 "points (names_filter) or positions (pos_slice)."
             )
-        cache = ActivationCache(
-            {name: np.broadcast_to(np.float32(0), plan.shapes[name]) for name in plan.reads},
-            ids,
-            mask,
-            facts=self.runner.bundle.facts,
-            positions=plan.positions,
-            str_tokens=self._row_of_texts(ids),
-            applied=plan.edits.applied,
-        )
+        about: dict[str, Any] = {
+            "facts": self.runner.bundle.facts,
+            "positions": plan.positions,
+            "str_tokens": self.tokenizer.str_tokens(ids[0].tolist()) if len(ids) == 1 else None,
+            "applied": plan.edits.applied,
+        }
         if out is None:
             output = self.runner.execute(plan)
-            cache = cache.with_activations(output.activations)
+            cache = ActivationCache(output.activations, ids, mask, **about)
         else:
-            with recorded(cache, out) as arrays:
+            empty = {name: np.broadcast_to(np.float32(0), plan.shapes[name]) for name in plan.reads}
+            with recorded(ActivationCache(empty, ids, mask, **about), out) as arrays:
                 output = self.runner.execute(plan, arrays)
             cache = open_trace(out, model=self)
         if remove_batch_dim:
@@ -350,8 +348,9 @@ class Lens:
         """Runs a text and calls functions at hook points on the way.
 
         A function takes the activation, a float32 array in the shape of the hook table, and the hook, which has a
-        `name` and a `layer()`. It may change the array in place, return another one of the same shape, or return
-        None. Several at one hook point are called in the order given, after the interventions there.
+        `name`, a `layer()`, and a dictionary `ctx` that stays from run to run (see `clear_contexts`). It may change
+        the array in place, return another one of the same shape, or return None. Several at one hook point are called
+        in the order given, after the interventions there.
 
         Args:
             text: a text, or its token ids, or several texts; shorter ones are padded on the left.
@@ -410,6 +409,11 @@ class Lens:
         finally:
             self._interventions, self._fwd_hooks = before
 
+    def clear_contexts(self) -> None:
+        """Empties the `ctx` of every hook, which functions share within a run and from one run to the next."""
+        for hook in self.runner.hooks.values():
+            hook.ctx.clear()
+
     def estimate(
         self,
         text: str | Ids | Sequence[str],
@@ -432,9 +436,6 @@ class Lens:
             *self._batch(text), names_filter=names_filter, stop_at_layer=stop_at_layer, pos_slice=pos_slice
         )
         return plan.nbytes
-
-    def _row_of_texts(self, ids: np.ndarray) -> list[str] | None:
-        return self.tokenizer.str_tokens(ids[0].tolist()) if len(ids) == 1 else None
 
     def grad(
         self,
@@ -466,7 +467,7 @@ class Lens:
             ContextLengthError: the text has more tokens than the model has positions.
             HookPointError: a name or glob matches no hook point with a gradient.
         """
-        if self._interventions or self._fwd_hooks:
+        if self.is_changed:
             raise InputError(
                 "Gradients are those of the model as it is: lens.grad takes no part in changes, so call it outside of "
                 "the block of lens.hooks."

@@ -94,7 +94,7 @@ class ActivationCache(Attribution):
             ) from None
 
     def __contains__(self, key: object) -> bool:
-        try:
+        try:  # a mapping may be asked for anything; what is no name raises TypeError
             return key in self._activations or self.full_name(key) in self._activations  # type: ignore[arg-type]
         except (KeyNotFoundError, TypeError):
             return False
@@ -249,10 +249,6 @@ class ActivationCache(Attribution):
         from onnxlens.runtime.trace import save_trace
 
         save_trace(self, path, str_tokens)
-
-    def with_activations(self, activations: Mapping[str, np.ndarray]) -> ActivationCache:
-        """The same with other arrays: those of the same run, by name."""
-        return self._copy(activations, self.facts)
 
     def _copy(self, activations: Mapping[str, np.ndarray], facts: ModelFacts | None) -> ActivationCache:
         return ActivationCache(

@@ -20,7 +20,7 @@ class Hook:
 
     Attributes:
         name: its name.
-        ctx: a place for functions to leave things for each other; it lives as long as the call.
+        ctx: a place for functions to leave things for each other and for later runs; `Lens.clear_contexts` empties it.
     """
 
     name: str

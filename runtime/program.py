@@ -60,6 +60,7 @@ class Program:
         given: Mapping[str, Value],
         arrays: Mapping[str, np.ndarray],
         functions: Functions,
+        hooks: Mapping[str, Hook],
         allocate: Callable[[str], np.ndarray],
     ) -> dict[str, Any]:
         """Computes everything.
@@ -68,6 +69,7 @@ class Program:
             given: values of the graph's inputs, by name.
             arrays: where results go, by name; ONNX Runtime writes straight into them.
             functions: what to call at hook points.
+            hooks: what to hand them, by name.
             allocate: makes the array for a hook point's value before functions have seen it.
 
         Returns:
@@ -78,7 +80,7 @@ class Program:
             raw = {before(name): allocate(name) for name in part.calls}
             self._run_part(part, values, {**arrays, **raw})
             for name in part.calls:
-                values[name] = call(functions[name], Hook(name), raw[before(name)])
+                values[name] = call(functions[name], hooks[name], raw[before(name)])
         return values
 
     def _run_part(self, part: Part, values: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:

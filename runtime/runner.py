@@ -20,7 +20,7 @@ from onnxlens.runtime.compile import PLAIN, POSITIONS, Logits, Request, compile_
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.edits import Applied, Edits, resolve
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
-from onnxlens.runtime.functions import ForwardHooks, Functions, find_functions
+from onnxlens.runtime.functions import ForwardHooks, Functions, Hook, find_functions
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, Reached, hook_points, select
 from onnxlens.runtime.interventions import Indices, Intervention, Source
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
@@ -109,6 +109,7 @@ class Runner:
         config: the model's shape and switches.
         provider: the provider that runs the model.
         hook_points: what can be read, in the order of computation.
+        hooks: what functions at a hook point are handed, by its name.
 
     Raises:
         BundleError: the bundle is damaged.
@@ -136,6 +137,7 @@ class Runner:
         self.config: ModelConfig = self.bundle.config
         self.hook_points: tuple[HookPoint, ...] = hook_points(self.config)
         self._points = {point.name: point for point in self.hook_points}
+        self.hooks = {name: Hook(name) for name in self._points}
         self._threads = threads
         self._progress = progress
         self._max_sessions = max_sessions
@@ -188,10 +190,21 @@ class Runner:
         return ids.astype(np.int64)
 
     def resolve(
-        self, interventions: Iterable[Intervention], *, rows: int, length: int, limit: int | None = None
+        self,
+        interventions: Iterable[Intervention],
+        select: Callable[[NamesFilter], tuple[str, ...]] | None = None,
+        **sizes: int,
     ) -> Edits:
-        """What interventions come to in this model and a text; see `onnxlens.runtime.edits.resolve`."""
-        return self._resolve(interventions, self.select, rows, length, limit)
+        """What interventions come to in this model and a text; see `onnxlens.runtime.edits.resolve`.
+
+        Args:
+            interventions: what to change.
+            select: finds hook points by name or glob; None for among all of them.
+            sizes: `rows`, `length` and perhaps `limit`.
+        """
+        facts = self.bundle.facts
+        model = Source(facts.name, facts.hash)
+        return resolve(interventions, self.hook_points, select or self.select, self.config, model, **sizes)
 
     def run(self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None, **options: Any) -> Output:
         """Computes one pass: `execute(plan(...))`; the options and errors are those of `plan`."""
@@ -248,11 +261,12 @@ class Runner:
 
         reached = Reached(self.hook_points, self.config, stop_at_layer)
         asked = reached.select(names_filter) if names_filter is not None else ()
-        reads = tuple(name for name in self._points if name in asked or name == reached.residual)
+        wanted = {*asked, reached.residual}
+        reads = tuple(name for name in self._points if name in wanted)
         functions = find_functions(fwd_hooks, reached.select)
         edits = interventions
         if not isinstance(edits, Edits):
-            edits = self._resolve(edits, reached.select, rows, total)
+            edits = self.resolve(edits, reached.select, rows=rows, length=total)
         picked = _positions(pos_slice, new)
         if picked is not None:
             inputs[POSITIONS] = picked
@@ -288,10 +302,8 @@ class Runner:
             BundleError: ONNX Runtime could not compute it.
         """
         request = plan.request
-        given = into or {}
-        results = {
-            name: given[name] if name in given else np.empty(shape, np.float32) for name, shape in plan.shapes.items()
-        }
+        results = {name: np.empty(shape, np.float32) for name, shape in plan.shapes.items() if name not in (into or {})}
+        results |= into or {}
         suffix = ".picked" if request.some_positions else ""
         arrays = {name if name == "logits" else name + suffix: array for name, array in results.items()}
         rows, new = plan.inputs["input_ids"].shape
@@ -302,7 +314,8 @@ class Runner:
         try:
             program = self._program(request)
             self._check_reached(program, plan)
-            values = program.run({**plan.past.values, **plan.inputs}, arrays, plan.functions, before_functions)
+            given = {**plan.past.values, **plan.inputs}
+            values = program.run(given, arrays, plan.functions, self.hooks, before_functions)
         except OnnxLensError:
             raise
         except Exception as error:  # ONNX Runtime raises its own kinds: out of memory, a graph with other shapes
@@ -321,20 +334,6 @@ class Runner:
         read = {name: results[name] for name in plan.reads}
         return Output(logits, read, kept, residual, plan.edits.applied)
 
-    def _resolve(
-        self,
-        interventions: Iterable[Intervention],
-        select: Callable[[NamesFilter], tuple[str, ...]],
-        rows: int,
-        length: int,
-        limit: int | None = None,
-    ) -> Edits:
-        facts = self.bundle.facts
-        model = Source(facts.name, facts.hash)
-        return resolve(
-            interventions, self.hook_points, select, self.config, model, rows=rows, length=length, limit=limit
-        )
-
     def check_text(
         self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -352,8 +351,9 @@ class Runner:
         return mask, position_ids
 
     def _check_reached(self, program: Program, plan: Plan) -> None:
+        inputs = program.inputs
         for index, (name, kind) in enumerate(plan.edits.plan):
-            if not program.inputs.issuperset(edit_inputs(index, kind)):
+            if not inputs.issuperset(edit_inputs(index, kind)):
                 raise InputError(f"The intervention at {name!r} is never reached: nothing that was asked for needs it.")
 
     def _check_numbers(self, logits: np.ndarray, plan: Plan) -> None:

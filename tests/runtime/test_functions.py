@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from onnxlens.lens import Lens
 from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError
 from onnxlens.runtime.generation import generate_ids
 from onnxlens.runtime.interventions import Intervention
@@ -87,6 +88,22 @@ def test_functions_are_called_in_the_order_given_and_share_what_they_leave(runne
     assert called == [("first", name, 1), ("second", name, 1, True)]
     plain = model.run(IDS, names_filter=name).activations[name]
     assert np.array_equal(found.activations[name], (plain + 1) * 2)
+
+
+def test_what_functions_leave_stays_until_it_is_cleared(runner):
+    lens = Lens(runner("base"))
+    seen = []
+
+    def count(activation, hook):
+        hook.ctx["calls"] = hook.ctx.get("calls", 0) + 1
+        seen.append(hook.ctx["calls"])
+
+    for _ in range(2):
+        lens.run_with_hooks(IDS, [("blocks.*.hook_resid_pre", count)])
+    assert seen == [1] * lens.config.n_layer + [2] * lens.config.n_layer  # each hook point has its own
+    lens.clear_contexts()
+    lens.run_with_hooks(IDS, [("blocks.0.hook_resid_pre", count)])
+    assert seen[-1] == 1
 
 
 def test_a_graph_is_cut_no_oftener_than_the_order_of_calls_needs(runner):
