@@ -5,7 +5,7 @@ Logarithms are of float32 logits, taken in float64.
 
 from __future__ import annotations
 
-__all__ = ["Floats", "Ints", "NextTokens", "batched", "log_softmax", "next_tokens", "padded"]
+__all__ = ["Floats", "Ints", "NextTokens", "batched", "next_tokens", "padded"]
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -13,6 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from onnxlens.metrics import log_softmax
 from onnxlens.runtime.runner import Runner
 
 Ints = NDArray[np.int64]
@@ -33,14 +34,6 @@ def padded(rows: Sequence[Sequence[int]]) -> tuple[Ints, Ints]:
     ids = np.array([[0] * (longest - len(row)) + list(row) for row in rows])
     mask = np.array([[0] * (longest - len(row)) + [1] * len(row) for row in rows])
     return ids, mask
-
-
-def log_softmax(logits: NDArray[np.floating]) -> Floats:
-    """Natural logarithms of the probabilities over the last axis, in float64."""
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=-1, keepdims=True)
-    found: Floats = wide - np.log(np.exp(wide).sum(axis=-1, keepdims=True))
-    return found
 
 
 def next_tokens(runner: Runner, *, rows: int = 32) -> NextTokens:

@@ -6,8 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
+from onnxlens.metrics import log_softmax
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.generation import Step
@@ -79,17 +78,10 @@ class Generation(Iterator[GeneratedToken]):
             self.cache, self.applied = step.cache, step.applied
         self.ids.append(step.token)
         self.text += text
-        return GeneratedToken(step.token, text, _logprob(step.logits, step.token))
+        return GeneratedToken(step.token, text, float(log_softmax(step.logits)[step.token]))
 
     def _ends(self, token: int) -> bool:
         """Takes a token as it is chosen; whether the text ends with it."""
         # The end-of-text token is a signal, not text.
         self._piece = "" if token == self._end else self._stream.feed(token)
         return token == self._end or self._stream.stopped
-
-
-def _logprob(logits: np.ndarray, token: int) -> float:
-    """The logarithm of softmax(logits)[token], also where that itself would be 0."""
-    wide = logits.astype(np.float64)
-    largest = wide.max()
-    return float(wide[token] - largest - np.log(np.exp(wide - largest).sum()))

@@ -27,6 +27,7 @@ __all__ = [
     "Token",
     "TokenMetric",
     "log_probability",
+    "log_softmax",
     "logit",
     "logit_difference",
     "loss",
@@ -143,14 +144,14 @@ class LogProbability:
     def value(self, logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The metric of each row, [B] float64."""
         rows, columns, ids = _where(self.position, mask, self.token)
-        picked: np.ndarray = _log_softmax(logits[rows, columns])[rows, ids]  # [B, V], then [B]
+        picked: np.ndarray = log_softmax(logits[rows, columns])[rows, ids]  # [B, V], then [B]
         return picked
 
     def gradient(self, logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The gradient of each row's value at the logits, [B, P, V]."""
         rows, columns, ids = _where(self.position, mask, self.token)
         gradient = np.zeros_like(logits)
-        gradient[rows, columns] = -np.exp(_log_softmax(logits[rows, columns]))  # [B, V]
+        gradient[rows, columns] = -np.exp(log_softmax(logits[rows, columns]))  # [B, V]
         gradient[rows, columns, ids] += 1
         return gradient
 
@@ -167,14 +168,14 @@ class Loss:
         """The metric of each row, [B] float64."""
         losses = []
         for row, (now, following) in enumerate(_steps(mask)):
-            losses.append(-_log_softmax(logits[row, now])[np.arange(len(now)), tokens[row, following]].mean())
+            losses.append(-log_softmax(logits[row, now])[np.arange(len(now)), tokens[row, following]].mean())
         return np.array(losses)
 
     def gradient(self, logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The gradient of each row's value at the logits, [B, P, V]."""
         gradient = np.zeros_like(logits)
         for row, (now, following) in enumerate(_steps(mask)):
-            gradient[row, now] = np.exp(_log_softmax(logits[row, now]))  # [steps, V]
+            gradient[row, now] = np.exp(log_softmax(logits[row, now]))  # [steps, V]
             gradient[row, now, tokens[row, following]] -= 1
             gradient[row, now] /= len(now)
         return gradient
@@ -231,6 +232,13 @@ def log_probability(token: Token, position: int = -1) -> LogProbability:
 def loss() -> Loss:
     """The mean cross-entropy of the next token, in nats, over all tokens of a text but the first."""
     return Loss()
+
+
+def log_softmax(logits: np.ndarray) -> np.ndarray:
+    """The natural logarithm of softmax over the last axis, float64."""
+    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)  # against overflow
+    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    return result
 
 
 def checked_value(returned: object, rows: int, what: str) -> np.ndarray:
@@ -322,10 +330,3 @@ def _steps(mask: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
             )
         steps.append((real[:-1], real[1:]))
     return steps
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    """The logarithm of softmax over the last axis; subtracting the maximum first changes nothing but overflow."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result

@@ -140,7 +140,7 @@ class _Graph:
         self._producer = {name: node for node in self._nodes for name in node.output}
         self._constants: list[TensorProto] = []
         self._inputs: dict[str, tuple[int, int]] = {}  # added: element type and rank
-        self._axes = {point.name: point.axes for point in hook_points(config)}
+        self._points = {point.name: point for point in hook_points(config)}
 
     def feed(self, name: str) -> None:
         """Takes a hook point's value from an input."""
@@ -148,7 +148,7 @@ class _Graph:
 
         node = self._producer.pop(name)
         self._nodes.remove(node)
-        self._inputs[name] = (TensorProto.FLOAT, len(self._axes[name]))
+        self._inputs[name] = (TensorProto.FLOAT, len(self._points[name].axes))
 
     def add_result(self, name: str, *, changed: bool) -> None:
         """Computes the product z @ W_O, head by head: [B, P, H, d] and [H, d, D] to [B, P, H, D].
@@ -181,7 +181,7 @@ class _Graph:
 
         unedited = f"{name}.{index}"
         self.rename_output(name, unedited)
-        rank = len(self._axes[name])
+        rank = len(self._points[name].axes)
         where, value, *factor = edit_inputs(index, kind)
         self._inputs[where] = (TensorProto.BOOL, rank)
         self._inputs |= dict.fromkeys((value, *factor), (TensorProto.FLOAT, rank))
@@ -206,10 +206,8 @@ class _Graph:
         """Takes the listed positions of a value; returns the name of the result."""
         from onnx import TensorProto
 
-        axes = self._axes[name]
-        axis = axes.index("pos" if "pos" in axes else "query_pos")
         self._inputs[POSITIONS] = (TensorProto.INT64, 1)
-        self._add("Gather", [name, POSITIONS], f"{name}.picked", axis=axis)
+        self._add("Gather", [name, POSITIONS], f"{name}.picked", axis=self._points[name].position_axis)
         return f"{name}.picked"
 
     def cut_to_last(self) -> None:
@@ -247,7 +245,7 @@ class _Graph:
         producer = {name: node for node in nodes for name in node.output}
         for name, node in producer.items():
             sorter.add(name, *node.input)
-        activations = self._axes.keys() | set(raw.values())
+        activations = self._points.keys() | set(raw.values())
         level: dict[str, int] = {}
         for name in sorter.static_order():
             if name in raw:

@@ -105,9 +105,6 @@ class Edits:
         return found
 
 
-NOTHING = Edits((), ())
-
-
 def resolve(
     interventions: Iterable[Intervention],
     points: Sequence[HookPoint],

@@ -147,7 +147,7 @@ class Reached:
         found = select(names_filter, self._names)
         if self.residual is None:
             return found
-        reached = self._names[: self._names.index(self.residual) + 1]
+        reached = set(self._names[: self._names.index(self.residual) + 1])
         if not (kept := tuple(name for name in found if name in reached)):
             raise HookPointError(
                 f"{found[0]!r} is never reached: the pass stops before block {self.stop} (stop_at_layer), and "

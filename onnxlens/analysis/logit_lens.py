@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text
+from onnxlens.metrics import log_softmax
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -80,8 +81,7 @@ def logit_lens(lens: Lens, text: Text, *, top: int = 5) -> LogitLens:
 
 def _predicted(logits: np.ndarray, final: np.ndarray, top: int) -> tuple[np.ndarray, ...]:
     """From logits [P, V]: best ids and probabilities [P, K], entropy, rank and probability of the final ones [P]."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))  # [P, V]
+    logs = log_softmax(logits)  # [P, V]
     best = np.argsort(-logits, axis=-1, kind="stable")[:, :top]  # [P, K]
     chosen = np.take_along_axis(logits, final[:, np.newaxis], axis=-1)  # [P, 1]
     rank = (logits > chosen).sum(-1)

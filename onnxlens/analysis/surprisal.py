@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text
+from onnxlens.metrics import log_softmax
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,8 +60,7 @@ def surprisal(lens: Lens, text: Text) -> Surprisal:
     if ids.shape[1] < 2:
         raise InputError("The first token of a text is predicted by nothing; give a text of at least two tokens.")
     logits = lens.run(ids, keep_cache=False).logits[0, :-1]  # [P - 1, V]
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    logs = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
+    logs = log_softmax(logits)
     following = ids[0, 1:, np.newaxis]  # [P - 1, 1]
     own = np.take_along_axis(logits, following, axis=-1)
     return Surprisal(

@@ -123,7 +123,7 @@ def ablate(
 
     lens, text = _opened(model, provider, threads, text)
     metric, what = _metric(lens, text, answer, against)
-    found = ablate_heads(lens, text, metric, operation=operation)  # type: ignore[arg-type]
+    found = ablate_heads(lens, text, metric, operation=operation)  # type: ignore[arg-type]  # it refuses other texts
     tokens = lens.to_str_tokens(found.tokens)
     if as_json:
         _print_json(

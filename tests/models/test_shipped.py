@@ -17,10 +17,11 @@ import pytest
 
 import onnxlens
 from onnxlens.analysis.attention import head_scores
+from onnxlens.metrics import log_softmax
 from onnxlens.models import tasks
 from onnxlens.models.answers import Vocabulary, answers
 from onnxlens.models.loops import loop
-from onnxlens.models.passes import log_softmax, next_tokens
+from onnxlens.models.passes import next_tokens
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.generation import generate_ids
 

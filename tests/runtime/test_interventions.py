@@ -165,12 +165,20 @@ def test_pairs_of_interventions_are_the_oracle_s(runner, data):
     assert not errors.too_large(ulps=8), [change.intervention for change in changes]
 
 
-def test_edits_of_the_trained_model_are_the_oracle_s():
-    model = Runner(places()["shipped"] / SHIPPED, provider="cpu", threads=1)
-    errors = Errors(model)
-    for kind in KINDS:
-        where = limits(point_of(model, kind), model.config, some=True)
-        measure(errors, model, [make_change(model, kind, operation, 5, where) for operation in ("scale", "add")])
+@pytest.fixture(scope="module")
+def trained():
+    return Runner(places()["shipped"] / SHIPPED, provider="cpu", threads=1)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_edits_of_the_trained_model_are_the_oracle_s(trained, name):
+    errors = Errors(trained)
+    where = limits(point_of(trained, name), trained.config, some=True)
+    possibles = [one for one in OPERATIONS if possible(name, one)]
+    for operation, another in zip(possibles, [*possibles[1:], possibles[0]], strict=True):
+        measure(errors, trained, [make_change(trained, name, operation, 5, where)])
+        pair = [make_change(trained, name, operation, 5, where), make_change(trained, name, another, 6, {"rows": 0})]
+        measure(errors, trained, pair)
     assert not errors.too_large(ulps=4)
 
 
