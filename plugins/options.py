@@ -1,0 +1,178 @@
+"""Options of plugins: typed and documented once, as the fields of a dataclass, and checked whenever one is made."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import msgspec
+import numpy as np
+
+from onnxlens.runtime.errors import InputError
+
+__all__ = ["Option", "Options", "json_schema", "make", "option_names"]
+
+T = TypeVar("T", bound="Options")
+
+# msgspec's words, and those of a sentence for people.
+_WORDS = {
+    "`int`": "a whole number",
+    "`float`": "a number",
+    "`str`": "text",
+    "`bool`": "true or false",
+    "`array`": "a list",
+    "`object`": "a mapping",
+    "`null`": "null",
+    " | ": " or ",
+    ">=": "of at least",
+    "<=": "of at most",
+    ">": "above",
+    "<": "below",
+}
+
+
+def Option(  # noqa: N802  # it stands where a type is annotated
+    help: str,
+    *,
+    ge: float | None = None,
+    gt: float | None = None,
+    le: float | None = None,
+    lt: float | None = None,
+    min_length: int | None = None,
+) -> msgspec.Meta:
+    """Says what a field means and which values it may have; it stands in `Annotated[float, ...]`.
+
+    Args:
+        help: a sentence for those who choose the value.
+        ge: the least value.
+        gt: what the value must be above.
+        le: the greatest value.
+        lt: what the value must be below.
+        min_length: the least number of elements or characters.
+    """
+    return msgspec.Meta(description=help, ge=ge, gt=gt, le=le, lt=lt, min_length=min_length)
+
+
+class Options:
+    """The base of plugins: a dataclass whose fields are the options.
+
+    Fields that begin with an underscore, or have `init=False`, are none.
+
+    Raises:
+        InputError: when one is made with a value that a field does not allow; the text names plugin and option.
+    """
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        check(self)
+
+
+def option_names(plugin: type[Options]) -> tuple[str, ...]:
+    """Names of a plugin's options, in the order in which they are declared."""
+    return tuple(field.name for field in _fields(plugin))
+
+
+def json_schema(plugin: type[Options]) -> dict[str, Any]:
+    """The JSON schema of a plugin's options, an object."""
+    (schemas, definitions) = msgspec.json.schema_components([_struct(plugin)])
+    (reference,) = schemas
+    found: dict[str, Any] = definitions.pop(reference["$ref"].rpartition("/")[2])
+    return {**found, "$defs": definitions} if definitions else found
+
+
+def make(plugin: type[T], name: str, given: Mapping[str, Any]) -> T:
+    """Makes a plugin with options, as Python values or as text: `{"k": 40}` or `{"k": "40"}`.
+
+    Args:
+        plugin: the class.
+        name: the name under which it is known.
+        given: options by name.
+
+    Raises:
+        InputError: there is no such option, one is missing, or a value is not allowed.
+    """
+    known = option_names(plugin)
+    for option in given:
+        if option not in known:
+            near = difflib.get_close_matches(option, known, n=1)
+            meant = f" Did you mean {near[0]!r}?" if near else ""
+            has = f"its options are {', '.join(known)}" if known else "it has no options"
+            raise InputError(f"{name} has no option {option!r}; {has}.{meant}")
+    values = _converted(plugin, name, given, strict=False)
+    return plugin(**values)
+
+
+def check(plugin: Options) -> None:
+    """Checks the options of a plugin that was made, and puts values of the declared types in their place.
+
+    Raises:
+        InputError: a value is not allowed.
+    """
+    kind = type(plugin)
+    given = {name: getattr(plugin, name) for name in option_names(kind)}
+    for name, value in _converted(kind, kind.__name__, given, strict=True).items():
+        object.__setattr__(plugin, name, value)  # the dataclass may be frozen
+
+
+def _converted(plugin: type[Options], name: str, given: Mapping[str, Any], *, strict: bool) -> dict[str, Any]:
+    plain = {option: _plain(value) for option, value in given.items()}
+    try:
+        found = msgspec.convert(plain, _struct(plugin), strict=strict)
+    except msgspec.ValidationError as error:
+        raise InputError(f"{name}: {_sentence(str(error), plain, plugin)}") from error
+    return {option: getattr(found, option) for option in given}
+
+
+def _sentence(error: str, given: Mapping[str, Any], plugin: type[Options]) -> str:
+    """A validation error in words, with what was given."""
+    what, _, where = error.partition(" - at `$.")
+    if not where:
+        return f"it needs the option {what.split('`')[1]}." if what.count("`") == 2 else f"{what}."
+    path = where.rstrip("`")
+    option = path.split("[")[0].split(".")[0]
+    if what.startswith("Invalid enum value"):
+        choices = json_schema(plugin)["properties"][option].get("enum", ())
+        expected = f"one of {', '.join(map(repr, choices))}"
+    else:
+        expected = what.removeprefix("Expected ").partition(", got")[0]
+        for word, plain in _WORDS.items():
+            expected = expected.replace(word, plain)
+    return f"{path} must be {expected}, not {given.get(option)!r}."
+
+
+def _plain(value: object) -> object:
+    """A NumPy number or array as Python's own."""
+    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+
+
+_structs: dict[type, type[msgspec.Struct]] = {}
+
+
+def _struct(plugin: type[Options]) -> type[msgspec.Struct]:
+    """What checks a plugin's options: a struct with the same fields."""
+    if plugin not in _structs:
+        from typing import get_type_hints
+
+        hints = get_type_hints(plugin, include_extras=True)
+        fields = [
+            (field.name, hints[field.name], default)
+            if (default := _default(field)) is not msgspec.NODEFAULT
+            else (field.name, hints[field.name])
+            for field in _fields(plugin)
+        ]
+        _structs[plugin] = msgspec.defstruct(plugin.__name__, fields, kw_only=True)
+    return _structs[plugin]
+
+
+def _fields(plugin: type[Options]) -> list[dataclasses.Field[Any]]:
+    if not dataclasses.is_dataclass(plugin):
+        raise InputError(f"{plugin.__name__} is no dataclass; put @dataclass above it, so that its fields are options.")
+    return [field for field in dataclasses.fields(plugin) if field.init and not field.name.startswith("_")]
+
+
+def _default(field: dataclasses.Field[Any]) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return msgspec.field(default_factory=field.default_factory)
+    return msgspec.NODEFAULT if field.default is dataclasses.MISSING else field.default
