@@ -23,7 +23,7 @@ from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.functions import ForwardHooks, HookFunction
 from onnxlens.runtime.generation import Step, generate_ids
-from onnxlens.runtime.hooks import HookPoint, NamesFilter
+from onnxlens.runtime.hooks import HookPoint, NamesFilter, usual
 from onnxlens.runtime.intervention_files import read_interventions
 from onnxlens.runtime.interventions import Indices, Intervention
 from onnxlens.runtime.runner import Output, Runner
@@ -269,7 +269,7 @@ class Lens:
         self,
         text: str | Ids | Sequence[str],
         *,
-        names_filter: NamesFilter = "*",
+        names_filter: NamesFilter | None = None,
         interventions: Interventions = (),
         fwd_hooks: ForwardHooks = (),
         stop_at_layer: int | None = None,
@@ -282,8 +282,9 @@ class Lens:
 
         Args:
             text: a text, or its token ids, or several texts; shorter ones are padded on the left.
-            names_filter: hook points to read: names or globs, or a function of the name. What is not read is not
-                computed for its own sake, so ask for what you need.
+            names_filter: hook points to read: names or globs, or a function of the name; None for all but
+                `hook_result`, which is large and computed on request. What is not read is not computed for its own
+                sake, so ask for what you need.
             interventions: changes to make on the way, as objects or as the path of a JSON file of them.
             fwd_hooks: pairs of a hook point (name, glob or predicate) and a function; see `run_with_hooks`. What is
                 read is what the functions left.
@@ -311,7 +312,7 @@ class Lens:
         plan = self.runner.plan(
             ids,
             mask,
-            names_filter=names_filter,
+            names_filter=usual if names_filter is None else names_filter,
             stop_at_layer=stop_at_layer,
             pos_slice=pos_slice,
             keep_cache=False,
@@ -418,7 +419,7 @@ class Lens:
         self,
         text: str | Ids | Sequence[str],
         *,
-        names_filter: NamesFilter = "*",
+        names_filter: NamesFilter | None = None,
         stop_at_layer: int | None = None,
         pos_slice: Indices = None,
     ) -> dict[str, int]:
@@ -433,7 +434,10 @@ class Lens:
             HookPointError: a name or glob matches no hook point.
         """
         plan = self.runner.plan(
-            *self._batch(text), names_filter=names_filter, stop_at_layer=stop_at_layer, pos_slice=pos_slice
+            *self._batch(text),
+            names_filter=usual if names_filter is None else names_filter,
+            stop_at_layer=stop_at_layer,
+            pos_slice=pos_slice,
         )
         return plan.nbytes
 

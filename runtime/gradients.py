@@ -15,7 +15,7 @@ from onnxlens.runtime.bundle import GRADIENTS_GRAPH
 from onnxlens.runtime.errors import BundleError, HookPointError, InputError
 from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, HookPoint, NamesFilter, select
 from onnxlens.runtime.prepare import Prepared, prepare
-from onnxlens.runtime.providers import open_session
+from onnxlens.runtime.providers import open_session, session_options
 from onnxlens.runtime.vjp import (
     COTANGENT,
     EMBEDDING,
@@ -235,13 +235,7 @@ class GradientRunner:
         return _Compiled(forward, devices, backward)
 
     def _open(self, model: ModelProto) -> onnxruntime.InferenceSession:
-        options = onnxruntime.SessionOptions()
-        # The prepared graph is optimised already, and without regard to what is wanted.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
-        folder = self._prepared.folder
-        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+        options = session_options(self._threads, self._prepared.folder, takes_turns=True)
         try:
             return open_session(model.SerializeToString(), options, self._runner.provider)
         except Exception as error:

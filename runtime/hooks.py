@@ -15,7 +15,7 @@ from typing import Any
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
 
-__all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "NamesFilter", "Reached", "hook_points", "select"]
+__all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "NamesFilter", "Reached", "hook_points", "select", "usual"]
 
 _LONGEST = 200
 
@@ -106,6 +106,11 @@ def hook_points(config: ModelConfig) -> tuple[HookPoint, ...]:
         (f"blocks.{layer}.{name}", axes, meaning) for layer in range(config.n_layer) for name, axes, meaning in _BLOCK
     )
     return tuple(HookPoint(*entry) for entry in (*_EMBEDDING, *blocks, *_FINAL))
+
+
+def usual(name: str) -> bool:
+    """Selects all hook points but those that are large and computed on request: what is read if nothing is said."""
+    return not name.endswith(COMPUTED_ON_REQUEST)
 
 
 class Reached:

@@ -13,7 +13,7 @@ import onnxruntime
 
 from onnxlens.runtime.errors import ProviderError
 
-__all__ = ["PROVIDERS", "Provider", "ProviderName", "candidates", "open_session"]
+__all__ = ["CPU", "PROVIDERS", "Provider", "ProviderName", "candidates", "open_session", "session_options"]
 
 ProviderName = Literal["auto", "cpu", "cuda"]
 PROVIDERS: tuple[ProviderName, ...] = ("auto", "cpu", "cuda")
@@ -68,6 +68,31 @@ def candidates(name: str) -> tuple[Provider, ...]:
             f"{', '.join(available)}. Install the one for NVIDIA GPUs: {_INSTALL}."
         )
     return (CPU,)
+
+
+def session_options(
+    threads: int | None, folder: Path | None = None, *, takes_turns: bool = False
+) -> onnxruntime.SessionOptions:
+    """Options of a session on a prepared graph, or on what was cut from one.
+
+    Args:
+        threads: how many threads compute; None for as many as there are physical cores.
+        folder: where the weights are, for a graph that is no file.
+        takes_turns: whether other sessions run right before and after it, in one pass.
+    """
+    options = onnxruntime.SessionOptions()
+    # The prepared graph is optimised already, and without regard to what is read.
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    if folder is not None:
+        options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
+    # Every session has threads of its own, and those that wait for work keep processors busy that another one needs:
+    # for a while after a run, and where sessions take turns, all the time.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if takes_turns:
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    return options
 
 
 def open_session(

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.compile import PLAIN, POSITIONS, Logits, Request, compile_request, edit_inputs
@@ -26,7 +25,7 @@ from onnxlens.runtime.interventions import Indices, Intervention, Source
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
 from onnxlens.runtime.prepare import Prepared, prepare
 from onnxlens.runtime.program import Part, Program
-from onnxlens.runtime.providers import Provider, candidates, open_session
+from onnxlens.runtime.providers import CPU, Provider, candidates, open_session, session_options
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -359,7 +358,9 @@ class Runner:
     def _check_numbers(self, logits: np.ndarray, plan: Plan) -> None:
         changed = plan.edits.applied or plan.functions
         mask = plan.inputs["attention_mask"]
-        if changed and not np.isfinite(logits[mask[:, mask.shape[1] - logits.shape[1] :] == 1]).all():
+        real = mask[:, mask.shape[1] - logits.shape[1] :] == 1
+        # Any NaN or infinity shows in the largest or the smallest one, which takes no array of the logits' size.
+        if changed and not all(np.isfinite(extreme(logits, axis=-1)[real]).all() for extreme in (np.max, np.min)):
             what = " and ".join([
                 *(["the interventions"] if plan.edits.applied else []), *(["the functions"] if plan.functions else [])
             ])  # fmt: skip
@@ -373,7 +374,8 @@ class Runner:
             try:
                 prepared = prepare(self.bundle, provider, self._progress)
                 self.provider, self._prepared = provider, prepared
-                self._program(PLAIN)
+                if len(providers) > 1 or provider is not CPU:  # the processor is there; its graphs open when needed
+                    self._program(PLAIN)
             except ProviderError as error:
                 if index + 1 == len(providers):
                     raise
@@ -384,24 +386,16 @@ class Runner:
         raise AssertionError("there is always a provider to try")
 
     def _open(self, request: Request) -> Program:
-        options = onnxruntime.SessionOptions()
-        # The prepared graph is optimised already, and without regard to what is read.
-        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-        if self._threads is not None:
-            options.intra_op_num_threads = self._threads
         folder = self._prepared.folder
         try:
             if request == PLAIN:
-                session = open_session(self._prepared.plain_graph, options, self.provider)
+                session = open_session(self._prepared.plain_graph, session_options(self._threads), self.provider)
                 return Program([Part.of_session(session)], self.provider)
-            options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(folder))
-            return Program(
-                [
-                    Part.of(segment, open_session(segment.model.SerializeToString(), options, self.provider))
-                    for segment in compile_request(self._graph, request, self.config)
-                ],
-                self.provider,
-            )
+            segments = compile_request(self._graph, request, self.config)
+            options = session_options(self._threads, folder, takes_turns=len(segments) > 1)
+            sessions = (open_session(s.model.SerializeToString(), options, self.provider) for s in segments)
+            parts = [Part.of(*pair) for pair in zip(segments, sessions, strict=True)]
+            return Program(parts, self.provider)
         except Exception as error:
             if isinstance(error, OSError) or type(error).__module__.startswith(("onnxruntime", "google.protobuf")):
                 reason = " ".join(str(error).split())[:300]

@@ -20,8 +20,8 @@ __all__ = ["Text", "one_text", "sweep"]
 
 Text = str | Sequence[int] | np.ndarray
 
-# Tokens in a pass: enough to keep a processor busy, and little enough for its memory.
-_FEWEST, _MOST = 256, 2048
+# Tokens in a pass: enough to be worth a graph of its own, and little enough for the memory.
+_FEWEST, _MOST = 1024, 2048
 
 
 def one_text(lens: Lens, text: Text, what: str) -> np.ndarray:

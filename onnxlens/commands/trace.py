@@ -27,7 +27,7 @@ from onnxlens.commands.options import (
     "patterns",
     multiple=True,
     metavar="PATTERN",
-    help="A hook point or glob to read; may be given several times. All if left out.",
+    help="A hook point or glob to read; may be given several times. All but hook_result if left out.",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The safetensors file to write.")
 @change_options
@@ -52,7 +52,7 @@ def command(
         raise click.UsageError("A trace goes to a file; name one with -o, such as -o trace.safetensors.")
     text, changes = read_text(text), read_changes(files, heads)
     lens = open_lens(model, provider, threads)
-    _, cache = lens.run_with_cache(text, names_filter=patterns or "*", interventions=changes)
+    _, cache = lens.run_with_cache(text, names_filter=patterns or None, interventions=changes)
     cache.save(output)
     if as_json:
         arrays = {name: list(array.shape) for name, array in cache.items()}

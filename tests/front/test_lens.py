@@ -107,7 +107,10 @@ def test_run_with_cache_gives_all_logits_and_what_was_named(lens):
 
 def test_run_with_cache_reads_everything_where_nothing_is_named(lens):
     _, cache = lens.run_with_cache("a")
-    assert tuple(cache) == lens.runner.hook_names == tuple(point.name for point in lens.hook_points)
+    assert tuple(cache) == tuple(point.name for point in lens.hook_points if not point.on_request)
+    assert set(lens.estimate("a")) == {"logits", *cache}
+    _, whole = lens.run_with_cache("a", names_filter="*")
+    assert tuple(whole) == lens.runner.hook_names
 
 
 def test_run_with_cache_of_several_texts_says_what_is_padding(lens):
@@ -121,7 +124,7 @@ def test_run_with_cache_of_several_texts_says_what_is_padding(lens):
 
 
 def test_a_cache_knows_its_model_and_adds_up(lens):
-    logits, cache = lens.run_with_cache(["the cat and the dog", "a"])
+    logits, cache = lens.run_with_cache(["the cat and the dog", "a"], names_filter="*")
     stream = cache["resid_post", -1]
     for parts in (cache.decompose_resid(), cache.get_full_resid_decomposition()):
         np.testing.assert_allclose(parts.sum(axis=0), stream, rtol=1e-4, atol=1e-4)

@@ -114,7 +114,7 @@ def test_what_was_collected_covers_the_final_text(lens, how):
     assert generation.finish_reason == how
     text = generation.prompt_ids + generation.ids
     assert generation.cache.tokens.tolist() == [text]
-    _, whole = lens.run_with_cache(text)
+    _, whole = lens.run_with_cache(text, names_filter="*")
     assert list(generation.cache) == list(whole)
     for name, value in whole.items():
         np.testing.assert_allclose(generation.cache[name], value, rtol=1e-4, atol=1e-4, err_msg=name)

@@ -128,7 +128,7 @@ def test_a_request_made_again_reuses_its_session_whatever_the_spelling(bundle, o
     ):
         model.run([1, 2], names_filter=names)
         model.run([[1], [2]], names_filter=names)
-    assert len(opened) == 2  # the plain one at the start, and this one
+    assert len(opened) == 1
 
 
 def test_the_least_recently_used_session_goes_first(bundle, opened):

@@ -32,6 +32,7 @@ KINDS = (
         "hook_resid_post",
     )),
 )  # fmt: skip
+SIZE = (2, 7)  # rows and positions
 OPERATIONS = ("zero", "mean", "replace", "patch", "add", "scale")
 
 
@@ -48,17 +49,19 @@ def point_of(model: Runner, name: str) -> HookPoint:
     return next(point for point in model.hook_points if point.name == name)
 
 
-def ids_for(model: Runner, seed: int = 3, rows: int = 2, length: int = 7) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, model.config.vocab_size, (rows, length))
+def ids_for(model: Runner, seed: int = 3, size: tuple[int, int] = SIZE) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, model.config.vocab_size, size)
 
 
-def make_change(model: Runner, name: str, operation: str, seed: int, where: dict) -> Change:
+def make_change(
+    model: Runner, name: str, operation: str, seed: int, where: dict, size: tuple[int, int] = SIZE
+) -> Change:
     """Draws values for an operation. Divisors stay away from 0, and scores are not zeroed where they are masked."""
     rng = np.random.default_rng(seed)
-    point, ids = point_of(model, name), ids_for(model)
-    shape = point.shape(model.config, *ids.shape)
+    point = point_of(model, name)
+    shape = point.shape(model.config, *size)
     scale = name.endswith("hook_scale")
-    other = model.run(ids_for(model, seed + 1), names_filter=name).activations[name]
+    other = model.run(ids_for(model, seed + 1, size), names_filter=name).activations[name]
     one = (0.5 + rng.random(shape[-1:] if not scale else ())).astype(np.float32)
     if "key_pos" in point.axes:
         one = np.float32(0.7)
@@ -108,8 +111,8 @@ def limits(point: HookPoint, config, *, some: bool) -> dict:
     return found
 
 
-def measure(errors: Errors, model: Runner, changes: list[Change]) -> None:
-    ids = ids_for(model)
+def measure(errors: Errors, model: Runner, changes: list[Change], size: tuple[int, int] = SIZE) -> None:
+    ids = ids_for(model, size=size)
     mask = np.ones_like(ids)
     output = model.run(ids, mask, names_filter="*", interventions=[change.intervention for change in changes])
 
@@ -165,20 +168,13 @@ def test_pairs_of_interventions_are_the_oracle_s(runner, data):
     assert not errors.too_large(ulps=8), [change.intervention for change in changes]
 
 
-@pytest.fixture(scope="module")
-def trained():
-    return Runner(places()["shipped"] / SHIPPED, provider="cpu", threads=1)
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_edits_of_the_trained_model_are_the_oracle_s(trained, name):
-    errors = Errors(trained)
-    where = limits(point_of(trained, name), trained.config, some=True)
-    possibles = [one for one in OPERATIONS if possible(name, one)]
-    for operation, another in zip(possibles, [*possibles[1:], possibles[0]], strict=True):
-        measure(errors, trained, [make_change(trained, name, operation, 5, where)])
-        pair = [make_change(trained, name, operation, 5, where), make_change(trained, name, another, 6, {"rows": 0})]
-        measure(errors, trained, pair)
+def test_every_operation_on_the_trained_model_is_the_oracle_s():
+    model = Runner(places()["shipped"] / SHIPPED, provider="cpu", threads=1)
+    errors, size = Errors(model), (4, 32)  # over few values, eager is exact by luck somewhere
+    for name in KINDS:
+        where = limits(point_of(model, name), model.config, some=True) | {"positions": slice(5, 30), "rows": [1, 2]}
+        for operation in (one for one in OPERATIONS if possible(name, one)):
+            measure(errors, model, [make_change(model, name, operation, 5, where, size)], size)
     assert not errors.too_large(ulps=4)
 
 
