@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from onnxlens.plugins.visualizers.base import View, Visualizer
     from onnxlens.plugins.visualizers.page import page
     from onnxlens.plugins.visualizers.rendering import Rendering
+    from onnxlens.runtime.errors import InputError
 
 __all__ = [
     "Chain",
     "Context",
+    "InputError",
     "Option",
     "Registry",
     "Rendering",
@@ -35,6 +37,7 @@ __all__ = [
 _HOME = {
     "Chain": "onnxlens.plugins.samplers.base",
     "Context": "onnxlens.plugins.samplers.base",
+    "InputError": "onnxlens.runtime.errors",
     "Option": "onnxlens.plugins.options",
     "Registry": "onnxlens.plugins.registry",
     "Rendering": "onnxlens.plugins.visualizers.rendering",

@@ -90,8 +90,8 @@ def _check_options(kind: str, name: str, plugin: type[Options]) -> None:
         ) from error
     if kind == "visualizer" and (reserved := RESERVED_OPTIONS.intersection(option_names(plugin))):
         raise PluginError(
-            f"The visualizer {name!r} cannot have an option {min(reserved)!r}: every visualizer has one of that name on "
-            "the command line; call it something else."
+            f"The visualizer {name!r} cannot have an option {min(reserved)!r}: every visualizer has one of that name "
+            "on the command line; call it something else."
         )
 
 

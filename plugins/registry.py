@@ -93,6 +93,11 @@ class Registry:
         """What came of loading each plugin."""
         return (*self._built_in, *self._outside.loaded)
 
+    @property
+    def built_in(self) -> tuple[Entry, ...]:
+        """What onnxlens itself brings."""
+        return tuple(entry for one in self._built_in for entry in one.entries)
+
     def entries(self, kind: str) -> Mapping[str, Entry]:
         """Everything of a kind by name, the built-in ones first."""
         found = {**self._built_in_entries[kind], **self._outside.entries[kind]}
@@ -115,6 +120,10 @@ class Registry:
         shown = name if len(name) <= 100 else f"{name[:100]}…"
         hint = suggestion(shown, known) or " 'onnxlens plugins' lists all of them."
         raise PluginError(f"There is no {kind} {shown!r}; {listed}.{hint}")
+
+    def is_broken(self, kind: str, name: str) -> bool:
+        """Whether a plugin would have something of that name, and cannot be used."""
+        return bool(self._outside.causes.get((kind, name)))
 
     @cached_property
     def _built_in(self) -> tuple[Loaded, ...]:

@@ -14,13 +14,13 @@ code { font-family: ui-monospace, monospace; white-space: pre-wrap; }"""
 
 
 def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
-    """Returns an HTML file that works offline: a browser that reads it may load nothing.
+    r"""Returns an HTML file that works offline: a browser that reads it may load nothing.
 
     Args:
         title: its title, as text.
         body: what is in it, as HTML: whatever came from a model, a file or a person must be escaped (`html.escape`).
         style: CSS besides.
-        script: JavaScript that runs when the page is there. Data goes into it as JSON in which `<` is `\\\\u003c`.
+        script: JavaScript that runs when the page is there. Data goes into it as JSON in which `<` is `\u003c`.
     """
     scripts = f"<script>{script}</script>\n" if script else ""
     allowed = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"

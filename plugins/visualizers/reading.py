@@ -28,15 +28,12 @@ def needed(visualizer: Visualizer, config: ModelConfig) -> tuple[tuple[str, ...]
         PluginError: it does not name them as it should.
     """
     names = visualizer.hook_points(config)
+    method = f"{type(visualizer).__name__}.hook_points"
     if isinstance(names, str) or not isinstance(names, Iterable):
-        raise PluginError(
-            f"{type(visualizer).__name__}.hook_points must return a list of names, and returned {names!r:.100}."
-        )
+        raise PluginError(f"{method} must return a list of names, and returned {names!r:.100}.")
     patterns = list(names)
     if wrong := [name for name in patterns if not isinstance(name, str)]:
-        raise PluginError(
-            f"{type(visualizer).__name__}.hook_points must name hook points by text, not {wrong[0]!r:.100}."
-        )
+        raise PluginError(f"{method} must name hook points by text, not {wrong[0]!r:.100}.")
     patterns, count = [name for name in patterns if name != LOGITS], len(patterns)
     known = [point.name for point in hook_points(config)]
     return (select(patterns, known) if patterns else ()), len(patterns) < count

@@ -99,12 +99,26 @@ class Rendering:
         if ending not in self.formats:
             raise self._lacks(FORMATS.get(ending, ending), ending)
         if ending == "txt":
-            return _plain(self._renderable()).encode()
+            return _plain(self.renderable()).encode()
         if ending == "html":
             return self._page().encode("utf-8", "backslashreplace")  # a lone surrogate is no reason to fail
         if ending == "json":
             return f"{self.json()}\n".encode()
         return self._drawn(ending)
+
+    def renderable(self) -> RenderableType:
+        """What `text()` returns, if rich can print it.
+
+        Raises:
+            InputError: there is no such format.
+            PluginError: it returned something else.
+        """
+        from rich.protocol import is_renderable
+
+        value = self.text()
+        if not is_renderable(value):
+            raise self._wrong("text", "something that rich can print", value)
+        return value
 
     def json(self) -> str:
         """`data()` as JSON.
@@ -128,16 +142,8 @@ class Rendering:
         if "svg" in self.formats:
             return self._drawn("svg").decode()
         if "txt" in self.formats:
-            return f"<pre>{escape(_plain(self._renderable()))}</pre>"
+            return f"<pre>{escape(_plain(self.renderable()))}</pre>"
         return f"<pre>{escape(repr(self))}</pre>"
-
-    def _renderable(self) -> RenderableType:
-        from rich.protocol import is_renderable
-
-        value = self.text()
-        if not is_renderable(value):
-            raise self._wrong("text", "something that rich can print", value)
-        return value
 
     def _page(self) -> str:
         value = self.html()
