@@ -91,10 +91,11 @@ class TokensRendering(Rendering):
 
     def text(self) -> RenderableType:
         """A table, one token a line."""
+        from rich.console import Group
         from rich.table import Table
         from rich.text import Text
 
-        table = Table(box=None, pad_edge=False, title=self.meaning or None, title_justify="left")
+        table = Table(box=None, pad_edge=False)
         for heading in ("position", "token", "id", "value"):
             if heading != "value" or self.meaning:
                 table.add_column(heading, justify="left" if heading == "token" else "right", overflow="fold")
@@ -104,7 +105,7 @@ class TokensRendering(Rendering):
             if self.meaning:
                 cells.append(Text("" if number is None else f"{number:.2f}"))
             table.add_row(*cells)
-        return table
+        return Group(Text(self._title()), "", table)
 
     def figure(self) -> Figure:
         """The tokens in lines, on their colours."""
