@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["Tokens", "TokensRendering"]
 
 _MEANING = {
-    "surprisal": "surprisal in bits: how little the model expected the token",
+    "surprisal": "surprisal in nats: how little the model expected the token",
     "norm": "length of the residual stream after block {layer}",
     "nothing": "",
 }
@@ -43,7 +43,7 @@ class Tokens(Visualizer):
 
     colour: Annotated[
         Literal["surprisal", "norm", "nothing"],
-        Option("what the colour shows: surprisal in bits, the length of the residual stream, or nothing"),
+        Option("what the colour shows: surprisal in nats, the length of the residual stream, or nothing"),
     ] = "surprisal"
     layer: Annotated[int, Option("the block whose residual stream is measured; negative ones count from the end")] = -1
 
@@ -173,12 +173,12 @@ class TokensRendering(Rendering):
 
 
 def _surprisal(logits: np.ndarray, ids: np.ndarray) -> list[float]:
-    """How little each token was expected, in bits: -log2 of its probability."""
+    """How little each token was expected, in nats: -log of its probability."""
     wide = logits.astype(np.float64)  # [P - 1, V]
-    wide -= wide.max(axis=-1, keepdims=True, initial=-np.inf)
+    wide -= wide.max(axis=-1, keepdims=True)
     normaliser = np.log(np.exp(wide).sum(axis=-1))  # [P - 1]
-    bits: list[float] = ((normaliser - wide[np.arange(len(ids)), ids]) / np.log(2)).tolist()
-    return bits
+    nats: list[float] = (normaliser - wide[np.arange(len(ids)), ids]).tolist()
+    return nats
 
 
 def _printable(token: str) -> str:

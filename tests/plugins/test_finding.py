@@ -98,7 +98,7 @@ def test_the_environment_names_what_is_not_there(install, monkeypatch):
         "The plugin 'onne' (ONNXLENS_PLUGINS) cannot be used: ONNXLENS_PLUGINS names it, and there is no such plugin. "
         "Did you mean 'one'?"
     )
-    with pytest.raises(PluginError, match="The plugin 'onne' .* there is no such plugin"):
+    with pytest.raises(PluginError, match=r"The plugin 'onne' .* there is no such plugin"):
         known.get("sampler", "onne")
 
 

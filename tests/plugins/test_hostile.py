@@ -15,6 +15,7 @@ from onnxlens.runtime.errors import PluginError
 
 REGISTER = HEAD + "@hookimpl\ndef register_samplers(register):\n    "
 HOOKS = "the hooks are register_samplers, register_visualizers, register_commands"
+PLAIN = "The hook 'register_samplers' must be a plain function, without yield and async."
 NO_CLASS = "A sampler is a class that derives from onnxlens.plugins.Sampler, and what was registered as 'bad' is "
 NAME = (
     " is no name for a sampler: use at most 50 small letters, digits and underscores, a letter first, and no word of "
@@ -27,7 +28,7 @@ WAYS = {
     "raises": (HEAD + "1 / 0\n", "ZeroDivisionError: division by zero (line 3 of FILE)."),
     "needs a library": (
         "import no_such_library_here\n",
-        "ModuleNotFoundError: No module named 'no_such_library_here' (",
+        "ModuleNotFoundError: No module named 'no_such_library_here'",
     ),
     "syntax": (HEAD + "def (:\n", "SyntaxError: invalid syntax (FILE, line 3)."),
     "exits": ("import sys\nsys.exit('leaving')\n", "SystemExit: leaving (line 2 of FILE)."),
@@ -178,7 +179,7 @@ def test_what_was_registered_before_the_error_is_taken_back(install):
     install("hostile", sampler("early") + "    raise ValueError('half way')\n")
     known = registry()
     assert "early" not in known.samplers
-    with pytest.raises(PluginError, match="'hostile' .* cannot be used: ValueError: half way"):
+    with pytest.raises(PluginError, match=r"'hostile' .* cannot be used: ValueError: half way"):
         known.get("sampler", "early")
 
 

@@ -1,4 +1,4 @@
-"""`onnxlens plugins new`: what it writes works, as a wheel in an environment of its own, and it writes all or nothing."""
+"""`onnxlens plugins new`: what it writes works, also as a wheel in an environment of its own; and all or nothing."""
 
 from __future__ import annotations
 
