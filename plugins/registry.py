@@ -118,7 +118,7 @@ class Registry:
         known = self.entries(kind)
         listed = f"there are {', '.join(known)}" if known else "there are none"
         shown = name if len(name) <= 100 else f"{name[:100]}…"
-        hint = suggestion(shown, known) or " 'onnxlens plugins' lists all of them."
+        hint = suggestion(shown, known, 1) or " 'onnxlens plugins' lists all of them."
         raise PluginError(f"There is no {kind} {shown!r}; {listed}.{hint}")
 
     def is_broken(self, kind: str, name: str) -> bool:

@@ -78,7 +78,7 @@ def show(name: str, as_json: bool) -> None:
                 known.get(kind, name)  # which says why
         names = [name for kind in kinds for name in known.entries(kind)]
         raise PluginError(
-            f"There is no plugin {name[:100]!r}.{suggestion(name[:100], names)} 'onnxlens plugins' lists all of them."
+            f"There is no plugin {name[:100]!r}.{suggestion(name[:100], names, 1)} 'onnxlens plugins' lists all of them."
         )
     if as_json:
         print_json([_document(entry) for entry in found])

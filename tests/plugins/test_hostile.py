@@ -280,8 +280,8 @@ def test_a_slow_plugin_delays_only_those_who_need_plugins(install, command, bund
 
 
 RUNNING = {
-    "raises": ("1 / 0", "failed: ZeroDivisionError: division by zero (line 26 of FILE)."),
-    "exits": ("raise SystemExit(3)", "failed: SystemExit: 3 (line 26 of FILE)."),
+    "raises": ("1 / 0", "failed: ZeroDivisionError: division by zero (line 28 of FILE)."),
+    "exits": ("raise SystemExit(3)", "failed: SystemExit: 3 (line 28 of FILE)."),
     "no rendering": ("return 'a text'", "Count.draw must return a Rendering, and returned str."),
     "nothing": ("pass", "Count.draw must return a Rendering, and returned NoneType."),
     "undeclared": ("view.cache['pattern', 0]", "'blocks.0.attn.hook_pattern' was not read;"),
