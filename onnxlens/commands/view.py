@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_METAVARS = {"integer": "N", "number": "X", "string": "TEXT", "object": "JSON", "array": "VALUE"}
+_METAVARS = {"integer": "N", "number": "X", "string": "TEXT", "object": "JSON"}
 
 
 class _Views(click.Group):
@@ -150,7 +150,8 @@ def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:
     if kinds == {"boolean"}:
         return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help)
     choices = schema.get("enum", ())
-    metavar = "|".join(map(str, choices)) or next((_METAVARS[kind] for kind in _METAVARS if kind in kinds), "VALUE")
+    named = {kind for kind in kinds if kind != "array"} | _kinds(schema.get("items") or {})
+    metavar = "|".join(map(str, choices)) or next((_METAVARS[kind] for kind in _METAVARS if kind in named), "VALUE")
     return click.Option([flag, name], type=str, multiple="array" in kinds, metavar=metavar, help=help.strip())
 
 

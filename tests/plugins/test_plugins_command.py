@@ -125,3 +125,30 @@ def test_every_built_in_says_what_it_is():
             assert row["help"], f"{entry.name}: {row['name']}"
             assert row["type"] != "anything"
         assert hook_points(entry) is not None
+
+
+def test_bounds_may_stand_on_either_side_of_nothing():
+    from dataclasses import dataclass
+    from typing import Annotated
+
+    from onnxlens.plugins.options import Option, Options, make
+    from onnxlens.runtime.errors import InputError
+
+    @dataclass
+    class Window(Options):
+        inside: Annotated[int, Option("how many", ge=1)] | None = None
+        around: Annotated[int | None, Option("how many", ge=1)] = None
+        words: Annotated[list[str] | None, Option("which", min_length=1)] = None
+
+    Window.__annotations__ = {  # as they are where annotations are not text
+        "inside": Annotated[int, Option("how many", ge=1)] | None,
+        "around": Annotated[int | None, Option("how many", ge=1)],
+        "words": Annotated[list[str] | None, Option("which", min_length=1)],
+    }
+    schema = json_schema(Window)["properties"]
+    assert schema["inside"] == schema["around"]
+    assert schema["inside"]["description"] == "how many"
+    assert make(Window, "window", {"inside": "3", "around": "4", "words": ["a"]}) == Window(3, 4, ["a"])
+    for wrong in ({"inside": 0}, {"around": 0}, {"words": []}):
+        with pytest.raises(InputError, match="window: "):
+            make(Window, "window", wrong)
