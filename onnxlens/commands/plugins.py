@@ -76,10 +76,8 @@ def show(name: str, as_json: bool) -> None:
         for kind in kinds:
             if known.is_broken(kind, name):
                 known.get(kind, name)  # which says why
-        names = [name for kind in kinds for name in known.entries(kind)]
-        raise PluginError(
-            f"There is no plugin {name[:100]!r}.{suggestion(name[:100], names, 1)} 'onnxlens plugins' lists all of them."
-        )
+        near = suggestion(name[:100], [name for kind in kinds for name in known.entries(kind)], 1)
+        raise PluginError(f"There is no plugin {name[:100]!r}.{near} 'onnxlens plugins' lists all of them.")
     if as_json:
         print_json([_document(entry) for entry in found])
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+import warnings
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -165,7 +166,8 @@ class Rendering:
             raise self._wrong("figure", "a figure of matplotlib", figure)
         file = io.BytesIO()
         # The same picture is the same file: without the time, and with names that are not drawn by lot.
-        with matplotlib.rc_context({"svg.hashsalt": "onnxlens", "svg.fonttype": "path"}):
+        with matplotlib.rc_context({"svg.hashsalt": "onnxlens", "svg.fonttype": "path"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji is a box, then
             metadata = {"Date": None} if ending == "svg" else {"Software": None}
             figure.savefig(file, format=ending, dpi=_DPI, bbox_inches="tight", metadata=metadata)
         return file.getvalue()
