@@ -305,7 +305,7 @@ def _run_python(code: str, namespace: dict[str, Any], folder: Path, place: str) 
     printed = io.StringIO()
     try:
         with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-            exec(compile(code, place, "exec"), namespace)
+            exec(compile(code, place, "exec", dont_inherit=True), namespace)
     except Exception as error:
         raise ExampleError(f"{place}: {type(error).__name__}: {error}") from error
     return printed.getvalue()

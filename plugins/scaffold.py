@@ -61,7 +61,6 @@ from dataclasses import dataclass
 from typing import Annotated
 
 import numpy as np
-
 from onnxlens.plugins import Context, Option, Sampler, hookimpl
 
 ONNXLENS_PLUGIN_API = $api
@@ -94,9 +93,9 @@ _SAMPLER_TEST = '''\
 
 import numpy as np
 import pytest
-from $module import $class_
-
 from onnxlens.plugins.testing import check_sampler, context_of
+
+from $module import $class_
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 1.0])
@@ -117,10 +116,9 @@ from dataclasses import dataclass
 from html import escape
 from typing import Annotated
 
+from onnxlens.plugins import InputError, Option, Rendering, Visualizer, hookimpl, page
 from rich.table import Table
 from rich.text import Text
-
-from onnxlens.plugins import InputError, Option, Rendering, Visualizer, hookimpl, page
 
 ONNXLENS_PLUGIN_API = $api
 
@@ -183,11 +181,11 @@ def register_visualizers(register):
 _VISUALIZER_TEST = '''\
 """Does the visualizer keep to the contract, and show what it says?"""
 
-import pytest
-from $module import $class_
-
 import onnxlens
+import pytest
 from onnxlens.plugins.testing import check_visualizer
+
+from $module import $class_
 
 
 @pytest.mark.parametrize("layer", [0, 1])

@@ -157,11 +157,12 @@ def test_no_name_breaks_what_is_written(tmp_path, name, kind):
     compile((folder / "tests" / f"test_{name}.py").read_text(), "test", "exec")
 
 
-def test_what_is_written_is_formatted(made):
+def test_what_is_written_is_tidy(made):
     _, folder = made
     ruff = Path(sys.executable).with_name("ruff")
     if not ruff.exists():
         pytest.skip("ruff is not installed")
-    for command in (["check", "--isolated", "--select", "E,F,I,W,D,UP,B"], ["format", "--check", "--isolated"]):
-        done = subprocess.run([ruff, *command, "--line-length", "120", folder], capture_output=True, text=True)
+    for command in (["check", "--select", "E,F,I,W,UP,B"], ["format", "--check"]):
+        options = ["--isolated", "--no-cache", "--line-length", "120", "."]
+        done = subprocess.run([ruff, *command, *options], cwd=folder, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout
