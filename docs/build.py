@@ -228,7 +228,8 @@ def _python_reference() -> str:
 
 def _hook_specifications() -> str:
     rows = ["| hook | what it does |", "| --- | --- |"]
-    return "\n".join(rows + [f"| `{name}(register)` | {getattr(hookspecs, name).__doc__} |" for name in hookspecs.HOOKS])
+    rows += [f"| `{name}(register)` | {getattr(hookspecs, name).__doc__} |" for name in hookspecs.HOOKS]
+    return "\n".join(rows)
 
 
 def _plugin_reference() -> str:
@@ -361,7 +362,8 @@ def main(check: bool, names: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         stack.callback(os.environ.update, dict(os.environ))
         # Examples see neither the user's models nor the network.
-        os.environ.update(ONNXLENS_CACHE=f"{scratch}/cache", XDG_DATA_HOME=f"{scratch}/data", XDG_CONFIG_HOME=f"{scratch}/config", HF_HUB_OFFLINE="1")
+        folders = {f"XDG_{kind.upper()}_HOME": f"{scratch}/{kind}" for kind in ("data", "config")}
+        os.environ.update(ONNXLENS_CACHE=f"{scratch}/cache", HF_HUB_OFFLINE="1", **folders)
         for number, path in enumerate(path for path in known if not names or str(path) in names):
             folder = Path(scratch) / str(number)
             folder.mkdir()

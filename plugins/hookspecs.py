@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pluggy
 
@@ -31,7 +31,7 @@ API_VERSION = 1
 OLDEST_API_VERSION = 1
 
 _hookspec = pluggy.HookspecMarker(PROJECT)
-hookimpl: Any = pluggy.HookimplMarker(PROJECT)  # typed as anything, so that who is strict about types can use it
+hookimpl = pluggy.HookimplMarker(PROJECT)
 
 
 @_hookspec

@@ -167,8 +167,8 @@ def _outside(loaded: list[Loaded], missing: list[Broken]) -> _Outside:
             fault = Broken(plugin.source.name, plugin.source.distribution, plugin.reason)
             broken.append(fault)
             # What it would have been called is not known where it failed early; most are called like their plugin.
-            for name in {*plugin.tried, *((kind, plugin.source.name) for kind in KINDS)}:
-                causes[name].append(fault)
+            for place in {*plugin.tried, *((kind, plugin.source.name) for kind in KINDS)}:
+                causes[place].append(fault)
     claims: dict[tuple[str, str], list[Entry]] = defaultdict(list)
     for plugin in loaded:
         for entry in plugin.entries:

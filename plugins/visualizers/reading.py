@@ -59,15 +59,19 @@ def read(
     names, logits = needed(visualizer, runner.config)
     tokens = np.asarray(ids, np.int64)[np.newaxis]  # [1, P]
     str_tokens = tokenizer.str_tokens(tokens[0].tolist())
-    values, found, applied = {}, None, ()
+    output = None
     if names or logits:
-        output = (run or runner.run)(
-            tokens, names_filter=names or None, logits="all" if logits else "none", keep_cache=False
-        )
-        values, applied = output.activations, output.applied
-        found = output.logits[0] if logits else None  # [P, V]
+        wanted = "all" if logits else "none"
+        output = (run or runner.run)(tokens, names_filter=names or None, logits=wanted, keep_cache=False)
+    found = output.logits[0] if output and logits else None  # [P, V]
     facts = runner.bundle.facts
-    cache = ActivationCache(values, tokens, facts=facts, str_tokens=str_tokens, applied=applied)
+    cache = ActivationCache(
+        output.activations if output else {},
+        tokens,
+        facts=facts,
+        str_tokens=str_tokens,
+        applied=output.applied if output else (),
+    )
     cache.remove_batch_dim()
     return View(facts.name, runner.config, tokens[0], tuple(str_tokens), cache, found, tokenizer)
 
