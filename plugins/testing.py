@@ -37,6 +37,7 @@ __all__ = ["HOSTILE", "check_sampler", "check_visualizer", "context_of", "hostil
 
 _INF = np.inf
 _MARK = "onnxlens-hostile"
+_MANY = 10  # tokens, of which one at least must stay
 _SEEN = "zqxj"  # letters that no rendering has by itself
 
 # Tokens that mean something to a browser, to rich, to matplotlib or to a terminal.
@@ -79,7 +80,8 @@ def context_of(logits: np.ndarray, *, seed: int = 0, step: int = 3) -> Context:
 def check_sampler(sampler: type[Sampler] | Sampler, **options: Any) -> None:
     """Checks that a sampler keeps to the contract.
 
-    It may refuse logits, with an InputError, that it could leave no token of.
+    It may refuse logits, with an InputError, that it could leave no token of; and it may leave none of a few, which
+    whoever runs it takes for an error that names it.
 
     Args:
         sampler: the class, or one that was made.
@@ -153,7 +155,10 @@ def _made(plugin: Any, base: type[Options], options: dict[str, Any]) -> Any:
         if options:
             _fail("options are given to a plugin when it is made")
         return plugin
-    return plugin(**options)
+    try:
+        return plugin(**options)
+    except (TypeError, InputError) as error:
+        _fail(f"{kind.__name__} cannot be made with the options {options}: {error}")
 
 
 def _adversarial() -> Iterator[tuple[str, np.ndarray]]:
@@ -207,7 +212,8 @@ def _check_call(name: str, made: Sampler, label: str, logits: np.ndarray) -> Non
     if (revived := (found > -_INF) & (logits == -_INF)).any():
         row, token = np.argwhere(revived)[0].tolist()
         _fail(f"{name} revived the token {token} of row {row}, which was ruled out already ({label})")
-    if (empty := ~(found > -_INF).any(axis=-1)).any():
+    many = (logits > -_INF).sum(axis=-1) >= _MANY
+    if (empty := many & ~(found > -_INF).any(axis=-1)).any():
         row = int(np.argmax(empty))
         _fail(f"{name} left no token in row {row} ({label}); keep one, or raise InputError")
 

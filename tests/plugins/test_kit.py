@@ -18,9 +18,43 @@ from onnxlens.runtime.errors import InputError
 VISUALIZERS = registry(find=False).visualizers
 
 
-@pytest.mark.parametrize("name", ["temperature", "top_k", "top_p", "greedy", "multinomial"])
+# What each built-in sampler is checked with; those that are not here have no option that must be given.
+OPTIONS = {
+    "top_k": {"k": 3},
+    "top_p": {"p": 0.9},
+    "min_p": {"p": 0.1},
+    "typical_p": {"p": 0.9},
+    "epsilon_cutoff": {"epsilon": 0.01},
+    "eta_cutoff": {"epsilon": 0.01},
+    "tfs_z": {"z": 0.9},
+    "top_n_sigma": {"n": 1.0},
+    "top_h": {"h": 0.5},
+    "xtc": {"probability": 0.5},
+    "temperature": {"temperature": 0.7},
+    "dynatemp": {"range": 0.5},
+    "logit_bias": {"bias": {0: 1.0}},
+    "bad_words": {"words": [[0]]},
+    "suppress_tokens": {"tokens": [0]},
+    "min_length": {"length": 5},
+    "min_new_tokens": {"tokens": 5},
+    "forced_bos": {"token": 0},
+    "exponential_decay_length_penalty": {"start": 1, "factor": 1.1},
+    "repetition_penalty": {"penalty": 1.2},
+    "presence_penalty": {"penalty": 0.5},
+    "frequency_penalty": {"penalty": 0.5},
+    "no_repeat_ngram_size": {"size": 2},
+    "dry": {"breakers": []},
+}
+
+
+@pytest.mark.parametrize("name", registry(find=False).samplers)
 def test_built_in_samplers_pass(name):
-    check_sampler(registry(find=False).samplers[name].plugin)
+    check_sampler(registry(find=False).samplers[name].plugin, **OPTIONS.get(name, {}))
+
+
+def test_options_that_are_wrong_or_missing():
+    with pytest.raises(AssertionError, match=r"TopK cannot be made with the options {'k': 0}: TopK: k must be"):
+        check_sampler(TopK, k=0)
 
 
 def test_a_sampler_may_be_given_as_one():
