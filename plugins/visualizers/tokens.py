@@ -157,13 +157,22 @@ class TokensRendering(Rendering):
         }
 
     def _title(self) -> str:
-        return f"{_printable(self.model)}: {self.meaning or 'tokens'}"
+        if not self.meaning:
+            return f"{_printable(self.model)}: tokens"
+        least, most = self._range()
+        if all(value is None for value in self.values):  # a single token, which nothing predicts
+            return f"{_printable(self.model)}: {self.meaning}"
+        return f"{_printable(self.model)}: {self.meaning}; from {least:.2f} (light) to {most:.2f} (dark)"
+
+    def _range(self) -> tuple[float, float]:
+        """What the lightest and the darkest colour stand for."""
+        known = [value for value in self.values if value is not None]
+        # From 0, so that nearly equal numbers are not made to look different.
+        return (min(0.0, *known), max(known)) if known else (0.0, 0.0)
 
     def _coloured(self) -> list[tuple[str, float | None, str]]:
         """Each token with its number and its colour; none where there is no number."""
-        known = [value for value in self.values if value is not None]
-        # From the least, or 0 where that is less, so that equal numbers are not made to look different.
-        least, most = (min(0.0, *known), max(known)) if known else (0.0, 0.0)
+        least, most = self._range()
         span = most - least
         shares = [None if value is None else (value - least) / span if span else 0.0 for value in self.values]
         return [
