@@ -35,8 +35,9 @@ from typing import Any
 
 import click
 
-import onnxlens
+import onnxlens.plugins
 from onnxlens.cli import cli
+from onnxlens.plugins import hookspecs
 from onnxlens.runtime import errors
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import hook_points
@@ -79,6 +80,12 @@ _ELSEWHERE = (
     "onnxlens.runtime.named_weights.NamedWeights",
     "onnxlens.runtime.model_facts.ModelFacts",
     "onnxlens.runtime.folding.folded_logits",
+)
+_KIT = (
+    "onnxlens.plugins.testing.check_sampler",
+    "onnxlens.plugins.testing.check_visualizer",
+    "onnxlens.plugins.testing.context_of",
+    "onnxlens.plugins.testing.hostile",
 )
 _LETTERS = {
     "batch": "B",
@@ -187,12 +194,20 @@ def _hook_table() -> str:
 
 def _command_reference() -> str:
     root = _context(cli, "onnxlens")
-    parts = [f"```text\n{cli.get_help(root)}\n```"]
-    for name in cli.list_commands(root):
-        command = cli.get_command(root, name)
+    root.params["no_plugins"] = True
+    return "\n\n".join([f"```text\n{cli.get_help(root)}\n```", *_subcommands(cli, root, "##")])
+
+
+def _subcommands(group: click.Group, context: click.Context, heading: str) -> list[str]:
+    parts = []
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
         assert command is not None
-        parts.append(f"## onnxlens {name}\n\n```text\n{command.get_help(_context(command, name, root))}\n```")
-    return "\n\n".join(parts)
+        inside = _context(command, name, context)
+        parts.append(f"{heading} {inside.command_path}\n\n```text\n{command.get_help(inside)}\n```")
+        if isinstance(command, click.Group):
+            parts += _subcommands(command, inside, f"{heading}#")
+    return parts
 
 
 def _context(command: click.Command, name: str, parent: click.Context | None = None) -> click.Context:
@@ -209,6 +224,17 @@ def _python_reference() -> str:
         if inspect.isclass(value):
             table.append(f"| `{name}` | {(inspect.getdoc(value) or '').replace(chr(10), ' ')} |")
     return "\n\n".join([*parts, "\n".join(table)])
+
+
+def _hook_specifications() -> str:
+    rows = ["| hook | what it does |", "| --- | --- |"]
+    rows += [f"| `{name}(register)` | {getattr(hookspecs, name).__doc__} |" for name in hookspecs.HOOKS]
+    return "\n".join(rows)
+
+
+def _plugin_reference() -> str:
+    names = [f"onnxlens.plugins.{name}" for name in onnxlens.plugins.__all__ if name not in ("InputError", "hookimpl")]
+    return "\n\n".join(_described(name) for name in [*names, *_KIT])
 
 
 def _described(name: str) -> str:
@@ -260,7 +286,9 @@ def _indented(text: str) -> str:
 
 
 _GENERATORS: dict[str, Callable[[], str]] = {
+    "hook_specifications": _hook_specifications,
     "hook_table": _hook_table,
+    "plugin_reference": _plugin_reference,
     "command_reference": _command_reference,
     "python_reference": _python_reference,
 }
@@ -278,7 +306,7 @@ def _run_python(code: str, namespace: dict[str, Any], folder: Path, place: str) 
     printed = io.StringIO()
     try:
         with contextlib.chdir(folder), contextlib.redirect_stdout(printed):
-            exec(compile(code, place, "exec"), namespace)
+            exec(compile(code, place, "exec", dont_inherit=True), namespace)
     except Exception as error:
         raise ExampleError(f"{place}: {type(error).__name__}: {error}") from error
     return printed.getvalue()
@@ -334,7 +362,8 @@ def main(check: bool, names: tuple[str, ...]) -> None:
     with tempfile.TemporaryDirectory() as scratch, contextlib.ExitStack() as stack:
         stack.callback(os.environ.update, dict(os.environ))
         # Examples see neither the user's models nor the network.
-        os.environ.update(ONNXLENS_CACHE=f"{scratch}/cache", XDG_DATA_HOME=f"{scratch}/data", HF_HUB_OFFLINE="1")
+        folders = {f"XDG_{kind.upper()}_HOME": f"{scratch}/{kind}" for kind in ("data", "config")}
+        os.environ.update(ONNXLENS_CACHE=f"{scratch}/cache", HF_HUB_OFFLINE="1", **folders)
         for number, path in enumerate(path for path in known if not names or str(path) in names):
             folder = Path(scratch) / str(number)
             folder.mkdir()

@@ -10,21 +10,27 @@ from typing import NoReturn
 
 import click
 
-__all__ = ["cli", "main"]
+from onnxlens.commands import NAMES
 
-# Imported when called, or when the list of commands is printed; each imports heavy packages only inside.
-_COMMANDS = ("predict", "generate", "hooks", "trace", "analyze", "export", "inspect", "models")
+__all__ = ["cli", "main"]
 
 _INTERRUPTED = 130  # what a shell reports for SIGINT
 
 
 class _Lazy(click.Group):
+    """Imports a command when it is called, or when all are listed; each imports heavy packages only inside.
+
+    Plugins' commands are looked for where none of onnxlens's own has the name, so `--help` loads no plugin.
+    """
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return list(NAMES)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in _COMMANDS:
-            return None
+        if cmd_name not in NAMES:
+            from onnxlens.commands.added import find
+
+            return find(ctx, cmd_name)
         module = importlib.import_module(f"onnxlens.commands.{cmd_name}")
         command: click.Command = module.command
         return command
@@ -37,18 +43,28 @@ class _Lazy(click.Group):
         except click.UsageError as error:
             from onnxlens.runtime.errors import suggestion
 
-            near = suggestion(args[0], _COMMANDS) if args else ""
+            near = suggestion(args[0], NAMES) if args else ""
             raise click.UsageError(f"{error.message}{near}", ctx) from error
 
 
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="onnxlens")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-def cli(debug: bool) -> None:
+@click.option("--plugin", "files", multiple=True, metavar="FILE", help="Use a Python file as a plugin; several may be.")
+@click.option("--no-plugins", is_flag=True, help="Load no plugin but those built in.")
+def cli(debug: bool, files: tuple[str, ...], no_plugins: bool) -> None:
     """Run GPT-2 anywhere with ONNX Runtime, and see everything that happens inside it.
 
     Try: onnxlens predict "Data visualization empowers users to"
+
+    Plugins add samplers, visualizers and commands: 'onnxlens plugins' lists them.
     """
+    if files:
+        if no_plugins:
+            raise click.UsageError("Give either --plugin or --no-plugins.")
+        from onnxlens.plugins.sources import checked_files
+
+        checked_files(files)  # one that is not there is an error also where no plugin is used
 
 
 def main() -> NoReturn:
@@ -67,6 +83,8 @@ def _run(arguments: list[str]) -> int:
         return code if isinstance(code, int) else 0  # click's own exits are returned: `--help` is one
     except click.ClickException as error:
         error.show()
+        if isinstance(error, click.NoSuchOption) and error.option_name in ("--plugin", "--no-plugins", "--debug"):
+            print(f"{error.option_name} goes before the command: onnxlens {error.option_name} ...", file=sys.stderr)
         if "unexpected extra argument" in error.message:
             print("A text with spaces needs quotes; a model is named with -m.", file=sys.stderr)
         return error.exit_code

@@ -14,7 +14,13 @@ from onnxlens.catalog import find
 from onnxlens.generation import Generation
 from onnxlens.gradients import GradientResult, differentiate
 from onnxlens.metrics import TokenMetric
+from onnxlens.plugins.blame import blamed
+from onnxlens.plugins.options import make
+from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers import Context, Sampler, softmax, standard
+from onnxlens.plugins.visualizers.base import Visualizer
+from onnxlens.plugins.visualizers.reading import drawn, read
+from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.prediction import Candidate, Prediction
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.bundle import TOKENIZER, Bundle
@@ -43,6 +49,7 @@ def load(
     threads: int | None = None,
     verify: bool = False,
     progress: Callable[[str], None] = lambda text: None,
+    plugins: Registry | Iterable[str | Path] = (),
 ) -> Lens:
     """Opens a model.
 
@@ -52,14 +59,17 @@ def load(
         threads: how many threads compute; None for as many as there are physical cores.
         verify: compare the SHA-256 of every file with the manifest, the weights' too.
         progress: told when something takes long.
+        plugins: Python files that are plugins, besides those that are found; or what plugins there are.
 
     Raises:
         BundleError: there is no such bundle, or it is damaged.
         ProviderError: the provider is unknown, missing, or does not start.
         InputError: `threads` is no positive number.
+        PluginError: a plugin's file is not there.
     """
+    known = plugins if isinstance(plugins, Registry) else Registry(plugins)
     bundle = Bundle(find(name), verify=verify)
-    return Lens(Runner(bundle, provider=provider, threads=threads, progress=progress))
+    return Lens(Runner(bundle, provider=provider, threads=threads, progress=progress), known)
 
 
 class Lens:
@@ -67,14 +77,17 @@ class Lens:
 
     Args:
         runner: the model on ONNX Runtime.
+        plugins: what plugins there are; None for those that are found.
 
     Attributes:
         runner: the same.
+        plugins: what plugins there are; they are loaded when one that is not built in is asked for.
         tokenizer: the bundle's tokenizer.
     """
 
-    def __init__(self, runner: Runner) -> None:
+    def __init__(self, runner: Runner, plugins: Registry | None = None) -> None:
         self.runner = runner
+        self.plugins = Registry() if plugins is None else plugins
         config = runner.config
         self._interventions: tuple[Intervention, ...] = ()
         self._fwd_hooks: tuple[tuple[NamesFilter, HookFunction], ...] = ()
@@ -440,6 +453,47 @@ class Lens:
             pos_slice=pos_slice,
         )
         return plan.nbytes
+
+    def view(self, visualizer: str | Visualizer | type[Visualizer], text: str | Ids, /, **options: Any) -> Rendering:
+        """Shows what happens inside while a text runs.
+
+        Exactly the hook points that the visualizer names are read. In a block of `hooks`, what is shown is what the
+        changes made of it.
+
+        Args:
+            visualizer: its name, see `onnxlens plugins`; or one that was made, or its class.
+            text: a text, or its token ids.
+            options: those of the visualizer.
+
+        Returns:
+            The rendering: it shows itself in a notebook, `rendering.text()` is for a terminal, and
+            `rendering.save("picture.svg")` writes a file.
+
+        Raises:
+            PluginError: there is no such visualizer, or it is broken or fails.
+            InputError: an option, or the text or ids, cannot be used.
+            ContextLengthError: the text has more tokens than the model has positions.
+            HookPointError: the visualizer names a hook point that the model does not have.
+        """
+        if _is_batch(text):
+            raise InputError("view shows one text at a time.")
+        if isinstance(visualizer, str):
+            entry = self.plugins.get("visualizer", visualizer)
+            kind, name, owner = entry.plugin, entry.name, f" ({entry.distribution})"
+        else:
+            kind = visualizer if isinstance(visualizer, type) else type(visualizer)
+            if not issubclass(kind, Visualizer):
+                raise InputError(f"A visualizer is given by its name, or as one, not as {visualizer!r:.100}.")
+            name, owner = kind.__name__, ""
+        with blamed(f"The visualizer {name!r}{owner}"):
+            if isinstance(visualizer, Visualizer):
+                if options:
+                    raise InputError("Options are given to a visualizer when it is made; this one is made already.")
+                made = visualizer
+            else:
+                made = make(kind, name, options)
+            ids = self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text)
+            return drawn(made, read(self.runner, self.tokenizer, made, ids, self.run))
 
     def grad(
         self,

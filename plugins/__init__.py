@@ -1,1 +1,63 @@
-"""What turns logits and activations into something: so far the samplers, in `onnxlens.plugins.samplers`."""
+"""What turns logits and activations into something: samplers, visualizers, and how plugins that add more are found.
+
+Everything that the author of a plugin needs is here, and is imported when first used:
+
+    from onnxlens.plugins import Context, Option, Sampler, hookimpl
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from onnxlens.plugins.hookspecs import hookimpl
+    from onnxlens.plugins.options import Option
+    from onnxlens.plugins.registry import Registry
+    from onnxlens.plugins.samplers.base import Chain, Context, Sampler, only, softmax
+    from onnxlens.plugins.visualizers.base import View, Visualizer
+    from onnxlens.plugins.visualizers.page import page
+    from onnxlens.plugins.visualizers.rendering import Rendering
+    from onnxlens.runtime.errors import InputError
+
+__all__ = [
+    "Chain",
+    "Context",
+    "InputError",
+    "Option",
+    "Registry",
+    "Rendering",
+    "Sampler",
+    "View",
+    "Visualizer",
+    "hookimpl",
+    "only",
+    "page",
+    "softmax",
+]
+
+_HOME = {
+    "Chain": "onnxlens.plugins.samplers.base",
+    "Context": "onnxlens.plugins.samplers.base",
+    "InputError": "onnxlens.runtime.errors",
+    "Option": "onnxlens.plugins.options",
+    "Registry": "onnxlens.plugins.registry",
+    "Rendering": "onnxlens.plugins.visualizers.rendering",
+    "Sampler": "onnxlens.plugins.samplers.base",
+    "View": "onnxlens.plugins.visualizers.base",
+    "Visualizer": "onnxlens.plugins.visualizers.base",
+    "hookimpl": "onnxlens.plugins.hookspecs",
+    "only": "onnxlens.plugins.samplers.base",
+    "page": "onnxlens.plugins.visualizers.page",
+    "softmax": "onnxlens.plugins.samplers.base",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'onnxlens.plugins' has no attribute {name!r}")
+    value = getattr(import_module(_HOME[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

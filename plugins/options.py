@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
+import re
+import types
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -17,20 +20,17 @@ __all__ = ["Option", "Options", "json_schema", "make", "option_names"]
 T = TypeVar("T", bound="Options")
 
 # msgspec's words, and those of a sentence for people.
-_WORDS = {
-    "`int`": "a whole number",
-    "`float`": "a number",
-    "`str`": "text",
-    "`bool`": "true or false",
-    "`array`": "a list",
-    "`object`": "a mapping",
-    "`null`": "null",
-    " | ": " or ",
-    ">=": "of at least",
-    "<=": "of at most",
-    ">": "above",
-    "<": "below",
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
 }
+_BOUNDS = {"of length >=": "of length at least", ">=": "of at least", "<=": "of at most", ">": "above", "<": "below"}
+
+_LONGEST = 100  # of a value that is repeated in an error
 
 
 def Option(  # noqa: N802  # it stands where a type is annotated
@@ -52,7 +52,9 @@ def Option(  # noqa: N802  # it stands where a type is annotated
         lt: what the value must be below.
         min_length: the least number of elements or characters.
     """
-    return msgspec.Meta(description=help, ge=ge, gt=gt, le=le, lt=lt, min_length=min_length)
+    bounds: dict[str, Any] = {"ge": ge, "gt": gt, "le": le, "lt": lt, "min_length": min_length}
+    meta: msgspec.Meta = msgspec.Meta(description=help, **bounds)
+    return meta
 
 
 class Options:
@@ -82,13 +84,14 @@ def json_schema(plugin: type[Options]) -> dict[str, Any]:
     return {**found, "$defs": definitions} if definitions else found
 
 
-def make(plugin: type[T], name: str, given: Mapping[str, Any]) -> T:
+def make(plugin: type[T], name: str, given: Mapping[str, Any], *, strict: bool = False) -> T:
     """Makes a plugin with options, as Python values or as text: `{"k": 40}` or `{"k": "40"}`.
 
     Args:
         plugin: the class.
         name: the name under which it is known.
         given: options by name.
+        strict: take no text for a number.
 
     Raises:
         InputError: there is no such option, one is missing, or a value is not allowed.
@@ -100,7 +103,7 @@ def make(plugin: type[T], name: str, given: Mapping[str, Any]) -> T:
             meant = f" Did you mean {near[0]!r}?" if near else ""
             has = f"its options are {', '.join(known)}" if known else "it has no options"
             raise InputError(f"{name} has no option {option!r}; {has}.{meant}")
-    values = _converted(plugin, name, given, strict=False)
+    values = _converted(plugin, name, given, strict=strict)
     return plugin(**values)
 
 
@@ -121,8 +124,13 @@ def _converted(plugin: type[Options], name: str, given: Mapping[str, Any], *, st
     try:
         found = msgspec.convert(plain, _struct(plugin), strict=strict)
     except msgspec.ValidationError as error:
-        raise InputError(f"{name}: {_sentence(str(error), plain, plugin)}") from error
-    return {option: getattr(found, option) for option in given}
+        sentence = _sentence(str(error), plain, plugin)
+        raise InputError(sentence if sentence.startswith(f"{name} ") else f"{name}: {sentence}") from error
+    values = {option: getattr(found, option) for option in given}
+    for option, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name}: {option} must be a finite number, not {value!r}.")
+    return values
 
 
 def _sentence(error: str, given: Mapping[str, Any], plugin: type[Options]) -> str:
@@ -132,14 +140,20 @@ def _sentence(error: str, given: Mapping[str, Any], plugin: type[Options]) -> st
         return f"it needs the option {what.split('`')[1]}." if what.count("`") == 2 else f"{what}."
     path = where.rstrip("`")
     option = path.split("[")[0].split(".")[0]
-    if what.startswith("Invalid enum value"):
+    if what in ("Number out of range", "Integer value out of range"):
+        expected = "a number that a computer can hold"
+    elif what.startswith("Invalid enum value"):
         choices = json_schema(plugin)["properties"][option].get("enum", ())
         expected = f"one of {', '.join(map(repr, choices))}"
     else:
         expected = what.removeprefix("Expected ").partition(", got")[0]
-        for word, plain in _WORDS.items():
+        for word, plain in _BOUNDS.items():
             expected = expected.replace(word, plain)
-    return f"{path} must be {expected}, not {given.get(option)!r}."
+        expected = re.sub(
+            "`(.*?)`", lambda found: " or ".join(_TYPES.get(t, t) for t in found[1].split(" | ")), expected
+        )
+    shown = repr(given.get(option))
+    return f"{path} must be {expected}, not {shown if len(shown) <= _LONGEST else f'{shown[:_LONGEST]}…'}."
 
 
 def _plain(value: object) -> object:
@@ -155,7 +169,7 @@ def _struct(plugin: type[Options]) -> type[msgspec.Struct]:
     if plugin not in _structs:
         from typing import get_type_hints
 
-        hints = get_type_hints(plugin, include_extras=True)
+        hints = {name: _spread(hint) for name, hint in get_type_hints(plugin, include_extras=True).items()}
         fields = [
             (field.name, hints[field.name], default)
             if (default := _default(field)) is not msgspec.NODEFAULT
@@ -164,6 +178,31 @@ def _struct(plugin: type[Options]) -> type[msgspec.Struct]:
         ]
         _structs[plugin] = msgspec.defstruct(plugin.__name__, fields, kw_only=True)
     return _structs[plugin]
+
+
+def _spread(hint: Any) -> Any:
+    """A type as msgspec takes it: of `Annotated[int | None, Option("...", ge=1)]`, the bounds belong to the `int`.
+
+    And of `Annotated[int, Option("...", ge=1)] | None`, the meaning belongs to the whole.
+    """
+    from typing import Annotated, Union, get_args, get_origin
+
+    is_annotated = get_origin(hint) is Annotated
+    whole, given = (get_args(hint)[0], get_args(hint)[1:]) if is_annotated else (hint, ())
+    if get_origin(whole) not in (Union, types.UnionType):
+        return hint
+    members = []
+    for member in get_args(whole):
+        bounds: dict[str, Any] = {}
+        for meta in given:
+            names = ("ge", "gt", "le", "lt") if member in (int, float) else ("min_length",)
+            if member in (int, float, str) or get_origin(member) in (list, tuple, dict, set):
+                bounds |= {name: value for name in names if (value := getattr(meta, name, None)) is not None}
+        members.append(Annotated[member, msgspec.Meta(**bounds)] if bounds else member)
+    described = [meta for member in members for meta in get_args(member)[1:] if get_origin(member) is Annotated]
+    text = next((found for meta in (*given, *described) if (found := getattr(meta, "description", None))), None)
+    union: Any = Union[tuple(members)]  # noqa: UP007  # made when it runs
+    return union if text is None else Annotated[union, msgspec.Meta(description=text)]
 
 
 def _fields(plugin: type[Options]) -> list[dataclasses.Field[Any]]:

@@ -15,6 +15,7 @@ __all__ = [
     "InputError",
     "OnnxLensError",
     "OutputError",
+    "PluginError",
     "ProviderError",
     "TraceError",
     "suggestion",
@@ -55,6 +56,10 @@ class ContextLengthError(InputError):
 
 class OutputError(OnnxLensError):
     """A result cannot be written where it was asked for."""
+
+
+class PluginError(OnnxLensError):
+    """A plugin cannot be loaded, is not there, or does what the contract of its kind forbids."""
 
 
 class ProviderError(OnnxLensError):

@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
 
-__all__ = ["umask"]
+from onnxlens.runtime.errors import OutputError
+
+__all__ = ["replaced", "umask"]
 
 
 def umask() -> int:
@@ -12,3 +18,32 @@ def umask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+@contextmanager
+def replaced(path: str | Path) -> Iterator[Path]:
+    """Yields a scratch file beside a file to write, which takes that one's place when it is whole.
+
+    Raises:
+        OutputError: the file cannot be written; what was there before is left as it was.
+    """
+    try:
+        path = Path(path).expanduser().resolve()  # through a symbolic link, which stays
+    except (RuntimeError, ValueError) as error:  # a loop of links, ~nobody, or a null character
+        raise OutputError(f"Cannot write {path}: {error}.") from error
+    scratch = path.parent / f".{uuid4().hex}.onnxlens"
+    try:
+        if path.is_dir():
+            raise OutputError(f"Cannot write {path}: it is a folder; name a file in it.")
+        if path.exists() and not path.is_file():
+            raise OutputError(f"Cannot write {path}: it is not a regular file.")  # /dev/null must not be replaced
+        if not path.parent.is_dir():
+            raise OutputError(f"Cannot write {path}: there is no folder {path.parent}.")
+        try:
+            yield scratch
+            scratch.chmod(0o666 & ~umask())  # safetensors lets in the owner only
+            scratch.replace(path)
+        finally:
+            scratch.unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"Cannot write {path}: {error.strerror or error}.") from error

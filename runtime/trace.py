@@ -28,7 +28,6 @@ from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import numpy as np
 
@@ -36,7 +35,7 @@ from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import BundleError, OutputError, TraceError
-from onnxlens.runtime.files import umask
+from onnxlens.runtime.files import replaced
 from onnxlens.runtime.model_facts import ModelFacts
 from onnxlens.runtime.tensor_file import DamagedError, DataTypeError, TensorHeader, TruncatedError, read_header
 
@@ -81,6 +80,7 @@ def open_trace(path: str | Path, *, model: object = None, verify: bool = False) 
 
 def save_trace(cache: ActivationCache, path: str | Path, str_tokens: Sequence[str] | None = None) -> None:
     """Writes a trace; see `ActivationCache.save`."""
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     if cache.is_folded:
@@ -91,8 +91,11 @@ def save_trace(cache: ActivationCache, path: str | Path, str_tokens: Sequence[st
     tensors = _tensors(cache)
     header = _metadata(cache, str_tokens if str_tokens is not None else cache.str_tokens)
     header["sha256"] = _digest(tensors)
-    with _replaced(path) as scratch:
-        save_file(tensors, scratch, metadata=header)
+    with replaced(path) as scratch:
+        try:
+            save_file(tensors, scratch, metadata=header)
+        except SafetensorError as error:
+            raise OSError(str(error)) from error
 
 
 @contextmanager
@@ -119,7 +122,7 @@ def recorded(cache: ActivationCache, path: str | Path) -> Iterator[dict[str, np.
         end += tensor.nbytes
     header = json.dumps(entries, ensure_ascii=False).encode()
     header += b" " * (-len(header) % 64 + 56)  # so that the values begin at a multiple of 64
-    with _replaced(path) as scratch:
+    with replaced(path) as scratch:
         with scratch.open("wb") as file:
             file.write(struct.pack("<Q", len(header)) + header)
             file.truncate(8 + len(header) + end)
@@ -140,34 +143,6 @@ def recorded(cache: ActivationCache, path: str | Path) -> Iterator[dict[str, np.
         with scratch.open("r+b") as whole:
             whole.seek(8 + header.index(b'"sha256": "' + b"0" * 64) + len(b'"sha256": "'))
             whole.write(digest.encode())
-
-
-@contextmanager
-def _replaced(path: str | Path) -> Iterator[Path]:
-    """Yields a scratch file beside a file to write, which takes that one's place when it is whole."""
-    from safetensors import SafetensorError
-
-    try:
-        path = Path(path).expanduser().resolve()  # through a symbolic link, which stays
-    except RuntimeError as error:  # a loop of links, or ~nobody
-        raise OutputError(f"Cannot write {path}: {error}.") from error
-    scratch = path.parent / f".{uuid4().hex}.onnxlens"
-    try:
-        if path.is_dir():
-            raise OutputError(f"Cannot write {path}: it is a folder; name a file in it.")
-        if path.exists() and not path.is_file():
-            raise OutputError(f"Cannot write {path}: it is not a regular file.")  # /dev/null must not be replaced
-        if not path.parent.is_dir():
-            raise OutputError(f"Cannot write {path}: there is no folder {path.parent}.")
-        try:
-            yield scratch
-            scratch.chmod(0o666 & ~umask())  # safetensors lets in the owner only
-            scratch.replace(path)
-        finally:
-            scratch.unlink(missing_ok=True)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-        raise OutputError(f"Cannot write {path}: {reason}.") from error
 
 
 def _metadata(cache: ActivationCache, str_tokens: Sequence[str] | None) -> dict[str, str]:

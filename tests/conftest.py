@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from checkpoints import write_checkpoint
@@ -33,6 +38,7 @@ def isolated(shared: Path) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("ONNXLENS_CACHE", str(shared / "cache"))
         patch.setenv("XDG_DATA_HOME", str(shared / "data"))
+        patch.setenv("XDG_CONFIG_HOME", str(shared / "config"))
         patch.setenv("COLUMNS", "120")
         yield
 
@@ -84,3 +90,32 @@ def runner(bundle: Callable[[str], Path]) -> Callable[[str], Runner]:
         return open_runners[name]
 
     return make
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What a command did."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        """The one JSON document printed."""
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
+    """Runs `onnxlens` with arguments and bytes on standard input; nothing there is an empty pipe."""
+    from onnxlens.cli import _run
+
+    def run(*arguments: object, stdin: bytes = b"") -> Ran:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+        capsys.readouterr()
+        code = _run([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return run

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from rich.console import Console
+    from rich.console import Console, RenderableType
 
     from onnxlens.lens import Lens
+    from onnxlens.plugins.registry import Registry
     from onnxlens.runtime.edits import Applied
     from onnxlens.runtime.interventions import Intervention
 
@@ -27,7 +28,9 @@ __all__ = [
     "json_option",
     "model_option",
     "open_lens",
+    "plugins",
     "print_applied",
+    "print_inert",
     "print_json",
     "read_changes",
     "read_text",
@@ -117,7 +120,19 @@ def open_lens(model: str | None, provider: str, threads: int | None) -> Lens:
     from onnxlens.lens import load
 
     with status("opening the model") as say:
-        return load(model, provider=provider, threads=threads, progress=say)
+        return load(model, provider=provider, threads=threads, progress=say, plugins=plugins())
+
+
+def plugins(context: click.Context | None = None) -> Registry:
+    """What plugins there are, as the options before the command say."""
+    from onnxlens.plugins.registry import Registry
+
+    root = (context or click.get_current_context()).find_root()
+    if "onnxlens.plugins" not in root.meta:
+        files, find = root.params.get("files", ()), not root.params.get("no_plugins", False)
+        root.meta["onnxlens.plugins"] = Registry(files, find=find)
+    found: Registry = root.meta["onnxlens.plugins"]
+    return found
 
 
 def read_text(text: str | None) -> str:
@@ -146,6 +161,17 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def print_inert(renderable: RenderableType) -> None:
+    """Prints what a plugin made, in colours, but with nothing else that a terminal would obey."""
+    from rich.segment import Segment, Segments
+    from rich.text import Text
+
+    out = console()
+    made = Text(renderable) if isinstance(renderable, str) else renderable
+    segments = [Segment(inert(one.text, keep="\n"), one.style) for one in out.render(made) if not one.control]
+    out.print(Segments(segments), end="" if segments and segments[-1].text.endswith("\n") else "\n")
 
 
 def print_json(document: Any, *, indent: int | None = 1) -> None:

@@ -25,7 +25,8 @@ import importlib, pkgutil
 import onnxlens, onnxlens.models
 
 # Each by its own path: an editable install keeps them in different folders.
-for package in ("onnxlens", "onnxlens.analysis", "onnxlens.commands", "onnxlens.runtime", "onnxlens.plugins"):
+PACKAGES = ("analysis", "commands", "runtime", "plugins", "plugins.samplers", "plugins.visualizers")
+for package in ("onnxlens", *(f"onnxlens.{name}" for name in PACKAGES)):
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         if module.name not in ("onnxlens.__main__", "onnxlens.export", "onnxlens.models"):
             importlib.import_module(module.name)

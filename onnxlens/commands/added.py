@@ -1,0 +1,37 @@
+"""Commands that plugins add."""
+
+from __future__ import annotations
+
+import importlib
+
+import click
+
+from onnxlens.commands.options import plugins
+
+__all__ = ["find"]
+
+
+def find(context: click.Context, name: str) -> click.Command | None:
+    """A plugin's command, or None where there is none of that name.
+
+    Raises:
+        PluginError: it is broken.
+    """
+    from onnxlens.plugins.blame import blamed
+    from onnxlens.plugins.loading import quiet
+    from onnxlens.runtime.errors import PluginError
+
+    known = plugins(context)
+    if name not in known.commands:
+        if known.is_broken("command", name):
+            known.get("command", name)  # which says why
+        return None
+    entry = known.get("command", name)
+    command = entry.plugin
+    if isinstance(command, str):
+        module, _, attribute = command.partition(":")
+        with blamed(f"The command {name!r} ({entry.distribution})"), quiet():
+            command = getattr(importlib.import_module(module), attribute)
+    if not isinstance(command, click.Command):
+        raise PluginError(f"The command {name!r} ({entry.distribution}) is not one of click: {entry.plugin} is none.")
+    return command

@@ -1,0 +1,178 @@
+"""`onnxlens plugins`: which plugins there are, what they say of themselves, and new ones."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxlens.commands.options import console, inert, json_option, plugins, print_json
+
+if TYPE_CHECKING:
+    from onnxlens.plugins.registry import Entry
+
+__all__ = ["command"]
+
+_SLOW = 1.0  # seconds of loading that are worth a word
+
+
+@click.group("plugins", invoke_without_command=True, short_help="List plugins, describe one, or begin a new one.")
+@json_option
+@click.pass_context
+def command(context: click.Context, as_json: bool) -> None:
+    """List the samplers, visualizers and commands that there are, and which plugins are broken, and why.
+
+    Plugins are installed packages with an entry point 'onnxlens', Python files in your configuration folder, and those
+    given by --plugin. The variable ONNXLENS_PLUGINS limits them to those it names, and turns all off where it is empty.
+    """
+    if context.invoked_subcommand is not None:
+        if as_json:
+            name = context.invoked_subcommand
+            raise click.UsageError(f"Give --json after the command: onnxlens plugins {name} --json.")
+        return
+    known = plugins(context)
+    entries = [entry for kind in ("sampler", "visualizer", "command") for entry in known.entries(kind).values()]
+    if as_json:
+        print_json(
+            {
+                "plugins": [_document(entry) for entry in entries],
+                "broken": [
+                    {"name": one.name, "distribution": one.distribution, "reason": one.reason} for one in known.broken
+                ],
+                "loaded": [
+                    {"name": one.source.name, "distribution": one.source.distribution, "seconds": round(one.seconds, 3)}
+                    for one in known.loaded
+                ],
+            }
+        )
+        return
+    _print_table(entries)
+    out = console()
+    own = {entry.distribution for entry in known.built_in}
+    for broken in known.broken:
+        out.print(f"\n{inert(str(broken))}", markup=False, soft_wrap=True)
+    for one in known.loaded:
+        if one.seconds > _SLOW and one.source.distribution not in own:
+            out.print(
+                f"\nLoading {inert(one.source.name)} ({inert(one.source.distribution)}) took {one.seconds:.1f} s.",
+                markup=False,
+                soft_wrap=True,
+            )
+
+
+@command.command("show")
+@click.argument("name")
+@json_option
+def show(name: str, as_json: bool) -> None:
+    """Show all about the sampler, visualizer or command NAME."""
+    from onnxlens.runtime.errors import PluginError, suggestion
+
+    known = plugins()
+    kinds = ("sampler", "visualizer", "command")
+    found = [known.entries(kind)[name] for kind in kinds if name in known.entries(kind)]
+    if not found:
+        for kind in kinds:
+            if known.is_broken(kind, name):
+                known.get(kind, name)  # which says why
+        near = suggestion(name[:100], [name for kind in kinds for name in known.entries(kind)], 1)
+        raise PluginError(f"There is no plugin {name[:100]!r}.{near} 'onnxlens plugins' lists all of them.")
+    if as_json:
+        print_json([_document(entry) for entry in found])
+        return
+    out = console()
+    for number, entry in enumerate(found):
+        if number:
+            out.print()
+        _print_entry(entry)
+
+
+@command.command("new")
+@click.argument("name")
+@click.option("--kind", required=True, type=click.Choice(["sampler", "visualizer"]), help="What it adds.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="The folder to make.")
+def new(name: str, kind: str, output: Path | None) -> None:
+    """Begin a plugin NAME: write a package that works, with a test, into a new folder.
+
+    The folder is onnxlens- and the name, here, if none is given.
+    """
+    from onnxlens.plugins.scaffold import write
+
+    folder = write(name, kind, output)
+    shown = inert(str(folder))
+    console().print(
+        f"{shown} is a package with the {kind} {name}. Try it:\n\n"
+        f"  pip install -e {shown}\n  onnxlens plugins show {name}\n  python -m pytest {shown}",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _document(entry: Entry) -> dict[str, Any]:
+    from onnxlens.plugins.description import documentation, hook_points
+    from onnxlens.plugins.options import json_schema
+
+    return {
+        "kind": entry.kind,
+        "name": entry.name,
+        "distribution": entry.distribution,
+        "summary": entry.summary,
+        "help": documentation(entry),
+        "options": None if entry.kind == "command" else json_schema(entry.plugin),
+        "hook_points": hook_points(entry),
+    }
+
+
+def _print_table(entries: list[Entry]) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from onnxlens.plugins.description import hook_points
+    from onnxlens.plugins.options import option_names
+
+    table = Table(box=None, pad_edge=False)
+    for heading in ("kind", "name", "from", "options", "reads", "summary"):
+        table.add_column(heading, no_wrap=heading in ("kind", "name"), overflow="fold")
+    for entry in entries:
+        options = "" if entry.kind == "command" else " ".join(option_names(entry.plugin))
+        reads = hook_points(entry)
+        cells = (
+            entry.kind,
+            entry.name,
+            entry.distribution,
+            options,
+            "depends on its options" if reads is None else " ".join(reads),
+            entry.summary,
+        )
+        table.add_row(*(Text(inert(cell)) for cell in cells))
+    console().print(table)
+
+
+def _print_entry(entry: Entry) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    from onnxlens.plugins.description import documentation, hook_points, option_rows
+
+    out = console()
+    out.print(f"{entry.kind} {entry.name}, from {inert(entry.distribution)}", markup=False, soft_wrap=True)
+    if text := documentation(entry):
+        out.print(f"\n{inert(text, keep=chr(10))}", markup=False)
+    if rows := option_rows(entry):
+        table = Table(box=None, pad_edge=False)
+        for heading in ("option", "type", "default", "meaning"):
+            table.add_column(heading, no_wrap=heading == "option", overflow="fold")
+        for row in rows:
+            type_ = row["type"] + (f", {row['bounds']}" if row["bounds"] else "")
+            default = "must be given" if row["required"] else json.dumps(row["default"], ensure_ascii=False)
+            table.add_row(*(Text(inert(cell)) for cell in (row["name"], type_, default, row["help"])))
+        out.print()
+        out.print(table)
+    if entry.kind == "visualizer":
+        reads = hook_points(entry)
+        listed = "what depends on its options" if reads is None else " ".join(reads) or "nothing"
+        out.print(f"\nReads, by default, of a model of 12 blocks: {inert(listed)}", markup=False, soft_wrap=True)
+        out.print(f"Use: onnxlens view {entry.name} TEXT", markup=False, soft_wrap=True)
+    elif entry.kind == "command":
+        out.print(f"\nUse: onnxlens {entry.name} --help", markup=False, soft_wrap=True)

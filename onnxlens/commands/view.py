@@ -1,0 +1,179 @@
+"""`onnxlens view`: visualizers, each a command whose options are its own."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from onnxlens.commands.options import (
+    console,
+    inert,
+    open_lens,
+    plugins,
+    print_inert,
+    print_json,
+    read_text,
+    run_options,
+    text_argument,
+)
+
+if TYPE_CHECKING:
+    from onnxlens.plugins.registry import Entry
+
+__all__ = ["command"]
+
+_METAVARS = {"integer": "N", "number": "X", "string": "TEXT", "object": "JSON"}
+
+
+class _Views(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(plugins(ctx).visualizers)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
+        return _command(plugins(ctx).get("visualizer", cmd_name))
+
+
+@click.group(
+    "view",
+    cls=_Views,
+    short_help="Show what happens inside, by a visualizer.",
+    subcommand_metavar="NAME [TEXT] [OPTIONS]",
+)
+def command() -> None:
+    """Show what happens inside while TEXT runs, by the visualizer NAME.
+
+    What it reads, and no more, is computed. 'onnxlens view NAME --help' lists its options, 'onnxlens plugins' all
+    visualizers.
+    """
+
+
+def _command(entry: Entry) -> click.Command:
+    """The command of a visualizer."""
+    from onnxlens.plugins.options import json_schema
+
+    schema = json_schema(entry.plugin)
+    required = schema.get("required", ())
+
+    @text_argument
+    @click.option("-o", "--output", metavar="FILE", help="Write a .txt, .png, .svg, .html or .json file.")
+    @run_options
+    def show(
+        text: str | None,
+        output: str | None,
+        model: str | None,
+        provider: str,
+        threads: int | None,
+        as_json: bool,
+        **given: Any,
+    ) -> None:
+        options = {
+            name: _value(given[name], one)
+            for name, one in schema.get("properties", {}).items()
+            if given[name] is not None and given[name] != ()
+        }
+        _show(entry, text, options, output, as_json, open_with=(model, provider, threads))
+
+    own: list[click.Parameter] = [
+        _option(name, one, name in required) for name, one in schema.get("properties", {}).items()
+    ]
+    common: list[click.Parameter] = list(reversed(getattr(show, "__click_params__", [])))
+    text = inspect.cleandoc(entry.plugin.__doc__ or "") if entry.summary else ""
+    return click.Command(
+        entry.name,
+        callback=show,
+        params=[common[0], *own, *common[1:]],
+        help=inert(text, keep="\n"),
+        short_help=inert(entry.summary),
+    )
+
+
+def _show(
+    entry: Entry,
+    text: str | None,
+    options: dict[str, Any],
+    output: str | None,
+    as_json: bool,
+    open_with: tuple[str | None, str, int | None],
+) -> None:
+    from onnxlens.plugins.blame import blamed
+    from onnxlens.plugins.loading import quiet
+    from onnxlens.plugins.options import make
+    from onnxlens.plugins.visualizers.rendering import check_ending
+
+    who = f"The visualizer {entry.name!r} ({entry.distribution})"
+    if output is not None:
+        if output in ("", "-"):
+            raise click.UsageError("A rendering goes to a file; name one with -o, such as -o view.html.")
+        check_ending(output)
+    with blamed(who), quiet():
+        make(entry.plugin, entry.name, options)  # what is wrong with them is said before a model is opened
+    text = read_text(text)
+    lens = open_lens(*open_with)
+    with quiet():
+        rendering = lens.view(entry.name, text, **options)
+    if output is not None:
+        with blamed(who), quiet():
+            path = rendering.save(Path(output))
+        size = path.expanduser().stat().st_size
+        if as_json:
+            print_json({"file": output, "visualizer": entry.name, "bytes": size})
+        else:
+            from rich.filesize import decimal
+
+            console().print(f"{inert(output)}: {entry.name}, {decimal(size)}", markup=False, soft_wrap=True)
+    elif as_json:
+        with blamed(who), quiet():
+            document = rendering.json()
+        click.echo(document)
+    else:
+        with blamed(who), quiet():
+            renderable = rendering.renderable()
+        with blamed(who):
+            print_inert(renderable)
+
+
+def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:
+    """An option of the command line for one of a visualizer's; its value is checked where the visualizer is made."""
+    flag = f"--{name.replace('_', '-')}"
+    kinds = _kinds(schema)
+    text = inert(schema.get("description", "")).rstrip(".")
+    help = f"{text[:1].upper()}{text[1:]}." if text else ""
+    if required:
+        help = f"{help}  [required]"
+    elif schema.get("default") is not None:
+        default = schema["default"]
+        help = f"{help}  [default: {inert(default if isinstance(default, str) else json.dumps(default))}]"
+    if kinds == {"boolean"}:
+        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help)
+    choices = schema.get("enum", ())
+    named = {kind for kind in kinds if kind != "array"} | _kinds(schema.get("items") or {})
+    metavar = "|".join(map(str, choices)) or next((_METAVARS[kind] for kind in _METAVARS if kind in named), "VALUE")
+    return click.Option([flag, name], type=str, multiple="array" in kinds, metavar=metavar, help=help.strip())
+
+
+def _value(given: Any, schema: dict[str, Any]) -> Any:
+    """What was given, as what is converted to the option's type; JSON where that has parts."""
+    if isinstance(given, tuple):
+        if len(given) == 1 and given[0].lstrip().startswith("["):
+            return _parsed(given[0])
+        return list(given)
+    if isinstance(given, str) and "object" in _kinds(schema) and given.lstrip().startswith("{"):
+        return _parsed(given)
+    return given
+
+
+def _parsed(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text  # which no such option takes: its error says what it does
+
+
+def _kinds(schema: dict[str, Any]) -> set[str]:
+    """The JSON types of an option, but for null."""
+    kinds = {one.get("type") for one in schema.get("anyOf", [schema])} - {"null", None}
+    return {str(kind) for kind in kinds}

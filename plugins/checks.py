@@ -1,0 +1,115 @@
+"""What may be registered: the name, the class or command, and the options of it."""
+
+from __future__ import annotations
+
+import inspect
+import keyword
+import re
+from typing import Any
+
+from onnxlens.plugins.options import Options, json_schema, option_names
+from onnxlens.runtime.errors import OnnxLensError, PluginError
+
+__all__ = ["RESERVED_OPTIONS", "check", "check_name", "summary_of"]
+
+# Options that every visualizer has on the command line.
+RESERVED_OPTIONS = frozenset({"help", "json", "model", "output", "provider", "text", "threads"})
+
+_LONGEST_NAME = 50
+
+
+def check(kind: str, name: object, plugin: Any) -> str:
+    """Checks something that is to be registered; returns the first line of its documentation.
+
+    Raises:
+        PluginError: it cannot be registered; the text says why.
+    """
+    check_name(kind, name)
+    if kind == "command":
+        return _check_command(str(name), plugin)
+    from onnxlens.plugins.samplers.base import Sampler
+    from onnxlens.plugins.visualizers.base import Visualizer
+
+    base = Sampler if kind == "sampler" else Visualizer
+    if not inspect.isclass(plugin) or not issubclass(plugin, base):
+        hint = "; register the class, not an object of it" if isinstance(plugin, base) else ""
+        raise PluginError(
+            f"A {kind} is a class that derives from onnxlens.plugins.{base.__name__}, and what was registered as "
+            f"{name!r} is {_what(plugin)}{hint}."
+        )
+    if inspect.isabstract(plugin):
+        missing = ", ".join(sorted(plugin.__abstractmethods__))
+        raise PluginError(f"The {kind} {name!r} ({plugin.__name__}) lacks {missing}.")
+    _check_options(kind, str(name), plugin)
+    return summary_of(plugin)
+
+
+def check_name(kind: str, name: object) -> None:
+    """Checks a name.
+
+    Raises:
+        PluginError: nothing can be called so.
+    """
+    letters = "a-z0-9_-" if kind == "command" else "a-z0-9_"
+    if (
+        not isinstance(name, str)
+        or not re.fullmatch(f"[a-z][{letters}]*", name)
+        or len(name) > _LONGEST_NAME
+        or keyword.iskeyword(name)
+    ):
+        dashes = "hyphens and underscores" if kind == "command" else "underscores"
+        shown = name if not isinstance(name, str) or len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
+        raise PluginError(
+            f"{shown!r} is no name for a {kind}: use at most {_LONGEST_NAME} small letters, digits and {dashes}, a "
+            "letter first, and no word of Python's own."
+        )
+
+
+def summary_of(plugin: object) -> str:
+    """The first line of a documentation."""
+    text = plugin.__dict__.get("__doc__") if inspect.isclass(plugin) else getattr(plugin, "__doc__", None)
+    first = inspect.cleandoc(text).partition("\n")[0] if isinstance(text, str) else ""
+    # A dataclass without documentation documents itself by its signature.
+    return "" if inspect.isclass(plugin) and first.startswith(f"{plugin.__name__}(") else first
+
+
+def _check_options(kind: str, name: str, plugin: type[Options]) -> None:
+    if "__dataclass_fields__" not in vars(plugin):
+        raise PluginError(
+            f"The {kind} {name!r} ({plugin.__name__}) is no dataclass; put @dataclass above it, so that its fields are "
+            "options."
+        )
+    try:
+        json_schema(plugin)
+    except OnnxLensError:
+        raise
+    except Exception as error:  # msgspec's, or that of an annotation which names nothing
+        raise PluginError(
+            f"The options of the {kind} {name!r} ({plugin.__name__}) have types that cannot be checked: "
+            f"{' '.join(str(error).split()).rstrip('.')}."
+        ) from error
+    if kind == "visualizer" and (reserved := RESERVED_OPTIONS.intersection(option_names(plugin))):
+        raise PluginError(
+            f"The visualizer {name!r} cannot have an option {min(reserved)!r}: every visualizer has one of that name "
+            "on the command line; call it something else."
+        )
+
+
+def _check_command(name: str, command: object) -> str:
+    import click
+
+    if isinstance(command, str):
+        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", command):
+            raise PluginError(
+                f"The command {name!r} must be one of click, or its place as 'module:attribute', not {command!r}."
+            )
+        return ""
+    if not isinstance(command, click.Command):
+        raise PluginError(
+            f"The command {name!r} must be one of click, or its place as 'module:attribute', not {_what(command)}."
+        )
+    return command.get_short_help_str(100)
+
+
+def _what(value: object) -> str:
+    return f"the class {value.__name__}" if inspect.isclass(value) else f"an object of {type(value).__name__}"

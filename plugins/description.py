@@ -1,0 +1,100 @@
+"""What a plugin says of itself, for people and for machines."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from typing import Any
+
+from onnxlens.plugins.loading import Entry
+from onnxlens.plugins.options import json_schema, option_names
+from onnxlens.runtime.config import ModelConfig
+
+__all__ = ["Option", "documentation", "hook_points", "option_rows"]
+
+_BOUNDS = {
+    "minimum": "at least {}",
+    "exclusiveMinimum": "above {}",
+    "maximum": "at most {}",
+    "exclusiveMaximum": "below {}",
+    "minLength": "at least {} characters",
+    "minItems": "at least {} elements",
+}
+_TYPES = {
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+    "object": "a mapping",
+    "null": "nothing",
+}
+
+Option = dict[str, Any]
+
+
+def documentation(entry: Entry) -> str:
+    """A plugin's own documentation; nothing where it has none."""
+    text = getattr(entry.plugin, "__doc__", None)
+    return inspect.cleandoc(text) if entry.summary and isinstance(text, str) else ""
+
+
+def hook_points(entry: Entry, config: ModelConfig | None = None) -> list[str] | None:
+    """What a visualizer reads with its default options, as it names it; None where that cannot be said.
+
+    Args:
+        entry: the visualizer.
+        config: the shape of the model; GPT-2's where none is given.
+    """
+    if entry.kind != "visualizer":
+        return []
+    try:
+        names = entry.plugin().hook_points(config or ModelConfig())
+        return _shortened([name for name in names if isinstance(name, str)])
+    except Exception:  # an option that must be given, or a plugin that fails: to list it is no reason to
+        return None
+
+
+def option_rows(entry: Entry) -> list[Option]:
+    """The options of a sampler or visualizer, each with `name`, `type`, `bounds`, `default`, `required`, `help`."""
+    if entry.kind == "command":
+        return []
+    schema = json_schema(entry.plugin)
+    definitions = schema.get("$defs", {})
+    rows = []
+    for name in option_names(entry.plugin):
+        one = schema["properties"][name]
+        kinds = [_resolved(kind, definitions) for kind in one.get("anyOf", [one])]
+        bounds = {key: kind[key] for kind in [one, *kinds] for key in _BOUNDS if key in kind}
+        rows.append(
+            {
+                "name": name,
+                "type": " or ".join(map(_type, kinds)),
+                "bounds": ", ".join(_BOUNDS[key].format(value) for key, value in bounds.items()),
+                "default": one.get("default"),
+                "required": name in schema.get("required", ()),
+                "help": one.get("description", ""),
+            }
+        )
+    return rows
+
+
+def _resolved(schema: Option, definitions: Option) -> Option:
+    found: Option = definitions.get(schema.get("$ref", "").rpartition("/")[2], schema)
+    return found
+
+
+def _type(schema: Option) -> str:
+    if "enum" in schema:
+        return "one of " + ", ".join(map(repr, schema["enum"]))
+    if schema.get("type") == "array":
+        items = schema.get("items")
+        return f"a list, each {_type(items)}" if isinstance(items, dict) and items else "a list"
+    return _TYPES.get(schema.get("type", ""), "anything")
+
+
+def _shortened(names: list[str]) -> list[str]:
+    """Names, those that differ in the block only as one."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        groups.setdefault(re.sub(r"^blocks\.\d+\.", "blocks.*.", name), []).append(name)
+    return [group if len(set(members)) > 1 else members[0] for group, members in groups.items()]

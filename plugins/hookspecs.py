@@ -1,0 +1,57 @@
+"""What a plugin may implement: one function for each kind of thing that it adds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import pluggy
+
+if TYPE_CHECKING:
+    import click
+
+    from onnxlens.plugins.samplers.base import Sampler
+    from onnxlens.plugins.visualizers.base import Visualizer
+
+__all__ = [
+    "API_VERSION",
+    "HOOKS",
+    "OLDEST_API_VERSION",
+    "PROJECT",
+    "hookimpl",
+    "register_commands",
+    "register_samplers",
+    "register_visualizers",
+]
+
+PROJECT = "onnxlens"  # of pluggy, and the group of entry points
+
+# A plugin says ONNXLENS_PLUGIN_API = 1. It grows when plugins must change; the oldest, when those are refused.
+API_VERSION = 1
+OLDEST_API_VERSION = 1
+
+_hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+
+@_hookspec
+def register_samplers(register: Callable[[str, type[Sampler]], None]) -> None:
+    """Calls `register(name, sampler)` for each sampler, a class deriving from `Sampler`."""
+
+
+@_hookspec
+def register_visualizers(register: Callable[[str, type[Visualizer]], None]) -> None:
+    """Calls `register(name, visualizer)` for each visualizer, a class deriving from `Visualizer`."""
+
+
+@_hookspec
+def register_commands(register: Callable[[str, click.Command | str], None]) -> None:
+    """Calls `register(name, command)` for each command, of click or as "module:attribute", imported when it is run."""
+
+
+# What each of them registers.
+HOOKS = {
+    "register_samplers": "sampler",
+    "register_visualizers": "visualizer",
+    "register_commands": "command",
+}

@@ -1,0 +1,192 @@
+"""All plugins that there are: what they add, by kind and name, and which of them are broken and why."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from types import MappingProxyType
+
+from onnxlens.plugins.hookspecs import HOOKS
+from onnxlens.plugins.loading import Entry, Loaded, load
+from onnxlens.plugins.sources import built_in, checked_files, outside
+from onnxlens.runtime.errors import PluginError, suggestion
+
+__all__ = ["Broken", "Entry", "Registry", "registry"]
+
+KINDS = tuple(HOOKS.values())
+
+
+@dataclass(frozen=True)
+class Broken:
+    """A plugin, or something that plugins add, that cannot be used.
+
+    Attributes:
+        name: what it is called.
+        distribution: where it is from; two of them where they are at odds.
+        reason: why it cannot be used, a sentence.
+    """
+
+    name: str
+    distribution: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"The plugin {self.name!r} ({self.distribution}) cannot be used: {self.reason}"
+
+
+def registry(plugins: Iterable[str | Path] = (), *, find: bool = True) -> Registry:
+    """Opens what plugins there are; they are loaded when they are first asked for.
+
+    Args:
+        plugins: Python files that are plugins, besides those that are found.
+        find: also load the plugins that are installed, and those in the user's folder, as far as the environment
+            variable `ONNXLENS_PLUGINS` lets them.
+
+    Raises:
+        PluginError: a file is not there, or is no Python file.
+    """
+    return Registry(plugins, find=find)
+
+
+class Registry:
+    """What plugins add, by kind and name.
+
+    The built-in ones come first: they need no other plugin to be loaded, and nobody can take their names.
+
+    Args:
+        plugins: Python files that are plugins, besides those that are found.
+        find: whether to find others.
+
+    Raises:
+        PluginError: a file is not there, or is no Python file.
+    """
+
+    def __init__(self, plugins: Iterable[str | Path] = (), *, find: bool = True) -> None:
+        self._files = checked_files([plugins] if isinstance(plugins, str | Path) else plugins)
+        self._find = find
+
+    @property
+    def samplers(self) -> Mapping[str, Entry]:
+        """All samplers by name."""
+        return self.entries("sampler")
+
+    @property
+    def visualizers(self) -> Mapping[str, Entry]:
+        """All visualizers by name."""
+        return self.entries("visualizer")
+
+    @property
+    def commands(self) -> Mapping[str, Entry]:
+        """All commands that plugins add to the command line, by name."""
+        return self.entries("command")
+
+    @property
+    def broken(self) -> list[Broken]:
+        """What cannot be used, and why."""
+        return list(self._outside.broken)
+
+    @property
+    def loaded(self) -> tuple[Loaded, ...]:
+        """What came of loading each plugin."""
+        return (*self._built_in, *self._outside.loaded)
+
+    @property
+    def built_in(self) -> tuple[Entry, ...]:
+        """What onnxlens itself brings."""
+        return tuple(entry for one in self._built_in for entry in one.entries)
+
+    def entries(self, kind: str) -> Mapping[str, Entry]:
+        """Everything of a kind by name, the built-in ones first."""
+        found = {**self._built_in_entries[kind], **self._outside.entries[kind]}
+        return MappingProxyType(found)
+
+    def get(self, kind: str, name: str) -> Entry:
+        """Returns what is used by a name; other plugins are only loaded if it is not built in.
+
+        Raises:
+            PluginError: there is none, or what would be is broken; the text says why.
+        """
+        if (entry := self._built_in_entries[kind].get(name)) is not None:
+            return entry
+        if (entry := self._outside.entries[kind].get(name)) is not None:
+            return entry
+        for broken in self._outside.causes.get((kind, name), ()):
+            raise PluginError(str(broken))
+        known = self.entries(kind)
+        listed = f"there are {', '.join(known)}" if known else "there are none"
+        shown = name if len(name) <= 100 else f"{name[:100]}…"
+        hint = suggestion(shown, known, 1) or " 'onnxlens plugins' lists all of them."
+        raise PluginError(f"There is no {kind} {shown!r}; {listed}.{hint}")
+
+    def is_broken(self, kind: str, name: str) -> bool:
+        """Whether a plugin would have something of that name, and cannot be used."""
+        return bool(self._outside.causes.get((kind, name)))
+
+    @cached_property
+    def _built_in(self) -> tuple[Loaded, ...]:
+        loaded = tuple(load(source, {}) for source in built_in())
+        for one in loaded:
+            if one.reason is not None:  # a fault of this package, not of a plugin
+                raise PluginError(str(Broken(one.source.name, one.source.distribution, one.reason)))
+        return loaded
+
+    @cached_property
+    def _built_in_entries(self) -> dict[str, dict[str, Entry]]:
+        return _by_kind(entry for one in self._built_in for entry in one.entries)
+
+    @cached_property
+    def _outside(self) -> _Outside:
+        from onnxlens.commands import NAMES
+
+        sources, missing = outside(self._files, find=self._find)
+        taken = {kind: frozenset(entries) for kind, entries in self._built_in_entries.items()}
+        taken["command"] |= frozenset(NAMES)
+        return _outside([load(source, taken) for source in sources], [Broken(*one) for one in missing])
+
+
+@dataclass(frozen=True)
+class _Outside:
+    """What plugins of others came to: entries by kind and name, and what is broken, also by the names it would have."""
+
+    loaded: tuple[Loaded, ...]
+    entries: dict[str, dict[str, Entry]]
+    broken: tuple[Broken, ...]
+    causes: dict[tuple[str, str], list[Broken]]
+
+
+def _outside(loaded: list[Loaded], missing: list[Broken]) -> _Outside:
+    broken, causes = list(missing), defaultdict(list)
+    for one in missing:
+        for kind in KINDS:
+            causes[kind, one.name].append(one)
+    for plugin in loaded:
+        if plugin.reason is not None:
+            fault = Broken(plugin.source.name, plugin.source.distribution, plugin.reason)
+            broken.append(fault)
+            # What it would have been called is not known where it failed early; most are called like their plugin.
+            for place in {*plugin.tried, *((kind, plugin.source.name) for kind in KINDS)}:
+                causes[place].append(fault)
+    claims: dict[tuple[str, str], list[Entry]] = defaultdict(list)
+    for plugin in loaded:
+        for entry in plugin.entries:
+            claims[entry.kind, entry.name].append(entry)
+    for (kind, name), rivals in claims.items():
+        if len(rivals) > 1:
+            owners = " and ".join(sorted(rival.distribution for rival in rivals))
+            fault = Broken(
+                name, owners, f"{owners} each have a {kind} of that name, so neither is used; uninstall all but one."
+            )
+            broken.append(fault)
+            causes[kind, name].insert(0, fault)
+    alone = (rivals[0] for rivals in claims.values() if len(rivals) == 1)
+    return _Outside(tuple(loaded), _by_kind(alone), tuple(broken), dict(causes))
+
+
+def _by_kind(entries: Iterable[Entry]) -> dict[str, dict[str, Entry]]:
+    found: dict[str, dict[str, Entry]] = {kind: {} for kind in KINDS}
+    for entry in entries:
+        found[entry.kind][entry.name] = entry
+    return found

@@ -1,0 +1,182 @@
+"""Where plugins come from: built in, files that were named, files in the user's folder, installed packages."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+import sys
+import types
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib import import_module
+from importlib.metadata import EntryPoint, distributions, entry_points, version
+from pathlib import Path
+
+import platformdirs
+
+from onnxlens.plugins.hookspecs import PROJECT
+from onnxlens.runtime.errors import PluginError, suggestion
+
+__all__ = ["BUILT_IN", "LIMIT", "Source", "built_in", "checked_files", "drop_in_folder", "outside"]
+
+LIMIT = "ONNXLENS_PLUGINS"  # the variable that limits which plugins are loaded
+BUILT_IN = ("onnxlens.plugins.samplers.builtin", "onnxlens.plugins.visualizers.builtin")
+
+_numbers = itertools.count(1)
+
+
+@dataclass(frozen=True)
+class Source:
+    """A plugin that was found and not yet loaded.
+
+    Attributes:
+        name: what it is called: the name of an entry point, or of a file without its ending.
+        distribution: where it is from, for people: `onnxlens 0.1.0`, or `the file my_view.py`.
+        load: imports it.
+        aliases: other names by which `ONNXLENS_PLUGINS` may call it.
+        path: the file that it is; None for a module.
+    """
+
+    name: str
+    distribution: str
+    load: Callable[[], object]
+    aliases: tuple[str, ...] = ()
+    path: Path | None = None
+
+
+def built_in() -> list[Source]:
+    """The plugins that onnxlens itself brings."""
+    distribution = f"onnxlens {version('onnxlens')}"
+    return [Source(name.split(".")[2], distribution, lambda name=name: import_module(name)) for name in BUILT_IN]  # type: ignore[misc]
+
+
+def outside(files: Iterable[Path], *, find: bool = True) -> tuple[list[Source], list[tuple[str, str, str]]]:
+    """The plugins that others wrote.
+
+    Args:
+        files: files that were named.
+        find: also look for installed ones and those in the user's folder, as far as `ONNXLENS_PLUGINS` lets them.
+
+    Returns:
+        What was found, and what should have been and was not: name, origin and reason.
+
+    Raises:
+        PluginError: files were named, and `ONNXLENS_PLUGINS` is empty.
+    """
+    files = list(files)
+    named, limit = [_file(path) for path in files], os.environ.get(LIMIT)
+    if limit is not None and not limit.strip():
+        if named:
+            raise PluginError(
+                f"{LIMIT} is empty, which turns plugins off, and {named[0].distribution} was named as one; unset "
+                f"{LIMIT}, or do not name it."
+            )
+        return [], []
+    if not find:
+        return named, []
+    found, broken = _installed()
+    dropped, unreadable = _dropped_in()
+    paths = {path.resolve() for path in files}
+    dropped = [source for source in dropped if source.path not in paths]  # one that was named, too, is one
+    found, broken = [*dropped, *found], [*unreadable, *broken]
+    if limit is None:
+        return [*named, *found], broken
+    wanted = {_normal(word): word.strip() for word in limit.split(",") if word.strip()}
+    kept = [source for source in found if {_normal(source.name), *map(_normal, source.aliases)} & wanted.keys()]
+    known = {_normal(alias) for source in [*found, *named] for alias in (source.name, *source.aliases)}
+    for word, given in wanted.items():
+        if word not in known:
+            near = suggestion(given[:100], [source.name for source in found])
+            broken.append((given, LIMIT, f"{LIMIT} names it, and there is no such plugin.{near}"))
+    return [*named, *kept], broken
+
+
+def checked_files(files: Iterable[str | Path]) -> list[Path]:
+    """The files, if they are there and can be plugins.
+
+    Raises:
+        PluginError: one is no Python file, or is not there, or is named twice.
+    """
+    found: list[Path] = []
+    for file in files:
+        try:
+            path = Path(file).expanduser()
+            is_file, exists, real = path.is_file(), path.exists(), path.resolve()
+        except (OSError, RuntimeError, ValueError, TypeError) as error:
+            raise PluginError(f"A plugin is a Python file, and {file!r} cannot be one: {error}.") from error
+        if not is_file:
+            what = "is no file" if exists else "is not there"
+            raise PluginError(f"The plugin {file} {what}; give the path of a Python file, such as ./my_view.py.")
+        if path.suffix != ".py":
+            raise PluginError(f"A plugin is a Python file, and {file} does not end with .py.")
+        if real not in (one.resolve() for one in found):  # naming it twice is no reason for two of it
+            found.append(path)
+    return found
+
+
+def drop_in_folder() -> Path:
+    """The user's folder whose Python files are plugins."""
+    return platformdirs.user_config_path("onnxlens", appauthor=False) / "plugins"
+
+
+def _dropped_in() -> tuple[list[Source], list[tuple[str, str, str]]]:
+    folder = drop_in_folder()
+    try:
+        if not folder.is_dir():
+            return [], []
+        paths = sorted(path for path in folder.iterdir() if path.suffix == ".py" and path.is_file())
+    except OSError as error:
+        return [], [("plugins", f"the folder {folder}", f"it cannot be read: {error.strerror or error}.")]
+    return [_file(path) for path in paths if not path.name.startswith(("_", "."))], []
+
+
+def _file(path: Path) -> Source:
+    return Source(path.stem, f"the file {path}", lambda: _run(path), path=path.resolve())
+
+
+def _run(path: Path) -> types.ModuleType:
+    """Imports a file under a name of its own, without leaving a compiled one beside it."""
+    module = types.ModuleType(f"onnxlens_plugin_{next(_numbers)}_{re.sub(r'[^a-zA-Z0-9_]', '_', path.stem)}")
+    module.__file__ = str(path)
+    code = compile(path.read_bytes(), str(path), "exec")
+    sys.modules[module.__name__] = module  # dataclasses look their modules up there
+    try:
+        exec(code, module.__dict__)
+    except BaseException:
+        del sys.modules[module.__name__]
+        raise
+    return module
+
+
+def _installed() -> tuple[list[Source], list[tuple[str, str, str]]]:
+    try:
+        return [_entry(point) for point in _points(entry_points(group=PROJECT))], []
+    except Exception:  # the metadata of some package is damaged; which one?
+        found: list[Source] = []
+        broken = []
+        for distribution in distributions():
+            try:
+                points = _points(point for point in distribution.entry_points if point.group == PROJECT)
+                found += [_entry(point) for point in points]
+            except Exception as error:
+                reason = f"its metadata cannot be read: {type(error).__name__}: {error}."
+                path = str(getattr(distribution, "_path", "an installed package"))
+                broken.append((Path(path).stem, path, reason))
+        return found, broken
+
+
+def _points(points: Iterable[EntryPoint]) -> list[EntryPoint]:
+    return sorted(points, key=lambda point: (point.name, point.value))
+
+
+def _entry(point: EntryPoint) -> Source:
+    package = point.dist
+    if package is None:
+        return Source(point.name, f"an unknown package ({point.value})", point.load)
+    return Source(point.name, f"{package.name} {package.version}", point.load, (package.name,))
+
+
+def _normal(name: str) -> str:
+    """A name as packages compare them."""
+    return re.sub(r"[-_.]+", "-", name.strip()).lower()

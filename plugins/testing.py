@@ -1,0 +1,471 @@
+"""The conformance kit: does a sampler or visualizer keep to the contract?
+
+    from onnxlens.plugins.testing import check_sampler, check_visualizer
+
+    check_sampler(TopK, k=3)
+    check_visualizer(Tokens, colour="norm")
+
+Each raises an AssertionError with a sentence that says what was broken, and with which input.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, NoReturn
+from xml.etree import ElementTree
+
+import numpy as np
+
+from onnxlens.plugins.options import Options, json_schema, option_names
+from onnxlens.plugins.samplers.base import Context, Sampler
+from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.reading import needed, read
+from onnxlens.plugins.visualizers.rendering import FORMATS, Rendering
+from onnxlens.runtime.bundle import Bundle
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError, OnnxLensError
+from onnxlens.runtime.runner import Runner
+
+__all__ = ["HOSTILE", "check_sampler", "check_visualizer", "context_of", "hostile"]
+
+_INF = np.inf
+_MARK = "onnxlens-hostile"
+_MANY = 10  # tokens, of which one at least must stay
+_SEEN = "zqxj"  # letters that no rendering has by itself
+
+# Tokens that mean something to a browser, to rich, to matplotlib or to a terminal.
+HOSTILE = (
+    f"' {_MARK}='x",
+    f'" {_MARK}="x',
+    f"<{_MARK}>",
+    f"\"><{_MARK} onload='{_MARK}()'>",
+    f"</script><{_MARK}>",
+    f"</style></title></textarea><{_MARK}>",
+    f"--><{_MARK}><!--",
+    f"]]><{_MARK}>",
+    f"&lt;{_MARK}&gt;&#60;{_MARK}&#62;",
+    f"[bold]{_SEEN}[/bold]",
+    "[/]",
+    "[link=http://x]",
+    "$\\frac{1}{0}$",
+    "$",
+    "\\",
+    "${x}{{y}}%s",
+    "\x1b[31m\x1b]0;title\x07",
+    "\x00\x08\r\n\t",
+    "\x9b31m",
+    "\u202e\u2066",
+    "\ufffd",
+    " " * 40,
+    "",
+    "w" * 300,
+    "👩‍👩‍👧‍👦é",
+)
+
+
+def context_of(logits: np.ndarray, *, seed: int = 0, step: int = 3) -> Context:
+    """A context for logits [B, V]: rows of other tokens, of which the last `step` were generated."""
+    rows, vocabulary = logits.shape
+    ids = np.arange(rows * (step + 4), dtype=np.int64).reshape(rows, step + 4) * 7 % vocabulary
+    return Context(ids, step, np.random.default_rng(seed), eos_token_id=vocabulary - 1, max_new_tokens=step + 20)
+
+
+def check_sampler(sampler: type[Sampler] | Sampler, **options: Any) -> None:
+    """Checks that a sampler keeps to the contract.
+
+    It may refuse logits, with an InputError, that it could leave no token of; and it may leave none of a few, which
+    whoever runs it takes for an error that names it.
+
+    Args:
+        sampler: the class, or one that was made.
+        options: those of the sampler, where it is a class.
+
+    Raises:
+        AssertionError: it does not; the text says what was broken, and with which input.
+    """
+    made = _made(sampler, Sampler, options)
+    name = type(made).__name__
+    for label, logits in _adversarial():
+        _check_call(name, made, label, logits)
+    for label, logits in _adversarial():
+        _check_seeded(name, made, label, logits)
+        _check_rows(name, made, label, logits)
+    _check_state(name, made)
+
+
+def check_visualizer(
+    visualizer: type[Visualizer] | Visualizer, *, model: str | Path | None = None, **options: Any
+) -> None:
+    """Checks that a visualizer keeps to the contract.
+
+    Args:
+        visualizer: the class, or one that was made.
+        model: the folder of a bundle; the small model that ships if left out.
+        options: those of the visualizer, where it is a class.
+
+    Raises:
+        AssertionError: it does not; the text says what was broken, and with which input.
+    """
+    made = _made(visualizer, Visualizer, options)
+    name = type(made).__name__
+    runner = Runner(Bundle(Path(str(files("onnxlens.models"))) / "tiny" if model is None else Path(model)))
+    tokenizer = runner.bundle.tokenizer
+    _check_hook_points(name, made, runner.config)
+    words = tokenizer.encode("The cat sat on the mat, and the cat slept. ")
+    most = runner.config.n_positions
+    long = (words * (most // len(words) + 1))[:most]
+    ordinary = read(runner, tokenizer, made, words)
+    for label, view in (
+        ("a sentence", ordinary),
+        ("an empty text", read(runner, tokenizer, made, tokenizer.encode(""))),
+        ("a text as long as the model allows", read(runner, tokenizer, made, long)),
+    ):
+        _check_drawing(name, made, label, view)
+    for shift in range(0, len(HOSTILE), len(words)):
+        _check_drawing(name, made, "hostile tokens", hostile(ordinary, shift), is_hostile=True)
+    _check_markup(name, made, ordinary)
+
+
+def hostile(view: View, shift: int = 0) -> View:
+    """The same view with tokens that mean something to whatever shows them; see `HOSTILE`."""
+    tokens = tuple(HOSTILE[(shift + position) % len(HOSTILE)] for position in range(len(view.ids)))
+    return _with_tokens(view, tokens)
+
+
+def _made(plugin: Any, base: type[Options], options: dict[str, Any]) -> Any:
+    kind = plugin if isinstance(plugin, type) else type(plugin)
+    if not issubclass(kind, base):
+        _fail(f"{kind.__name__} does not derive from onnxlens.plugins.{base.__name__}")
+    if not dataclasses.is_dataclass(kind):
+        _fail(f"{kind.__name__} is no dataclass; put @dataclass above it")
+    if not (kind.__doc__ or "").strip() or (kind.__doc__ or "").startswith(f"{kind.__name__}("):
+        _fail(f"{kind.__name__} has no documentation; its first line is what 'onnxlens plugins' shows")
+    properties = json_schema(kind).get("properties", {})
+    for option in option_names(kind):
+        if not properties[option].get("description"):
+            _fail(f"the option {option!r} of {kind.__name__} is not documented; put an Option into its type")
+    if not isinstance(plugin, type):
+        if options:
+            _fail("options are given to a plugin when it is made")
+        return plugin
+    try:
+        return plugin(**options)
+    except (TypeError, InputError) as error:
+        _fail(f"{kind.__name__} cannot be made with the options {options}: {error}")
+
+
+def _adversarial() -> Iterator[tuple[str, np.ndarray]]:
+    """Logits [B, V] of every kind that a model and the samplers before may leave, each with a label."""
+    rng = np.random.default_rng(0)
+    ordinary = rng.normal(0, 3, (3, 50)).astype(np.float32)
+    yield "ordinary logits", ordinary
+    yield "ordinary logits in float64", ordinary.astype(np.float64)
+    yield "one row", ordinary[:1]
+    yield "a large vocabulary", rng.normal(0, 3, (2, 5_000)).astype(np.float32)
+    yield "equal logits", np.full((3, 50), 1.5, np.float32)
+    yield "ties", np.round(ordinary)
+    yield "huge logits", (ordinary * 1e30).astype(np.float32)
+    yield "a vocabulary of one token", np.array([[0.5], [-2.0]], np.float32)
+    yield "a vocabulary of two tokens", np.array([[0.5, 0.4], [-2.0, 1.0]], np.float32)
+    yield "half of the tokens ruled out", np.where(rng.random((3, 50)) < 0.5, -_INF, ordinary).astype(np.float32)
+    alone = np.full((3, 50), -_INF, np.float32)
+    alone[[0, 1, 2], [0, 20, 49]] = (1.0, -3.0, 0.0)
+    yield "one token that is not ruled out", alone
+
+
+def _called(made: Sampler, logits: np.ndarray, context: Context) -> np.ndarray | None:
+    """What it returns; None where it refuses."""
+    made.reset()
+    try:
+        return made(logits, context)
+    except InputError:
+        return None
+
+
+def _check_call(name: str, made: Sampler, label: str, logits: np.ndarray) -> None:
+    context = context_of(logits)
+    before, ids = logits.copy(), context.ids.copy()
+    found = _called(made, logits, context)
+    if not np.array_equal(before, logits):
+        _fail(f"{name} changed the logits that it was given ({label}); return others")
+    if not np.array_equal(ids, context.ids):
+        _fail(f"{name} changed the ids of the context ({label})")
+    if found is None:
+        return
+    if not isinstance(found, np.ndarray):
+        _fail(f"{name} returned {type(found).__name__} in place of an array ({label})")
+    if found.shape != logits.shape:
+        _fail(f"{name} returned the shape {found.shape} for logits of the shape {logits.shape} ({label})")
+    if found.dtype.kind != "f":
+        _fail(f"{name} returned {found.dtype} in place of floating-point numbers ({label})")
+    if np.isnan(found).any():
+        _fail(f"{name} returned NaN ({label})")
+    if (found == _INF).any():
+        _fail(f"{name} returned infinity ({label})")
+    if (revived := (found > -_INF) & (logits == -_INF)).any():
+        row, token = np.argwhere(revived)[0].tolist()
+        _fail(f"{name} revived the token {token} of row {row}, which was ruled out already ({label})")
+    many = (logits > -_INF).sum(axis=-1) >= _MANY
+    if (empty := many & ~(found > -_INF).any(axis=-1)).any():
+        row = int(np.argmax(empty))
+        _fail(f"{name} left no token in row {row} ({label}); keep one, or raise InputError")
+
+
+def _check_seeded(name: str, made: Sampler, label: str, logits: np.ndarray) -> None:
+    first, second = (_called(made, logits, context_of(logits, seed=5)) for _ in range(2))
+    if not _same(first, second):
+        _fail(f"{name} gives other results for the same seed ({label}); draw from context.rng, and reset all state")
+
+
+def _check_rows(name: str, made: Sampler, label: str, logits: np.ndarray) -> None:
+    if len(logits) < 2:
+        return
+    context = context_of(logits, seed=5)
+    state = context.rng.bit_generator.state
+    whole = _called(made, logits, context)
+    draws = context.rng.bit_generator.state != state
+    others = logits.copy()
+    others[1:] = np.roll(others[1:], 3, axis=-1) / 2
+    ids = context.ids.copy()
+    ids[1:] = np.roll(ids[1:], 1, axis=-1)
+    changed = _called(made, others, dataclasses.replace(context, ids=ids, rng=np.random.default_rng(5)))
+    if whole is None or changed is None:
+        return
+    if not _same(whole[0], changed[0]):
+        _fail(f"{name} treats a row by what is in the others ({label})")
+    if draws:
+        return  # a row alone draws other numbers
+    for row in range(len(logits)):
+        single = _called(made, logits[row : row + 1], dataclasses.replace(context, ids=context.ids[row : row + 1]))
+        if single is None or not _close(single[0], whole[row]):
+            _fail(f"{name} treats row {row} in another way than the same row alone ({label})")
+
+
+def _check_state(name: str, made: Sampler) -> None:
+    logits = np.random.default_rng(1).normal(0, 3, (6, 2, 40)).astype(np.float32)  # [steps, B, V]
+
+    def steps(sampler: Sampler, first: int, last: int, rng: np.random.Generator) -> list[Any]:
+        results = []
+        for step in range(first, last):
+            base = context_of(logits[step], step=step)
+            context = dataclasses.replace(base, rng=rng)
+            found = sampler(logits[step], context)
+            results.append(found)
+            sampler.accept(np.argmax(found, axis=-1), context)
+        return results
+
+    def equal(first: list[Any], second: list[Any]) -> bool:
+        return all(_same(one, other) for one, other in zip(first, second, strict=True))
+
+    try:
+        made.reset()
+        whole = steps(made, 0, 6, np.random.default_rng(2))
+        made.reset()
+        if not equal(whole, steps(made, 0, 6, np.random.default_rng(2))):
+            _fail(f"{name} remembers something after reset()")
+        made.reset()
+        rng = np.random.default_rng(2)
+        steps(made, 0, 3, rng)
+        twin = made.clone()
+        if twin is made or type(twin) is not type(made):
+            _fail(f"{name}.clone() must return another one of its kind")
+        kept = copy.deepcopy(rng)
+        theirs = steps(twin, 3, 6, rng)
+        if not equal(whole[3:], theirs):
+            _fail(f"{name}.clone() does not continue as the original would")
+        if not equal(whole[3:], steps(made, 3, 6, kept)):
+            _fail(f"{name} is changed by what its clone does")
+    except InputError as error:
+        _fail(f"{name} refuses ordinary logits in a text of six tokens: {error}")
+    finally:
+        made.reset()
+
+
+def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
+    if first is None or second is None:
+        return first is second
+    return np.array_equal(first, second)
+
+
+def _close(first: np.ndarray, second: np.ndarray) -> bool:
+    """Equal as far as sums over one row and over several are."""
+    with np.errstate(invalid="ignore"):
+        return bool(np.isclose(first, second, rtol=1e-5, atol=1e-6).all())
+
+
+def _check_hook_points(name: str, made: Visualizer, config: ModelConfig) -> None:
+    try:
+        first, second = needed(made, config), needed(made, config)
+    except OnnxLensError as error:
+        _fail(f"{name}.hook_points names what the model does not have: {error}")
+    if first != second:
+        _fail(f"{name}.hook_points names other hook points when it is asked again")
+
+
+def _check_drawing(name: str, made: Visualizer, label: str, view: View, *, is_hostile: bool = False) -> None:
+    before = {key: value.copy() for key, value in view.cache.items()}
+    logits = None if view.logits is None else view.logits.copy()
+    ids, long = view.ids.copy(), label != "a sentence"
+    try:
+        rendering, again = made.draw(view), made.draw(view)
+    except KeyError as error:
+        _fail(f"{name} uses what it did not name in hook_points ({label}): {error}")
+    if not isinstance(rendering, Rendering):
+        _fail(f"{name}.draw returned {type(rendering).__name__} in place of a Rendering ({label})")
+    if not rendering.formats:
+        _fail(f"the rendering of {name} has no format; override text, figure, html or data")
+    for ending in rendering.formats:
+        try:
+            content = rendering.encoded(ending)
+            # Pictures take long; once for each visualizer says as much.
+            second = again.encoded(ending) if FORMATS[ending] != "figure" or not long else content
+        except InputError as error:
+            if "matplotlib" in str(error) and FORMATS[ending] == "figure":
+                continue  # it is not installed
+            raise
+        except OnnxLensError as error:
+            _fail(f"{name} cannot be had as .{ending} ({label}): {error}")
+        if content != second:
+            _fail(f"{name} draws another .{ending} when it draws the same again ({label})")
+        _CHECKS[ending](name, label, content)
+        if is_hostile and ending == "html" and _MARK in _structure(content.decode()):
+            _fail(f"{name} lets a token become a part of its HTML; escape it with html.escape")
+    if "txt" in rendering.formats:
+        _check_terminal(name, label, rendering)
+    for ending in set(FORMATS) - set(rendering.formats):
+        _check_lacks(name, rendering, ending)
+    rendering._repr_html_()
+    unchanged = all(np.array_equal(value, before[key], equal_nan=True) for key, value in view.cache.items())
+    same_logits = logits is None or (view.logits is not None and np.array_equal(logits, view.logits))
+    if not unchanged or not same_logits or not np.array_equal(ids, view.ids):
+        _fail(f"{name} changed what it was given to draw ({label})")
+
+
+def _check_lacks(name: str, rendering: Rendering, ending: str) -> None:
+    try:
+        rendering.encoded(ending)
+    except InputError:
+        return
+    _fail(f"{name} does not list .{ending} among its formats, and makes one")
+
+
+def _check_text(name: str, label: str, content: bytes) -> None:
+    if not content.strip():
+        _fail(f"{name} has nothing to show as text ({label})")
+
+
+def _check_json(name: str, label: str, content: bytes) -> None:
+    json.loads(content)
+
+
+def _check_png(name: str, label: str, content: bytes) -> None:
+    if not content.startswith(b"\x89PNG"):
+        _fail(f"{name} makes a .png that is none ({label})")
+
+
+def _check_svg(name: str, label: str, content: bytes) -> None:
+    root = ElementTree.fromstring(content)
+    if not root.tag.endswith("svg"):
+        _fail(f"{name} makes a .svg that is none ({label})")
+    for element in root.iter():
+        if element.tag.rpartition("}")[2] == "script":
+            _fail(f"{name} puts a script into its .svg ({label})")
+
+
+def _check_html(name: str, label: str, content: bytes) -> None:
+    parser = _Parser()
+    parser.feed(content.decode())
+    parser.close()
+    if not parser.is_document:
+        _fail(f"{name} makes a .html that is no whole page ({label}); onnxlens.plugins.page makes one")
+    if parser.loads:
+        _fail(f"the .html of {name} loads {parser.loads[0]!r} from elsewhere ({label}), and must work offline")
+
+
+_CHECKS = {"txt": _check_text, "png": _check_png, "svg": _check_svg, "html": _check_html, "json": _check_json}
+
+
+def _check_terminal(name: str, label: str, rendering: Rendering) -> None:
+    """What a terminal is given holds nothing that it would obey, colours aside."""
+    import io
+
+    from rich.console import Console
+
+    made = rendering.renderable()
+    out = Console(file=io.StringIO(), width=80, color_system=None, highlight=False, markup=False)
+    segments = list(out.render(out.render_str(made) if isinstance(made, str) else made))
+    for segment in segments:
+        if segment.control or re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", segment.text):
+            _fail(f"{name} lets control characters of a token reach the terminal ({label}); show repr(token)")
+
+
+def _check_markup(name: str, made: Visualizer, view: View) -> None:
+    """A token in brackets is shown with them, if tokens are shown at all."""
+    if len(view.ids) < 1:
+        return
+    plain = made.draw(_with_tokens(view, (_SEEN, *view.str_tokens[1:])))
+    marked = made.draw(_with_tokens(view, (f"[red]{_SEEN}[/red]", *view.str_tokens[1:])))
+    if "txt" in plain.formats and _SEEN in plain.encoded("txt").decode():
+        text = re.sub(r"\s", "", marked.encoded("txt").decode())
+        if "[red]" not in text and "[red" not in text:
+            _fail(f"{name} lets rich obey markup in a token; put it into rich.text.Text")
+
+
+def _with_tokens(view: View, tokens: tuple[str, ...]) -> View:
+    cache = copy.copy(view.cache)
+    cache.str_tokens = list(tokens)
+    return dataclasses.replace(view, str_tokens=tokens, cache=cache)
+
+
+class _Parser(HTMLParser):
+    """What a browser makes of a page: its elements and attributes, and what it would load."""
+
+    _LOADING = frozenset(
+        ("src", "href", "srcset", "data", "action", "formaction", "poster", "background", "xlink:href")
+    )
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.structure: list[str] = []
+        self.loads: list[str] = []
+        self.is_document = False
+
+    def handle_decl(self, decl: str) -> None:
+        """Notices the document type."""
+        self.is_document |= decl.lower() == "doctype html"
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Keeps the names, and addresses."""
+        self.structure += [tag, *(name for name, _ in attrs)]
+        for name, value in attrs:
+            if name in self._LOADING and not (value or "").startswith(("#", "data:")):
+                self.loads.append(str(value))
+            if name == "style":
+                self._style(value or "")
+
+    def handle_data(self, data: str) -> None:
+        """Looks into styles."""
+        if self.cdata_elem == "style":
+            self._style(data)
+
+    def _style(self, text: str) -> None:
+        self.loads += re.findall(r"@import\s+[^;]+|url\(\s*['\"]?(?!data:|#)[^)]*\)", text)
+
+
+def _structure(page: str) -> str:
+    """The names of all elements and attributes."""
+    parser = _Parser()
+    parser.feed(page)
+    parser.close()
+    return " ".join(parser.structure)
+
+
+def _fail(sentence: str) -> NoReturn:
+    raise AssertionError(f"{sentence}.")

@@ -1,0 +1,70 @@
+"""What a visualizer is: it names hook points, and turns what was read there into a rendering."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxlens.plugins.options import Options
+from onnxlens.runtime.activations import ActivationCache
+from onnxlens.runtime.config import ModelConfig
+
+if TYPE_CHECKING:
+    from onnxlens.plugins.visualizers.rendering import Rendering
+    from onnxlens.runtime.tokenizer import Tokenizer
+
+__all__ = ["LOGITS", "View", "Visualizer"]
+
+LOGITS = "logits"  # what a visualizer that needs them names among its hook points
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """One text, and what was read while the model ran over it.
+
+    Attributes:
+        model: the model's name.
+        config: its shape and switches.
+        ids: the text's token ids, [P] int64.
+        str_tokens: the text of each token, as it is: escape it for HTML, for a terminal, and for whatever else.
+        cache: what was read at the hook points that the visualizer named, without a batch axis: a pattern is [H, Q, K].
+        logits: [P, V] float32, where "logits" was among the names; None otherwise.
+        tokenizer: turns text into ids and back; None outside of a model.
+    """
+
+    model: str
+    config: ModelConfig
+    ids: np.ndarray
+    str_tokens: tuple[str, ...]
+    cache: ActivationCache
+    logits: np.ndarray | None = None
+    tokenizer: Tokenizer | None = field(default=None, repr=False)
+
+
+class Visualizer(Options, ABC):
+    """Shows what happens inside; a dataclass, whose fields are its options."""
+
+    @abstractmethod
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """Names what it needs, and nothing else is computed: hook points by name or glob, and "logits".
+
+        They may depend on the options. None at all are fine: then the model does not run.
+
+        Args:
+            config: the model's shape, such as `config.n_layer`.
+        """
+
+    @abstractmethod
+    def draw(self, view: View) -> Rendering:
+        """Returns the rendering of one text, and changes nothing of what it is given.
+
+        Whatever takes long, or needs a library that is large, belongs into the rendering's methods, so that only who
+        wants a picture pays for one.
+
+        Args:
+            view: the text, and what was read.
+        """

@@ -1,0 +1,90 @@
+"""Runs a model for a visualizer, and reads what it named and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
+from onnxlens.plugins.visualizers.rendering import Rendering
+from onnxlens.runtime.activations import ActivationCache
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import PluginError
+from onnxlens.runtime.hooks import hook_points, select
+from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.tokenizer import Tokenizer
+
+__all__ = ["drawn", "needed", "read"]
+
+Run = Callable[..., Output]
+
+
+def needed(visualizer: Visualizer, config: ModelConfig) -> tuple[tuple[str, ...], bool]:
+    """What a visualizer needs of a model: the full names of hook points, and whether it needs the logits.
+
+    Raises:
+        HookPointError: a name or glob matches no hook point.
+        PluginError: it does not name them as it should.
+    """
+    names = visualizer.hook_points(config)
+    method = f"{type(visualizer).__name__}.hook_points"
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise PluginError(f"{method} must return a list of names, and returned {names!r:.100}.")
+    patterns = list(names)
+    if wrong := [name for name in patterns if not isinstance(name, str)]:
+        raise PluginError(f"{method} must name hook points by text, not {wrong[0]!r:.100}.")
+    patterns, count = [name for name in patterns if name != LOGITS], len(patterns)
+    known = [point.name for point in hook_points(config)]
+    return (select(patterns, known) if patterns else ()), len(patterns) < count
+
+
+def read(
+    runner: Runner, tokenizer: Tokenizer, visualizer: Visualizer, ids: Sequence[int], run: Run | None = None
+) -> View:
+    """Reads what a visualizer needs.
+
+    Args:
+        runner: the model.
+        tokenizer: its tokenizer.
+        visualizer: what names the hook points.
+        ids: the text's token ids.
+        run: what runs the model, with the arguments of `runner.run`; that one if left out.
+
+    Raises:
+        HookPointError: a name or glob matches no hook point.
+        InputError: the ids cannot be used.
+        PluginError: it does not name them as it should.
+    """
+    names, logits = needed(visualizer, runner.config)
+    tokens = np.asarray(ids, np.int64)[np.newaxis]  # [1, P]
+    str_tokens = tokenizer.str_tokens(tokens[0].tolist())
+    output = None
+    if names or logits:
+        wanted = "all" if logits else "none"
+        output = (run or runner.run)(tokens, names_filter=names or None, logits=wanted, keep_cache=False)
+    found = output.logits[0] if output and logits else None  # [P, V]
+    facts = runner.bundle.facts
+    cache = ActivationCache(
+        output.activations if output else {},
+        tokens,
+        facts=facts,
+        str_tokens=str_tokens,
+        applied=output.applied if output else (),
+    )
+    cache.remove_batch_dim()
+    return View(facts.name, runner.config, tokens[0], tuple(str_tokens), cache, found, tokenizer)
+
+
+def drawn(visualizer: Visualizer, view: View) -> Rendering:
+    """Draws.
+
+    Raises:
+        PluginError: what was returned is no rendering.
+    """
+    found = visualizer.draw(view)
+    if not isinstance(found, Rendering):
+        raise PluginError(
+            f"{type(visualizer).__name__}.draw must return a Rendering, and returned {type(found).__name__}."
+        )
+    return found

@@ -1,0 +1,211 @@
+"""What a visualizer returns: something that can be had as text, picture, page or data."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import warnings
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from onnxlens.runtime.errors import InputError, OutputError, PluginError
+from onnxlens.runtime.files import replaced
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+
+__all__ = ["FORMATS", "Rendering", "check_ending"]
+
+# What each ending of a file is made of.
+FORMATS = {"txt": "text", "png": "figure", "svg": "figure", "html": "html", "json": "data"}
+
+_WIDTH = 100  # of text in a file
+_DPI = 150  # of a PNG
+
+
+class Rendering:
+    """The base of renderings: override what yours can be had as; the rest is an error that names what there is."""
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """The endings of files that it can be saved as: some of `txt`, `png`, `svg`, `html`, `json`."""
+        return tuple(
+            ending
+            for ending, method in FORMATS.items()
+            if getattr(type(self), method) is not getattr(Rendering, method)
+        )
+
+    def text(self) -> RenderableType:
+        """For a terminal, anything that rich can print. Give tokens to `rich.text.Text`, which obeys no markup.
+
+        Raises:
+            InputError: there is no such format.
+        """
+        raise self._lacks("text")
+
+    def figure(self) -> Figure:
+        """For PNG and SVG, a figure of matplotlib, made with `matplotlib.figure.Figure` and `parse_math=False`.
+
+        Raises:
+            InputError: there is no such format.
+        """
+        raise self._lacks("figure")
+
+    def html(self) -> str:
+        """One HTML file that needs nothing else: no network, no other file. `onnxlens.plugins.page` makes the frame.
+
+        Raises:
+            InputError: there is no such format.
+        """
+        raise self._lacks("html")
+
+    def data(self) -> Any:
+        """What is shown, as what JSON can hold: no NaN, no arrays.
+
+        Raises:
+            InputError: there is no such format.
+        """
+        raise self._lacks("data")
+
+    def save(self, path: str | Path) -> Path:
+        """Writes a file in the format that its ending says; one that is there is replaced once the new one is whole.
+
+        Returns:
+            The path.
+
+        Raises:
+            InputError: there is no such format.
+            OutputError: the file cannot be written.
+            PluginError: a method returned what it must not.
+        """
+        path = Path(path)
+        ending = check_ending(path)
+        if ending not in self.formats:
+            raise self._lacks(FORMATS[ending], ending)
+        content = self.encoded(ending)  # before anything is written
+        with replaced(path) as scratch:
+            scratch.write_bytes(content)
+        return path
+
+    def encoded(self, ending: str) -> bytes:
+        """What a file of that ending holds.
+
+        Raises:
+            InputError: there is no such format.
+            PluginError: a method returned what it must not.
+        """
+        if ending not in self.formats:
+            raise self._lacks(FORMATS.get(ending, ending), ending)
+        if ending == "txt":
+            return _plain(self.renderable()).encode()
+        if ending == "html":
+            return self._page().encode("utf-8", "backslashreplace")  # a lone surrogate is no reason to fail
+        if ending == "json":
+            return f"{self.json()}\n".encode()
+        return self._drawn(ending)
+
+    def renderable(self) -> RenderableType:
+        """What `text()` returns, if rich can print it.
+
+        Raises:
+            InputError: there is no such format.
+            PluginError: it returned something else.
+        """
+        from rich.protocol import is_renderable
+
+        value = self.text()
+        if not is_renderable(value):
+            raise self._wrong("text", "something that rich can print", value)
+        return value
+
+    def json(self) -> str:
+        """`data()` as JSON.
+
+        Raises:
+            InputError: there is no such format.
+            PluginError: `data` returned what JSON cannot hold.
+        """
+        try:
+            text = json.dumps(self.data(), ensure_ascii=False, allow_nan=False, indent=1)
+            text.encode()
+        except (TypeError, ValueError, RecursionError) as error:
+            raise PluginError(f"{type(self).__name__}.data() returned what JSON cannot hold: {error}.") from error
+        return text
+
+    def _repr_html_(self) -> str:
+        """For a notebook: the page in a frame of its own, so that neither disturbs the other."""
+        if "html" in self.formats:
+            page = escape(self._page())
+            return f'<iframe srcdoc="{page}" sandbox="allow-scripts" style="width:100%;height:30em;border:0"></iframe>'
+        if "svg" in self.formats:
+            return self._drawn("svg").decode()
+        if "txt" in self.formats:
+            return f"<pre>{escape(_plain(self.renderable()))}</pre>"
+        return f"<pre>{escape(repr(self))}</pre>"
+
+    def _page(self) -> str:
+        value = self.html()
+        if not isinstance(value, str):
+            raise self._wrong("html", "text", value)
+        return value
+
+    def _drawn(self, ending: str) -> bytes:
+        try:
+            import matplotlib
+            from matplotlib.figure import Figure
+        except ModuleNotFoundError as error:
+            raise InputError(
+                "Pictures need matplotlib, which is not installed: pip install 'onnxlens[plots]'. "
+                f"Without it there are {_listed([one for one in self.formats if FORMATS[one] != 'figure'])}."
+            ) from error
+        figure = self.figure()
+        if not isinstance(figure, Figure):
+            raise self._wrong("figure", "a figure of matplotlib", figure)
+        file = io.BytesIO()
+        # The same picture is the same file: without the time, and with names that are not drawn by lot.
+        with matplotlib.rc_context({"svg.hashsalt": "onnxlens", "svg.fonttype": "path"}), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji is a box, then
+            metadata = {"Date": None} if ending == "svg" else {"Software": None}
+            figure.savefig(file, format=ending, dpi=_DPI, bbox_inches="tight", metadata=metadata)
+        return file.getvalue()
+
+    def _lacks(self, method: str, ending: str = "") -> InputError:
+        wanted = f".{ending}" if ending else f"{method}()"
+        has = f"it can be had as {_listed(self.formats)}" if self.formats else "it has no format at all"
+        return InputError(f"{type(self).__name__} has no {wanted}; {has}.")
+
+    def _wrong(self, method: str, expected: str, value: object) -> PluginError:
+        return PluginError(
+            f"{type(self).__name__}.{method}() must return {expected}, and returned {type(value).__name__}."
+        )
+
+
+def check_ending(path: str | Path) -> str:
+    """The ending of a file that a rendering can be saved as, without the dot.
+
+    Raises:
+        OutputError: it says no format.
+    """
+    ending = Path(path).suffix.lower().removeprefix(".")
+    if ending not in FORMATS:
+        shown = f"the ending {ending!r}" if ending else "no ending"
+        raise OutputError(f"Cannot write {path}: a rendering is saved as {_listed(FORMATS)}, and it has {shown}.")
+    return ending
+
+
+def _listed(endings: Any) -> str:
+    names = [f".{ending}" for ending in endings]
+    return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names) or "none"
+
+
+def _plain(renderable: RenderableType) -> str:
+    """What rich would print, without colours, and without what a terminal would obey."""
+    from rich.console import Console
+
+    file = io.StringIO()
+    Console(file=file, width=_WIDTH, color_system=None, highlight=False, markup=False, emoji=False).print(renderable)
+    text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: repr(found[0])[1:-1], file.getvalue())
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"

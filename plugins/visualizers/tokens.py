@@ -1,0 +1,214 @@
+"""`tokens`: how a text is cut into tokens, each coloured by a number of the model's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import numpy as np
+
+from onnxlens.plugins.options import Option
+from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
+from onnxlens.plugins.visualizers.page import page
+from onnxlens.plugins.visualizers.rendering import Rendering
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.console import RenderableType
+
+__all__ = ["Tokens", "TokensRendering"]
+
+_MEANING = {
+    "surprisal": "surprisal in nats: how little the model expected the token",
+    "norm": "length of the residual stream after block {layer}",
+    "nothing": "",
+}
+# From white to a dark blue, so that what is large stands out; text turns white where the ground is dark.
+_LIGHT, _DARK = np.array([247, 251, 255]), np.array([8, 81, 156])
+_TURNS = 0.55
+_PER_LINE = 12  # tokens in a line of a picture
+
+_STYLE = """ol { list-style: none; padding: 0; line-height: 2.2; }
+li { display: inline; }
+code { border-radius: 3px; padding: .2em .1em; border: 1px solid #8884; }"""
+
+
+@dataclass
+class Tokens(Visualizer):
+    """The tokens of a text, each coloured by how much the model was surprised by it."""
+
+    colour: Annotated[
+        Literal["surprisal", "norm", "nothing"],
+        Option("what the colour shows: surprisal in nats, the length of the residual stream, or nothing"),
+    ] = "surprisal"
+    layer: Annotated[int, Option("the block whose residual stream is measured; negative ones count from the end")] = -1
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """The logits, or one residual stream, or nothing."""
+        if self.colour == "norm":
+            return (f"blocks.{self._block(config)}.hook_resid_post",)
+        return (LOGITS,) if self.colour == "surprisal" else ()
+
+    def draw(self, view: View) -> TokensRendering:
+        """Returns the tokens with their numbers."""
+        values: list[float | None] = [None] * len(view.ids)
+        meaning = _MEANING[self.colour]
+        if self.colour == "norm":
+            layer = self._block(view.config)
+            stream = view.cache[f"blocks.{layer}.hook_resid_post"].astype(np.float64)  # [P, D]
+            values = np.linalg.norm(stream, axis=-1).tolist()
+            meaning = meaning.format(layer=layer)
+        elif self.colour == "surprisal" and view.logits is not None:
+            values = [None, *_surprisal(view.logits[:-1], view.ids[1:])]  # nothing predicts the first one
+        return TokensRendering(view.model, view.ids.tolist(), view.str_tokens, values, meaning)
+
+    def _block(self, config: ModelConfig) -> int:
+        layers = config.n_layer
+        if not -layers <= self.layer < layers:
+            raise InputError(f"layer must be a block of this model, {-layers} to {layers - 1}, not {self.layer}.")
+        return self.layer % layers
+
+
+class TokensRendering(Rendering):
+    """Tokens in a row, in every format.
+
+    Args:
+        model: the model's name.
+        ids: the token ids.
+        str_tokens: their texts.
+        values: a number for each; None where there is none.
+        meaning: what the numbers are; empty where there are none.
+    """
+
+    def __init__(
+        self, model: str, ids: list[int], str_tokens: Sequence[str], values: list[float | None], meaning: str
+    ) -> None:
+        self.model, self.ids, self.str_tokens, self.values, self.meaning = model, ids, str_tokens, values, meaning
+
+    def text(self) -> RenderableType:
+        """A table, one token a line."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False)
+        for heading in ("position", "token", "id", "value"):
+            if heading != "value" or self.meaning:
+                table.add_column(heading, justify="left" if heading == "token" else "right", overflow="fold")
+        for position, (token, number, colour) in enumerate(self._coloured()):
+            style = f"{_contrast(colour)} on {colour}" if colour else ""
+            cells = [Text(str(position)), Text(repr(token), style=style), Text(str(self.ids[position]))]
+            if self.meaning:
+                cells.append(Text("" if number is None else f"{number:.2f}"))
+            table.add_row(*cells)
+        return Group(Text(self._title()), "", table)
+
+    def figure(self) -> Figure:
+        """The tokens in lines, on their colours."""
+        from matplotlib.figure import Figure
+
+        count = len(self.ids)
+        lines = -(-count // _PER_LINE)
+        figure = Figure(figsize=(12, 0.6 + 0.5 * lines))
+        axes = figure.add_axes((0, 0, 1, 1))
+        axes.set(xlim=(0, _PER_LINE), ylim=(lines, -1))
+        axes.set_axis_off()
+        axes.text(0.05, -0.5, self._title(), va="center", fontsize=10, parse_math=False)
+        for position, (token, _, colour) in enumerate(self._coloured()):
+            line, column = divmod(position, _PER_LINE)
+            ground = {"facecolor": colour or "none", "edgecolor": "#bbbbbb", "linewidth": 0.5}
+            axes.add_patch(_rectangle(column, line, ground))
+            # A token may be longer than its place.
+            shown = token if len(token) <= 12 else f"{token[:11]}…"
+            axes.text(
+                column + 0.5,
+                line + 0.5,
+                _printable(shown),
+                ha="center",
+                va="center",
+                fontsize=8,
+                family="monospace",
+                color=_contrast(colour) if colour else "#000000",
+                parse_math=False,  # a dollar sign is one
+            )
+        return figure
+
+    def html(self) -> str:
+        """The text as it reads, each token on its colour, with its numbers where the pointer rests."""
+        items = []
+        for position, (token, number, colour) in enumerate(self._coloured()):
+            hint = f"position {position}, id {self.ids[position]}" + ("" if number is None else f", {number:.3f}")
+            style = f' style="background:{colour};color:{_contrast(colour)}"' if colour else ""
+            items.append(f'<li><code title="{escape(hint)}"{style}>{escape(_printable(token))}</code></li>')
+        title = escape(self._title())
+        return page(self.model, f"<h1>{title}</h1>\n<ol>\n" + "\n".join(items) + "\n</ol>", style=_STYLE)
+
+    def data(self) -> Any:
+        """The model, what the numbers mean, and each token with its number."""
+        tokens = zip(self.ids, self.str_tokens, self.values, strict=True)
+        return {
+            "model": self.model,
+            "value": self.meaning or None,
+            "tokens": [{"id": number, "token": token, "value": value} for number, token, value in tokens],
+        }
+
+    def _title(self) -> str:
+        if not self.meaning:
+            return f"{_printable(self.model)}: tokens"
+        least, most = self._range()
+        if all(value is None for value in self.values):  # a single token, which nothing predicts
+            return f"{_printable(self.model)}: {self.meaning}"
+        return f"{_printable(self.model)}: {self.meaning}; from {least:.2f} (light) to {most:.2f} (dark)"
+
+    def _range(self) -> tuple[float, float]:
+        """What the lightest and the darkest colour stand for."""
+        known = [value for value in self.values if value is not None]
+        # From 0, so that nearly equal numbers are not made to look different.
+        return (min(0.0, *known), max(known)) if known else (0.0, 0.0)
+
+    def _coloured(self) -> list[tuple[str, float | None, str]]:
+        """Each token with its number and its colour; none where there is no number."""
+        least, most = self._range()
+        span = most - least
+        shares = [None if value is None else (value - least) / span if span else 0.0 for value in self.values]
+        return [
+            (token, value, "" if share is None else _colour(share))
+            for token, value, share in zip(self.str_tokens, self.values, shares, strict=True)
+        ]
+
+
+def _surprisal(logits: np.ndarray, ids: np.ndarray) -> list[float]:
+    """How little each token was expected, in nats: -log of its probability."""
+    wide = logits.astype(np.float64)  # [P - 1, V]
+    wide -= wide.max(axis=-1, keepdims=True)
+    normaliser = np.log(np.exp(wide).sum(axis=-1))  # [P - 1]
+    nats: list[float] = (normaliser - wide[np.arange(len(ids)), ids]).tolist()
+    return nats
+
+
+def _printable(token: str) -> str:
+    """A token with what cannot be seen as its escape; a space stays one."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in token
+    )
+
+
+def _colour(share: float) -> str:
+    red, green, blue = np.round(_LIGHT + share * (_DARK - _LIGHT)).astype(int).tolist()
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def _contrast(colour: str) -> str:
+    red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    return "#000000" if 0.3 * red + 0.59 * green + 0.11 * blue > _TURNS else "#ffffff"
+
+
+def _rectangle(column: int, line: int, ground: dict[str, Any]) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((column + 0.03, line + 0.1), 0.94, 0.8, **ground)
