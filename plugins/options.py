@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -26,6 +27,7 @@ _WORDS = {
     "`object`": "a mapping",
     "`null`": "null",
     " | ": " or ",
+    "of length >=": "of length at least",
     ">=": "of at least",
     "<=": "of at most",
     ">": "above",
@@ -82,13 +84,14 @@ def json_schema(plugin: type[Options]) -> dict[str, Any]:
     return {**found, "$defs": definitions} if definitions else found
 
 
-def make(plugin: type[T], name: str, given: Mapping[str, Any]) -> T:
+def make(plugin: type[T], name: str, given: Mapping[str, Any], *, strict: bool = False) -> T:
     """Makes a plugin with options, as Python values or as text: `{"k": 40}` or `{"k": "40"}`.
 
     Args:
         plugin: the class.
         name: the name under which it is known.
         given: options by name.
+        strict: take no text for a number.
 
     Raises:
         InputError: there is no such option, one is missing, or a value is not allowed.
@@ -100,7 +103,7 @@ def make(plugin: type[T], name: str, given: Mapping[str, Any]) -> T:
             meant = f" Did you mean {near[0]!r}?" if near else ""
             has = f"its options are {', '.join(known)}" if known else "it has no options"
             raise InputError(f"{name} has no option {option!r}; {has}.{meant}")
-    values = _converted(plugin, name, given, strict=False)
+    values = _converted(plugin, name, given, strict=strict)
     return plugin(**values)
 
 
@@ -122,7 +125,11 @@ def _converted(plugin: type[Options], name: str, given: Mapping[str, Any], *, st
         found = msgspec.convert(plain, _struct(plugin), strict=strict)
     except msgspec.ValidationError as error:
         raise InputError(f"{name}: {_sentence(str(error), plain, plugin)}") from error
-    return {option: getattr(found, option) for option in given}
+    values = {option: getattr(found, option) for option in given}
+    for option, value in values.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{name}: {option} must be a finite number, not {value!r}.")
+    return values
 
 
 def _sentence(error: str, given: Mapping[str, Any], plugin: type[Options]) -> str:
@@ -132,7 +139,9 @@ def _sentence(error: str, given: Mapping[str, Any], plugin: type[Options]) -> st
         return f"it needs the option {what.split('`')[1]}." if what.count("`") == 2 else f"{what}."
     path = where.rstrip("`")
     option = path.split("[")[0].split(".")[0]
-    if what.startswith("Invalid enum value"):
+    if what == "Number out of range":
+        expected = "a number that a computer can hold"
+    elif what.startswith("Invalid enum value"):
         choices = json_schema(plugin)["properties"][option].get("enum", ())
         expected = f"one of {', '.join(map(repr, choices))}"
     else:
