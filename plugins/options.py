@@ -124,7 +124,8 @@ def _converted(plugin: type[Options], name: str, given: Mapping[str, Any], *, st
     try:
         found = msgspec.convert(plain, _struct(plugin), strict=strict)
     except msgspec.ValidationError as error:
-        raise InputError(f"{name}: {_sentence(str(error), plain, plugin)}") from error
+        sentence = _sentence(str(error), plain, plugin)
+        raise InputError(sentence if sentence.startswith(f"{name} ") else f"{name}: {sentence}") from error
     values = {option: getattr(found, option) for option in given}
     for option, value in values.items():
         if isinstance(value, float) and not math.isfinite(value):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
@@ -48,3 +49,7 @@ class Allowed(Sampler):
             allowed = list(sequence(tokens, context, logits.shape[-1], "Allowed"))
             left[row, allowed] = logits[row, allowed]
         return left
+
+    def clone(self) -> Self:
+        """Returns the same: what a function remembers is its own."""
+        return self

@@ -95,6 +95,10 @@ class Function(Sampler):
         """Returns what the function returns."""
         return self.function(logits, context)
 
+    def clone(self) -> Self:
+        """Returns the same: what a function remembers is its own."""
+        return self
+
 
 @dataclass(frozen=True)
 class Chain(Sampler):
@@ -142,6 +146,10 @@ class Chain(Sampler):
         """Lets every sampler forget."""
         for sampler in self.stages:
             sampler.reset()
+
+    def clone(self) -> Self:
+        """Returns a chain of clones."""
+        return type(self)([sampler.clone() for sampler in self.stages])
 
 
 def apply(sampler: Sampler, logits: np.ndarray, context: Context) -> np.ndarray:

@@ -101,7 +101,7 @@ class Candidates:
         return self.scatter(mask)
 
     def scatter_best(self, counts: np.ndarray) -> np.ndarray:
-        """Logits over the whole vocabulary, [B, V], -inf but for the `counts` [B] best; of equals, those of lower id."""
+        """Logits over the whole vocabulary, [B, V], -inf but for the `counts` best, [B]; of equals, by id."""
         there = (self.logits != -np.inf).sum(axis=-1)
         counts = np.minimum(counts, there)[:, np.newaxis]  # [B, 1]
         ordered = np.sort(self.logits, axis=-1)

@@ -14,7 +14,7 @@ from onnxlens.plugins.samplers.tokens import text_of
 
 __all__ = ["DRY", "FrequencyPenalty", "NoRepeatNGram", "PresencePenalty", "RepetitionPenalty"]
 
-_WINDOW = Option("How many of the last tokens count, those of the prompt too; all if left out.", ge=1)
+_WINDOW = Option("How many of the last tokens count, those of the prompt too; 0 for all.", ge=0)
 _LARGEST_LOGARITHM = 69.0  # of a power: 1e30 rules out as well as more, which would overflow
 
 
@@ -27,7 +27,7 @@ class RepetitionPenalty(Sampler):
     """
 
     penalty: Annotated[float, Option("Above 1 against repetition, below 1 for it.", ge=1e-4, le=1e4)]
-    window: Annotated[int | None, _WINDOW] = None
+    window: Annotated[int, _WINDOW] = 0
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, changed where a token occurred."""
@@ -46,7 +46,7 @@ class PresencePenalty(Sampler):
     """
 
     penalty: Annotated[float, Option("Above 0 against repetition, below 0 for it.", ge=-1e4, le=1e4)]
-    window: Annotated[int | None, _WINDOW] = None
+    window: Annotated[int, _WINDOW] = 0
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, less where a token occurred."""
@@ -64,7 +64,7 @@ class FrequencyPenalty(Sampler):
     """
 
     penalty: Annotated[float, Option("Above 0 against repetition, below 0 for it.", ge=-1e4, le=1e4)]
-    window: Annotated[int | None, _WINDOW] = None
+    window: Annotated[int, _WINDOW] = 0
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, less where a token occurred."""
@@ -108,12 +108,10 @@ class DRY(Sampler):
     https://github.com/oobabooga/text-generation-webui/pull/5677; as in llama.cpp.
     """
 
-    multiplier: Annotated[float, Option("The penalty where the repetition is of the allowed length.", ge=0, le=1e4)] = (
-        0.8
-    )
+    multiplier: Annotated[float, Option("The penalty of the shortest repetitions.", ge=0, le=1e4)] = 0.8
     base: Annotated[float, Option("The factor for every token more.", ge=1, le=1e4)] = 1.75
     allowed_length: Annotated[int, Option("From how many repeated tokens on there is a penalty.", ge=1)] = 2
-    window: Annotated[int | None, _WINDOW] = None
+    window: Annotated[int, _WINDOW] = 0
     breakers: Annotated[
         tuple[int | str, ...], Option("Token ids, or texts wherever they occur, that interrupt repetitions.")
     ] = ("\n", ":", '"', "*")
@@ -173,9 +171,7 @@ class DRY(Sampler):
         return [breaker for breaker in self.breakers if isinstance(breaker, str) and breaker]
 
 
-def _occurred(
-    context: Context, window: int | None, vocabulary: int
-) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
+def _occurred(context: Context, window: int, vocabulary: int) -> tuple[tuple[np.ndarray, np.ndarray], np.ndarray]:
     """Rows and ids of the tokens of each row's text, each once, and how often they occurred."""
     ids = context.ids[:, -window:] if window else context.ids
     rows = np.broadcast_to(np.arange(len(ids))[:, np.newaxis], ids.shape)

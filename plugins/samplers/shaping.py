@@ -39,16 +39,16 @@ class Temperature(Sampler):
     Ackley, Hinton and Sejnowski 1985, A Learning Algorithm for Boltzmann Machines.
     """
 
-    temperature: Annotated[float, Option("What logits are divided by.", ge=_COLDEST)]
+    temperature: Annotated[float, Option("What logits are divided by, at least 1e-06.", ge=0)]
 
     def __post_init__(self) -> None:
         """Checks the value."""
-        if self.temperature == 0 and not isinstance(self.temperature, bool):
-            raise InputError(
-                f"Temperature: temperature must be at least {_COLDEST}, not 0; to take the most probable token always, "
-                "choose with greedy."
-            )
         super().__post_init__()
+        if self.temperature < _COLDEST:
+            raise InputError(
+                f"temperature must be at least {_COLDEST}, not {self.temperature:g}; the sampler greedy takes the most "
+                "probable token always."
+            )
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits divided, [B, V] float64."""
@@ -66,9 +66,7 @@ class DynamicTemperature(Sampler):
 
     range: Annotated[float, Option("How far the temperature goes up and down.", ge=0, le=1e6)]
     temperature: Annotated[float, Option("The middle of the temperatures.", ge=0, le=1e6)] = 1.0
-    exponent: Annotated[
-        float, Option("Above 1: high temperatures only where the model is very unsure.", gt=0, le=1e6)
-    ] = 1.0
+    exponent: Annotated[float, Option("Above 1, only great doubt makes it hot.", gt=0, le=1e6)] = 1.0
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits divided, [B, V] float64."""

@@ -125,8 +125,9 @@ class TailFree(Sampler):
     """Cuts the tail off where the sorted probabilities have nearly stopped bending.
 
     With the probabilities in descending order, w_i = |(p_i - p_i+1) - (p_i+1 - p_i+2)|, divided by their sum; kept are
-    the i most probable tokens, i being the first place (counted from 0, and at least 1) at which w_0 + ... + w_i exceeds
-    z. Trenton Bricken, Tail Free Sampling, https://trentbrick.github.io/Tail-Free-Sampling; as llama.cpp had it.
+    the i most probable tokens, i being the first place (counted from 0, at least 1) at which w_0 + ... + w_i exceeds z;
+    all, if it never does. Trenton Bricken, Tail Free Sampling, https://trentbrick.github.io/Tail-Free-Sampling; as
+    llama.cpp had it.
     """
 
     z: Annotated[float, Option("How much of the bend is kept.", gt=0, le=1)]
@@ -205,9 +206,7 @@ class XTC(Sampler):
     """
 
     probability: Annotated[float, Option("How often it acts.", ge=0, le=1)]
-    threshold: Annotated[float, Option("The probability that makes a token a top choice; above 0.5: never.", gt=0)] = (
-        0.1
-    )
+    threshold: Annotated[float, Option("The probability from which on a token is a top choice.", gt=0, le=1)] = 0.1
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf for top choices but the last, where it acts."""
