@@ -211,7 +211,7 @@ def test_a_sampler_and_what_it_replaces_are_not_mixed(lens, options):
 def test_a_sampler_that_leaves_several_tokens_or_none_is_an_error(lens):
     with pytest.raises(InputError, match="leaves 300 tokens to choose from, and must leave one"):
         next(lens.generate("a", sampler=Temperature(5.0)))
-    with pytest.raises(InputError, match="^The sampler <lambda> returns logits that are NaN or infinite"):
+    with pytest.raises(InputError, match=r"^The sampler <lambda> returns logits that are NaN or infinite"):
         next(lens.generate("a", sampler=lambda logits, context: np.full_like(logits, np.nan)))
 
 

@@ -117,10 +117,31 @@ def test_what_is_no_text_is_no_chain():
         parse(5, SAMPLERS)
 
 
-PIECES = st.sampled_from(
-    [*SAMPLERS, "|", "=", "(", ")", "[", "]", "{", "}", ",", "'", '"', '"""', "\\", "\n", "\r", "\t", " ", "#", "0", "1.5",
-     "-", "1e999", "k", "p", "None", "\0", "é", "😀", "\u2028", "\ud800", "$", "?", "!", "f'", "lambda", ":", "0x", "1_"]
-)  # fmt: skip
+SIGNS = [
+    "|",
+    "=",
+    "(",
+    ")",
+    "[",
+    "]",
+    "{",
+    "}",
+    ",",
+    ":",
+    "'",
+    '"',
+    '"""',
+    "\\",
+    "#",
+    "-",
+    "$",
+    "?",
+    "!",
+    "\0",
+    "\u2028",
+]
+WORDS = ["0", "1.5", "1e999", "0x", "1_", "k", "p", "None", "f'", "lambda", "é", "😀", "\ud800", " ", "\n", "\r", "\t"]
+PIECES = st.sampled_from([*SAMPLERS, *SIGNS, *WORDS])
 
 
 @given(text=st.one_of(st.text(), st.lists(PIECES).map("".join)))
