@@ -277,7 +277,9 @@ class Lens:
             InputError: an option has no usable value.
             ContextLengthError: the text would have more tokens than the model has positions.
         """
-        explanation = next(self.generate(text, **options, explain=True)).explanation
+        # One token fits where all that `max_new_tokens` allows might not.
+        options = {"overflow": "slide", **options, "explain": True}
+        explanation = next(self.generate(text, **options)).explanation
         assert explanation is not None  # it was asked for
         return explanation
 

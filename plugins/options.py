@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import math
+import re
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
@@ -18,21 +19,15 @@ __all__ = ["Option", "Options", "json_schema", "make", "option_names"]
 T = TypeVar("T", bound="Options")
 
 # msgspec's words, and those of a sentence for people.
-_WORDS = {
-    "`int`": "a whole number",
-    "`float`": "a number",
-    "`str`": "text",
-    "`bool`": "true or false",
-    "`array`": "a list",
-    "`object`": "a mapping",
-    "`null`": "null",
-    " | ": " or ",
-    "of length >=": "of length at least",
-    ">=": "of at least",
-    "<=": "of at most",
-    ">": "above",
-    "<": "below",
+_TYPES = {
+    "int": "a whole number",
+    "float": "a number",
+    "str": "text",
+    "bool": "true or false",
+    "array": "a list",
+    "object": "a mapping",
 }
+_BOUNDS = {"of length >=": "of length at least", ">=": "of at least", "<=": "of at most", ">": "above", "<": "below"}
 
 
 def Option(  # noqa: N802  # it stands where a type is annotated
@@ -147,8 +142,11 @@ def _sentence(error: str, given: Mapping[str, Any], plugin: type[Options]) -> st
         expected = f"one of {', '.join(map(repr, choices))}"
     else:
         expected = what.removeprefix("Expected ").partition(", got")[0]
-        for word, plain in _WORDS.items():
+        for word, plain in _BOUNDS.items():
             expected = expected.replace(word, plain)
+        expected = re.sub(
+            "`(.*?)`", lambda found: " or ".join(_TYPES.get(t, t) for t in found[1].split(" | ")), expected
+        )
     return f"{path} must be {expected}, not {given.get(option)!r}."
 
 

@@ -132,7 +132,7 @@ def dynamic_temperature(row: np.ndarray, temperature: float, spread: float, expo
     scale = low + (high - low) * (disorder / math.log(len(tokens))) ** exponent
     if scale < 1e-6:
         return left(row, tokens[:1])
-    return row / scale
+    return row.astype(np.float64) / scale
 
 
 def dry(row, ids, multiplier, base, allowed_length, breakers):

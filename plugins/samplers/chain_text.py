@@ -87,10 +87,8 @@ def _value(text: str, stage: str) -> Any:
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
         if _WORD.fullmatch(text):
             return text
-        what = f"the value {_short(text)}" if text else "a value that is missing"
-        raise InputError(
-            f"In {_short(stage)}, {what} cannot be read; write a number, a word, or text in quotes."
-        ) from (error)
+        what = f"the value {_short(text)} cannot be read" if text else "a value is missing"
+        raise InputError(f"In {_short(stage)}, {what}; write a number, a word, or text in quotes.") from error
 
 
 def _split(text: str, separator: str, whole: str) -> list[str]:

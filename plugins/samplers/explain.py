@@ -71,7 +71,7 @@ class Explanation:
     stages: tuple[Stage, ...]
     choice: str | None
     tokens: int
-    probabilities: np.ndarray = field(repr=False)
+    probabilities: np.ndarray = field(repr=False, compare=False)
     candidates: tuple[Likely, ...]
     chosen: Likely
     number: float | None

@@ -11,6 +11,7 @@ import numpy as np
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.samplers.base import Context, Sampler
 from onnxlens.plugins.samplers.tokens import text_of
+from onnxlens.runtime.errors import InputError
 
 __all__ = ["DRY", "FrequencyPenalty", "NoRepeatNGram", "PresencePenalty", "RepetitionPenalty"]
 
@@ -121,6 +122,8 @@ class DRY(Sampler):
         ids = context.ids[:, -self.window :] if self.window else context.ids
         if ids.shape[-1] <= self.allowed_length or self.multiplier == 0:
             return logits
+        if self._texts() and context.tokenizer is None:
+            raise InputError("DRY: its breakers are texts, and there is no tokenizer to read tokens; give token ids.")
         limits = np.array([self._limit(row, context) for row in ids.tolist()])  # [B]
         lengths = np.minimum(_repeated(ids), limits[:, np.newaxis])  # [B, T - 1]
         longest = np.zeros((len(ids), logits.shape[-1]), np.int64)

@@ -113,8 +113,8 @@ def test_sequence_breakers_interrupt_repetitions(text, options, expected):
 def test_the_longest_repetition_counts():
     logits = np.zeros((1, len(TOKENIZER.letters)), np.float32)
     found = DRY(1.0, 2.0)(logits, context([TOKENIZER.encode("bcyabcyabc")], tokenizer=TOKENIZER))
-    # 'y' followed 'bc' and 'abc' only, but the second time 'bcyabc' is no suffix of the text before.
-    assert found[0, TOKENIZER.letters.index("y")] == -(2.0 ** (3 - 2))
+    # 'y' followed 'bc' the first time, and 'bcyabc' the second time.
+    assert found[0, TOKENIZER.letters.index("y")] == -(2.0 ** (6 - 2))
 
 
 def test_a_long_repetition_does_not_overflow():
@@ -124,5 +124,5 @@ def test_a_long_repetition_does_not_overflow():
 
 
 def test_text_breakers_need_a_tokenizer():
-    with pytest.raises(InputError, match=r"^DRY: there is no tokenizer to read 1; give token ids\.$"):
+    with pytest.raises(InputError, match=r"^DRY: its breakers are texts, and there is no tokenizer"):
         DRY()(np.zeros((1, 3)), context([[1, 1, 1, 1]]))

@@ -92,7 +92,7 @@ def test_top_h_is_transformers(logits, h):
     assume(decided(TopH, h, logits))
     # Where all entropy is in the digits that float32 does not have, it knows none.
     p = softmax(logits)
-    assume((-(p * np.log(np.where(p > 0, p, 1))).sum(axis=-1) > 1e-5).all())
+    assume((-(p * np.log(np.where(p > 0, p, 1))).sum(axis=-1) > 0.1).all())
     assert same_but_for_ties(TopH(h)(logits, context()), theirs("TopHLogitsWarper", logits, h))
 
 
