@@ -13,6 +13,7 @@ __all__ = ["Candidates", "leading"]
 _BLOCK = 32  # logits of which the largest is compared first
 _SPARSE = 4  # fewer candidates than a fourth of the vocabulary are packed
 _FIRST = 256  # how many of the best are sorted at first
+_MORE = 16  # times as many, if they are too few
 
 
 @dataclass(frozen=True)
@@ -61,11 +62,11 @@ class Candidates:
     def _where(cls, logits: np.ndarray, chosen: np.ndarray) -> Candidates:
         rows, width = logits.shape
         flat = np.flatnonzero(chosen)
-        row = flat // width
-        counts = np.bincount(row, minlength=rows)
+        counts = np.array([len(flat)]) if rows == 1 else np.count_nonzero(chosen, axis=-1)
         if _SPARSE * counts.max(initial=0) >= width:
             ids = np.broadcast_to(np.arange(width), logits.shape)
             return cls(ids, logits if len(flat) == chosen.size else np.where(chosen, logits, -np.inf), width)
+        row = flat // width
         place = np.arange(len(flat)) - np.repeat(np.cumsum(counts) - counts, counts)
         shape = rows, int(counts.max(initial=1))
         ids, packed = np.zeros(shape, np.int64), np.full(shape, -np.inf, logits.dtype)
@@ -100,14 +101,42 @@ class Candidates:
         mask[rows, index[rows, places]] = True
         return self.scatter(mask)
 
-    def scatter_best(self, counts: np.ndarray) -> np.ndarray:
-        """Logits over the whole vocabulary, [B, V], -inf but for the `counts` best, [B]; of equals, by id."""
-        there = (self.logits != -np.inf).sum(axis=-1)
-        counts = np.minimum(counts, there)[:, np.newaxis]  # [B, 1]
-        ordered = np.sort(self.logits, axis=-1)
-        least = np.take_along_axis(ordered, self.logits.shape[-1] - counts, axis=-1)  # [B, 1]
-        above, equal = self.logits > least, self.logits == least
-        return self.scatter(above | (equal & (np.cumsum(equal, axis=-1) <= counts - above.sum(axis=-1, keepdims=True))))
+    def scatter_mass(self, mass: float) -> np.ndarray:
+        """Logits over the whole vocabulary, [B, V], -inf but for the fewest best with a mass of probability."""
+        total = np.cumsum(exponentials_of(self.logits), axis=-1)[:, -1:]  # [B, 1]
+        count, width = _FIRST, self.logits.shape[-1]
+        while True:
+            ordered = self.ordered(count)
+            gathered = np.cumsum(exponentials_of(ordered) / total, axis=-1)
+            if count >= width or (gathered[:, -1] >= mass).all():
+                break
+            count *= _MORE
+        # A token stays if those before it do not reach the mass yet; so the first always stays.
+        before = (gathered[:, :-1] < mass) & (ordered[:, 1:] != -np.inf)
+        return self.scatter_best(1 + before.sum(axis=-1), ordered)
+
+    def scatter_best(self, counts: np.ndarray, ordered: np.ndarray) -> np.ndarray:
+        """Logits over the whole vocabulary, [B, V], -inf but for the best ones; of equals, those of lower id.
+
+        Args:
+            counts: how many to keep in each row, [B], at least 1 and at most as many as there are.
+            ordered: the largest logits of each row, at least as many, the largest first.
+        """
+        counts = counts[:, np.newaxis]  # [B, 1]
+        least = np.take_along_axis(ordered, counts - 1, axis=-1)  # [B, 1]
+        keep, equal = self.logits >= least, self.logits == least
+        surplus = keep.sum(axis=-1, keepdims=True) - counts
+        if surplus.any():
+            keep &= ~equal | (np.cumsum(equal, axis=-1) <= equal.sum(axis=-1, keepdims=True) - surplus)
+        return self.scatter(keep)
+
+    def ordered(self, count: int) -> np.ndarray:
+        """The largest logits of each row, the largest first, [B, count] or fewer."""
+        logits = self.logits
+        if count < logits.shape[-1]:
+            place = logits.shape[-1] - count
+            logits = np.partition(logits, place, axis=-1)[:, place:]
+        return np.sort(logits, axis=-1)[:, ::-1]
 
 
 def leading(scores: np.ndarray, probabilities: np.ndarray, mass: float) -> tuple[np.ndarray, np.ndarray]:
@@ -131,7 +160,7 @@ def leading(scores: np.ndarray, probabilities: np.ndarray, mass: float) -> tuple
         gathered = np.cumsum(taken, axis=-1)
         if count >= scores.shape[-1] or (gathered[:, -1] >= mass).all():
             break
-        count *= 8
+        count *= _MORE
     before = np.zeros_like(gathered)
     before[:, 1:] = gathered[:, :-1]
     before[~there] = np.inf

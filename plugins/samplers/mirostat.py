@@ -53,10 +53,10 @@ class _Feedback(Sampler):
 class Mirostat(_Feedback):
     """Keeps as many of the most probable tokens as will give a text of a constant surprise, assuming Zipf's law.
 
-    From the m most probable tokens, s = sum(t_i b_i) / sum(t_i^2) with t_i = ln((i + 1) / i), b_i = ln(p_i / p_i+1);
+    From the m most probable tokens, s = sum(t_i b_i) / sum(t_i^2) with t_i = ln((i + 1) / i), b_i = ln(p_i / p_{i+1});
     e = s - 1; kept are k = (e 2^mu / (1 - V^-e))^(1 / s) tokens. mu starts at 2 tau, and after each token becomes
     mu - eta (surprise - tau), with the surprise in bits among the tokens kept. Basu et al. 2021, Mirostat,
-    arXiv:2007.14966; as in llama.cpp (the paper takes the surprise among all tokens).
+    arXiv:2007.14966; as in llama.cpp (the authors' code takes the surprise among all tokens).
     """
 
     m: Annotated[int, Option("From how many tokens the law is estimated.", ge=2)] = 100
@@ -65,16 +65,15 @@ class Mirostat(_Feedback):
         """Returns the logits, -inf but for the k most probable tokens."""
         mu = self._allowed(len(logits))
         candidates = Candidates.of(logits)
-        best = Candidates.best(candidates.logits, self.m)
-        order = np.argsort(-best.logits, axis=-1, kind="stable")[:, : self.m]
-        first = np.take_along_axis(best.logits, order, axis=-1).astype(np.float64)  # [B, m]
+        first = candidates.ordered(self.m).astype(np.float64)  # [B, m]
         there = first[:, 1:] != -np.inf
         t = np.log1p(1 / np.arange(1, first.shape[-1]))
         b = np.where(there, first[:, :-1] - np.where(there, first[:, 1:], 0), 0)  # ln p_i - ln p_i+1
         squares = np.where(there, t**2, 0).sum(axis=-1)
         s = (t * b).sum(axis=-1) / np.where(squares > 0, squares, 1)
         counts = [_kept(*each, logits.shape[-1]) for each in zip(s.tolist(), mu.tolist(), strict=True)]
-        self._left = candidates.scatter_best(np.array(counts))
+        kept = np.minimum(counts, (candidates.logits != -np.inf).sum(axis=-1))
+        self._left = candidates.scatter_best(kept, candidates.ordered(int(kept.max())))
         return self._left
 
 
@@ -82,9 +81,9 @@ class Mirostat(_Feedback):
 class MirostatV2(_Feedback):
     """Keeps the tokens whose surprise is at most mu, which is corrected so that the text has a constant surprise.
 
-    -log2 p <= mu, or the most probable token where there is none. mu starts at 2 tau, and after each token becomes
-    mu - eta (surprise - tau), with the surprise in bits among the tokens kept. Basu et al. 2021, Mirostat,
-    arXiv:2007.14966; as in llama.cpp (the paper takes the surprise among all tokens).
+    That is, -log2 p <= mu; or the most probable token where there is none. mu starts at 2 tau, and after each token
+    becomes mu - eta (surprise - tau), with the surprise in bits among the tokens kept. The second version of Basu et
+    al. 2021, Mirostat, arXiv:2007.14966; as in llama.cpp (the authors' code takes the surprise among all tokens).
     """
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:

@@ -39,7 +39,7 @@ class Temperature(Sampler):
     Ackley, Hinton and Sejnowski 1985, A Learning Algorithm for Boltzmann Machines.
     """
 
-    temperature: Annotated[float, Option("What logits are divided by, at least 1e-06.", ge=0)]
+    temperature: Annotated[float, Option("What logits are divided by, at least 1e-06.", ge=0, le=1e6)]
 
     def __post_init__(self) -> None:
         """Checks the value."""
@@ -51,8 +51,8 @@ class Temperature(Sampler):
             )
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits divided, [B, V] float64."""
-        return logits / np.float64(self.temperature)
+        """Returns the logits divided."""
+        return logits / logits.dtype.type(self.temperature)
 
 
 @dataclass(frozen=True)
@@ -69,14 +69,14 @@ class DynamicTemperature(Sampler):
     exponent: Annotated[float, Option("Above 1, only great doubt makes it hot.", gt=0, le=1e6)] = 1.0
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits divided, [B, V] float64."""
+        """Returns the logits divided."""
         low, high = max(0.0, self.temperature - self.range), self.temperature + self.range
         tokens = (logits != -np.inf).sum(axis=-1)  # [B]
         unsure = entropy(softmax(logits)) / np.log(np.maximum(tokens, 2))
         temperatures = low + (high - low) * np.minimum(unsure, 1) ** self.exponent
         temperatures[tokens < 2] = 1  # one token needs none
         cold = temperatures < _COLDEST
-        divided = logits / np.where(cold, 1, temperatures)[:, np.newaxis]
+        divided = logits / np.where(cold, 1, temperatures)[:, np.newaxis].astype(logits.dtype)
         return np.where(cold[:, np.newaxis], only(divided, np.argmax(logits, axis=-1)), divided)
 
 

@@ -8,7 +8,7 @@ from typing import Annotated
 import numpy as np
 
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.samplers.base import Context, Sampler, softmax
+from onnxlens.plugins.samplers.base import Context, Sampler, exponentials_of, softmax
 from onnxlens.plugins.samplers.candidates import Candidates, leading
 
 __all__ = ["XTC", "Epsilon", "Eta", "MinP", "TailFree", "TopH", "TopK", "TopNSigma", "TopP", "Typical", "entropy"]
@@ -41,10 +41,7 @@ class TopP(Sampler):
         """Returns the logits, -inf outside the nucleus."""
         if self.p == 1:
             return logits
-        candidates = Candidates.of(logits)
-        index, before = leading(candidates.logits, candidates.probabilities, self.p)
-        # A token stays if those before it do not reach p yet; so the first always stays.
-        return candidates.scatter_at(index, before < self.p)
+        return Candidates.of(logits).scatter_mass(self.p)
 
 
 @dataclass(frozen=True)
@@ -124,10 +121,10 @@ class Eta(Sampler):
 class TailFree(Sampler):
     """Cuts the tail off where the sorted probabilities have nearly stopped bending.
 
-    With the probabilities in descending order, w_i = |(p_i - p_i+1) - (p_i+1 - p_i+2)|, divided by their sum; kept are
-    the i most probable tokens, i being the first place (counted from 0, at least 1) at which w_0 + ... + w_i exceeds z;
-    all, if it never does. Trenton Bricken, Tail Free Sampling, https://trentbrick.github.io/Tail-Free-Sampling; as
-    llama.cpp had it.
+    With the probabilities in descending order, w_i = |(p_i - p_{i+1}) - (p_{i+1} - p_{i+2})|, divided by their sum;
+    kept are the i most probable tokens, i being the first place (counted from 0, at least 1) at which w_0 + ... + w_i
+    exceeds z; all, if it never does. Trenton Bricken, Tail Free Sampling,
+    https://trentbrick.github.io/Tail-Free-Sampling; as llama.cpp had it.
     """
 
     z: Annotated[float, Option("How much of the bend is kept.", gt=0, le=1)]
@@ -135,20 +132,22 @@ class TailFree(Sampler):
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf in the tail."""
         candidates = Candidates.of(logits)
-        probabilities = candidates.probabilities  # [B, K]
-        width = probabilities.shape[-1]
+        width = candidates.logits.shape[-1]
         if self.z == 1 or width <= 2:
             return logits
         # The bend is a sum over all tokens, so all are sorted; but only their values, which is quick.
-        ordered = np.sort(probabilities, axis=-1)[:, ::-1]
-        there = (candidates.logits != -np.inf).sum(axis=-1, keepdims=True)  # [B, 1]
+        ordered = candidates.ordered(width)
+        probabilities = exponentials_of(ordered)
+        probabilities /= np.cumsum(probabilities, axis=-1)[:, -1:]
+        there = (ordered != -np.inf).sum(axis=-1, keepdims=True)  # [B, 1]
         places = np.arange(width - 2)
-        bends = np.where(places < there - 2, np.abs(np.diff(ordered, n=2, axis=-1)), 0)  # [B, K - 2]
+        bends = np.where(places < there - 2, np.abs(np.diff(probabilities, n=2, axis=-1)), 0)  # [B, K - 2]
         total = np.cumsum(bends, axis=-1)[:, -1:]
         even = (places < there - 2) / np.maximum(there - 2, 1)
         weights = np.where(total > 1e-6, bends / np.where(total > 0, total, 1), even)  # a straight line bends nowhere
         beyond = (np.cumsum(weights, axis=-1) > self.z) & (places >= 1) & (places < there - 2)
-        return candidates.scatter_best(np.where(beyond.any(axis=-1), beyond.argmax(axis=-1), width))
+        counts = np.where(beyond.any(axis=-1), beyond.argmax(axis=-1), there[:, 0])
+        return candidates.scatter_best(counts, ordered)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def test_a_text_is_a_chain(text, expected):
         ("top_k=__import__('os')", "In \"top_k=__import__('os')\", the value \"__import__('os')\" cannot be read; "
          "write a number, a word, or text in quotes."),
         ("top_p=nan", "top_p: p must be a number above 0.0, not 'nan'."),
-        ("temperature=1e999", "temperature: temperature must be a finite number, not inf."),
+        ("temperature=1e999", "temperature must be a number of at most 1000000.0, not inf."),
         ("top_p=None", "top_p: p must be a number, not None."),
         ("top_p=True", "top_p: p must be a number, not True."),
         ("top_p=1j", "top_p: p must be a number, not 1j."),

@@ -37,9 +37,8 @@ logits_of = sampling_references.logits_of()
 
 @given(logits=logits_of, temperature=st.floats(0.01, 100))
 def test_temperature_is_transformers(logits, temperature):
-    found = softmax(apply(Temperature(temperature), logits))
-    expected = softmax(theirs("TemperatureLogitsWarper", logits, temperature))
-    np.testing.assert_allclose(found, expected, rtol=1e-2, atol=1e-6)  # theirs is rounded to float32
+    expected = theirs("TemperatureLogitsWarper", logits, temperature)
+    np.testing.assert_allclose(apply(Temperature(temperature), logits), expected, rtol=1e-6)
 
 
 @given(logits=logits_of, k=st.integers(1, 50))
@@ -187,7 +186,7 @@ def test_temperature_zero_is_greedy(zero):
 
 @given(
     logits=arrays(np.float64, (1, 20), elements=st.floats(-1e300, 1e300)),
-    temperature=st.floats(min_value=1e-300, max_value=1e300, exclude_min=True),
+    temperature=st.floats(min_value=1e-300, max_value=1e6, exclude_min=True),
 )
 def test_extreme_temperatures_give_a_token_or_an_error_never_a_warning(logits, temperature):
     with np.errstate(all="raise", under="ignore", over="ignore"):
@@ -206,7 +205,7 @@ def test_extreme_temperatures_give_a_token_or_an_error_never_a_warning(logits, t
     [
         (-1, "a number of at least 0.0, not -1"),
         (NAN, "a number of at least 0.0, not nan"),
-        (INF, "a finite number, not inf"),
+        (INF, "a number of at most 1000000.0, not inf"),
         (-INF, "a number of at least 0.0, not -inf"),
         ("hot", "a number, not 'hot'"),
         ("0.5", "a number, not '0.5'"),

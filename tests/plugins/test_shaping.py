@@ -47,7 +47,7 @@ def cases(draw, rows: int = 3):
 
 @given(logits=logits_of(), middle=st.floats(0, 3), spread=st.floats(0.01, 3), exponent=st.floats(0.1, 3))
 def test_dynamic_temperature_is_llama_cpp(logits, middle, spread, exponent):
-    found = DynamicTemperature(spread, middle, exponent)(logits, context())
+    found = DynamicTemperature(spread, middle, exponent)(logits.astype(np.float64), context())
     expected = np.array([dynamic_temperature(row, middle, spread, exponent) for row in logits])
     np.testing.assert_allclose(softmax(found), softmax(expected), rtol=1e-6, atol=1e-12)
 
