@@ -49,7 +49,8 @@ def Option(  # noqa: N802  # it stands where a type is annotated
         lt: what the value must be below.
         min_length: the least number of elements or characters.
     """
-    return msgspec.Meta(description=help, ge=ge, gt=gt, le=le, lt=lt, min_length=min_length)
+    bounds: dict[str, Any] = {"ge": ge, "gt": gt, "le": le, "lt": lt, "min_length": min_length}
+    return msgspec.Meta(description=help, **bounds)
 
 
 class Options:

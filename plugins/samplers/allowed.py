@@ -8,14 +8,14 @@ from typing import Self
 
 import numpy as np
 
-from onnxlens.plugins.samplers.base import Context, Sampler
+from onnxlens.plugins.samplers.base import Context, Sampler, name_of
 from onnxlens.plugins.samplers.tokens import sequence
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["Allowed"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Allowed(Sampler):
     """Keeps the tokens that a function allows, which is given the number of the row and its text so far.
 
@@ -30,6 +30,9 @@ class Allowed(Sampler):
         """Checks that it can be called."""
         if not callable(self.function):
             raise InputError(f"Allowed takes a function of row and ids, not {self.function!r}.")
+
+    def __repr__(self) -> str:
+        return f"Allowed({name_of(self.function)})"
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf where a token is not allowed.

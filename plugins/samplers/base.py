@@ -80,7 +80,7 @@ class Sampler(Options, ABC):
         return copy.deepcopy(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Function(Sampler):
     """A plain function from logits and context to logits, as a sampler."""
 
@@ -90,6 +90,9 @@ class Function(Sampler):
         """Checks that it can be called."""
         if not callable(self.function):
             raise InputError(f"A chain is made of samplers, and {self.function!r} is none.")
+
+    def __repr__(self) -> str:
+        return name_of(self.function)
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns what the function returns."""
@@ -158,8 +161,7 @@ def apply(sampler: Sampler, logits: np.ndarray, context: Context) -> np.ndarray:
     Raises:
         InputError: it fails, returns what are no logits, or leaves no token; the text names it.
     """
-    function = sampler.function if isinstance(sampler, Function) else type(sampler)
-    name = getattr(function, "__name__", repr(function))
+    name = repr(sampler) if isinstance(sampler, Function) else type(sampler).__name__
     try:
         left = sampler(logits, context)
     except OnnxLensError:
@@ -180,6 +182,11 @@ def apply(sampler: Sampler, logits: np.ndarray, context: Context) -> np.ndarray:
     if not np.isfinite(largest).all():
         raise InputError(f"The sampler {name} returns logits that are NaN or infinite.")
     return left
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """The name of a function, without an address, which would differ from run to run."""
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:

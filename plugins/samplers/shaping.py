@@ -52,7 +52,8 @@ class Temperature(Sampler):
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits divided."""
-        return logits / logits.dtype.type(self.temperature)
+        divided: np.ndarray = logits / logits.dtype.type(self.temperature)
+        return divided
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sampling_references import INF, NAN, Letters, context, decided, logits_of, same_but_for_ties, theirs
 
-from onnxlens.plugins.options import json_schema, make, option_names
+from onnxlens.plugins.options import Option, json_schema, make, option_names
 from onnxlens.plugins.samplers import (
     SAMPLERS,
     Allowed,
@@ -311,6 +312,22 @@ def test_an_option_that_is_none(name, options, expected):
     with pytest.raises(InputError) as caught:
         make(SAMPLERS[name], name, options)
     assert str(caught.value) == expected
+
+
+def test_an_option_without_bounds_must_still_be_finite():
+    @dataclasses.dataclass(frozen=True)
+    class Shift(Sampler):
+        by: Annotated[float, Option("What to add.")] = 0.0
+
+        def __call__(self, logits, context):
+            return logits + self.by
+
+    assert make(Shift, "shift", {"by": "2"}) == Shift(2.0)
+    for value, told in (("nan", "nan"), (-INF, "-inf")):
+        with pytest.raises(InputError, match=rf"^shift: by must be a finite number, not {told}\.$"):
+            make(Shift, "shift", {"by": value})
+    with pytest.raises(InputError, match=r"^Shift: by must be a number, not '2'\.$"):
+        Shift("2")
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
