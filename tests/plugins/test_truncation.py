@@ -207,3 +207,26 @@ def test_one_full_row_among_nearly_empty_ones():
     kept = TopK(5)(logits, context())
     assert (kept > -INF).sum(axis=1).tolist() == [1, 1, 1, 5, *[1] * 8]
     assert (Candidates.of(logits).scatter() == logits).all()
+
+
+@pytest.mark.parametrize(
+    ("ours", "name"),
+    [
+        (TopK(40), "TopK"),
+        (TopP(0.95), "TopP"),
+        (MinP(0.05), "MinP"),
+        (Typical(0.9), "Typical"),
+        (Epsilon(3e-4), "Epsilon"),
+        (Eta(1e-3), "Eta"),
+        (TopH(0.4), "TopH"),
+    ],
+)
+@pytest.mark.parametrize("scale", [1, 3, 10])
+def test_on_a_vocabulary_of_gpt_2_s_size_it_is_transformers(ours, name, scale):
+    logits = (np.random.default_rng(0).normal(size=(2, 50_257)) * scale).astype(np.float32)
+    found = ours(logits, context())
+    expected = theirs(f"{name}LogitsWarper", logits, next(iter(vars(ours).values())))
+    differ = (found == -INF) != (expected == -INF)
+    # Float32 sums of so many numbers are off by about this much.
+    assert (softmax(logits) * differ).sum() < 1e-4
+    np.testing.assert_array_equal(found[~differ], expected[~differ])
