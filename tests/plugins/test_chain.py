@@ -17,6 +17,7 @@ from onnxlens.plugins.samplers import (
     SAMPLERS,
     Allowed,
     Chain,
+    Context,
     Greedy,
     Gumbel,
     Multinomial,
@@ -124,6 +125,31 @@ def test_a_row_does_not_depend_on_the_others(name, step):
     for row in range(3):
         alone = sampler(name)(logits[[row]], at(step, slice(row, row + 1)))
         np.testing.assert_array_equal(together[[row]], alone)
+
+
+class Numbers:
+    """A source of randomness that gives the numbers it was made with."""
+
+    def __init__(self, numbers) -> None:
+        self.numbers = numbers
+
+    def random(self, size: int) -> np.ndarray:
+        assert size == len(self.numbers)
+        return self.numbers
+
+
+@given(seed=st.integers(0, 2**32))
+def test_with_its_number_a_row_is_drawn_as_it_would_be_alone(seed):
+    """Though in the batch one row is full and another nearly empty, which are summed in different places."""
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(3, 400)).astype(np.float32)
+    logits[1, rng.random(400) < 0.9] = -INF
+    logits[2, 3:] = -INF
+    numbers = rng.random(3)
+    together = Multinomial()(logits, Context(np.zeros((3, 1), np.int64), 0, Numbers(numbers)))
+    for row in range(3):
+        one = Context(np.zeros((1, 1), np.int64), 0, Numbers(numbers[[row]]))
+        np.testing.assert_array_equal(Multinomial()(logits[[row]], one), together[[row]])
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
