@@ -39,7 +39,7 @@ def main(tokenizer: Path | None, threads: int, rounds: int, write: bool) -> None
     rows = [*installation(), *start(rounds)]
     bundle = exported(tokenizer)
     rows += [*cold(bundle, rounds), *decoding(bundle, threads, rounds), *reading(bundle, threads, rounds)]
-    rows += memory(bundle, threads)
+    rows += [*memory(bundle, threads), *sampling(threads, rounds)]
     lines = ["| what | measured | wanted |", "| --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
     machine = (
         f"{processor()}, {threads} threads, Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}"
@@ -222,6 +222,35 @@ def memory(bundle: Path, threads: int) -> list[Row]:
             f"{peak / weights:.2f} ({peak / 1e6:.0f} MB)",
             "1.3",
         )
+    ]
+
+
+def sampling(threads: int, rounds: int) -> list[Row]:
+    """What choosing a token costs through the default chain, against transformers' processors."""
+    import torch
+    from transformers.generation import logits_process as peer
+
+    from onnxlens.plugins.samplers import Context, standard
+
+    torch.set_num_threads(threads)
+    logits = np.random.default_rng(0).normal(size=(1, 50_257)).astype(np.float32) * 3
+    ids, times = np.zeros((1, 1), np.int64), 200
+    chain, context = standard(temperature=0.8, top_k=40, top_p=0.95), Context(ids, 0, np.random.default_rng(0))
+    options = peer.TemperatureLogitsWarper(0.8), peer.TopKLogitsWarper(40), peer.TopPLogitsWarper(0.95)
+    processors, tensor, text = peer.LogitsProcessorList(options), torch.from_numpy(logits), torch.from_numpy(ids)
+    best = in_turn(
+        rounds,
+        ours=lambda: [chain(logits, context) for _ in range(times)],
+        theirs=lambda: [torch.multinomial(processors(text, tensor).softmax(-1), 1) for _ in range(times)],
+    )
+    ours, theirs = (best[name] / times * 1e3 for name in ("ours", "theirs"))
+    return [
+        ("choosing of 50,257 tokens: temperature, top-k 40, top-p 0.95, a draw", f"{ours:.2f} ms", "0.5 ms"),
+        (
+            "… against transformers' processors and `torch.multinomial`",
+            f"{theirs / ours:.1f} times ({theirs:.2f} ms)",
+            "",
+        ),
     ]
 
 

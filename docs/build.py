@@ -21,9 +21,11 @@ a CPU: write them anew where ONNX Runtime was built for one.
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import inspect
 import io
+import json
 import os
 import re
 import subprocess
@@ -38,6 +40,8 @@ import click
 import onnxlens.plugins
 from onnxlens.cli import cli
 from onnxlens.plugins import hookspecs
+from onnxlens.plugins.options import json_schema
+from onnxlens.plugins.samplers import SAMPLERS
 from onnxlens.runtime import errors
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import hook_points
@@ -74,6 +78,11 @@ _ELSEWHERE = (
     "onnxlens.metrics.Metric",
     "onnxlens.prediction.Candidate",
     "onnxlens.generation.GeneratedToken",
+    "onnxlens.plugins.samplers.Explanation",
+    "onnxlens.plugins.samplers.Stage",
+    "onnxlens.plugins.samplers.Likely",
+    "onnxlens.plugins.samplers.Sampler",
+    "onnxlens.plugins.samplers.Context",
     "onnxlens.runtime.runner.Output",
     "onnxlens.runtime.kv_cache.KVCache",
     "onnxlens.runtime.hooks.HookPoint",
@@ -237,6 +246,19 @@ def _plugin_reference() -> str:
     return "\n\n".join(_described(name) for name in [*names, *_KIT])
 
 
+def _sampler(name: str) -> str:
+    """What a sampler does, its source, and its options."""
+    sampler = SAMPLERS[name]
+    schema = json_schema(sampler)
+    lines = [(inspect.getdoc(sampler) or "").replace("*", r"\*")]
+    if schema["properties"]:
+        lines += ["", "| option | meaning | default |", "| --- | --- | --- |"]
+    for option, facts in schema["properties"].items():
+        default = f"`{json.dumps(facts['default'])}`" if "default" in facts else ""
+        lines.append(f"| `{option}` | {facts['description']} | {default} |")
+    return "\n".join(lines)
+
+
 def _described(name: str) -> str:
     module, _, last = name.rpartition(".")
     value = getattr(importlib.import_module(module), last)
@@ -291,6 +313,7 @@ _GENERATORS: dict[str, Callable[[], str]] = {
     "plugin_reference": _plugin_reference,
     "command_reference": _command_reference,
     "python_reference": _python_reference,
+    **{f"sampler_{name}": functools.partial(_sampler, name) for name in SAMPLERS},
 }
 
 

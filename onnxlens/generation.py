@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from onnxlens.metrics import log_softmax
+from onnxlens.plugins.samplers.explain import Explanation
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.generation import Step
@@ -25,11 +26,13 @@ class GeneratedToken:
         id: its id.
         text: the text that became certain with it; joined over all tokens, the generated text.
         logprob: the model's log-probability of it, natural logarithm, before any sampler.
+        explanation: why it was chosen, if that was asked for.
     """
 
     id: int
     text: str
     logprob: float
+    explanation: Explanation | None = None
 
     def __str__(self) -> str:
         return self.text
@@ -55,6 +58,7 @@ class Generation(Iterator[GeneratedToken]):
         start: Callable[[Callable[[int], bool]], Iterator[Step]],
         stop: str | Sequence[str] | None,
         seed: int,
+        explanation: Callable[[], Explanation | None] = lambda: None,
     ) -> None:
         self.prompt_ids, self.seed = prompt_ids, seed
         self.ids: list[int] = []
@@ -64,6 +68,7 @@ class Generation(Iterator[GeneratedToken]):
         self.applied: tuple[Applied, ...] = ()
         self._end = tokenizer.eos_token_id
         self._stream = tokenizer.stream(stop)
+        self._explanation = explanation
         self._piece = ""
         self._steps = start(self._ends)
 
@@ -78,7 +83,8 @@ class Generation(Iterator[GeneratedToken]):
             self.cache, self.applied = step.cache, step.applied
         self.ids.append(step.token)
         self.text += text
-        return GeneratedToken(step.token, text, float(log_softmax(step.logits)[step.token]))
+        logprob = float(log_softmax(step.logits)[step.token])
+        return GeneratedToken(step.token, text, logprob, self._explanation())
 
     def _ends(self, token: int) -> bool:
         """Takes a token as it is chosen; whether the text ends with it."""

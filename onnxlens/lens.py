@@ -17,7 +17,8 @@ from onnxlens.metrics import TokenMetric
 from onnxlens.plugins.blame import blamed
 from onnxlens.plugins.options import make
 from onnxlens.plugins.registry import Registry
-from onnxlens.plugins.samplers import Context, Sampler, softmax, standard
+from onnxlens.plugins.samplers import softmax
+from onnxlens.plugins.samplers.explain import Explanation
 from onnxlens.plugins.visualizers.base import Visualizer
 from onnxlens.plugins.visualizers.reading import drawn, read
 from onnxlens.plugins.visualizers.rendering import Rendering
@@ -35,6 +36,7 @@ from onnxlens.runtime.interventions import Indices, Intervention
 from onnxlens.runtime.runner import Output, Runner
 from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.trace import open_trace, recorded
+from onnxlens.sampling import AnySampler, Choice, find_sampler
 
 __all__ = ["Lens", "load"]
 
@@ -204,13 +206,14 @@ class Lens:
         temperature: float = 1.0,
         top_k: int | None = None,
         top_p: float | None = None,
-        sampler: Sampler | None = None,
+        sampler: AnySampler | None = None,
         seed: int | None = None,
         stop: str | Sequence[str] | None = (),
         overflow: str = "error",
         names_filter: NamesFilter | None = None,
         interventions: Interventions = (),
         fwd_hooks: ForwardHooks = (),
+        explain: bool = False,
     ) -> Generation:
         """Continues a text.
 
@@ -220,7 +223,9 @@ class Lens:
             temperature: divides the logits; 0 takes the most probable token always.
             top_k: choose among the k most probable tokens only.
             top_p: choose among the fewest tokens that are p probable together only; after temperature and top-k.
-            sampler: a sampler in place of the three, which leaves one token; see `onnxlens.plugins.samplers`.
+            sampler: a sampler in place of the three, which leaves one token; see `onnxlens.plugins.samplers`. Or a
+                chain of them as text, such as `"repetition_penalty=1.1 | top_k=40 | temperature=0.8"`, applied from
+                left to right; where its last one does not choose a token, one is drawn.
             seed: what makes it reproducible; None draws one, which the result tells.
             stop: a string, or several, at which the text ends.
             overflow: `error` refuses what would not fit the model's positions; `slide` forgets the older half of the
@@ -230,6 +235,7 @@ class Lens:
                 count from the start of the text, negative ones from the end of the prompt.
             fwd_hooks: pairs of a hook point and a function, see `run_with_hooks`; each pass hands it the positions
                 that are new: those of the prompt, then one at a time.
+            explain: say of each token why it was chosen, in its `explanation`.
 
         Returns:
             An iterator over the generated tokens; `print(token.text, end="")` streams.
@@ -246,21 +252,13 @@ class Lens:
             seed = secrets.randbits(32)
         if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
             raise InputError(f"seed must be a whole number of at least 0, not {seed!r}.")
-        if sampler is not None and (temperature != 1.0 or top_k is not None or top_p is not None):
-            raise InputError("Give either a sampler, or temperature, top_k and top_p; a sampler takes their place.")
-        sample = sampler if sampler is not None else standard(temperature=temperature, top_k=top_k, top_p=top_p)
-        rng = np.random.default_rng(seed)
-
-        def choose(logits: np.ndarray, ids: np.ndarray, step: int) -> int:
-            left = sample(logits[np.newaxis], Context(ids[np.newaxis], step, rng))
-            chosen = np.flatnonzero(left[0] > -np.inf)
-            if len(chosen) != 1:
-                raise InputError(
-                    f"The sampler {sample!r} leaves {len(chosen)} tokens to choose from, and must leave one; end it "
-                    "with Greedy() or Multinomial()."
-                )
-            return int(chosen[0])
-
+        choice = Choice(
+            find_sampler(sampler, self.plugins, temperature=temperature, top_k=top_k, top_p=top_p),
+            self.tokenizer,
+            int(seed),
+            max_new_tokens=max_new_tokens,
+            explained=explain,
+        )
         prompt = self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text)
         changes = self._changes(interventions, fwd_hooks)
 
@@ -268,7 +266,7 @@ class Lens:
             return generate_ids(
                 self.runner,
                 prompt,
-                choose,
+                choice,
                 ends,
                 max_new_tokens=max_new_tokens,
                 overflow=overflow,
@@ -276,7 +274,27 @@ class Lens:
                 **changes,
             )
 
-        return Generation(self.tokenizer, prompt, start, stop, int(seed))
+        return Generation(self.tokenizer, prompt, start, stop, int(seed), lambda: choice.explanation)
+
+    def explain_sampling(self, text: str | Ids, **options: Any) -> Explanation:
+        """Says why `generate` would choose the next token of a text: what each sampler did, and where the draw fell.
+
+        Args:
+            text: the prompt, or its token ids.
+            options: those of `generate`, such as `sampler` and `seed`.
+
+        Returns:
+            The explanation of the first token that `generate` gives with the same options.
+
+        Raises:
+            InputError: an option has no usable value.
+            ContextLengthError: the text would have more tokens than the model has positions.
+        """
+        # One token fits where all that `max_new_tokens` allows might not.
+        options = {"overflow": "slide", **options, "explain": True}
+        explanation = next(self.generate(text, **options)).explanation
+        assert explanation is not None  # it was asked for
+        return explanation
 
     def run_with_cache(
         self,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
 from onnxlens.commands.options import (
     change_options,
+    console,
     emit,
     open_lens,
     print_applied,
@@ -16,8 +18,12 @@ from onnxlens.commands.options import (
     read_changes,
     read_text,
     run_options,
+    shown,
     text_argument,
 )
+
+if TYPE_CHECKING:
+    from onnxlens.plugins.samplers.explain import Explanation
 
 
 @click.command("generate")
@@ -26,6 +32,10 @@ from onnxlens.commands.options import (
 @click.option("--temperature", default=1.0, show_default=True, metavar="T", help="0 is greedy.")
 @click.option("--top-k", type=int, metavar="K", help="Choose among the K most probable tokens.")
 @click.option("--top-p", type=float, metavar="P", help="Choose among the fewest tokens that are P probable together.")
+@click.option(
+    "--sampler", metavar="CHAIN", help="Samplers in place of these three: 'repetition_penalty=1.1 | min_p=0.05 | …'."
+)
+@click.option("--explain", is_flag=True, help="Say of each token why it was chosen.")
 @click.option("--seed", type=int, metavar="N", help="Makes it reproducible.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End at this text; may be given several times.")
 @click.option(
@@ -43,6 +53,8 @@ def command(
     temperature: float,
     top_k: int | None,
     top_p: float | None,
+    sampler: str | None,
+    explain: bool,
     seed: int | None,
     stop: tuple[str, ...],
     overflow: str,
@@ -56,7 +68,8 @@ def command(
     """Continue TEXT, token by token.
 
     TEXT may be '-' or left out to read standard input. Logits are divided by the temperature, then top-k and top-p
-    leave out tokens, then one is drawn. With --json, one document a token and a last one that sums up.
+    leave out tokens, then one is drawn; or with --sampler, its stages apply from left to right, and then one is drawn
+    unless the last stage chooses. With --json, one document a token and a last one that sums up.
     """
     text, changes = read_text(text), read_changes(files, heads)
     lens = open_lens(model, provider, threads)
@@ -66,20 +79,28 @@ def command(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        sampler=sampler,
+        explain=explain,
         seed=seed,
         stop=stop,
         overflow=overflow,
         interventions=changes,
     )
-    if not as_json:
+    if not as_json and not explain:
         emit(text, bold=True)
     for token in generation:
         if as_json:
-            print_json(dataclasses.asdict(token), indent=None)
+            document = {"id": token.id, "text": token.text, "logprob": token.logprob}
+            if token.explanation is not None:
+                document["explanation"] = token.explanation.to_dict()
+            print_json(document, indent=None)
+        elif token.explanation is not None:
+            _print_explanation(token.explanation)
         else:
             emit(token.text)
     if not as_json:
-        emit("\n")
+        if not explain:
+            emit("\n")
         if sys.stderr.isatty():
             notes = {"end_of_text": ["the model ended the text"]}.get(str(generation.finish_reason), [])
             if seed is None and temperature != 0:
@@ -99,4 +120,27 @@ def command(
             "applied": [dataclasses.asdict(one) for one in generation.applied],
         },
         indent=None,
+    )
+
+
+def _print_explanation(explanation: Explanation) -> None:
+    """Prints why a token was chosen: a line for the token, one for each sampler, one for the choice."""
+    from rich.table import Table
+    from rich.text import Text
+
+    out, chosen = console(), explanation.chosen
+    out.print(Text(shown(chosen.token or ""), style="bold"), f"(token {chosen.id})")
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("sampler", "tokens left", "removed", "their probability", "moved"):
+        table.add_column(heading, justify="left" if heading == "sampler" else "right")
+    for stage in explanation.stages:
+        counts = f"{stage.tokens:,}", f"{stage.removed_tokens:,}"
+        table.add_row(Text(stage.sampler), *counts, f"{stage.removed:.2%}", f"{stage.moved:.2%}")
+    if explanation.stages:
+        out.print(table)
+    low, high = explanation.interval
+    how = f"{explanation.choice} of {explanation.tokens:,}" if explanation.choice else "the only token left"
+    fell = f"; {explanation.number:.4f} fell between {low:.4f} and {high:.4f}" if explanation.number is not None else ""
+    out.print(
+        Text(f"{how}{fell}; its probability {chosen.probability:.2%}, by the model {chosen.model_probability:.2%}\n")
     )

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
 from onnxlens.plugins.options import Options
-from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.errors import InputError, OnnxLensError
 
 if TYPE_CHECKING:
     from onnxlens.runtime.tokenizer import Tokenizer
 
-__all__ = ["Chain", "Context", "Sampler", "only", "softmax"]
+__all__ = ["Chain", "Context", "Function", "Sampler", "apply", "only", "softmax"]
+
+NO_TOKEN = "The logits hold NaN, or no token is left to choose from."
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,12 @@ class Sampler(Options, ABC):
     Tokens that it rules out get -inf. What picks the token in the end is a sampler too, which leaves one token in each
     row. Rows are independent of each other. One that remembers something between steps keeps it in attributes that
     `reset` sets.
+
+    Attributes:
+        chooses: whether it always leaves a single token in each row.
     """
+
+    chooses: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
@@ -73,34 +80,113 @@ class Sampler(Options, ABC):
         return copy.deepcopy(self)
 
 
-@dataclass(frozen=True)
-class Chain(Sampler):
-    """Applies samplers one after the other."""
+@dataclass(frozen=True, repr=False)
+class Function(Sampler):
+    """A plain function from logits and context to logits, as a sampler."""
 
-    samplers: Sequence[Sampler]
+    function: Callable[[np.ndarray, Context], np.ndarray]
 
     def __post_init__(self) -> None:
-        """Checks that they are samplers."""
-        object.__setattr__(self, "samplers", tuple(self.samplers))
-        for sampler in self.samplers:
-            if not callable(sampler):
-                raise InputError(f"A chain is made of samplers, and {sampler!r} is none.")
+        """Checks that it can be called."""
+        if not callable(self.function):
+            raise InputError(f"A chain is made of samplers, and {self.function!r} is none.")
+
+    def __repr__(self) -> str:
+        return name_of(self.function)
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns what the last sampler returns."""
+        """Returns what the function returns."""
+        return self.function(logits, context)
+
+    def clone(self) -> Self:
+        """Returns the same: what a function remembers is its own."""
+        return self
+
+
+@dataclass(frozen=True)
+class Chain(Sampler):
+    """Applies samplers one after the other, and checks what each of them leaves."""
+
+    samplers: Sequence[Sampler | Callable[[np.ndarray, Context], np.ndarray]]
+
+    def __post_init__(self) -> None:
+        """Makes samplers of functions."""
+        made = (each if isinstance(each, Sampler) else Function(each) for each in self.samplers)
+        object.__setattr__(self, "samplers", tuple(made))
+
+    @property
+    def stages(self) -> tuple[Sampler, ...]:
+        """The samplers, those of chains in the chain in their place."""
+        found: list[Sampler] = []
         for sampler in self.samplers:
-            logits = sampler(logits, context)
+            assert isinstance(sampler, Sampler)
+            found += sampler.stages if isinstance(sampler, Chain) else [sampler]
+        return tuple(found)
+
+    @property
+    def chooses(self) -> bool:  # type: ignore[override]  # of a chain, its last sampler says so
+        """Whether the last sampler always leaves a single token in each row."""
+        return bool(self.stages) and self.stages[-1].chooses
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns what the last sampler returns.
+
+        Raises:
+            InputError: a sampler leaves no token or fails; the text names it.
+        """
+        if not np.isfinite(logits.max(axis=-1)).all():
+            raise InputError(NO_TOKEN)
+        for sampler in self.stages:
+            logits = apply(sampler, logits, context)
         return logits
 
     def accept(self, ids: np.ndarray, context: Context) -> None:
         """Tells every sampler."""
-        for sampler in self.samplers:
+        for sampler in self.stages:
             sampler.accept(ids, context)
 
     def reset(self) -> None:
         """Lets every sampler forget."""
-        for sampler in self.samplers:
+        for sampler in self.stages:
             sampler.reset()
+
+    def clone(self) -> Self:
+        """Returns a chain of clones."""
+        return type(self)([sampler.clone() for sampler in self.stages])
+
+
+def apply(sampler: Sampler, logits: np.ndarray, context: Context) -> np.ndarray:
+    """Applies one sampler, and checks what it returns.
+
+    Raises:
+        InputError: it fails, returns what are no logits, or leaves no token; the text names it.
+    """
+    name = repr(sampler) if isinstance(sampler, Function) else type(sampler).__name__
+    try:
+        left = sampler(logits, context)
+    except OnnxLensError:
+        raise
+    except Exception as error:
+        raise InputError(f"The sampler {name} failed with {type(error).__name__}: {error}.") from error
+    if not isinstance(left, np.ndarray) or left.dtype.kind != "f":
+        found = f"an array of {left.dtype}" if isinstance(left, np.ndarray) else type(left).__name__
+        raise InputError(f"The sampler {name} must return an array of floating-point logits, not {found}.")
+    if left.shape != logits.shape:
+        raise InputError(
+            f"The sampler {name} must return logits in the shape it is given, {list(logits.shape)}, not "
+            f"{list(left.shape)}."
+        )
+    largest = left.max(axis=-1)
+    if np.isneginf(largest).any():
+        raise InputError(f"The sampler {name} leaves no token to choose from.")
+    if not np.isfinite(largest).all():
+        raise InputError(f"The sampler {name} returns logits that are NaN or infinite.")
+    return left
+
+
+def name_of(function: Callable[..., object]) -> str:
+    """The name of a function, without an address, which would differ from run to run."""
+    return str(getattr(function, "__name__", type(function).__name__))
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -109,11 +195,7 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     Raises:
         InputError: a row has no finite logit, or holds NaN.
     """
-    wide = logits.astype(np.float64)
-    largest = wide.max(axis=-1, keepdims=True)
-    if not np.isfinite(largest).all():
-        raise InputError("The logits hold NaN, or no token is left to choose from.")
-    exponentials = np.exp(wide - largest)
+    exponentials = exponentials_of(logits)
     probabilities: np.ndarray = exponentials / exponentials.sum(axis=-1, keepdims=True)
     return probabilities
 
@@ -124,3 +206,14 @@ def only(logits: np.ndarray, chosen: np.ndarray) -> np.ndarray:
     rows = np.arange(len(logits))
     left[rows, chosen] = logits[rows, chosen]
     return left
+
+
+def exponentials_of(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of tokens up to a factor for each row, the largest being 1; float64."""
+    wide = logits.astype(np.float64)
+    largest = wide.max(axis=-1, keepdims=True)
+    if not np.isfinite(largest).all():
+        raise InputError(NO_TOKEN)
+    wide -= largest
+    exponentials: np.ndarray = np.exp(wide, out=wide)
+    return exponentials

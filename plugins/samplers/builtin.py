@@ -1,90 +1,86 @@
-"""The built-in samplers, as the plugin that they are."""
+"""The samplers that are built in, by name: an ordinary plugin."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Annotated
-
-import numpy as np
+from collections.abc import Callable, Mapping
 
 from onnxlens.plugins.hookspecs import hookimpl
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.samplers.base import Context, Sampler, only, softmax
+from onnxlens.plugins.samplers.base import Sampler
+from onnxlens.plugins.samplers.choosing import Greedy, Gumbel, Multinomial
+from onnxlens.plugins.samplers.mirostat import Mirostat, MirostatV2
+from onnxlens.plugins.samplers.repetition import (
+    DRY,
+    FrequencyPenalty,
+    NoRepeatNGram,
+    PresencePenalty,
+    RepetitionPenalty,
+)
+from onnxlens.plugins.samplers.shaping import (
+    BadWords,
+    DynamicTemperature,
+    ExponentialLength,
+    ForcedFirst,
+    ForcedLast,
+    LogitBias,
+    MinLength,
+    MinNewTokens,
+    SuppressTokens,
+    Temperature,
+)
+from onnxlens.plugins.samplers.truncation import (
+    XTC,
+    Epsilon,
+    Eta,
+    MinP,
+    TailFree,
+    TopH,
+    TopK,
+    TopNSigma,
+    TopP,
+    Typical,
+)
 
-__all__ = ["register_samplers"]
+__all__ = ["SAMPLERS", "register_samplers"]
 
 ONNXLENS_PLUGIN_API = 1
 
-
-@dataclass
-class Temperature(Sampler):
-    """Divides the logits: below 1 sharpens the distribution, above flattens it (Ackley et al. 1985)."""
-
-    temperature: Annotated[float, Option("what the logits are divided by", ge=1e-6)] = 1.0
-
-    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits divided, [B, V] float64."""
-        return logits / np.float64(self.temperature)
-
-
-@dataclass
-class TopK(Sampler):
-    """Keeps the k most probable tokens, and any that tie with the last of them (Fan et al. 2018)."""
-
-    k: Annotated[int, Option("how many tokens to keep", ge=1)] = 40
-
-    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, -inf where a token is not among the k best."""
-        vocabulary = logits.shape[-1]
-        if self.k >= vocabulary:
-            return logits
-        least = np.partition(logits, vocabulary - self.k, axis=-1)[:, vocabulary - self.k, np.newaxis]  # [B, 1]
-        return np.where(logits < least, -np.inf, logits)
-
-
-@dataclass
-class TopP(Sampler):
-    """Keeps the fewest tokens whose probabilities sum to at least p: nucleus sampling (Holtzman et al. 2020)."""
-
-    p: Annotated[float, Option("the probability to keep", gt=0, le=1)] = 0.95
-
-    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, -inf outside the nucleus."""
-        order = np.argsort(-logits, axis=-1, kind="stable")  # [B, V], most probable first
-        probabilities = np.take_along_axis(softmax(logits), order, axis=-1)
-        before = np.cumsum(probabilities, axis=-1) - probabilities
-        # A token stays if those before it do not reach p yet; so the first always stays.
-        removed = np.empty(logits.shape, dtype=bool)
-        np.put_along_axis(removed, order, before >= self.p, axis=-1)
-        return np.where(removed, -np.inf, logits)
-
-
-@dataclass
-class Greedy(Sampler):
-    """Takes the most probable token, the first of several equals."""
-
-    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, -inf but for the chosen token."""
-        return only(logits, np.argmax(logits, axis=-1))
-
-
-@dataclass
-class Multinomial(Sampler):
-    """Draws one token from the distribution, by inverting its cumulative sum over the full vocabulary."""
-
-    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, -inf but for the chosen token."""
-        cumulative = np.cumsum(softmax(logits), axis=-1)  # [B, V]
-        draws = context.rng.random(len(logits)) * cumulative[:, -1]
-        return only(logits, np.argmax(cumulative > draws[:, np.newaxis], axis=-1))
+# By the names that papers, transformers or llama.cpp give their options.
+SAMPLERS: Mapping[str, type[Sampler]] = {
+    "top_k": TopK,
+    "top_p": TopP,
+    "min_p": MinP,
+    "typical_p": Typical,
+    "epsilon_cutoff": Epsilon,
+    "eta_cutoff": Eta,
+    "tfs_z": TailFree,
+    "top_n_sigma": TopNSigma,
+    "top_h": TopH,
+    "xtc": XTC,
+    "temperature": Temperature,
+    "dynatemp": DynamicTemperature,
+    "logit_bias": LogitBias,
+    "bad_words": BadWords,
+    "suppress_tokens": SuppressTokens,
+    "min_length": MinLength,
+    "min_new_tokens": MinNewTokens,
+    "forced_bos": ForcedFirst,
+    "forced_eos": ForcedLast,
+    "exponential_decay_length_penalty": ExponentialLength,
+    "repetition_penalty": RepetitionPenalty,
+    "presence_penalty": PresencePenalty,
+    "frequency_penalty": FrequencyPenalty,
+    "no_repeat_ngram_size": NoRepeatNGram,
+    "dry": DRY,
+    "mirostat": Mirostat,
+    "mirostat_v2": MirostatV2,
+    "greedy": Greedy,
+    "multinomial": Multinomial,
+    "gumbel": Gumbel,
+}
 
 
 @hookimpl
 def register_samplers(register: Callable[[str, type[Sampler]], None]) -> None:
-    """Registers them."""
-    register("temperature", Temperature)
-    register("top_k", TopK)
-    register("top_p", TopP)
-    register("greedy", Greedy)
-    register("multinomial", Multinomial)
+    """Registers the built-in samplers."""
+    for name, sampler in SAMPLERS.items():
+        register(name, sampler)

@@ -1,0 +1,118 @@
+"""Which sampler a person means, and the choice of one token after the other with it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+
+import numpy as np
+
+from onnxlens.plugins.registry import Registry
+from onnxlens.plugins.samplers import Chain, Context, Multinomial, Sampler, parse, standard
+from onnxlens.plugins.samplers.explain import Explanation, explain
+from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.tokenizer import Tokenizer
+
+__all__ = ["AnySampler", "Choice", "find_sampler"]
+
+AnySampler = Sampler | str | Callable[[np.ndarray, Context], np.ndarray]
+
+
+def find_sampler(
+    sampler: AnySampler | None,
+    plugins: Registry,
+    *,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Sampler:
+    """The sampler that options of `Lens.generate` mean.
+
+    Raises:
+        InputError: an option has no usable value, or a sampler is given and options that it takes the place of.
+        PluginError: a sampler that is named is that of a broken plugin.
+    """
+    if sampler is None:
+        return standard(temperature=temperature, top_k=top_k, top_p=top_p)
+    if temperature != 1.0 or top_k is not None or top_p is not None:
+        raise InputError("Give either a sampler, or temperature, top_k and top_p; a sampler takes their place.")
+    if isinstance(sampler, str):
+        chain = parse(sampler, _Samplers(plugins))
+        return chain if chain.chooses else Chain((*chain.samplers, Multinomial()))
+    return Chain((sampler,))
+
+
+class _Samplers(Mapping[str, type[Sampler]]):
+    """The samplers of all plugins by name. A name that is built in loads no other plugin; a broken one says why."""
+
+    def __init__(self, plugins: Registry) -> None:
+        self._plugins = plugins
+
+    def __getitem__(self, name: str) -> type[Sampler]:
+        found: type[Sampler] = self._plugins.get("sampler", name).plugin
+        return found
+
+    def __contains__(self, name: object) -> bool:
+        built_in = any((entry.kind, entry.name) == ("sampler", name) for entry in self._plugins.built_in)
+        return built_in or name in self._plugins.samplers or self._plugins.is_broken("sampler", str(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._plugins.samplers)
+
+    def __len__(self) -> int:
+        return len(self._plugins.samplers)
+
+
+class Choice:
+    """Chooses the next token of one text, again and again.
+
+    Args:
+        sampler: leaves one token; a copy of it is used, which has forgotten all texts.
+        tokenizer: of the model.
+        seed: of all randomness.
+        max_new_tokens: how many tokens will be generated at most.
+        explained: whether to say why each token was chosen.
+
+    Attributes:
+        explanation: why the last token was chosen, if that is to be said.
+    """
+
+    def __init__(
+        self, sampler: Sampler, tokenizer: Tokenizer, seed: int, *, max_new_tokens: int, explained: bool = False
+    ) -> None:
+        self.explanation: Explanation | None = None
+        self._sampler = (sampler if isinstance(sampler, Chain) else Chain((sampler,))).clone()
+        self._sampler.reset()
+        self._tokenizer, self._max_new_tokens, self._explained = tokenizer, max_new_tokens, explained
+        self._rng = np.random.default_rng(seed)
+
+    def __call__(self, logits: np.ndarray, ids: np.ndarray, step: int) -> int:
+        """Returns the next token.
+
+        Args:
+            logits: the model's, [V].
+            ids: the text so far, [T].
+            step: how many tokens were generated.
+
+        Raises:
+            InputError: the sampler fails, or does not leave one token.
+        """
+        context = Context(
+            ids[np.newaxis],
+            step,
+            self._rng,
+            eos_token_id=self._tokenizer.eos_token_id,
+            max_new_tokens=self._max_new_tokens,
+            tokenizer=self._tokenizer,
+        )
+        if self._explained:
+            left, self.explanation = explain(self._sampler, logits[np.newaxis], context)
+        else:
+            left = self._sampler(logits[np.newaxis], context)
+        chosen = np.flatnonzero(left[0] != -np.inf)
+        if len(chosen) != 1:
+            raise InputError(
+                f"The sampler {self._sampler!r} leaves {len(chosen)} tokens to choose from, and must leave one; end it "
+                "with Greedy() or Multinomial()."
+            )
+        self._sampler.accept(chosen, context)
+        return int(chosen[0])

@@ -1,0 +1,58 @@
+"""A sampler that asks a function which tokens are allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+
+from onnxlens.plugins.samplers.base import Context, Sampler, name_of
+from onnxlens.plugins.samplers.tokens import sequence
+from onnxlens.runtime.errors import InputError
+
+__all__ = ["Allowed"]
+
+
+@dataclass(frozen=True, repr=False)
+class Allowed(Sampler):
+    """Keeps the tokens that a function allows, which is given the number of the row and its text so far.
+
+    The function, of a row's number and the ids of its text so far, [T] int64, prompt included, returns the ids of the
+    tokens that may come next. As `prefix_allowed_tokens_fn` in transformers; but a token that was ruled out before
+    stays so.
+    """
+
+    function: Callable[[int, np.ndarray], Iterable[int]]
+
+    def __post_init__(self) -> None:
+        """Checks that it can be called."""
+        if not callable(self.function):
+            raise InputError(f"Allowed takes a function of row and ids, not {self.function!r}.")
+
+    def __repr__(self) -> str:
+        return f"Allowed({name_of(self.function)})"
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, -inf where a token is not allowed.
+
+        Raises:
+            InputError: the function allows no token, or one that is not in the vocabulary.
+        """
+        left = np.full_like(logits, -np.inf)
+        for row, ids in enumerate(context.ids):
+            given = self.function(row, ids)
+            try:
+                tokens = [int(token) for token in given]
+            except (TypeError, ValueError) as error:
+                raise InputError(f"Allowed: the function must return token ids, not {given!r}.") from error
+            if not tokens:
+                raise InputError(f"Allowed: the function allows no token in row {row}.")
+            allowed = list(sequence(tokens, context, logits.shape[-1], "Allowed"))
+            left[row, allowed] = logits[row, allowed]
+        return left
+
+    def clone(self) -> Self:
+        """Returns the same: what a function remembers is its own."""
+        return self

@@ -1,0 +1,123 @@
+"""A chain of samplers written as text: `repetition_penalty=1.1 | top_k=40 | xtc(probability=0.5, threshold=0.1)`."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import io
+import re
+import tokenize
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from onnxlens.plugins.options import make, option_names
+from onnxlens.plugins.samplers.base import Chain, Sampler
+from onnxlens.runtime.errors import InputError
+
+__all__ = ["parse"]
+
+_LONGEST = 100_000  # characters
+_OPEN, _CLOSE = "([{", ")]}"
+_WORD = re.compile(r"[^\W\d][\w.+-]*")
+
+
+def parse(text: str, samplers: Mapping[str, type[Sampler]]) -> Chain:
+    """Reads a chain from text.
+
+    Stages are separated by `|` and applied from left to right. A stage is a name; or `name=value`, which sets the first
+    option; or `name(option=value, ...)`. Values are Python literals, or words, which are taken as text.
+
+    Args:
+        text: the chain.
+        samplers: the samplers by name.
+
+    Raises:
+        InputError: the text is no chain, or a sampler, option or value is not known or allowed.
+    """
+    if not isinstance(text, str):
+        raise InputError(f"A chain of samplers is written as text, not {type(text).__name__}.")
+    if len(text) > _LONGEST:
+        raise InputError(f"A chain of samplers has at most {_LONGEST:,} characters, not {len(text):,}.")
+    text = re.sub(r"\r\n?", "\n", text)
+    return Chain([_stage(stage.strip(), samplers, text) for stage in _split(text, "|", text)])
+
+
+def _stage(stage: str, samplers: Mapping[str, type[Sampler]], text: str) -> Sampler:
+    name, value, given = stage, None, None
+    if matched := re.fullmatch(r"(\w+)\s*=(.*)", stage, flags=re.S):
+        name, value = matched[1], matched[2].strip()
+    elif matched := re.fullmatch(r"(\w+)\s*\((.*)\)", stage, flags=re.S):
+        name, given = matched[1], matched[2].strip()
+    if not name:
+        raise InputError(f"The chain {_short(text)} has an empty stage; stages are separated by single '|'.")
+    if name not in samplers:
+        if not re.fullmatch(r"\w+", name):
+            raise InputError(
+                f"The stage {_short(stage)} cannot be read; write a sampler as name, name=value or "
+                "name(option=value, ...)."
+            )
+        near = difflib.get_close_matches(name, samplers, n=1)
+        meant = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(samplers))}."
+        raise InputError(f"There is no sampler {_short(name)}. {meant}")
+    sampler = samplers[name]
+    options: dict[str, Any] = {}
+    if value is not None:
+        known = option_names(sampler)
+        if not known:
+            raise InputError(f"{name} has no options, so write {name!r} alone.")
+        options[known[0]] = _value(value, stage)
+    for part in _split(given, ",", stage) if given else ():
+        matched = re.fullmatch(r"\s*(\w+)\s*=(.*)", part, flags=re.S)
+        if not matched:
+            known = option_names(sampler) or ("option",)
+            raise InputError(f"In {_short(stage)}, write options as option=value, such as {known[0]}=...")
+        if matched[1] in options:
+            raise InputError(f"In {_short(stage)}, the option {matched[1]!r} is given twice.")
+        options[matched[1]] = _value(matched[2].strip(), stage)
+    return make(sampler, name, options)
+
+
+def _value(text: str, stage: str) -> Any:
+    """A Python literal, or a word as text."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # an odd escape in a text is the user's affair
+            return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
+        if _WORD.fullmatch(text):
+            return text
+        what = f"the value {_short(text)} cannot be read" if text else "a value is missing"
+        raise InputError(f"In {_short(stage)}, {what}; write a number, a word, or text in quotes.") from error
+
+
+def _split(text: str, separator: str, whole: str) -> list[str]:
+    """Parts of a text between separators, those within quotes and brackets left alone."""
+    source = f"({text}\n)"  # in brackets, a new line is a space like any other
+    starts = [0, *(match.end() for match in re.finditer("\n", source)), len(source)]
+    opened: list[str] = []
+    parts, begin = [], 1
+    try:
+        for token in tokenize.generate_tokens(io.StringIO(source).readline):
+            place = starts[token.start[0] - 1] + token.start[1]
+            if token.type == tokenize.COMMENT:
+                raise InputError(f"{_short(whole)} has a '#' outside of quotes, which means nothing here.")
+            if token.type == tokenize.ERRORTOKEN and token.string[0] in "'\"":
+                raise tokenize.TokenError
+            if token.type == tokenize.OP and token.string in _OPEN:
+                opened.append(token.string)
+            elif token.type == tokenize.OP and token.string in _CLOSE:
+                fits = opened and _OPEN.index(opened.pop()) == _CLOSE.index(token.string)
+                if not fits or (not opened and place < len(source) - 1):
+                    raise InputError(f"{_short(whole)} has a {token.string!r} that closes nothing.")
+            elif token.type == tokenize.OP and token.string[0] == separator and len(opened) == 1:
+                parts.append(source[begin:place])
+                begin = place + 1
+    except (tokenize.TokenError, SyntaxError) as error:
+        raise InputError(f"{_short(whole)} cannot be read; check its quotes and brackets.") from error
+    return [*parts, source[begin:-2]]
+
+
+def _short(text: str) -> str:
+    """A text in quotes, at most some sixty characters of it."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

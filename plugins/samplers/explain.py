@@ -1,0 +1,161 @@
+"""Why a token was chosen: what each stage of a chain did, and where the draw fell."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from onnxlens.plugins.samplers.base import Chain, Context, Sampler, apply, softmax
+from onnxlens.plugins.samplers.candidates import Candidates
+from onnxlens.plugins.samplers.choosing import Multinomial
+from onnxlens.runtime.errors import InputError
+
+__all__ = ["Explanation", "Likely", "Stage", "explain"]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """What one sampler of a chain did to the distribution.
+
+    Attributes:
+        sampler: the sampler, with its options.
+        tokens: how many tokens it left.
+        removed_tokens: how many it ruled out.
+        removed: the probability that these had before.
+        moved: the probability that went from some tokens to others, what was removed included: half of the sum of all
+            differences between the probabilities before and after, the total variation distance.
+    """
+
+    sampler: str
+    tokens: int
+    removed_tokens: int
+    removed: float
+    moved: float
+
+
+@dataclass(frozen=True)
+class Likely:
+    """A token that could have been chosen.
+
+    Attributes:
+        id: its id.
+        token: its text, or None where there is no tokenizer.
+        model_probability: what the model gave it.
+        probability: what it had in the end, before the choice.
+    """
+
+    id: int
+    token: str | None
+    model_probability: float
+    probability: float
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """Why a token was chosen.
+
+    Attributes:
+        stages: what each sampler did, in their order, but for the one that chose.
+        choice: the sampler that chose, with its options; None where a single token was left to choose.
+        tokens: how many tokens could have been chosen.
+        probabilities: the distribution in the end, from which it was chosen, [V] float64.
+        candidates: the most probable ones of it, the most probable first.
+        chosen: the token that was chosen.
+        number: the random number, from 0 up to 1, if the choice was a draw with one.
+        interval: the probability of the tokens of lower ids, and the same with the chosen one's: the number lies
+            between the two, if there is one.
+    """
+
+    stages: tuple[Stage, ...]
+    choice: str | None
+    tokens: int
+    probabilities: np.ndarray = field(repr=False, compare=False)
+    candidates: tuple[Likely, ...]
+    chosen: Likely
+    number: float | None
+    interval: tuple[float, float]
+
+    def to_dict(self) -> dict[str, object]:
+        """The same for JSON, with the most probable candidates in place of all probabilities."""
+        return {
+            "stages": [vars(stage) for stage in self.stages],
+            "choice": self.choice,
+            "tokens": self.tokens,
+            "candidates": [vars(each) for each in self.candidates],
+            "chosen": vars(self.chosen),
+            "number": self.number,
+            "interval": list(self.interval),
+        }
+
+
+def explain(sampler: Sampler, logits: np.ndarray, context: Context, *, top: int = 10) -> tuple[np.ndarray, Explanation]:
+    """Applies a sampler to one row, and says what happened.
+
+    Args:
+        sampler: a chain, or a single one.
+        logits: the model's, [1, V].
+        context: what else is known; its randomness is used up as without an explanation.
+        top: how many candidates to list.
+
+    Returns:
+        What the sampler returns, [1, V], and the explanation.
+
+    Raises:
+        InputError: there are several rows, or the sampler fails or does not leave one token.
+    """
+    if len(logits) != 1:
+        raise InputError(f"A choice is explained for one row, not for {len(logits)}.")
+    stages = list(sampler.stages if isinstance(sampler, Chain) else (sampler,))
+    last = stages.pop() if stages and stages[-1].chooses else None
+    model = before = softmax(logits)[0]
+    done = []
+    for stage in stages:
+        left = apply(stage, logits, context)
+        after = softmax(left)[0]
+        done.append(_stage(stage, logits[0], before, left[0], after))
+        logits, before = left, after
+    number = None
+    if isinstance(last, Multinomial):
+        number = float(copy.deepcopy(context.rng).random(1)[0])  # the one that it will draw
+    left = logits if last is None else apply(last, logits, context)
+    found = np.flatnonzero(left[0] != -np.inf)
+    if len(found) != 1:
+        raise InputError(f"A choice is explained where one token is left, and the sampler leaves {len(found)}.")
+
+    def likely(token: int) -> Likely:
+        text = None if context.tokenizer is None else context.tokenizer.str_tokens([token])[0]
+        return Likely(token, text, float(model[token]), float(before[token]))
+
+    possible = np.flatnonzero(logits[0] != -np.inf)
+    best = possible[np.argsort(-before[possible], kind="stable")[:top]].tolist()
+    chosen = int(found[0])
+    # As `multinomial` sums them, so that it is exactly here that the number falls.
+    listed = Candidates.of(logits)
+    sums = np.cumsum(listed.probabilities[0])
+    place = int(np.flatnonzero((listed.ids[0] == chosen) & (listed.logits[0] != -np.inf))[0])
+    interval = float(sums[place - 1] / sums[-1]) if place else 0.0, float(sums[place] / sums[-1])
+    return left, Explanation(
+        tuple(done),
+        None if last is None else repr(last),
+        len(possible),
+        before,
+        tuple(map(likely, best)),
+        likely(chosen),
+        number,
+        interval,
+    )
+
+
+def _stage(sampler: Sampler, logits: np.ndarray, before: np.ndarray, left: np.ndarray, after: np.ndarray) -> Stage:
+    """What a stage did, from logits and probabilities before and after, each [V]."""
+    there, stays = logits != -np.inf, left != -np.inf
+    removed = there & ~stays
+    return Stage(
+        repr(sampler),
+        int(stays.sum()),
+        int(removed.sum()),
+        float(before[removed].sum()),
+        float(np.abs(after - before).sum() / 2),
+    )

@@ -1,0 +1,252 @@
+"""Samplers that shift logits, or rule out or force given tokens."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from onnxlens.plugins.options import Option
+from onnxlens.plugins.samplers.base import Context, Sampler, only, softmax
+from onnxlens.plugins.samplers.tokens import end_of_text, sequence, single
+from onnxlens.plugins.samplers.truncation import entropy
+from onnxlens.runtime.errors import InputError
+
+__all__ = [
+    "BadWords",
+    "DynamicTemperature",
+    "ExponentialLength",
+    "ForcedFirst",
+    "ForcedLast",
+    "LogitBias",
+    "MinLength",
+    "MinNewTokens",
+    "SuppressTokens",
+    "Temperature",
+]
+
+_COLDEST = 1e-6  # logits divided by less would overflow
+_LARGEST_BIAS = 1e30
+_LARGEST_GAIN = 1e20  # of an exponential, which would overflow too
+
+
+@dataclass(frozen=True)
+class Temperature(Sampler):
+    """Divides the logits by a temperature: below 1 sharpens the distribution, above 1 flattens it.
+
+    Ackley, Hinton and Sejnowski 1985, A Learning Algorithm for Boltzmann Machines.
+    """
+
+    temperature: Annotated[float, Option("What logits are divided by, at least 1e-06.", ge=0, le=1e6)]
+
+    def __post_init__(self) -> None:
+        """Checks the value."""
+        super().__post_init__()
+        if self.temperature < _COLDEST:
+            raise InputError(
+                f"temperature must be at least {_COLDEST}, not {self.temperature:g}; the sampler greedy takes the most "
+                "probable token always."
+            )
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits divided."""
+        divided: np.ndarray = logits / logits.dtype.type(self.temperature)
+        return divided
+
+
+@dataclass(frozen=True)
+class DynamicTemperature(Sampler):
+    """Divides the logits by a temperature that is high where the model is unsure, and low where it is sure.
+
+    Between temperature - range (at least 0) and temperature + range: T = low + (high - low) (H / ln n)^exponent, with
+    the entropy H and the number n of tokens that are not ruled out; below 1e-6, the most probable token only. By
+    kalomaze; as in llama.cpp, https://github.com/ggml-org/llama.cpp/pull/4972.
+    """
+
+    range: Annotated[float, Option("How far the temperature goes up and down.", ge=0, le=1e6)]
+    temperature: Annotated[float, Option("The middle of the temperatures.", ge=0, le=1e6)] = 1.0
+    exponent: Annotated[float, Option("Above 1, only great doubt makes it hot.", gt=0, le=1e6)] = 1.0
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits divided."""
+        low, high = max(0.0, self.temperature - self.range), self.temperature + self.range
+        tokens = (logits != -np.inf).sum(axis=-1)  # [B]
+        unsure = entropy(softmax(logits)) / np.log(np.maximum(tokens, 2))
+        temperatures = low + (high - low) * np.minimum(unsure, 1) ** self.exponent
+        temperatures[tokens < 2] = 1  # one token needs none
+        cold = temperatures < _COLDEST
+        divided = logits / np.where(cold, 1, temperatures)[:, np.newaxis].astype(logits.dtype)
+        return np.where(cold[:, np.newaxis], only(divided, np.argmax(logits, axis=-1)), divided)
+
+
+@dataclass(frozen=True)
+class LogitBias(Sampler):
+    """Adds a number to the logits of given tokens; -inf forbids one.
+
+    A text of several tokens biases the last of them, where those before it are the end of the text so far. As
+    `sequence_bias` in transformers, and `logit_bias` where it is known from APIs.
+    """
+
+    bias: Annotated[dict[int | str, float], Option("The number to add, by token id or text.", min_length=1)]
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        super().__post_init__()
+        for tokens, bias in self.bias.items():
+            if bias != -math.inf and not abs(bias) <= _LARGEST_BIAS:
+                raise InputError(
+                    f"LogitBias: the bias of {tokens!r} must be -inf, or from {-_LARGEST_BIAS} to {_LARGEST_BIAS}, not "
+                    f"{bias}."
+                )
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits with the biases added."""
+        left, vocabulary = logits.copy(), logits.shape[-1]
+        for tokens, bias in self.bias.items():
+            ids = sequence(tokens, context, vocabulary, "LogitBias")
+            left[_continues(context.ids, ids), ids[-1]] += bias
+        return left
+
+
+@dataclass(frozen=True)
+class BadWords(Sampler):
+    """Forbids words, each a token id, several of them, or a text as it stands: `" cat"` is not `"cat"`.
+
+    Of several tokens, the last is ruled out where those before it are the end of the text so far. The end-of-text token
+    by itself is not forbidden, as in transformers (`bad_words_ids`); `suppress_tokens` can.
+    """
+
+    words: Annotated[tuple[int | str | tuple[int, ...], ...], Option("What is forbidden.", min_length=1)]
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, -inf where a token would complete a word."""
+        left, vocabulary = logits.copy(), logits.shape[-1]
+        for word in self.words:
+            ids = sequence(word, context, vocabulary, "BadWords")
+            if ids != (context.eos_token_id,):
+                left[_continues(context.ids, ids), ids[-1]] = -np.inf
+        return left
+
+
+@dataclass(frozen=True)
+class SuppressTokens(Sampler):
+    """Rules out given tokens, always.
+
+    As `suppress_tokens` in transformers.
+    """
+
+    tokens: Annotated[tuple[int | str, ...], Option("Token ids, or texts that are one token each.", min_length=1)]
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, -inf for the tokens."""
+        left = logits.copy()
+        left[:, [single(token, context, logits.shape[-1], "SuppressTokens") for token in self.tokens]] = -np.inf
+        return left
+
+
+@dataclass(frozen=True)
+class MinLength(Sampler):
+    """Rules out the end of the text until prompt and generated text have a number of tokens.
+
+    As `min_length` in transformers. A model without an end-of-text token needs no such rule.
+    """
+
+    length: Annotated[int, Option("How many tokens the text has at least, with the prompt.", ge=0)]
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, -inf for the end-of-text token while the text is too short."""
+        return _without_end(logits, context) if context.ids.shape[-1] < self.length else logits
+
+
+@dataclass(frozen=True)
+class MinNewTokens(Sampler):
+    """Rules out the end of the text until a number of tokens is generated.
+
+    As `min_new_tokens` in transformers. A model without an end-of-text token needs no such rule.
+    """
+
+    tokens: Annotated[int, Option("How many tokens are generated at least.", ge=0)]
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, -inf for the end-of-text token while the text is too short."""
+        return _without_end(logits, context) if context.step < self.tokens else logits
+
+
+@dataclass(frozen=True)
+class ForcedFirst(Sampler):
+    """Leaves one given token only, where the first token is generated.
+
+    As `forced_bos_token_id` in transformers; but a token that was ruled out before stays so.
+    """
+
+    token: Annotated[int | str, Option("The token's id, or its text.")]
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, at the first step -inf but for the token."""
+        if context.step > 0:
+            return logits
+        return _forced(logits, single(self.token, context, logits.shape[-1], "ForcedFirst"))
+
+
+@dataclass(frozen=True)
+class ForcedLast(Sampler):
+    """Leaves one given token only, where the last token is generated, because there may be no more.
+
+    As `forced_eos_token_id` in transformers; but a token that was ruled out before stays so.
+    """
+
+    token: Annotated[int | str | None, Option("The token's id, or its text; the end-of-text token if left out.")] = None
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, at the last step -inf but for the token."""
+        if context.max_new_tokens is None or context.step != context.max_new_tokens - 1:
+            return logits
+        if self.token is None:
+            return _forced(logits, end_of_text(context, "ForcedLast"))
+        return _forced(logits, single(self.token, context, logits.shape[-1], "ForcedLast"))
+
+
+@dataclass(frozen=True)
+class ExponentialLength(Sampler):
+    """Makes the end of the text more probable, exponentially with the number of tokens beyond a start.
+
+    To the logit l of the end-of-text token, |l| (factor^(n - start) - 1) is added, where n, the number of generated
+    tokens, is above the start. As `exponential_decay_length_penalty` in transformers.
+    """
+
+    start: Annotated[int, Option("How many tokens are generated without it.", ge=0)]
+    factor: Annotated[float, Option("The base of the exponential; above 1 makes texts shorter.", gt=0)] = 1.01
+
+    def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
+        """Returns the logits, that of the end-of-text token raised."""
+        beyond = context.step - self.start
+        if beyond <= 0:
+            return logits
+        end, left = end_of_text(context, "ExponentialLength"), logits.copy()
+        gain = math.exp(min(beyond * math.log(self.factor), math.log(_LARGEST_GAIN))) - 1
+        there = left[:, end] != -np.inf
+        left[there, end] += np.abs(left[there, end]) * gain
+        return left
+
+
+def _continues(ids: np.ndarray, tokens: tuple[int, ...]) -> np.ndarray:
+    """Which rows of the text so far, [B, T], end with all of these tokens but the last; [B] bool."""
+    before = len(tokens) - 1
+    if before > ids.shape[-1]:
+        return np.zeros(len(ids), dtype=bool)
+    found: np.ndarray = (ids[:, ids.shape[-1] - before :] == tokens[:-1]).all(axis=-1)
+    return found
+
+
+def _without_end(logits: np.ndarray, context: Context) -> np.ndarray:
+    if context.eos_token_id is None:
+        return logits
+    left = logits.copy()
+    left[:, context.eos_token_id] = -np.inf
+    return left
+
+
+def _forced(logits: np.ndarray, token: int) -> np.ndarray:
+    return only(logits, np.full(len(logits), token))

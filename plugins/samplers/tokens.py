@@ -1,0 +1,88 @@
+"""Tokens that are named in options: by id, or by their text."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+
+from onnxlens.plugins.samplers.base import Context
+from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.tokenizer import Tokenizer
+
+__all__ = ["Tokens", "end_of_text", "sequence", "single", "text_of"]
+
+Tokens = int | str | Sequence[int]
+
+# What was looked up before, since samplers ask at every step.
+_encoded: weakref.WeakKeyDictionary[Tokenizer, dict[str, tuple[int, ...]]] = weakref.WeakKeyDictionary()
+_decoded: weakref.WeakKeyDictionary[Tokenizer, dict[int, str]] = weakref.WeakKeyDictionary()
+
+
+def sequence(tokens: Tokens, context: Context, vocabulary: int, name: str) -> tuple[int, ...]:
+    """Ids of the tokens that an option names: an id, several, or a text.
+
+    Args:
+        tokens: what the option says.
+        context: whose tokenizer reads texts.
+        vocabulary: how many tokens there are.
+        name: of the sampler, for errors.
+
+    Raises:
+        InputError: the text is empty or there is no tokenizer to read it, or an id is not in the vocabulary.
+    """
+    if isinstance(tokens, str):
+        if not tokens:
+            raise InputError(f"{name}: a text must have at least one character.")
+        known = _encoded.setdefault(_tokenizer(tokens, context, name), {})
+        if tokens not in known:
+            known[tokens] = tuple(_tokenizer(tokens, context, name).encode(tokens))
+        return known[tokens]
+    ids = (tokens,) if isinstance(tokens, int) else tuple(tokens)
+    if not ids:
+        raise InputError(f"{name}: a sequence must have at least one token.")
+    for token in ids:
+        if not 0 <= token < vocabulary:
+            raise InputError(f"{name}: token id {token} is out of range, ids are 0 to {vocabulary - 1}.")
+    return ids
+
+
+def single(token: int | str, context: Context, vocabulary: int, name: str) -> int:
+    """The id of the one token that an option names.
+
+    Raises:
+        InputError: it is not one token; or as `sequence` does.
+    """
+    ids = sequence(token, context, vocabulary, name)
+    if len(ids) != 1:
+        raise InputError(f"{name} takes single tokens, and {token!r} is {len(ids)} tokens: {list(ids)}.")
+    return ids[0]
+
+
+def text_of(token: int, context: Context, name: str) -> str:
+    """The text of a token.
+
+    Raises:
+        InputError: there is no tokenizer.
+    """
+    tokenizer = _tokenizer(token, context, name)
+    known = _decoded.setdefault(tokenizer, {})
+    if token not in known:
+        known[token] = tokenizer.decode([token])
+    return known[token]
+
+
+def end_of_text(context: Context, name: str) -> int:
+    """The token that ends a text.
+
+    Raises:
+        InputError: the model has none.
+    """
+    if context.eos_token_id is None:
+        raise InputError(f"{name} needs a token that ends a text, and this model has none.")
+    return context.eos_token_id
+
+
+def _tokenizer(tokens: Tokens, context: Context, name: str) -> Tokenizer:
+    if context.tokenizer is None:
+        raise InputError(f"{name}: there is no tokenizer to read {tokens!r}; give token ids.")
+    return context.tokenizer
