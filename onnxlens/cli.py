@@ -13,7 +13,7 @@ import click
 __all__ = ["cli", "main"]
 
 # Imported when called, or when the list of commands is printed; each imports heavy packages only inside.
-_COMMANDS = ("predict", "generate", "hooks", "trace", "analyze", "export", "inspect", "models")
+_COMMANDS = ("predict", "generate", "search", "hooks", "trace", "analyze", "export", "inspect", "models")
 
 _INTERRUPTED = 130  # what a shell reports for SIGINT
 

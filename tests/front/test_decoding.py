@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -192,3 +194,35 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence(lens, call, text):
 def test_samplers_shape_a_beam_search(lens):
     found = beam_search(lens, PROMPTS[0], num_beams=3, max_new_tokens=6, sampler=TopK(1))
     assert found[0].ids == tuple(t.id for t in lens.generate(PROMPTS[0], max_new_tokens=6, sampler=Greedy()))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "search"),
+    [
+        (["beam", "--num-beams", 3, "--num-return", 2, "--length-penalty", 0.5, "--early-stopping", "never"],
+         lambda lens: beam_search(lens, PROMPTS[0], num_beams=3, num_return_sequences=2, length_penalty=0.5,
+                                  early_stopping="never", max_new_tokens=7)),
+        (["beam", "--num-beams", 4, "--num-beam-groups", 2, "--diversity-penalty", 1.5],
+         lambda lens: beam_search(lens, PROMPTS[0], num_beams=4, num_beam_groups=2, diversity_penalty=1.5,
+                                  max_new_tokens=7)),
+        (["contrastive", "--top-k", 5, "--penalty-alpha", 0.3],
+         lambda lens: [contrastive_search(lens, PROMPTS[0], top_k=5, penalty_alpha=0.3, max_new_tokens=7)]),
+        (["best-of", "--count", 3, "--top-k", 9, "--seed", 4],
+         lambda lens: best_of(lens, PROMPTS[0], n=3, top_k=9, seed=4, max_new_tokens=7)),
+    ],
+)  # fmt: skip
+def test_the_command_says_what_the_search_found(command, lens, arguments, search):
+    call = ["search", arguments[0], PROMPTS[0], "-n", 7, *arguments[1:], "--provider", "cpu", "--threads", 1]
+    found = search(lens)
+    document = command(*call, "--json").json
+    assert document["continuations"] == [{**dataclasses.asdict(one), "ids": list(one.ids)} for one in found]
+    table = command(*call).out.splitlines()
+    assert len(table) == 1 + len(found)
+    for line, one in zip(table[1:], found, strict=True):
+        assert line.split()[:2] == [f"{one.score:.3f}", str(len(one.ids))]
+        assert repr(one.text) in line
+
+
+def test_the_command_refuses_in_one_line(command):
+    refused = command("search", "beam", "a", "--early-stopping", "soon")
+    assert (refused.code, refused.err) == (1, "Error: --early-stopping must be no, yes or never, not 'soon'.\n")
