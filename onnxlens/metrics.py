@@ -234,15 +234,6 @@ def loss() -> Loss:
     return Loss()
 
 
-<<<<<<< HEAD
-=======
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """The natural logarithm of softmax over the last axis, float64."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)  # against overflow
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result
-
-
 def _log_probabilities(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     """The log-probability of one token for each row of logits [N, V], [N] float64.
 
@@ -255,7 +246,6 @@ def _log_probabilities(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     return own
 
 
->>>>>>> main
 def checked_value(returned: object, rows: int, what: str) -> np.ndarray:
     """What a metric returned for its value, as [B] float64.
 
