@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from onnxlens.lens import Lens
-from onnxlens.metrics import log_softmax
 from onnxlens.models.corpus import END_OF_TEXT, part, token_ids
 from onnxlens.models.passes import Floats, Ints, batched
+from onnxlens.runtime.logits import log_softmax
 from onnxlens.runtime.runner import Runner
 
 

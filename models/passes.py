@@ -13,7 +13,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxlens.metrics import log_softmax
+from onnxlens.runtime.logits import log_softmax
 from onnxlens.runtime.runner import Runner
 
 Ints = NDArray[np.int64]

@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from onnxlens.metrics import log_softmax
 from onnxlens.plugins.samplers.explain import Explanation
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.generation import Step
+from onnxlens.runtime.logits import log_softmax
 from onnxlens.runtime.tokenizer import Tokenizer
 
 __all__ = ["FinishReason", "GeneratedToken", "Generation"]

@@ -26,6 +26,7 @@ from onnxlens.prediction import Candidate, Prediction
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.bundle import TOKENIZER, Bundle
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.functions import ForwardHooks, HookFunction
@@ -421,6 +422,12 @@ class Lens:
         """
         changes = self._changes(interventions, fwd_hooks)
         return self.runner.run(input_ids, attention_mask, **options, **changes)
+
+    def continuations(
+        self, prompt: Sequence[int], max_new_tokens: int, *, names_filter: NamesFilter | None = None
+    ) -> Continuations:
+        """Several continuations of one prompt, with what an enclosing block of `hooks` changes: for searches."""
+        return Continuations(self.runner, prompt, max_new_tokens, names_filter=names_filter, **self._changes((), ()))
 
     @contextmanager
     def hooks(self, fwd_hooks: ForwardHooks = (), *, interventions: Interventions = ()) -> Iterator[Lens]:

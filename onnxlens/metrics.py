@@ -17,6 +17,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.logits import log_softmax
 
 __all__ = [
     "LogProbability",
@@ -27,7 +28,6 @@ __all__ = [
     "Token",
     "TokenMetric",
     "log_probability",
-    "log_softmax",
     "logit",
     "logit_difference",
     "loss",
@@ -232,13 +232,6 @@ def log_probability(token: Token, position: int = -1) -> LogProbability:
 def loss() -> Loss:
     """The mean cross-entropy of the next token, in nats, over all tokens of a text but the first."""
     return Loss()
-
-
-def log_softmax(logits: np.ndarray) -> np.ndarray:
-    """The natural logarithm of softmax over the last axis, float64."""
-    shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)  # against overflow
-    result: np.ndarray = shifted - np.log(np.exp(shifted).sum(-1, keepdims=True))
-    return result
 
 
 def _log_probabilities(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, hook_points
-from onnxlens.runtime.kv_cache import cache_outputs
+from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs
 
 if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
@@ -18,6 +18,7 @@ __all__ = [
     "FINAL",
     "PLAIN",
     "POSITIONS",
+    "ROWS",
     "EditKind",
     "Logits",
     "Request",
@@ -37,6 +38,9 @@ FINAL = "ln_final.output"
 # The input that says which positions are read, where not all are.
 POSITIONS = "read.positions"
 
+# The input that says which rows of the KV cache the rows of a pass continue, where they are not the same.
+ROWS = "past.rows"
+
 _LAST = {"start": -1, "end": 2**31 - 1, "axis": 1}  # of a Slice that leaves the last position
 
 
@@ -52,6 +56,7 @@ class Request:
         calls: hook points that Python functions may change; the graph is cut there.
         feeds: hook points whose values are given, in place of being computed.
         some_positions: whether only the positions that the input `read.positions` lists are read.
+        some_rows: whether the pass continues those rows of the KV cache that the input `past.rows` lists.
         keys_and_values: whether the extended KV cache is wanted.
     """
 
@@ -61,6 +66,7 @@ class Request:
     calls: tuple[str, ...] = ()
     feeds: tuple[str, ...] = ()
     some_positions: bool = False
+    some_rows: bool = False
     keys_and_values: bool = True
 
 
@@ -119,6 +125,8 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
         graph.edit(name, kind, index)
     for name in request.calls:
         graph.rename_output(name, before(name))
+    if request.some_rows:
+        graph.pick_rows()
     outputs = list(request.reads)
     if request.some_positions:
         outputs = [graph.pick_positions(name) for name in outputs]
@@ -209,6 +217,17 @@ class _Graph:
         self._inputs[POSITIONS] = (TensorProto.INT64, 1)
         self._add("Gather", [name, POSITIONS], f"{name}.picked", axis=self._points[name].position_axis)
         return f"{name}.picked"
+
+    def pick_rows(self) -> None:
+        """Takes the listed rows of the KV cache."""
+        from onnx import TensorProto
+
+        picked = {name: f"{name}.picked" for name in cache_inputs(self._config)}
+        for node in self._nodes:
+            node.input[:] = [picked.get(name, name) for name in node.input]
+        self._inputs[ROWS] = (TensorProto.INT64, 1)
+        for name, new in picked.items():
+            self._add("Gather", [name, ROWS], new, axis=0)
 
     def cut_to_last(self) -> None:
         """Computes the logits at the last position only."""

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.compile import PLAIN, POSITIONS, Logits, Request, compile_request, edit_inputs
+from onnxlens.runtime.compile import PLAIN, POSITIONS, ROWS, Logits, Request, compile_request, edit_inputs
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.edits import Applied, Edits, resolve
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
@@ -217,6 +217,7 @@ class Runner:
         names_filter: NamesFilter | None = None,
         logits: Logits = "all",
         kv_cache: KVCache | None = None,
+        cache_rows: npt.ArrayLike | None = None,
         interventions: Iterable[Intervention] | Edits = (),
         fwd_hooks: ForwardHooks = (),
         stop_at_layer: int | None = None,
@@ -233,6 +234,8 @@ class Runner:
             names_filter: hook points to read: names or globs, or a function of the name. None reads none.
             logits: at `all` positions, or at the `last` only, which is faster, or `none`.
             kv_cache: what an earlier pass returned; the ids continue from there.
+            cache_rows: which row of the cache each row of the ids continues, [B]; None for the same ones. One row may
+                be continued several times, or not at all.
             interventions: changes to make inside the graph.
             fwd_hooks: pairs of a hook point (name, glob or predicate) and a function of the activation and the hook,
                 called as the pass gets there, after the interventions at that point; see `runtime.functions.call`.
@@ -251,7 +254,8 @@ class Runner:
             raise InputError(f"logits must be 'all', 'last' or 'none', not {logits!r}.")
         ids = self.check_ids(input_ids)
         past = kv_cache if kv_cache is not None else KVCache.empty(self.config, len(ids))
-        mask, position_ids = self._placed(ids, attention_mask, past)
+        picked_rows = None if cache_rows is None else _rows(cache_rows, past)
+        mask, position_ids = self._placed(ids, attention_mask, past, picked_rows)
         if logits == "last" and not mask[:, -1].all():
             row = int(np.argmin(mask[:, -1]))
             raise InputError(f"Row {row} ends with padding, so it has no logits at the last position; pad on the left.")
@@ -269,6 +273,8 @@ class Runner:
         picked = _positions(pos_slice, new)
         if picked is not None:
             inputs[POSITIONS] = picked
+        if picked_rows is not None:
+            inputs[ROWS] = picked_rows
         request = Request(
             reads=reads,
             logits=logits if stop_at_layer is None else "none",
@@ -276,6 +282,7 @@ class Runner:
             calls=tuple(name for name in self._points if name in functions),
             feeds=tuple(name for name in self._points if name in (feeds or {})),
             some_positions=picked is not None and bool(reads),
+            some_rows=picked_rows is not None,
             keys_and_values=keep_cache and stop_at_layer is None,
         )
         at = {"all": new, "last": 1, "none": 0}[request.logits]
@@ -341,10 +348,10 @@ class Runner:
         return ids, *self._placed(ids, attention_mask, KVCache.empty(self.config, len(ids)))
 
     def _placed(
-        self, ids: np.ndarray, attention_mask: npt.ArrayLike | None, past: KVCache
+        self, ids: np.ndarray, attention_mask: npt.ArrayLike | None, past: KVCache, rows: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """The mask over past and new positions, and the position ids of the new ones."""
-        mask = self._check_mask(attention_mask, ids, past)
+        mask = self._check_mask(attention_mask, ids, past, rows)
         position_ids = np.maximum(np.cumsum(mask, axis=1) - 1, 0)[:, len(past) :]
         self._check_positions(position_ids)
         return mask, position_ids
@@ -411,11 +418,15 @@ class Runner:
 
         return onnx.load(self._prepared.graph, load_external_data=False)
 
-    def _check_mask(self, attention_mask: npt.ArrayLike | None, ids: np.ndarray, past: KVCache) -> np.ndarray:
+    def _check_mask(
+        self, attention_mask: npt.ArrayLike | None, ids: np.ndarray, past: KVCache, rows: np.ndarray | None
+    ) -> np.ndarray:
         if not past.fits(self.config):
             raise InputError("The cache is not one of this model: its layers, heads or widths are others.")
-        if past.batch != len(ids):
-            raise InputError(f"The cache has {past.batch} rows and input_ids has {len(ids)}.")
+        before = past.attention_mask if rows is None else past.attention_mask[rows]
+        if len(before) != len(ids):
+            what = "The cache has" if rows is None else "cache_rows names"
+            raise InputError(f"{what} {len(before)} rows and input_ids has {len(ids)}.")
         new = np.ones_like(ids) if attention_mask is None else _array(attention_mask, "attention_mask")
         if new.shape != ids.shape:
             raise InputError(
@@ -423,7 +434,7 @@ class Runner:
             )
         if not np.isin(new, (0, 1)).all():
             raise InputError("attention_mask must hold 0 and 1 only.")
-        return np.concatenate([past.attention_mask, new.astype(np.int64)], axis=1)
+        return np.concatenate([before, new.astype(np.int64)], axis=1)
 
     def _check_positions(self, position_ids: np.ndarray) -> None:
         needed, limit = int(position_ids.max()) + 1, self.config.n_positions
@@ -438,6 +449,14 @@ def _array(values: npt.ArrayLike, name: str) -> np.ndarray:
         return np.asarray(values)
     except ValueError as error:
         raise InputError(f"The rows of {name} have different lengths; pad shorter ones on the left.") from error
+
+
+def _rows(given: npt.ArrayLike, past: KVCache) -> np.ndarray:
+    """The rows of a cache that a pass continues, [B] int64."""
+    rows = _array(given, "cache_rows")
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer) or not ((rows >= 0) & (rows < past.batch)).all():
+        raise InputError(f"cache_rows must be rows of the cache, 0 to {past.batch - 1}, not {given!r}.")
+    return rows.astype(np.int64)
 
 
 def _positions(given: Indices, count: int) -> np.ndarray | None:

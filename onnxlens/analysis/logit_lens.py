@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text
-from onnxlens.metrics import log_softmax
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.logits import log_softmax
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens

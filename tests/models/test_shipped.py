@@ -17,13 +17,13 @@ import pytest
 
 import onnxlens
 from onnxlens.analysis.attention import head_scores
-from onnxlens.metrics import log_softmax
 from onnxlens.models import tasks
 from onnxlens.models.answers import Vocabulary, answers
 from onnxlens.models.loops import loop
 from onnxlens.models.passes import next_tokens
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.generation import generate_ids
+from onnxlens.runtime.logits import log_softmax
 
 MODELS = Path(__file__).parents[2] / "models"
 

@@ -168,3 +168,31 @@ def test_a_sliding_window_changes_nothing_where_everything_fits(runner):
         [step.token for step in generated(runner("base"), [1, 2], 40, overflow=which)] for which in ("error", "slide")
     )
     assert plain == sliding
+
+
+@settings(max_examples=15)
+@given(data=st.data())
+def test_rows_of_a_cache_can_be_continued_in_any_order_and_number(runner, data):
+    model = runner(data.draw(st.sampled_from(["base", "wide"]), label="model"))
+    ids = np.random.default_rng(4).integers(0, model.config.vocab_size, (3, 6))
+    mask = np.ones_like(ids)
+    mask[1, :2] = 0
+    first = model.run(ids, mask)
+    rows = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=5), label="rows")
+    new = np.random.default_rng(5).integers(0, model.config.vocab_size, (len(rows), 2))
+    found = model.run(new, names_filter="blocks.*.attn.hook_pattern", kv_cache=first.kv_cache, cache_rows=rows)
+    whole = model.run(np.concatenate([ids[rows], new], axis=1), np.concatenate([mask[rows], np.ones_like(new)], axis=1))
+    np.testing.assert_allclose(found.logits, whole.logits[:, -2:], atol=1e-4)
+    assert found.kv_cache.batch == len(rows) and len(found.kv_cache) == 8
+    again = model.run(new[:1, :1], kv_cache=found.kv_cache, cache_rows=[len(rows) - 1])
+    assert len(again.kv_cache) == 9
+
+
+@pytest.mark.parametrize("rows", [[3], [-1], [0.5], [[0]], "a"])
+def test_rows_that_a_cache_does_not_have_are_refused(runner, rows):
+    model = runner("base")
+    cache = model.run([[1, 2]] * 3).kv_cache
+    with pytest.raises(InputError, match="cache_rows must be rows of the cache, 0 to 2, not"):
+        model.run([[1]], kv_cache=cache, cache_rows=rows)
+    with pytest.raises(InputError, match=r"cache_rows names 2 rows and input_ids has 1\."):
+        model.run([[1]], kv_cache=cache, cache_rows=[0, 1])

@@ -1,0 +1,159 @@
+"""`onnxlens search`: other ways to a continuation than one token after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from onnxlens.commands.options import console, open_lens, print_json, read_text, run_options, shown, text_argument
+
+if TYPE_CHECKING:
+    from onnxlens.decoding import Hypothesis
+    from onnxlens.lens import Lens
+
+_new_tokens = click.option(
+    "-n", "--max-new-tokens", default=40, show_default=True, metavar="N", help="How many tokens at most."
+)
+
+
+@click.group("search")
+def command() -> None:
+    """Continue a text by a search: probable as a whole, unlike itself, or the best of several."""
+
+
+@command.command("beam")
+@text_argument
+@_new_tokens
+@click.option("--num-beams", default=4, show_default=True, metavar="N", help="How many continuations to follow.")
+@click.option("--num-return", default=1, show_default=True, metavar="N", help="How many of them to print.")
+@click.option("--length-penalty", default=1.0, show_default=True, metavar="P", help="Above 0 favours long texts.")
+@click.option(
+    "--early-stopping",
+    default="no",
+    show_default=True,
+    metavar="no|yes|never",
+    help="When to end: no better at this length; enough texts; no better at any length.",
+)
+@click.option("--num-beam-groups", default=1, show_default=True, metavar="N", help="Groups that avoid each other.")
+@click.option("--diversity-penalty", default=0.0, show_default=True, metavar="P", help="By how much they do.")
+@run_options
+def beam(
+    text: str | None,
+    max_new_tokens: int,
+    num_beams: int,
+    num_return: int,
+    length_penalty: float,
+    early_stopping: str,
+    num_beam_groups: int,
+    diversity_penalty: float,
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Beam search: the most probable continuations of TEXT that a search of limited width finds."""
+    from onnxlens.decoding import beam_search
+    from onnxlens.runtime.errors import InputError
+
+    stopping: dict[str, bool | str] = {"no": False, "yes": True, "never": "never"}
+    if early_stopping not in stopping:
+        raise InputError(f"--early-stopping must be no, yes or never, not {early_stopping!r}.")
+    text = read_text(text)
+    lens = open_lens(model, provider, threads)
+    found = beam_search(
+        lens,
+        text,
+        num_beams=num_beams,
+        num_return_sequences=num_return,
+        max_new_tokens=max_new_tokens,
+        length_penalty=length_penalty,
+        early_stopping=stopping[early_stopping],  # type: ignore[arg-type]  # one of the three
+        num_beam_groups=num_beam_groups,
+        diversity_penalty=diversity_penalty,
+    )
+    _print(lens, text, found, as_json)
+
+
+@command.command("contrastive")
+@text_argument
+@_new_tokens
+@click.option("--top-k", default=4, show_default=True, metavar="K", help="How many candidates for each token.")
+@click.option("--penalty-alpha", default=0.6, show_default=True, metavar="A", help="0 is greedy, 1 only avoids.")
+@run_options
+def contrastive(
+    text: str | None,
+    max_new_tokens: int,
+    top_k: int,
+    penalty_alpha: float,
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Contrastive search: probable tokens whose states are unlike those before."""
+    from onnxlens.decoding import contrastive_search
+
+    text = read_text(text)
+    lens = open_lens(model, provider, threads)
+    found = contrastive_search(lens, text, top_k=top_k, penalty_alpha=penalty_alpha, max_new_tokens=max_new_tokens)
+    _print(lens, text, [found], as_json)
+
+
+@command.command("best-of")
+@text_argument
+@_new_tokens
+@click.option("--count", default=4, show_default=True, metavar="N", help="How many continuations to sample.")
+@click.option("--temperature", default=1.0, show_default=True, metavar="T", help="0 is greedy.")
+@click.option("--top-k", type=int, metavar="K", help="Choose among the K most probable tokens.")
+@click.option("--top-p", type=float, metavar="P", help="Choose among the fewest tokens that are P probable together.")
+@click.option("--seed", type=int, metavar="N", help="Makes it reproducible.")
+@run_options
+def best_of(
+    text: str | None,
+    max_new_tokens: int,
+    count: int,
+    temperature: float,
+    top_k: int | None,
+    top_p: float | None,
+    seed: int | None,
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
+) -> None:
+    """Sample several continuations at once, and print them from the most to the least probable."""
+    from onnxlens.decoding import best_of as sample
+
+    text = read_text(text)
+    lens = open_lens(model, provider, threads)
+    found = sample(
+        lens,
+        text,
+        n=count,
+        max_new_tokens=max_new_tokens,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+    )
+    _print(lens, text, found, as_json)
+
+
+def _print(lens: Lens, text: str, found: Sequence[Hypothesis], as_json: bool) -> None:
+    if as_json:
+        document = {"model": lens.runner.bundle.name, "provider": lens.provider, "prompt": text}
+        print_json({**document, "continuations": [dataclasses.asdict(one) for one in found]})
+        return
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    table.add_column("score", justify="right", no_wrap=True)
+    table.add_column("tokens", justify="right", no_wrap=True)
+    table.add_column("continuation", overflow="fold")
+    for one in found:
+        table.add_row(f"{one.score:.3f}", str(len(one.ids)), Text(shown(one.text)))
+    console().print(table)

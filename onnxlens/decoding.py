@@ -1,0 +1,217 @@
+"""Other ways to a continuation than one token after the other: searches, and the best of several."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from onnxlens.plugins.samplers import Context, Sampler, standard
+from onnxlens.runtime.beams import EarlyStopping
+from onnxlens.runtime.beams import beam_search as search
+from onnxlens.runtime.continuations import Continuations
+from onnxlens.runtime.contrastive import NORMALIZED
+from onnxlens.runtime.contrastive import contrastive_search as search_contrastively
+from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.logits import log_softmax
+
+if TYPE_CHECKING:
+    from onnxlens.lens import Lens
+
+__all__ = ["Hypothesis", "beam_search", "best_of", "contrastive_search"]
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A continuation that was found.
+
+    Attributes:
+        ids: its tokens, without the prompt; the token that ended the text is the last of them.
+        text: their text, without the token that ended it.
+        score: what it was ranked by.
+        logprob: the sum of its tokens' log-probabilities, in nats.
+        finish_reason: `end_of_text`, or `length`.
+    """
+
+    ids: tuple[int, ...]
+    text: str
+    score: float
+    logprob: float
+    finish_reason: Literal["end_of_text", "length"]
+
+
+def beam_search(
+    lens: Lens,
+    text: str | Sequence[int] | np.ndarray,
+    *,
+    num_beams: int = 4,
+    num_return_sequences: int = 1,
+    max_new_tokens: int = 40,
+    length_penalty: float = 1.0,
+    early_stopping: EarlyStopping = False,
+    num_beam_groups: int = 1,
+    diversity_penalty: float = 0.0,
+    sampler: Sampler | None = None,
+) -> list[Hypothesis]:
+    """Finds probable continuations by beam search, with several groups by diverse beam search.
+
+    Args:
+        lens: the model.
+        text: the prompt, or its token ids.
+        num_beams: how many continuations are followed at once.
+        num_return_sequences: how many are returned.
+        max_new_tokens: how many tokens each has at most.
+        length_penalty: the power of the length by which a sum of log-probabilities is divided; above 0 favours long
+            texts, below 0 short ones.
+        early_stopping: True ends when there are `num_beams` texts; False when what goes on is no better than the worst
+            of them, at its present length; `never` when it cannot become better at any length.
+        num_beam_groups: how many groups the beams are divided into, which are searched one after the other.
+        diversity_penalty: what a group loses in log-probability for each earlier group's beam that has just taken the
+            same token (Vijayakumar et al. 2016); above 0 where there are groups.
+        sampler: applied to the log-probabilities before they count, such as a `NoRepeatNGram`.
+
+    Returns:
+        The continuations, best first. `score` is the log-probability divided by the power of the length.
+
+    Raises:
+        InputError: the text or an option has no usable value.
+        ContextLengthError: the text would have more tokens than the model has positions.
+    """
+    if type(num_return_sequences) is not int or not 1 <= num_return_sequences <= num_beams:
+        raise InputError(
+            f"num_return_sequences must be from 1 to num_beams, {num_beams}, not {num_return_sequences!r}."
+        )
+    if (num_beam_groups == 1) != (diversity_penalty == 0):
+        raise InputError("diversity_penalty and num_beam_groups go together: several groups and a penalty above 0.")
+    rng = np.random.default_rng(0)  # samplers that draw have no place here
+
+    def adjust(logprobs: np.ndarray, ids: np.ndarray, step: int) -> np.ndarray:
+        return logprobs if sampler is None else sampler(logprobs, Context(ids, step, rng))
+
+    found = search(
+        _continuations(lens, text, max_new_tokens),
+        num_beams=num_beams,
+        max_new_tokens=max_new_tokens,
+        ends=lambda token: token == lens.tokenizer.eos_token_id,
+        adjust=adjust,
+        length_penalty=length_penalty,
+        early_stopping=early_stopping,
+        num_beam_groups=num_beam_groups,
+        diversity_penalty=diversity_penalty,
+    )
+    return [_hypothesis(lens, beam.ids, beam.score, beam.logprob) for beam in found[:num_return_sequences]]
+
+
+def contrastive_search(
+    lens: Lens,
+    text: str | Sequence[int] | np.ndarray,
+    *,
+    top_k: int = 4,
+    penalty_alpha: float = 0.6,
+    max_new_tokens: int = 40,
+) -> Hypothesis:
+    """Continues a text by contrastive search (Su et al. 2022): probable tokens whose states are unlike those before.
+
+    Args:
+        lens: the model.
+        text: the prompt, or its token ids.
+        top_k: how many candidates each token is chosen from.
+        penalty_alpha: how much being alike counts against being probable, from 0, which is greedy, to 1.
+        max_new_tokens: how many tokens at most.
+
+    Returns:
+        The continuation; `score` is the mean log-probability of its tokens.
+
+    Raises:
+        InputError: the text or an option has no usable value.
+        ContextLengthError: the text would have more tokens than the model has positions.
+    """
+    texts = _continuations(lens, text, max_new_tokens, NORMALIZED)
+    ids = search_contrastively(
+        lens.runner,
+        texts,
+        top_k=top_k,
+        penalty_alpha=penalty_alpha,
+        max_new_tokens=max_new_tokens,
+        ends=lambda token: token == lens.tokenizer.eos_token_id,
+    )
+    whole = np.concatenate([texts.prompt, ids])[np.newaxis]
+    logits = lens.run(whole, keep_cache=False).logits[0, len(texts.prompt) - 1 : -1]  # [steps, V]
+    logprob = float(log_softmax(logits)[np.arange(len(ids)), ids].sum())
+    return _hypothesis(lens, ids, logprob / len(ids), logprob)
+
+
+def best_of(
+    lens: Lens,
+    text: str | Sequence[int] | np.ndarray,
+    *,
+    n: int = 4,
+    max_new_tokens: int = 40,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    sampler: Sampler | None = None,
+    seed: int | None = None,
+) -> list[Hypothesis]:
+    """Samples several continuations at once, and ranks them by the mean log-probability of their tokens.
+
+    Args:
+        lens: the model.
+        text: the prompt, or its token ids.
+        n: how many continuations.
+        max_new_tokens: how many tokens each has at most.
+        temperature: divides the logits; 0 takes the most probable token always.
+        top_k: choose among the k most probable tokens only.
+        top_p: choose among the fewest tokens that are p probable together only.
+        sampler: a sampler in place of the three, which leaves one token in each row.
+        seed: what makes it reproducible; None draws one.
+
+    Returns:
+        The continuations, best first; `score` is the mean, of the model's own log-probabilities before any sampler.
+
+    Raises:
+        InputError: the text or an option has no usable value.
+        ContextLengthError: the text would have more tokens than the model has positions.
+    """
+    if type(n) is not int or n < 1:
+        raise InputError(f"n must be a whole number of at least 1, not {n!r}.")
+    sample = sampler if sampler is not None else standard(temperature=temperature, top_k=top_k, top_p=top_p)
+    rng = np.random.default_rng(secrets.randbits(32) if seed is None else seed)
+    texts = _continuations(lens, text, max_new_tokens)
+    logits = np.repeat(texts.start().logits[:, -1], n, axis=0)  # [n, V]
+    parents, sums = np.zeros(n, np.int64), np.zeros(n)
+    found = []
+    for step in range(max_new_tokens):
+        left = sample(logits, Context(texts.texts[parents], step, rng))
+        if ((left > -np.inf).sum(axis=-1) != 1).any():
+            raise InputError(f"The sampler {sample!r} must leave one token in each row; end it with Multinomial().")
+        chosen = left.argmax(axis=-1)  # [rows]
+        rows = np.arange(len(chosen))
+        sums = sums + log_softmax(logits)[rows, chosen]
+        ended = (chosen == lens.tokenizer.eos_token_id) | (step + 1 == max_new_tokens)
+        for row in np.flatnonzero(ended):
+            own = (*texts.ids[parents[row]].tolist(), int(chosen[row]))
+            found.append(_hypothesis(lens, own, sums[row] / len(own), float(sums[row])))
+        if ended.all():
+            break
+        logits = texts.advance(parents[~ended], chosen[~ended]).logits[:, -1]
+        sums, parents = sums[~ended], np.arange(len(logits))
+    return sorted(found, key=lambda one: -one.score)
+
+
+def _continuations(
+    lens: Lens, text: str | Sequence[int] | np.ndarray, max_new_tokens: int, names_filter: str | None = None
+) -> Continuations:
+    ids = lens.to_tokens(text) if isinstance(text, str) else lens.runner.check_ids(np.asarray(text))
+    if len(ids) != 1:
+        raise InputError(f"A search continues one text at a time, not {len(ids)}.")
+    return lens.continuations(ids[0].tolist(), max_new_tokens, names_filter=names_filter)
+
+
+def _hypothesis(lens: Lens, ids: Sequence[int], score: float, logprob: float) -> Hypothesis:
+    ended = ids[-1] == lens.tokenizer.eos_token_id
+    text = lens.tokenizer.decode(list(ids[:-1] if ended else ids))
+    return Hypothesis(tuple(ids), text, float(score), logprob, "end_of_text" if ended else "length")

@@ -1,0 +1,80 @@
+"""Contrastive search: a probable token whose state is unlike those before it (Su et al. 2022).
+
+"A Contrastive Framework for Neural Text Generation", equation 5: among the k most probable tokens v, the one with the
+largest
+
+    (1 - alpha) p(v) - alpha max_j cos(h_v, h_j)
+
+where h are the states that the unembedding reads, h_v that of the candidate and h_j those of all tokens before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from onnxlens.runtime.continuations import Continuations
+from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.runner import Output, Runner
+
+__all__ = ["NORMALIZED", "contrastive_search"]
+
+# What the states are made of; the continuations have to read it.
+NORMALIZED = "ln_final.hook_normalized"
+
+
+def contrastive_search(
+    runner: Runner,
+    texts: Continuations,
+    *,
+    top_k: int,
+    penalty_alpha: float,
+    max_new_tokens: int,
+    ends: Callable[[int], bool] = lambda token: False,
+) -> list[int]:
+    """Continues a text by contrastive search; the candidates of a step are rows of one pass.
+
+    Args:
+        runner: the model.
+        texts: the prompt on the model, which reads `NORMALIZED`, not started yet.
+        top_k: how many candidates there are.
+        penalty_alpha: how much being alike counts against being probable, from 0 to 1.
+        max_new_tokens: how many tokens at most.
+        ends: told a token, whether the text ends with it.
+
+    Returns:
+        The new tokens.
+
+    Raises:
+        InputError: an option has no usable value.
+    """
+    if type(top_k) is not int or not 1 <= top_k <= runner.config.vocab_size:
+        raise InputError(f"top_k must be a whole number from 1 to {runner.config.vocab_size}, not {top_k!r}.")
+    if isinstance(penalty_alpha, bool) or not isinstance(penalty_alpha, int | float) or not 0 <= penalty_alpha <= 1:
+        raise InputError(f"penalty_alpha must be from 0 to 1, not {penalty_alpha!r}.")
+    weights = runner.bundle.named_weights
+    weight, bias = weights["ln_final.w"], weights["ln_final.b"]
+
+    def states(output: Output) -> np.ndarray:
+        """The directions of the states, [rows, positions, D]."""
+        found = output.activations[NORMALIZED].astype(np.float64) * weight + bias
+        return found / np.linalg.norm(found, axis=-1, keepdims=True)
+
+    output = texts.start()
+    before = states(output)[0]  # [T, D]
+    row = 0
+    for _ in range(max_new_tokens):
+        logits = output.logits[row, -1].astype(np.float64)
+        candidates = np.argsort(-logits, kind="stable")[:top_k]  # [k]
+        exponentials = np.exp(logits - logits.max())
+        probabilities = exponentials[candidates] / exponentials.sum()
+        output = texts.advance([row] * len(candidates), candidates)
+        own = states(output)[:, 0]  # [k, D]
+        alike = (own @ before.T).max(axis=1)
+        row = int(np.argmax((1 - penalty_alpha) * probabilities - penalty_alpha * alike))
+        before = np.concatenate([before, own[row : row + 1]])
+        if ends(int(candidates[row])):
+            break
+    found: list[int] = texts.ids[row].tolist()
+    return found
