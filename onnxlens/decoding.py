@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from onnxlens.plugins.samplers import Context, Sampler, standard
+from onnxlens.plugins.samplers import Context, Sampler
 from onnxlens.runtime.beams import EarlyStopping
 from onnxlens.runtime.beams import beam_search as search
 from onnxlens.runtime.continuations import Continuations
@@ -17,6 +17,7 @@ from onnxlens.runtime.contrastive import NORMALIZED
 from onnxlens.runtime.contrastive import contrastive_search as search_contrastively
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax
+from onnxlens.sampling import AnySampler, find_sampler
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -89,7 +90,7 @@ def beam_search(
     rng = np.random.default_rng(0)  # samplers that draw have no place here
 
     def adjust(logprobs: np.ndarray, ids: np.ndarray, step: int) -> np.ndarray:
-        return logprobs if sampler is None else sampler(logprobs, Context(ids, step, rng))
+        return logprobs if sampler is None else sampler(logprobs, _context(lens, ids, step, rng, max_new_tokens))
 
     found = search(
         _continuations(lens, text, max_new_tokens),
@@ -153,7 +154,7 @@ def best_of(
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
-    sampler: Sampler | None = None,
+    sampler: AnySampler | None = None,
     seed: int | None = None,
 ) -> list[Hypothesis]:
     """Samples several continuations at once, and ranks them by the mean log-probability of their tokens.
@@ -166,7 +167,7 @@ def best_of(
         temperature: divides the logits; 0 takes the most probable token always.
         top_k: choose among the k most probable tokens only.
         top_p: choose among the fewest tokens that are p probable together only.
-        sampler: a sampler in place of the three, which leaves one token in each row.
+        sampler: a sampler in place of the three, or a chain of them as text.
         seed: what makes it reproducible; None draws one.
 
     Returns:
@@ -178,28 +179,36 @@ def best_of(
     """
     if type(n) is not int or n < 1:
         raise InputError(f"n must be a whole number of at least 1, not {n!r}.")
-    sample = sampler if sampler is not None else standard(temperature=temperature, top_k=top_k, top_p=top_p)
+    sample = find_sampler(sampler, lens.plugins, temperature=temperature, top_k=top_k, top_p=top_p).clone()
+    sample.reset()
     rng = np.random.default_rng(secrets.randbits(32) if seed is None else seed)
     texts = _continuations(lens, text, max_new_tokens)
     logits = np.repeat(texts.start().logits[:, -1], n, axis=0)  # [n, V]
-    parents, sums = np.zeros(n, np.int64), np.zeros(n)
+    rows, parents = np.arange(n), np.zeros(n, np.int64)
+    sums, ended = np.zeros(n), np.zeros(n, np.bool_)
     found = []
     for step in range(max_new_tokens):
-        left = sample(logits, Context(texts.texts[parents], step, rng))
+        context = _context(lens, texts.texts[parents], step, rng, max_new_tokens)
+        left = sample(logits, context)
         if ((left > -np.inf).sum(axis=-1) != 1).any():
             raise InputError(f"The sampler {sample!r} must leave one token in each row; end it with Multinomial().")
-        chosen = left.argmax(axis=-1)  # [rows]
-        rows = np.arange(len(chosen))
-        sums = sums + log_softmax(logits)[rows, chosen]
-        ended = (chosen == lens.tokenizer.eos_token_id) | (step + 1 == max_new_tokens)
-        for row in np.flatnonzero(ended):
+        chosen = left.argmax(axis=-1)  # [n]
+        sample.accept(chosen, context)
+        sums += log_softmax(logits)[rows, chosen]
+        for row in np.flatnonzero(~ended & ((chosen == lens.tokenizer.eos_token_id) | (step + 1 == max_new_tokens))):
             own = (*texts.ids[parents[row]].tolist(), int(chosen[row]))
             found.append(_hypothesis(lens, own, sums[row] / len(own), float(sums[row])))
+            ended[row] = True
         if ended.all():
             break
-        logits = texts.advance(parents[~ended], chosen[~ended]).logits[:, -1]
-        sums, parents = sums[~ended], np.arange(len(logits))
+        # A row that has ended goes on unheard: samplers may remember something of each row.
+        logits, parents = texts.advance(parents, chosen).logits[:, -1], rows
     return sorted(found, key=lambda one: -one.score)
+
+
+def _context(lens: Lens, ids: np.ndarray, step: int, rng: np.random.Generator, max_new_tokens: int) -> Context:
+    end = lens.tokenizer.eos_token_id
+    return Context(ids, step, rng, eos_token_id=end, max_new_tokens=max_new_tokens, tokenizer=lens.tokenizer)
 
 
 def _continuations(

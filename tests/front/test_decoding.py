@@ -143,6 +143,9 @@ def test_the_best_of_several_is_the_likeliest_and_one_is_a_generation(lens):
     tokens = list(generation)
     assert one.ids == tuple(token.id for token in tokens)
     assert one.logprob == pytest.approx(sum(token.logprob for token in tokens), abs=1e-4)
+    (text,) = best_of(lens, PROMPTS[1], n=1, max_new_tokens=15, sampler="top_k=20 | mirostat_v2", seed=3)
+    again = lens.generate(PROMPTS[1], max_new_tokens=15, sampler="top_k=20 | mirostat_v2", seed=3)
+    assert text.ids == tuple(token.id for token in again)
     several = best_of(lens, PROMPTS[1], n=5, max_new_tokens=15, top_k=20, seed=3)
     assert len(several) == 5
     assert [one.score for one in several] == sorted((one.score for one in several), reverse=True)
