@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-from safetensors.torch import save_file
 from tokenizers import Tokenizer, models
 
 from onnxlens.runtime.bundle import parameter_shapes
@@ -32,6 +30,9 @@ def write(folder: Path, shape: str, tokenizer: Path | None) -> Path:
     checkpoint = folder / f"{shape}-checkpoint"
     if (checkpoint / "tokenizer.json").is_file():
         return checkpoint
+    import torch  # not above: what is measured without PyTorch imports this module, too
+    from safetensors.torch import save_file
+
     checkpoint.mkdir(parents=True, exist_ok=True)
     entries = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **SHAPES[shape]}
     config = ModelConfig.from_dict(entries)
