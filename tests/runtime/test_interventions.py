@@ -221,7 +221,7 @@ def test_edits_at_one_hook_point_are_made_in_the_order_given(runner):
 
 
 def test_each_row_of_a_batch_can_have_its_own_edit_and_a_sweep_compiles_once(runner):
-    model, ids = runner("scaled"), ids_for(runner("scaled"), rows=1)
+    model, ids = runner("scaled"), ids_for(runner("scaled"), size=(1, 7))
     heads = [(layer, head) for layer in range(4) for head in range(4)]
     sweep = [
         Intervention.zero(f"blocks.{layer}.attn.hook_z", heads=head, rows=row)
