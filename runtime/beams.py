@@ -96,7 +96,7 @@ def beam_search(
             if not group.rows:
                 continue
             totals = np.array(group.scores)[:, np.newaxis] + logprobs[group.rows] - diversity_penalty * taken
-            chosen = []
+            chosen: list[tuple[int, int, float]] = []
             for rank, (row, token, total) in enumerate(_best(totals, 2 * group.width)):
                 if last or ends(token):
                     if rank < group.width and group.open and not _full(group, early_stopping):

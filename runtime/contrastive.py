@@ -59,7 +59,8 @@ def contrastive_search(
     def states(output: Output) -> np.ndarray:
         """The directions of the states, [rows, positions, D]."""
         found = output.activations[NORMALIZED].astype(np.float64) * weight + bias
-        return found / np.linalg.norm(found, axis=-1, keepdims=True)
+        directions: np.ndarray = found / np.linalg.norm(found, axis=-1, keepdims=True)
+        return directions
 
     output = texts.start()
     before = states(output)[0]  # [T, D]
