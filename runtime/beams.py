@@ -97,9 +97,10 @@ def beam_search(
                 continue
             totals = np.array(group.scores)[:, np.newaxis] + logprobs[group.rows] - diversity_penalty * taken
             chosen: list[tuple[int, int, float]] = []
+            full = _full(group, early_stopping)
             for rank, (row, token, total) in enumerate(_best(totals, 2 * group.width)):
                 if last or ends(token):
-                    if rank < group.width and group.open and not _full(group, early_stopping):
+                    if rank < group.width and group.open and not full:
                         ids = (*texts.ids[group.rows[row]].tolist(), token)
                         group.ended.append(Beam(ids, total, total / len(ids) ** length_penalty))
                 elif len(chosen) < group.width:

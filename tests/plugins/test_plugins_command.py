@@ -52,7 +52,9 @@ def test_no_plugins(command, install, file):
     assert '"first"' not in command("--no-plugins", "plugins", "--json").out
     ran = command("--no-plugins", "plugins", "show", "first")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "Error: There is no plugin 'first'. 'onnxlens plugins' lists all of them.\n"
+    assert (
+        ran.err == "Error: There is no plugin 'first'. Did you mean 'mirostat'? 'onnxlens plugins' lists all of them.\n"
+    )
     ran = command("--no-plugins", "--plugin", file("x", ""), "plugins")
     assert (ran.code, ran.out) == (2, "")
     assert "Give either --plugin or --no-plugins." in ran.err
