@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnxlens.plugins.registry import Registry
     from onnxlens.plugins.samplers.base import Chain, Context, Sampler, only, softmax
     from onnxlens.plugins.visualizers.base import View, Visualizer
-    from onnxlens.plugins.visualizers.page import page
+    from onnxlens.plugins.visualizers.page import page, plotly_page
     from onnxlens.plugins.visualizers.rendering import Rendering
     from onnxlens.runtime.errors import InputError
 
@@ -31,6 +31,7 @@ __all__ = [
     "hookimpl",
     "only",
     "page",
+    "plotly_page",
     "softmax",
 ]
 
@@ -47,6 +48,7 @@ _HOME = {
     "hookimpl": "onnxlens.plugins.hookspecs",
     "only": "onnxlens.plugins.samplers.base",
     "page": "onnxlens.plugins.visualizers.page",
+    "plotly_page": "onnxlens.plugins.visualizers.page",
     "softmax": "onnxlens.plugins.samplers.base",
 }
 

@@ -30,7 +30,7 @@ from onnxlens.plugins.visualizers.reading import needed, read
 from onnxlens.plugins.visualizers.rendering import FORMATS, Rendering
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import InputError, OnnxLensError
+from onnxlens.runtime.errors import InputError, MissingLibraryError, OnnxLensError
 from onnxlens.runtime.runner import Runner
 
 __all__ = ["HOSTILE", "check_sampler", "check_visualizer", "context_of", "hostile"]
@@ -326,10 +326,8 @@ def _check_drawing(name: str, made: Visualizer, label: str, view: View, *, is_ho
             content = rendering.encoded(ending)
             # Pictures take long; once for each visualizer says as much.
             second = again.encoded(ending) if FORMATS[ending] != "figure" or not long else content
-        except InputError as error:
-            if "matplotlib" in str(error) and FORMATS[ending] == "figure":
-                continue  # it is not installed
-            raise
+        except MissingLibraryError:
+            continue
         except OnnxLensError as error:
             _fail(f"{name} cannot be had as .{ending} ({label}): {error}")
         if content != second:

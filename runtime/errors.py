@@ -13,6 +13,7 @@ __all__ = [
     "HookFunctionError",
     "HookPointError",
     "InputError",
+    "MissingLibraryError",
     "OnnxLensError",
     "OutputError",
     "PluginError",
@@ -52,6 +53,10 @@ class InputError(OnnxLensError):
 
 class ContextLengthError(InputError):
     """A text is, or a generation would become, longer than the model has positions."""
+
+
+class MissingLibraryError(InputError):
+    """What was asked for needs a library that is not installed."""
 
 
 class OutputError(OnnxLensError):

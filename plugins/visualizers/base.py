@@ -12,6 +12,7 @@ import numpy as np
 from onnxlens.plugins.options import Options
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from onnxlens.plugins.visualizers.rendering import Rendering
@@ -68,3 +69,18 @@ class Visualizer(Options, ABC):
         Args:
             view: the text, and what was read.
         """
+
+    def numbered(self, option: str, count: int) -> int:
+        """The value of an option that numbers one of the model's layers or heads, negative ones from the end.
+
+        Args:
+            option: its name, such as `layer`.
+            count: how many there are, such as `config.n_layer`.
+
+        Raises:
+            InputError: the model has no such one.
+        """
+        value: int = getattr(self, option)
+        if not -count <= value < count:
+            raise InputError(f"{option} must be one of this model's, {-count} to {count - 1}, not {value}.")
+        return value % count

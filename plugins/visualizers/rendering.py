@@ -10,7 +10,7 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from onnxlens.runtime.errors import InputError, OutputError, PluginError
+from onnxlens.runtime.errors import InputError, MissingLibraryError, OutputError, PluginError
 from onnxlens.runtime.files import replaced
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ __all__ = ["FORMATS", "Rendering", "check_ending"]
 # What each ending of a file is made of.
 FORMATS = {"txt": "text", "png": "figure", "svg": "figure", "html": "html", "json": "data"}
 
+_PLOTS = ("matplotlib", "plotly")  # the extra `plots`
 _WIDTH = 100  # of text in a file
 _DPI = 150  # of a PNG
 
@@ -94,18 +95,21 @@ class Rendering:
         """What a file of that ending holds.
 
         Raises:
-            InputError: there is no such format.
+            InputError: there is no such format, or it needs a library that is not installed.
             PluginError: a method returned what it must not.
         """
         if ending not in self.formats:
             raise self._lacks(FORMATS.get(ending, ending), ending)
-        if ending == "txt":
-            return _plain(self.renderable()).encode()
-        if ending == "html":
-            return self._page().encode("utf-8", "backslashreplace")  # a lone surrogate is no reason to fail
-        if ending == "json":
-            return f"{self.json()}\n".encode()
-        return self._drawn(ending)
+        try:
+            return self._encoded(ending)
+        except ModuleNotFoundError as error:
+            library = (error.name or str(error)).partition(".")[0]
+            where = ": pip install 'onnxlens[plots]'" if library in _PLOTS else ""
+            others = [one for one in self.formats if FORMATS[one] != FORMATS[ending]]
+            raise MissingLibraryError(
+                f"A .{ending} of this needs {library}, which is not installed{where}. Without it there are "
+                f"{_listed(others)}."
+            ) from error
 
     def renderable(self) -> RenderableType:
         """What `text()` returns, if rich can print it.
@@ -137,14 +141,27 @@ class Rendering:
 
     def _repr_html_(self) -> str:
         """For a notebook: the page in a frame of its own, so that neither disturbs the other."""
-        if "html" in self.formats:
-            page = escape(self._page())
-            return f'<iframe srcdoc="{page}" sandbox="allow-scripts" style="width:100%;height:30em;border:0"></iframe>'
-        if "svg" in self.formats:
-            return self._drawn("svg").decode()
-        if "txt" in self.formats:
-            return f"<pre>{escape(_plain(self.renderable()))}</pre>"
+        for ending in ("html", "svg", "txt"):
+            if ending not in self.formats:
+                continue
+            try:
+                shown = self.encoded(ending).decode()
+            except MissingLibraryError:
+                continue  # the next one may need less
+            if ending == "html":
+                sandbox = 'sandbox="allow-scripts" style="width:100%;height:30em;border:0"'
+                return f'<iframe srcdoc="{escape(shown)}" {sandbox}></iframe>'
+            return shown if ending == "svg" else f"<pre>{escape(shown)}</pre>"
         return f"<pre>{escape(repr(self))}</pre>"
+
+    def _encoded(self, ending: str) -> bytes:
+        if ending == "txt":
+            return _plain(self.renderable()).encode()
+        if ending == "html":
+            return self._page().encode("utf-8", "backslashreplace")  # a lone surrogate is no reason to fail
+        if ending == "json":
+            return f"{self.json()}\n".encode()
+        return self._drawn(ending)
 
     def _page(self) -> str:
         value = self.html()
@@ -153,14 +170,9 @@ class Rendering:
         return value
 
     def _drawn(self, ending: str) -> bytes:
-        try:
-            import matplotlib
-            from matplotlib.figure import Figure
-        except ModuleNotFoundError as error:
-            raise InputError(
-                "Pictures need matplotlib, which is not installed: pip install 'onnxlens[plots]'. "
-                f"Without it there are {_listed([one for one in self.formats if FORMATS[one] != 'figure'])}."
-            ) from error
+        import matplotlib
+        from matplotlib.figure import Figure
+
         figure = self.figure()
         if not isinstance(figure, Figure):
             raise self._wrong("figure", "a figure of matplotlib", figure)

@@ -11,10 +11,10 @@ import numpy as np
 
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
+from onnxlens.plugins.visualizers.labels import ink, printable, short, tint
 from onnxlens.plugins.visualizers.page import page
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -27,9 +27,6 @@ _MEANING = {
     "norm": "length of the residual stream after block {layer}",
     "nothing": "",
 }
-# From white to a dark blue, so that what is large stands out; text turns white where the ground is dark.
-_LIGHT, _DARK = np.array([247, 251, 255]), np.array([8, 81, 156])
-_TURNS = 0.55
 _PER_LINE = 12  # tokens in a line of a picture
 
 _STYLE = """ol { list-style: none; padding: 0; line-height: 2.2; }
@@ -50,7 +47,7 @@ class Tokens(Visualizer):
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The logits, or one residual stream, or nothing."""
         if self.colour == "norm":
-            return (f"blocks.{self._block(config)}.hook_resid_post",)
+            return (f"blocks.{self.numbered('layer', config.n_layer)}.hook_resid_post",)
         return (LOGITS,) if self.colour == "surprisal" else ()
 
     def draw(self, view: View) -> TokensRendering:
@@ -58,19 +55,13 @@ class Tokens(Visualizer):
         values: list[float | None] = [None] * len(view.ids)
         meaning = _MEANING[self.colour]
         if self.colour == "norm":
-            layer = self._block(view.config)
+            layer = self.numbered("layer", view.config.n_layer)
             stream = view.cache[f"blocks.{layer}.hook_resid_post"].astype(np.float64)  # [P, D]
             values = np.linalg.norm(stream, axis=-1).tolist()
             meaning = meaning.format(layer=layer)
         elif self.colour == "surprisal" and view.logits is not None:
             values = [None, *_surprisal(view.logits[:-1], view.ids[1:])]  # nothing predicts the first one
         return TokensRendering(view.model, view.ids.tolist(), view.str_tokens, values, meaning)
-
-    def _block(self, config: ModelConfig) -> int:
-        layers = config.n_layer
-        if not -layers <= self.layer < layers:
-            raise InputError(f"layer must be a block of this model, {-layers} to {layers - 1}, not {self.layer}.")
-        return self.layer % layers
 
 
 class TokensRendering(Rendering):
@@ -100,7 +91,7 @@ class TokensRendering(Rendering):
             if heading != "value" or self.meaning:
                 table.add_column(heading, justify="left" if heading == "token" else "right", overflow="fold")
         for position, (token, number, colour) in enumerate(self._coloured()):
-            style = f"{_contrast(colour)} on {colour}" if colour else ""
+            style = f"{ink(colour)} on {colour}" if colour else ""
             cells = [Text(str(position)), Text(repr(token), style=style), Text(str(self.ids[position]))]
             if self.meaning:
                 cells.append(Text("" if number is None else f"{number:.2f}"))
@@ -122,17 +113,15 @@ class TokensRendering(Rendering):
             line, column = divmod(position, _PER_LINE)
             ground = {"facecolor": colour or "none", "edgecolor": "#bbbbbb", "linewidth": 0.5}
             axes.add_patch(_rectangle(column, line, ground))
-            # A token may be longer than its place.
-            shown = token if len(token) <= 12 else f"{token[:11]}…"
             axes.text(
                 column + 0.5,
                 line + 0.5,
-                _printable(shown),
+                short(printable(token), 12),  # which may be longer than its place
                 ha="center",
                 va="center",
                 fontsize=8,
                 family="monospace",
-                color=_contrast(colour) if colour else "#000000",
+                color=ink(colour) if colour else "#000000",
                 parse_math=False,  # a dollar sign is one
             )
         return figure
@@ -142,8 +131,8 @@ class TokensRendering(Rendering):
         items = []
         for position, (token, number, colour) in enumerate(self._coloured()):
             hint = f"position {position}, id {self.ids[position]}" + ("" if number is None else f", {number:.3f}")
-            style = f' style="background:{colour};color:{_contrast(colour)}"' if colour else ""
-            items.append(f'<li><code title="{escape(hint)}"{style}>{escape(_printable(token))}</code></li>')
+            style = f' style="background:{colour};color:{ink(colour)}"' if colour else ""
+            items.append(f'<li><code title="{escape(hint)}"{style}>{escape(printable(token))}</code></li>')
         title = escape(self._title())
         return page(self.model, f"<h1>{title}</h1>\n<ol>\n" + "\n".join(items) + "\n</ol>", style=_STYLE)
 
@@ -158,11 +147,11 @@ class TokensRendering(Rendering):
 
     def _title(self) -> str:
         if not self.meaning:
-            return f"{_printable(self.model)}: tokens"
+            return f"{printable(self.model)}: tokens"
         least, most = self._range()
         if all(value is None for value in self.values):  # a single token, which nothing predicts
-            return f"{_printable(self.model)}: {self.meaning}"
-        return f"{_printable(self.model)}: {self.meaning}; from {least:.2f} (light) to {most:.2f} (dark)"
+            return f"{printable(self.model)}: {self.meaning}"
+        return f"{printable(self.model)}: {self.meaning}; from {least:.2f} (light) to {most:.2f} (dark)"
 
     def _range(self) -> tuple[float, float]:
         """What the lightest and the darkest colour stand for."""
@@ -176,7 +165,7 @@ class TokensRendering(Rendering):
         span = most - least
         shares = [None if value is None else (value - least) / span if span else 0.0 for value in self.values]
         return [
-            (token, value, "" if share is None else _colour(share))
+            (token, value, "" if share is None else tint(share))
             for token, value, share in zip(self.str_tokens, self.values, shares, strict=True)
         ]
 
@@ -188,24 +177,6 @@ def _surprisal(logits: np.ndarray, ids: np.ndarray) -> list[float]:
     normaliser = np.log(np.exp(wide).sum(axis=-1))  # [P - 1]
     nats: list[float] = (normaliser - wide[np.arange(len(ids)), ids]).tolist()
     return nats
-
-
-def _printable(token: str) -> str:
-    """A token with what cannot be seen as its escape; a space stays one."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
-        for letter in token
-    )
-
-
-def _colour(share: float) -> str:
-    red, green, blue = np.round(_LIGHT + share * (_DARK - _LIGHT)).astype(int).tolist()
-    return f"#{red:02x}{green:02x}{blue:02x}"
-
-
-def _contrast(colour: str) -> str:
-    red, green, blue = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
-    return "#000000" if 0.3 * red + 0.59 * green + 0.11 * blue > _TURNS else "#ffffff"
 
 
 def _rectangle(column: int, line: int, ground: dict[str, Any]) -> Any:

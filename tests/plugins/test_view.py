@@ -97,7 +97,7 @@ def test_a_visualizer_may_be_given_as_one(lens):
         ({"colour": "blue"}, "tokens: colour must be one of 'norm', 'nothing', 'surprisal', not 'blue'."),
         ({"layer": "many"}, "tokens: layer must be a whole number, not 'many'."),
         ({"layer": 1.5}, "tokens: layer must be a whole number, not 1.5."),
-        ({"colour": "norm", "layer": 2}, "layer must be a block of this model, -2 to 1, not 2."),
+        ({"colour": "norm", "layer": 2}, "layer must be one of this model's, -2 to 1, not 2."),
         ({"colour": ["norm"]}, "tokens: colour must be "),
         ({"layer": None}, "tokens: layer must be a whole number, not None."),
     ],
@@ -224,8 +224,8 @@ def test_a_picture_without_matplotlib(lens, monkeypatch, tmp_path):
     with pytest.raises(InputError) as caught:
         lens.view("tokens", "the cat").save(tmp_path / "x.png")
     assert str(caught.value) == (
-        "Pictures need matplotlib, which is not installed: pip install 'onnxlens[plots]'. Without it there are .txt, "
-        ".html or .json."
+        "A .png of this needs matplotlib, which is not installed: pip install 'onnxlens[plots]'. Without it there are "
+        ".txt, .html or .json."
     )
 
 

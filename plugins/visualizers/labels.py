@@ -1,0 +1,48 @@
+"""Tokens and numbers as what a reader can see: labels, and colours from white to blue."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+__all__ = ["ink", "printable", "short", "thinned", "tint", "visible"]
+
+# From white to a dark blue, so that what is large stands out; text turns white where the ground is dark.
+_LIGHT, _DARK = np.array([247, 251, 255]), np.array([8, 81, 156])
+_TURNS = 0.55
+
+
+def printable(token: str) -> str:
+    """A token with what cannot be seen as its escape; a space stays one."""
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
+        for letter in token
+    )
+
+
+def visible(token: str) -> str:
+    """A token with what cannot be seen as its escape, and spaces as `␣`."""
+    return printable(token).replace(" ", "␣")
+
+
+def short(label: str, most: int) -> str:
+    """A label cut to at most so many characters, the last of which says that there was more."""
+    return label if len(label) <= most else f"{label[: most - 1]}…"
+
+
+def thinned(count: int, most: int) -> range:
+    """Which of `count` labels to show where there is room for `most`: every n-th from the first."""
+    return range(0, count, max(1, math.ceil(count / most)))
+
+
+def tint(share: float) -> str:
+    """The colour of a number between 0 (nearly white) and 1 (dark blue), as `#rrggbb`."""
+    red, green, blue = np.round(_LIGHT + share * (_DARK - _LIGHT)).astype(int).tolist()
+    return f"#{red:02x}{green:02x}{blue:02x}"
+
+
+def ink(ground: str) -> str:
+    """Black or white, whichever can be read on that ground, `#rrggbb`."""
+    red, green, blue = (int(ground[start : start + 2], 16) / 255 for start in (1, 3, 5))
+    return "#000000" if 0.3 * red + 0.59 * green + 0.11 * blue > _TURNS else "#ffffff"

@@ -1,0 +1,205 @@
+"""The `attention` visualizer: what it reads, that every format holds the cache's numbers, and what it refuses."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from base64 import b64decode
+
+import numpy as np
+import pytest
+
+from onnxlens.lens import Lens
+from onnxlens.plugins.registry import Registry
+from onnxlens.plugins.testing import check_visualizer, hostile
+from onnxlens.plugins.visualizers.attention import Attention
+from onnxlens.plugins.visualizers.reading import read
+from onnxlens.runtime.errors import InputError, MissingLibraryError
+
+TEXT = "the cat sat on the cat"
+
+
+@pytest.fixture
+def lens(runner) -> Lens:
+    return Lens(runner("base"), Registry(find=False))
+
+
+def weights(lens: Lens, kind: str, layer: int) -> np.ndarray:
+    _, cache = lens.run_with_cache(TEXT, names_filter=f"blocks.{layer}.attn.{kind}")
+    return cache[f"blocks.{layer}.attn.{kind}"][0]  # [H, Q, K]
+
+
+def drawn_in(page: str) -> dict:
+    """What a page hands to plotly, arrays decoded."""
+    (text,) = re.findall(r"^const drawing = (.*);$", page, flags=re.M)
+
+    def array(found: dict) -> object:
+        if set(found) == {"dtype", "bdata", "shape"}:
+            shape = [int(size) for size in found["shape"].split(",")]
+            return np.frombuffer(b64decode(found["bdata"]), found["dtype"]).reshape(shape)
+        return found
+
+    return json.loads(text, object_hook=array)
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({}, "blocks.0.attn.hook_pattern"),
+        ({"layer": -1, "head": 1}, "blocks.1.attn.hook_pattern"),
+        ({"values": "scores"}, "blocks.0.attn.hook_attn_scores"),
+    ],
+)
+def test_exactly_what_is_shown_is_read(lens, monkeypatch, options, name):
+    plans, plan = [], lens.runner.plan
+    monkeypatch.setattr(lens.runner, "plan", lambda *a, **o: plans.append(plan(*a, **o)) or plans[-1])
+    lens.view("attention", TEXT, **options)
+    (one,) = plans
+    assert (one.request.reads, one.request.logits) == ((name,), "none")
+
+
+def test_data_is_the_cache(lens):
+    data = lens.view("attention", TEXT, layer=1).data()
+    assert data["tokens"] == lens.to_str_tokens(TEXT)
+    assert [one["head"] for one in data["heads"]] == list(range(lens.config.n_head))
+    found = np.array([one["values"] for one in data["heads"]], np.float32)
+    np.testing.assert_array_equal(found, weights(lens, "hook_pattern", 1))
+    one = lens.view("attention", TEXT, layer=1, head=-1).data()["heads"]
+    assert one == [data["heads"][-1]]
+
+
+def test_masked_scores_are_null(lens):
+    data = lens.view("attention", TEXT, values="scores", head=0).data()
+    found = np.array(data["heads"][0]["values"], np.float32)  # None becomes NaN
+    expected = weights(lens, "hook_attn_scores", 0)[0]
+    later = np.triu(np.ones_like(expected, bool), k=1)
+    assert np.isnan(found[later]).all()
+    np.testing.assert_array_equal(found[~later], expected[~later])
+
+
+def test_the_terminal_names_the_strongest(lens):
+    text = lens.view("attention", TEXT, layer=1, head=1).encoded("txt").decode()
+    pattern, tokens = weights(lens, "hook_pattern", 1)[1], lens.to_str_tokens(TEXT)
+    (last,) = [line for line in text.splitlines() if line.strip().startswith(f"{len(tokens) - 1} ")]
+    key = int(pattern[-1].argmax())
+    assert re.split(r"\s{2,}", last.strip())[2].startswith(f"{tokens[key]!r} {pattern[-1, key]:.2f} ")
+    every = lens.view("attention", TEXT, layer=1).encoded("txt").decode()
+    assert f"What the last token, {tokens[-1]!r}, attends to most" in every
+    assert f"1  {tokens[key]!r} {pattern[-1, key]:.2f} " in every
+
+
+@pytest.mark.parametrize("head", [None, 1])
+def test_the_picture_holds_the_cache(lens, head):
+    figure = lens.view("attention", TEXT, head=head).figure()
+    drawn = [axes.images[0] for axes in figure.axes if axes.images]
+    pattern = weights(lens, "hook_pattern", 0)[slice(None) if head is None else [head]]
+    for image, expected in zip(drawn, pattern, strict=True):
+        shown = np.ma.getdata(image.get_array())
+        np.testing.assert_array_equal(np.nan_to_num(shown), expected.astype(shown.dtype))
+        assert image.get_clim() == (0, 1)
+    if head is not None:
+        labels = [tick.get_text() for tick in drawn[0].axes.get_yticklabels()]
+        assert labels == [token.replace(" ", "␣") for token in lens.to_str_tokens(TEXT)]
+
+
+def test_scores_have_a_scale_about_zero(lens):
+    figure = lens.view("attention", TEXT, head=0, values="scores").figure()
+    scores = weights(lens, "hook_attn_scores", 0)[0]
+    least, most = figure.axes[0].images[0].get_clim()
+    assert -least == most == pytest.approx(np.abs(scores[np.isfinite(scores)]).max())
+
+
+def test_the_page_holds_the_cache(lens):
+    page = lens.view("attention", TEXT, layer=1).html()
+    drawing = drawn_in(page)
+    pattern = weights(lens, "hook_pattern", 1)
+    for trace, expected in zip(drawing["data"], pattern, strict=True):
+        np.testing.assert_array_equal(np.nan_to_num(trace["z"]), expected)
+    (menu,) = drawing["layout"]["updatemenus"]
+    only = np.eye(lens.config.n_head, dtype=bool).tolist()  # each choice shows one head
+    assert [trace["visible"] for trace in drawing["data"]] == only[0]
+    assert [button["args"] for button in menu["buttons"]] == [["visible", one] for one in only]
+    assert [button["label"] for button in menu["buttons"]] == [f"head {head}" for head in range(len(only))]
+    # Tokens that are the same have labels of their own.
+    assert len(set(drawing["data"][0]["x"])) == len(lens.to_str_tokens(TEXT))
+
+
+def test_a_page_shares_with_nobody(lens):
+    page = lens.view("attention", TEXT).html()
+    assert "modeBarButtons: [[" in page  # without which plotly has a button that sends the drawing away
+    assert "default-src 'none'" in page
+
+
+def test_labels_of_a_page_are_escaped(lens):
+    made = Attention(head=0)
+    view = hostile(read(lens.runner, lens.tokenizer, made, lens.to_tokens(TEXT)[0]))
+    for label in drawn_in(made.draw(view).html())["data"][0]["x"]:
+        assert "<" not in label
+
+
+def test_long_texts_have_fewer_labels(lens):
+    text = "a " * 20
+    made = Attention(head=0)
+    view = read(lens.runner, lens.tokenizer, made, lens.to_tokens(text)[0])
+    rendering = made.draw(view)
+    rendering.str_tokens = rendering.str_tokens * 50
+    rendering.weights = np.tile(rendering.weights, (1, 50, 50))
+    places = rendering.figure().axes[0].get_yticks()
+    assert 40 < len(places) < 80
+    assert len(set(np.diff(places))) == 1
+
+
+def test_changes_of_an_enclosing_block_are_shown(lens):
+    def uniform(pattern, hook):
+        return np.full_like(pattern, 1 / pattern.shape[-1])
+
+    with lens.hooks(fwd_hooks=[("blocks.0.attn.hook_pattern", uniform)]):
+        rendering = lens.view("attention", TEXT, head=0)
+    count = len(lens.to_str_tokens(TEXT))
+    expected = np.full((count, count), 1 / count, np.float32)
+    np.testing.assert_array_equal(np.array(rendering.data()["heads"][0]["values"], np.float32), expected)
+    assert np.isfinite(drawn_in(rendering.html())["data"][0]["z"]).all()  # what lies ahead has a share, too
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"layer": 2}, "layer must be one of this model's, -2 to 1, not 2."),
+        ({"head": -5}, "head must be one of this model's, -4 to 3, not -5."),
+        ({"values": "weights"}, "attention: values must be one of 'pattern', 'scores', not 'weights'."),
+        ({"head": "all"}, "attention: head must be a whole number or "),
+    ],
+)
+def test_wrong_options(lens, options, expected):
+    with pytest.raises(InputError) as caught:
+        lens.view("attention", TEXT, **options)
+    assert str(caught.value).startswith(expected)
+
+
+def test_a_page_without_plotly(lens, monkeypatch, tmp_path):
+    for library in ("plotly", "plotly.graph_objects", "plotly.offline"):
+        monkeypatch.setitem(sys.modules, library, None)
+    rendering = lens.view("attention", TEXT)
+    with pytest.raises(MissingLibraryError) as caught:
+        rendering.save(tmp_path / "x.html")
+    assert str(caught.value) == (
+        "A .html of this needs plotly, which is not installed: pip install 'onnxlens[plots]'. Without it there are "
+        ".txt, .png, .svg or .json."
+    )
+    assert rendering._repr_html_().startswith("<?xml")  # the picture, in a notebook
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert rendering._repr_html_().startswith("<pre>base: attention pattern, block 0, 4 heads\n")
+
+
+def test_it_keeps_to_the_contract():
+    check_visualizer(Attention, layer=2)
+    check_visualizer(Attention, layer=1, head=3, values="scores")
+
+
+def test_all_numbers_can_be_read_back(lens):
+    document = json.loads(lens.view("attention", TEXT, values="scores").json())
+    row = document["heads"][0]["values"][0]
+    assert math.isfinite(row[0])
+    assert row[1:] == [None] * (len(document["tokens"]) - 1)
