@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from onnxlens.plugins.samplers import Context, Sampler
+from onnxlens.plugins.samplers import Context
 from onnxlens.runtime.beams import EarlyStopping
 from onnxlens.runtime.beams import beam_search as search
 from onnxlens.runtime.continuations import Continuations
@@ -17,7 +17,7 @@ from onnxlens.runtime.contrastive import NORMALIZED
 from onnxlens.runtime.contrastive import contrastive_search as search_contrastively
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax
-from onnxlens.sampling import AnySampler, find_sampler
+from onnxlens.sampling import AnySampler, chain_of, find_sampler
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -55,7 +55,7 @@ def beam_search(
     early_stopping: EarlyStopping = False,
     num_beam_groups: int = 1,
     diversity_penalty: float = 0.0,
-    sampler: Sampler | None = None,
+    sampler: AnySampler | None = None,
 ) -> list[Hypothesis]:
     """Finds probable continuations by beam search, with several groups by diverse beam search.
 
@@ -72,7 +72,9 @@ def beam_search(
         num_beam_groups: how many groups the beams are divided into, which are searched one after the other.
         diversity_penalty: what a group loses in log-probability for each earlier group's beam that has just taken the
             same token (Vijayakumar et al. 2016); above 0 where there are groups.
-        sampler: applied to the log-probabilities before they count, such as a `NoRepeatNGram`.
+        sampler: applied to the log-probabilities before they count, such as `NoRepeatNGram(3)`, or a chain as text.
+            Beams branch and end, so it is told no choices: one that remembers those, such as mirostat, has no place
+            here.
 
     Returns:
         The continuations, best first. `score` is the log-probability divided by the power of the length.
@@ -87,10 +89,13 @@ def beam_search(
         )
     if (num_beam_groups == 1) != (diversity_penalty == 0):
         raise InputError("diversity_penalty and num_beam_groups go together: several groups and a penalty above 0.")
-    rng = np.random.default_rng(0)  # samplers that draw have no place here
+    shape = None if sampler is None else chain_of(sampler, lens.plugins).clone()
+    if shape is not None:
+        shape.reset()
+    rng = np.random.default_rng(0)  # of samplers that draw, which in a search that draws nothing is the same always
 
     def adjust(logprobs: np.ndarray, ids: np.ndarray, step: int) -> np.ndarray:
-        return logprobs if sampler is None else sampler(logprobs, _context(lens, ids, step, rng, max_new_tokens))
+        return logprobs if shape is None else shape(logprobs, _context(lens, ids, step, rng, max_new_tokens))
 
     found = search(
         _continuations(lens, text, max_new_tokens),

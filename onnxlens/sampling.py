@@ -12,7 +12,7 @@ from onnxlens.plugins.samplers.explain import Explanation, explain
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.tokenizer import Tokenizer
 
-__all__ = ["AnySampler", "Choice", "find_sampler"]
+__all__ = ["AnySampler", "Choice", "chain_of", "find_sampler"]
 
 AnySampler = Sampler | str | Callable[[np.ndarray, Context], np.ndarray]
 
@@ -35,10 +35,18 @@ def find_sampler(
         return standard(temperature=temperature, top_k=top_k, top_p=top_p)
     if temperature != 1.0 or top_k is not None or top_p is not None:
         raise InputError("Give either a sampler, or temperature, top_k and top_p; a sampler takes their place.")
-    if isinstance(sampler, str):
-        chain = parse(sampler, _Samplers(plugins))
-        return chain if chain.chooses else Chain((*chain.samplers, Multinomial()))
-    return Chain((sampler,))
+    chain = chain_of(sampler, plugins)
+    return Chain((*chain.samplers, Multinomial())) if isinstance(sampler, str) and not chain.chooses else chain
+
+
+def chain_of(sampler: AnySampler, plugins: Registry) -> Chain:
+    """A sampler, however it is given, as a chain.
+
+    Raises:
+        InputError: a text is no chain.
+        PluginError: a sampler that is named is that of a broken plugin.
+    """
+    return parse(sampler, _Samplers(plugins)) if isinstance(sampler, str) else Chain((sampler,))
 
 
 class _Samplers(Mapping[str, type[Sampler]]):

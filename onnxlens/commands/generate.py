@@ -18,6 +18,7 @@ from onnxlens.commands.options import (
     read_changes,
     read_text,
     run_options,
+    sampling_options,
     shown,
     text_argument,
 )
@@ -29,14 +30,8 @@ if TYPE_CHECKING:
 @click.command("generate")
 @text_argument
 @click.option("-n", "--max-new-tokens", default=40, show_default=True, metavar="N", help="How many tokens at most.")
-@click.option("--temperature", default=1.0, show_default=True, metavar="T", help="0 is greedy.")
-@click.option("--top-k", type=int, metavar="K", help="Choose among the K most probable tokens.")
-@click.option("--top-p", type=float, metavar="P", help="Choose among the fewest tokens that are P probable together.")
-@click.option(
-    "--sampler", metavar="CHAIN", help="Samplers in place of these three: 'repetition_penalty=1.1 | min_p=0.05 | …'."
-)
+@sampling_options
 @click.option("--explain", is_flag=True, help="Say of each token why it was chosen.")
-@click.option("--seed", type=int, metavar="N", help="Makes it reproducible.")
 @click.option("--stop", multiple=True, metavar="TEXT", help="End at this text; may be given several times.")
 @click.option(
     "--overflow",

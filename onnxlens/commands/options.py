@@ -36,6 +36,7 @@ __all__ = [
     "read_text",
     "rounding",
     "run_options",
+    "sampling_options",
     "shown",
     "status",
     "text_argument",
@@ -66,6 +67,25 @@ def run_options(command: F) -> F:
             show_default=True,
         ),
         model_option,
+    ):
+        command = option(command)
+    return command
+
+
+def sampling_options(command: F) -> F:
+    """Adds the options of every command that draws tokens."""
+    for option in (
+        click.option("--seed", type=int, metavar="N", help="Makes it reproducible."),
+        click.option(
+            "--sampler",
+            metavar="CHAIN",
+            help="Samplers in place of these three: 'repetition_penalty=1.1 | min_p=0.05 | …'.",
+        ),
+        click.option(
+            "--top-p", type=float, metavar="P", help="Choose among the fewest tokens that are P probable together."
+        ),
+        click.option("--top-k", type=int, metavar="K", help="Choose among the K most probable tokens."),
+        click.option("--temperature", default=1.0, show_default=True, metavar="T", help="0 is greedy."),
     ):
         command = option(command)
     return command

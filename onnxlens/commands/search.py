@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxlens.commands.options import console, open_lens, print_json, read_text, run_options, shown, text_argument
+from onnxlens.commands.options import (
+    console,
+    open_lens,
+    print_json,
+    read_text,
+    run_options,
+    sampling_options,
+    shown,
+    text_argument,
+)
 
 if TYPE_CHECKING:
     from onnxlens.decoding import Hypothesis
@@ -39,6 +48,9 @@ def command() -> None:
 )
 @click.option("--num-beam-groups", default=1, show_default=True, metavar="N", help="Groups that avoid each other.")
 @click.option("--diversity-penalty", default=0.0, show_default=True, metavar="P", help="By how much they do.")
+@click.option(
+    "--sampler", metavar="CHAIN", help="Samplers that shape the probabilities first: 'no_repeat_ngram_size=3 | …'."
+)
 @run_options
 def beam(
     text: str | None,
@@ -49,6 +61,7 @@ def beam(
     early_stopping: str,
     num_beam_groups: int,
     diversity_penalty: float,
+    sampler: str | None,
     model: str | None,
     provider: str,
     threads: int | None,
@@ -73,6 +86,7 @@ def beam(
         early_stopping=stopping[early_stopping],  # type: ignore[arg-type]  # one of the three
         num_beam_groups=num_beam_groups,
         diversity_penalty=diversity_penalty,
+        sampler=sampler,
     )
     _print(lens, text, found, as_json)
 
@@ -106,10 +120,7 @@ def contrastive(
 @text_argument
 @_new_tokens
 @click.option("--count", default=4, show_default=True, metavar="N", help="How many continuations to sample.")
-@click.option("--temperature", default=1.0, show_default=True, metavar="T", help="0 is greedy.")
-@click.option("--top-k", type=int, metavar="K", help="Choose among the K most probable tokens.")
-@click.option("--top-p", type=float, metavar="P", help="Choose among the fewest tokens that are P probable together.")
-@click.option("--seed", type=int, metavar="N", help="Makes it reproducible.")
+@sampling_options
 @run_options
 def best_of(
     text: str | None,
@@ -118,6 +129,7 @@ def best_of(
     temperature: float,
     top_k: int | None,
     top_p: float | None,
+    sampler: str | None,
     seed: int | None,
     model: str | None,
     provider: str,
@@ -137,6 +149,7 @@ def best_of(
         temperature=temperature,
         top_k=top_k,
         top_p=top_p,
+        sampler=sampler,
         seed=seed,
     )
     _print(lens, text, found, as_json)

@@ -12,7 +12,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import onnxlens
 from onnxlens import Intervention
 from onnxlens.decoding import beam_search, best_of, contrastive_search
-from onnxlens.plugins.samplers import Greedy, Temperature, TopK
+from onnxlens.plugins.samplers import Chain, Greedy, Multinomial, NoRepeatNGram, Temperature, TopK
 from onnxlens.runtime.contrastive import NORMALIZED
 from onnxlens.runtime.errors import ContextLengthError, InputError
 from onnxlens.runtime.logits import log_softmax
@@ -197,6 +197,8 @@ def test_what_cannot_be_searched_is_refused_in_a_sentence(lens, call, text):
 def test_samplers_shape_a_beam_search(lens):
     found = beam_search(lens, PROMPTS[0], num_beams=3, max_new_tokens=6, sampler=TopK(1))
     assert found[0].ids == tuple(t.id for t in lens.generate(PROMPTS[0], max_new_tokens=6, sampler=Greedy()))
+    with pytest.raises(InputError, match=r"There is no sampler 'topk'. Did you mean 'top_k'\?"):
+        beam_search(lens, PROMPTS[0], sampler="topk=1")
 
 
 @pytest.mark.parametrize(
@@ -212,6 +214,12 @@ def test_samplers_shape_a_beam_search(lens):
          lambda lens: [contrastive_search(lens, PROMPTS[0], top_k=5, penalty_alpha=0.3, max_new_tokens=7)]),
         (["best-of", "--count", 3, "--top-k", 9, "--seed", 4],
          lambda lens: best_of(lens, PROMPTS[0], n=3, top_k=9, seed=4, max_new_tokens=7)),
+        (["beam", "--num-beams", 3, "--sampler", "no_repeat_ngram_size=2 | top_k=50"],
+         lambda lens: beam_search(lens, PROMPTS[0], num_beams=3, sampler=Chain([NoRepeatNGram(2), TopK(50)]),
+                                  max_new_tokens=7)),
+        (["best-of", "--count", 3, "--sampler", "top_k=9 | temperature=0.5", "--seed", 4],
+         lambda lens: best_of(lens, PROMPTS[0], n=3, sampler=Chain([TopK(9), Temperature(0.5), Multinomial()]), seed=4,
+                              max_new_tokens=7)),
     ],
 )  # fmt: skip
 def test_the_command_says_what_the_search_found(command, lens, arguments, search):
