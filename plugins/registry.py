@@ -14,7 +14,7 @@ from onnxlens.plugins.loading import Entry, Loaded, load
 from onnxlens.plugins.sources import built_in, checked_files, outside
 from onnxlens.runtime.errors import PluginError, suggestion
 
-__all__ = ["Broken", "Entry", "Registry", "registry"]
+__all__ = ["Broken", "Entry", "Registry"]
 
 KINDS = tuple(HOOKS.values())
 
@@ -37,28 +37,16 @@ class Broken:
         return f"The plugin {self.name!r} ({self.distribution}) cannot be used: {self.reason}"
 
 
-def registry(plugins: Iterable[str | Path] = (), *, find: bool = True) -> Registry:
-    """Opens what plugins there are; they are loaded when they are first asked for.
+class Registry:
+    """What plugins add, by kind and name.
+
+    The built-in ones come first: they need no other plugin to be loaded, and nobody can take their names. All others are
+    loaded when one of them is first asked for.
 
     Args:
         plugins: Python files that are plugins, besides those that are found.
         find: also load the plugins that are installed, and those in the user's folder, as far as the environment
             variable `ONNXLENS_PLUGINS` lets them.
-
-    Raises:
-        PluginError: a file is not there, or is no Python file.
-    """
-    return Registry(plugins, find=find)
-
-
-class Registry:
-    """What plugins add, by kind and name.
-
-    The built-in ones come first: they need no other plugin to be loaded, and nobody can take their names.
-
-    Args:
-        plugins: Python files that are plugins, besides those that are found.
-        find: whether to find others.
 
     Raises:
         PluginError: a file is not there, or is no Python file.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnxlens.plugins
 from onnxlens.plugins import hookspecs, testing
-from onnxlens.plugins.registry import registry
+from onnxlens.plugins.registry import Registry
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "plugins.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_every_public_name_is_documented():
 
 def test_every_built_in_visualizer_is_documented():
     reference = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
-    for name in registry(find=False).visualizers:
+    for name in Registry(find=False).visualizers:
         assert f"### onnxlens view {name}\n" in reference
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from plugin_sources import sampler
 
-from onnxlens.plugins.registry import Registry, registry
+from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import PluginError
 
 
@@ -20,7 +20,7 @@ def mine(known: Registry) -> dict[str, str]:
 
 
 def test_built_in_ones_are_plugins_too():
-    known = registry(find=False)
+    known = Registry(find=False)
     assert {"temperature", "top_k", "top_p", "greedy", "multinomial"} <= set(known.samplers)
     assert "tokens" in known.visualizers
     assert known.samplers["top_k"].distribution.startswith("onnxlens ")
@@ -31,7 +31,7 @@ def test_built_in_ones_are_plugins_too():
 def test_installed_packages_files_and_the_users_folder(install, file, dropped):
     install("one", sampler("first"), version="2.5")
     path, other = file("two", sampler("second")), dropped("three", sampler("third"))
-    known = registry([path])
+    known = Registry([path])
     assert mine(known) == {"first": "one 2.5", "second": f"the file {path}", "third": f"the file {other}"}
     assert known.broken == []
     assert known.samplers["first"].summary == "Leaves everything as it is."
@@ -40,24 +40,24 @@ def test_installed_packages_files_and_the_users_folder(install, file, dropped):
 def test_find_false_loads_only_what_was_named(install, file, dropped):
     install("one", sampler("first"))
     dropped("three", sampler("third"))
-    assert set(mine(registry([file("two", sampler("second"))], find=False))) == {"second"}
+    assert set(mine(Registry([file("two", sampler("second"))], find=False))) == {"second"}
 
 
 def test_a_file_leaves_nothing_beside_itself(file):
     path = file("two", sampler("second"))
-    assert set(mine(registry([path], find=False))) == {"second"}
+    assert set(mine(Registry([path], find=False))) == {"second"}
     assert [one.name for one in path.parent.iterdir()] == ["two.py"]
 
 
 def test_a_file_that_is_found_twice_is_one(dropped):
     path = dropped("three", sampler("third"))
-    known = registry([path, str(path)])
+    known = Registry([path, str(path)])
     assert (set(mine(known)), known.broken) == ({"third"}, [])
 
 
 def test_hidden_files_of_the_folder_are_none(dropped):
     dropped("_three", sampler("third"))
-    assert mine(registry()) == {}
+    assert mine(Registry()) == {}
 
 
 @pytest.mark.parametrize(
@@ -76,23 +76,23 @@ def test_the_environment_limits_them(install, dropped, monkeypatch, limit, expec
     install("one", sampler("first"))
     dropped("three", sampler("third"))
     install("four", sampler("fourth"), entry="entry_of_four")
-    assert set(mine(registry())) == {"first", "third", "fourth"}
+    assert set(mine(Registry())) == {"first", "third", "fourth"}
     monkeypatch.setenv("ONNXLENS_PLUGINS", limit)
-    known = registry()
+    known = Registry()
     assert (set(mine(known)), known.broken) == (expected, [])
 
 
 def test_what_is_limited_away_is_not_even_imported(install, monkeypatch):
     install("one", "raise SystemExit")
     monkeypatch.setenv("ONNXLENS_PLUGINS", "")
-    assert registry().broken == []
+    assert Registry().broken == []
     assert "outside_one" not in sys.modules
 
 
 def test_the_environment_names_what_is_not_there(install, monkeypatch):
     install("one", sampler("first"))
     monkeypatch.setenv("ONNXLENS_PLUGINS", "onne")
-    known = registry()
+    known = Registry()
     (broken,) = known.broken
     assert str(broken) == (
         "The plugin 'onne' (ONNXLENS_PLUGINS) cannot be used: ONNXLENS_PLUGINS names it, and there is no such plugin. "
@@ -106,13 +106,13 @@ def test_a_file_that_was_named_where_plugins_are_off(file, monkeypatch):
     path = file("two", sampler("second"))
     monkeypatch.setenv("ONNXLENS_PLUGINS", "")
     with pytest.raises(PluginError) as caught:
-        _ = registry([path]).samplers
+        _ = Registry([path]).samplers
     assert str(caught.value) == (
         f"ONNXLENS_PLUGINS is empty, which turns plugins off, and the file {path} was named as one; unset "
         "ONNXLENS_PLUGINS, or do not name it."
     )
     monkeypatch.setenv("ONNXLENS_PLUGINS", "other")
-    assert set(mine(registry([path]))) == {"second"}
+    assert set(mine(Registry([path]))) == {"second"}
 
 
 def test_files_that_cannot_be_plugins(tmp_path):
@@ -125,13 +125,13 @@ def test_files_that_cannot_be_plugins(tmp_path):
         (3, "A plugin is a Python file, and 3 cannot be one:"),
     ]:
         with pytest.raises(PluginError) as caught:
-            registry([path])
+            Registry([path])
         assert str(caught.value).startswith(expected)
 
 
 def test_what_is_built_in_needs_no_other_plugin(install):
     install("one", "raise ValueError('never seen')")
-    known = registry()
+    known = Registry()
     assert known.get("visualizer", "tokens").name == "tokens"
     assert known.get("sampler", "top_k").name == "top_k"
     assert "_outside" not in vars(known)
@@ -139,11 +139,11 @@ def test_what_is_built_in_needs_no_other_plugin(install):
 
 def test_an_unknown_name_has_a_suggestion():
     with pytest.raises(PluginError) as caught:
-        registry(find=False).get("visualizer", "tokns")
+        Registry(find=False).get("visualizer", "tokns")
     assert str(caught.value).startswith("There is no visualizer 'tokns'; there are ")
     assert str(caught.value).endswith(" Did you mean 'tokens'?")
     with pytest.raises(PluginError, match=r"There is no command 'x'; there are none. 'onnxlens plugins' lists all"):
-        registry(find=False).get("command", "x")
+        Registry(find=False).get("command", "x")
 
 
 def test_a_package_with_damaged_metadata_harms_no_other(install, tmp_path):
@@ -152,7 +152,7 @@ def test_a_package_with_damaged_metadata_harms_no_other(install, tmp_path):
     damaged.mkdir()
     (damaged / "METADATA").write_bytes(b"\xff\xfe")
     (damaged / "entry_points.txt").write_bytes(b"\xff\xfe[onnxlens]\n")
-    known = registry()
+    known = Registry()
     assert set(mine(known)) == {"first"}
     (broken,) = known.broken
     assert broken.name == "two-1.0"

@@ -10,7 +10,7 @@ import time
 import pytest
 from plugin_sources import HEAD, sampler, visualizer
 
-from onnxlens.plugins.registry import registry
+from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import PluginError
 
 REGISTER = HEAD + "@hookimpl\ndef register_samplers(register):\n    "
@@ -162,7 +162,7 @@ def test_a_broken_plugin_is_listed_with_its_reason_and_harms_no_other(install, w
     source, expected = WAYS[way]
     path = install("hostile", source)
     install("honest", sampler("honest"))
-    known = registry()
+    known = Registry()
     assert known.samplers["honest"].distribution == "honest 1.0"
     (broken,) = known.broken
     assert (broken.name, broken.distribution) == ("hostile", "hostile 1.0")
@@ -177,7 +177,7 @@ def test_a_broken_plugin_is_listed_with_its_reason_and_harms_no_other(install, w
 
 def test_what_was_registered_before_the_error_is_taken_back(install):
     install("hostile", sampler("early") + "    raise ValueError('half way')\n")
-    known = registry()
+    known = Registry()
     assert "early" not in known.samplers
     with pytest.raises(PluginError, match=r"'hostile' .* cannot be used: ValueError: half way"):
         known.get("sampler", "early")
@@ -188,14 +188,14 @@ def test_an_error_of_registering_that_the_plugin_hides_is_one_all_the_same(insta
         "hostile",
         sampler("early") + "    try:\n        register('top_k', Same)\n    except Exception:\n        pass\n",
     )
-    known = registry()
+    known = Registry()
     assert "early" not in known.samplers
     assert known.broken[0].reason == "The name 'top_k' is taken by a sampler that is built in; choose another one."
 
 
 def test_registering_later_is_refused(install):
     install("late", sampler("later") + "    global kept\n    kept = register\n")
-    known = registry()
+    known = Registry()
     assert "later" in known.samplers
     with pytest.raises(PluginError, match="Plugins register when they are loaded, not later"):
         sys.modules["outside_late"].kept("more", object)
@@ -205,13 +205,13 @@ def test_registering_later_is_refused(install):
 def test_interrupting_is_still_possible(install):
     install("hostile", "raise KeyboardInterrupt\n")
     with pytest.raises(KeyboardInterrupt):
-        _ = registry().samplers
+        _ = Registry().samplers
 
 
 def test_two_plugins_with_one_name_and_neither_wins(install):
     install("beta", sampler("same") + "    register('own', Same)\n")
     install("alpha", sampler("same"), version="2.0")
-    known = registry()
+    known = Registry()
     assert "same" not in known.samplers
     assert known.samplers["own"].distribution == "beta 1.0"  # the rest of it stays
     (broken,) = known.broken
@@ -227,14 +227,14 @@ def test_two_plugins_with_one_name_and_neither_wins(install):
 def test_one_name_for_two_kinds_is_no_conflict(install):
     install("beta", sampler("same"))
     install("alpha", visualizer("same"))
-    known = registry()
+    known = Registry()
     assert known.broken == []
     assert known.samplers["same"].plugin is not known.visualizers["same"].plugin
 
 
 def test_a_built_in_name_stays_what_it_was(install):
     install("hostile", visualizer("tokens"))
-    known = registry()
+    known = Registry()
     assert known.get("visualizer", "tokens").distribution.startswith("onnxlens ")
     assert known.visualizers["tokens"].distribution.startswith("onnxlens ")
 

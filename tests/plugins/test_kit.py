@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 from onnxlens.plugins import Context, Option, Rendering, Sampler, Visualizer, page
-from onnxlens.plugins.registry import registry
+from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers.builtin import Greedy, TopK
 from onnxlens.plugins.testing import HOSTILE, check_sampler, check_visualizer
 from onnxlens.plugins.visualizers.tokens import Tokens
 from onnxlens.runtime.errors import InputError
 
-VISUALIZERS = registry(find=False).visualizers
+VISUALIZERS = Registry(find=False).visualizers
 
 
 # What each built-in sampler is checked with; those that are not here have no option that must be given.
@@ -47,9 +47,9 @@ OPTIONS = {
 }
 
 
-@pytest.mark.parametrize("name", registry(find=False).samplers)
+@pytest.mark.parametrize("name", Registry(find=False).samplers)
 def test_built_in_samplers_pass(name):
-    check_sampler(registry(find=False).samplers[name].plugin, **OPTIONS.get(name, {}))
+    check_sampler(Registry(find=False).samplers[name].plugin, **OPTIONS.get(name, {}))
 
 
 def test_options_that_are_wrong_or_missing():
@@ -62,13 +62,19 @@ def test_a_sampler_may_be_given_as_one():
     check_sampler(TopK, k=3)
 
 
-@pytest.mark.parametrize("options", [{}, {"colour": "norm", "layer": 1}, {"colour": "nothing"}])
-def test_tokens_passes(options):
-    check_visualizer(Tokens, **options)
+VIEWS = {
+    "attention": [{"layer": 2}, {"layer": 1, "head": 3, "values": "scores"}],
+    "tokens": [{}, {"colour": "norm", "layer": 1}, {"colour": "nothing"}],
+}
+
+
+@pytest.mark.parametrize(("name", "options"), [(name, one) for name, several in VIEWS.items() for one in several])
+def test_built_in_visualizers_pass(name, options):
+    check_visualizer(VISUALIZERS[name].plugin, **options)
 
 
 def test_every_built_in_visualizer_is_checked():
-    assert set(VISUALIZERS) == {"tokens"}, "add the new one to the tests above"
+    assert set(VISUALIZERS) == set(VIEWS)
 
 
 @dataclass

@@ -148,11 +148,11 @@ def test_what_fails_half_way_leaves_nothing(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["sampler", "text", "true", "a__b_", "attended", "np", "option"])
 @pytest.mark.parametrize("kind", ["sampler", "visualizer"])
 def test_no_name_breaks_what_is_written(tmp_path, name, kind):
-    from onnxlens.plugins.registry import registry
+    from onnxlens.plugins.registry import Registry
     from onnxlens.plugins.scaffold import write
 
     folder = write(name, kind, tmp_path / "made")
-    known = registry([folder / f"onnxlens_{name}.py"], find=False)
+    known = Registry([folder / f"onnxlens_{name}.py"], find=False)
     assert known.get(kind, name).name == name
     compile((folder / "tests" / f"test_{name}.py").read_text(), "test", "exec")
 

@@ -8,7 +8,7 @@ from plugin_sources import sampler, visualizer
 
 from onnxlens.plugins.description import hook_points, option_rows
 from onnxlens.plugins.options import json_schema
-from onnxlens.plugins.registry import registry
+from onnxlens.plugins.registry import Registry
 
 
 def test_the_table(command, install, monkeypatch):
@@ -119,7 +119,7 @@ def test_wrong_usage(command):
 
 
 def test_every_built_in_says_what_it_is():
-    known = registry(find=False)
+    known = Registry(find=False)
     for entry in known.built_in:
         Draft202012Validator.check_schema(json_schema(entry.plugin))
         assert entry.summary.endswith(".")
