@@ -40,8 +40,8 @@ class Broken:
 class Registry:
     """What plugins add, by kind and name.
 
-    The built-in ones come first: they need no other plugin to be loaded, and nobody can take their names. All others are
-    loaded when one of them is first asked for.
+    The built-in ones come first: they need no other plugin to be loaded, and nobody can take their names. All
+    others are loaded when one of them is first asked for.
 
     Args:
         plugins: Python files that are plugins, besides those that are found.
