@@ -21,7 +21,12 @@ class _Lazy(click.Group):
     """Imports a command when it is called, or when all are listed; each imports heavy packages only inside.
 
     Plugins' commands are looked for where none of onnxlens's own has the name, so `--help` loads no plugin.
+
+    Attributes:
+        is_debugging: whether errors are shown with their traceback.
     """
+
+    is_debugging = False
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(NAMES)
@@ -59,6 +64,7 @@ def cli(debug: bool, files: tuple[str, ...], no_plugins: bool) -> None:
 
     Plugins add samplers, visualizers and commands: 'onnxlens plugins' lists them.
     """
+    cli.is_debugging = debug
     if files:
         if no_plugins:
             raise click.UsageError("Give either --plugin or --no-plugins.")
@@ -75,7 +81,7 @@ def main() -> NoReturn:
 
 
 def _run(arguments: list[str]) -> int:
-    debug = "--debug" in arguments[:1]
+    cli.is_debugging = False
     try:
         code = cli.main(arguments, prog_name="onnxlens", standalone_mode=False)
         if sys.stdout is not None:
@@ -96,7 +102,7 @@ def _run(arguments: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1  # as click does where it notices first
     except Exception as error:
-        if debug:
+        if cli.is_debugging:
             raise
         from onnxlens.runtime.errors import OnnxLensError
 

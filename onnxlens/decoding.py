@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +16,7 @@ from onnxlens.runtime.contrastive import NORMALIZED
 from onnxlens.runtime.contrastive import contrastive_search as search_contrastively
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax
-from onnxlens.sampling import AnySampler, chain_of, find_sampler
+from onnxlens.sampling import AnySampler, Choice, chain_of, checked_seed, find_sampler
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -33,7 +32,7 @@ class Hypothesis:
         ids: its tokens, without the prompt; the token that ended the text is the last of them.
         text: their text, without the token that ended it.
         score: what it was ranked by.
-        logprob: the sum of its tokens' log-probabilities, in nats.
+        logprob: the sum of its tokens' log-probabilities, in nats, as the model gave them.
         finish_reason: `end_of_text`, or `length`.
     """
 
@@ -77,16 +76,17 @@ def beam_search(
             here.
 
     Returns:
-        The continuations, best first. `score` is the log-probability divided by the power of the length.
+        The continuations, best first; fewer where a sampler leaves no more. `score` is the log-probability, as sampler
+        and groups changed it, divided by the power of the length.
 
     Raises:
         InputError: the text or an option has no usable value.
         ContextLengthError: the text would have more tokens than the model has positions.
     """
-    if type(num_return_sequences) is not int or not 1 <= num_return_sequences <= num_beams:
-        raise InputError(
-            f"num_return_sequences must be from 1 to num_beams, {num_beams}, not {num_return_sequences!r}."
-        )
+    if type(num_return_sequences) is not int or num_return_sequences < 1:
+        raise InputError(f"num_return_sequences must be a whole number of at least 1, not {num_return_sequences!r}.")
+    if type(num_beams) is int and num_beams < num_return_sequences:
+        raise InputError(f"num_return_sequences can be at most num_beams, {num_beams}, not {num_return_sequences}.")
     if (num_beam_groups == 1) != (diversity_penalty == 0):
         raise InputError("diversity_penalty and num_beam_groups go together: several groups and a penalty above 0.")
     shape = None if sampler is None else chain_of(sampler, lens.plugins).clone()
@@ -136,7 +136,7 @@ def contrastive_search(
         ContextLengthError: the text would have more tokens than the model has positions.
     """
     texts = _continuations(lens, text, max_new_tokens, NORMALIZED)
-    ids = search_contrastively(
+    ids, logprob = search_contrastively(
         lens.runner,
         texts,
         top_k=top_k,
@@ -144,9 +144,6 @@ def contrastive_search(
         max_new_tokens=max_new_tokens,
         ends=lambda token: token == lens.tokenizer.eos_token_id,
     )
-    whole = np.concatenate([texts.prompt, ids])[np.newaxis]
-    logits = lens.run(whole, keep_cache=False).logits[0, len(texts.prompt) - 1 : -1]  # [steps, V]
-    logprob = float(log_softmax(logits)[np.arange(len(ids)), ids].sum())
     return _hypothesis(lens, ids, logprob / len(ids), logprob)
 
 
@@ -184,30 +181,32 @@ def best_of(
     """
     if type(n) is not int or n < 1:
         raise InputError(f"n must be a whole number of at least 1, not {n!r}.")
-    sample = find_sampler(sampler, lens.plugins, temperature=temperature, top_k=top_k, top_p=top_p).clone()
-    sample.reset()
-    rng = np.random.default_rng(secrets.randbits(32) if seed is None else seed)
+    sample = find_sampler(sampler, lens.plugins, temperature=temperature, top_k=top_k, top_p=top_p)
+    rng = np.random.default_rng(checked_seed(seed))
+    choices = [Choice(sample, lens.tokenizer, rng, max_new_tokens=max_new_tokens) for _ in range(n)]
     texts = _continuations(lens, text, max_new_tokens)
     logits = np.repeat(texts.start().logits[:, -1], n, axis=0)  # [n, V]
-    rows, parents = np.arange(n), np.zeros(n, np.int64)
-    sums, ended = np.zeros(n), np.zeros(n, np.bool_)
+    going, parents = (
+        list(range(n)),
+        [0] * n,
+    )  # the texts that go on, and the row of the batch that each of them continues
+    sums = np.zeros(n)
     found = []
     for step in range(max_new_tokens):
-        context = _context(lens, texts.texts[parents], step, rng, max_new_tokens)
-        left = sample(logits, context)
-        if ((left > -np.inf).sum(axis=-1) != 1).any():
-            raise InputError(f"The sampler {sample!r} must leave one token in each row; end it with Multinomial().")
-        chosen = left.argmax(axis=-1)  # [n]
-        sample.accept(chosen, context)
-        sums += log_softmax(logits)[rows, chosen]
-        for row in np.flatnonzero(~ended & ((chosen == lens.tokenizer.eos_token_id) | (step + 1 == max_new_tokens))):
-            own = (*texts.ids[parents[row]].tolist(), int(chosen[row]))
-            found.append(_hypothesis(lens, own, sums[row] / len(own), float(sums[row])))
-            ended[row] = True
-        if ended.all():
+        before = texts.texts  # [rows, T]
+        chosen = [choices[one](logits[place], before[parents[place]], step) for place, one in enumerate(going)]
+        sums[going] += log_softmax(logits)[np.arange(len(going)), chosen]
+        last = step + 1 == max_new_tokens
+        ends = [last or token == lens.tokenizer.eos_token_id for token in chosen]
+        for place in np.flatnonzero(ends):
+            own = (*texts.ids[parents[place]].tolist(), chosen[place])
+            total = float(sums[going[place]])
+            found.append(_hypothesis(lens, own, total / len(own), total))
+        stay = np.flatnonzero(np.logical_not(ends))
+        if not len(stay):
             break
-        # A row that has ended goes on unheard: samplers may remember something of each row.
-        logits, parents = texts.advance(parents, chosen).logits[:, -1], rows
+        logits = texts.advance([parents[place] for place in stay], [chosen[place] for place in stay]).logits[:, -1]
+        going, parents = [going[place] for place in stay], list(range(len(stay)))
     return sorted(found, key=lambda one: -one.score)
 
 

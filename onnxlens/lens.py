@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,7 +36,7 @@ from onnxlens.runtime.interventions import Indices, Intervention
 from onnxlens.runtime.runner import Output, Runner
 from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.trace import open_trace, recorded
-from onnxlens.sampling import AnySampler, Choice, find_sampler
+from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
 
 __all__ = ["Lens", "load"]
 
@@ -249,14 +248,11 @@ class Lens:
         """
         if _is_batch(text):
             raise InputError("generate takes one text at a time.")
-        if seed is None:
-            seed = secrets.randbits(32)
-        if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
-            raise InputError(f"seed must be a whole number of at least 0, not {seed!r}.")
+        seed = checked_seed(seed)
         choice = Choice(
             find_sampler(sampler, self.plugins, temperature=temperature, top_k=top_k, top_p=top_p),
             self.tokenizer,
-            int(seed),
+            seed,
             max_new_tokens=max_new_tokens,
             explained=explain,
         )
@@ -275,7 +271,7 @@ class Lens:
                 **changes,
             )
 
-        return Generation(self.tokenizer, prompt, start, stop, int(seed), lambda: choice.explanation)
+        return Generation(self.tokenizer, prompt, start, stop, seed, lambda: choice.explanation)
 
     def explain_sampling(self, text: str | Ids, **options: Any) -> Explanation:
         """Says why `generate` would choose the next token of a text: what each sampler did, and where the draw fell.

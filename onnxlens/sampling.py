@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import secrets
+from collections.abc import Callable
 
 import numpy as np
 
@@ -12,7 +13,7 @@ from onnxlens.plugins.samplers.explain import Explanation, explain
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.tokenizer import Tokenizer
 
-__all__ = ["AnySampler", "Choice", "chain_of", "find_sampler"]
+__all__ = ["AnySampler", "Choice", "chain_of", "checked_seed", "find_sampler"]
 
 AnySampler = Sampler | str | Callable[[np.ndarray, Context], np.ndarray]
 
@@ -46,28 +47,20 @@ def chain_of(sampler: AnySampler, plugins: Registry) -> Chain:
         InputError: a text is no chain.
         PluginError: a sampler that is named is that of a broken plugin.
     """
-    return parse(sampler, _Samplers(plugins)) if isinstance(sampler, str) else Chain((sampler,))
+    return parse(sampler, plugins) if isinstance(sampler, str) else Chain((sampler,))
 
 
-class _Samplers(Mapping[str, type[Sampler]]):
-    """The samplers of all plugins by name. A name that is built in loads no other plugin; a broken one says why."""
+def checked_seed(seed: int | None) -> int:
+    """A seed; one is drawn where there is none.
 
-    def __init__(self, plugins: Registry) -> None:
-        self._plugins = plugins
-
-    def __getitem__(self, name: str) -> type[Sampler]:
-        found: type[Sampler] = self._plugins.get("sampler", name).plugin
-        return found
-
-    def __contains__(self, name: object) -> bool:
-        built_in = any((entry.kind, entry.name) == ("sampler", name) for entry in self._plugins.built_in)
-        return built_in or name in self._plugins.samplers or self._plugins.is_broken("sampler", str(name))
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._plugins.samplers)
-
-    def __len__(self) -> int:
-        return len(self._plugins.samplers)
+    Raises:
+        InputError: it is no whole number of at least 0.
+    """
+    if seed is None:
+        return secrets.randbits(32)
+    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+        raise InputError(f"seed must be a whole number of at least 0, not {seed!r}.")
+    return int(seed)
 
 
 class Choice:
@@ -76,7 +69,7 @@ class Choice:
     Args:
         sampler: leaves one token; a copy of it is used, which has forgotten all texts.
         tokenizer: of the model.
-        seed: of all randomness.
+        seed: of all randomness; or the source of it, where several texts share one.
         max_new_tokens: how many tokens will be generated at most.
         explained: whether to say why each token was chosen.
 
@@ -85,7 +78,13 @@ class Choice:
     """
 
     def __init__(
-        self, sampler: Sampler, tokenizer: Tokenizer, seed: int, *, max_new_tokens: int, explained: bool = False
+        self,
+        sampler: Sampler,
+        tokenizer: Tokenizer,
+        seed: int | np.random.Generator,
+        *,
+        max_new_tokens: int,
+        explained: bool = False,
     ) -> None:
         self.explanation: Explanation | None = None
         self._sampler = (sampler if isinstance(sampler, Chain) else Chain((sampler,))).clone()
@@ -102,7 +101,8 @@ class Choice:
             step: how many tokens were generated.
 
         Raises:
-            InputError: the sampler fails, or does not leave one token.
+            InputError: the sampler does not leave one token.
+            PluginError: it fails.
         """
         context = Context(
             ids[np.newaxis],

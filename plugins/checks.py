@@ -80,7 +80,7 @@ def _check_options(kind: str, name: str, plugin: type[Options]) -> None:
             "options."
         )
     try:
-        json_schema(plugin)
+        properties = json_schema(plugin).get("properties", {})
     except OnnxLensError:
         raise
     except Exception as error:  # msgspec's, or that of an annotation which names nothing
@@ -93,6 +93,12 @@ def _check_options(kind: str, name: str, plugin: type[Options]) -> None:
             f"The visualizer {name!r} cannot have an option {min(reserved)!r}: every visualizer has one of that name "
             "on the command line; call it something else."
         )
+    for option in option_names(plugin) if kind == "visualizer" else ():
+        if option.startswith("no_") and properties.get(option[3:], {}).get("type") == "boolean":
+            raise PluginError(
+                f"The visualizer {name!r} cannot have the options {option[3:]!r} and {option!r}: on the command line, "
+                f"--no-{option[3:]} turns the first one off; call one of them something else."
+            )
 
 
 def _check_command(name: str, command: object) -> str:

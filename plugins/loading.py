@@ -11,10 +11,12 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pluggy
 
+import onnxlens.runtime
 from onnxlens.plugins import hookspecs
 from onnxlens.plugins.checks import check
 from onnxlens.plugins.hookspecs import API_VERSION, HOOKS, OLDEST_API_VERSION, PROJECT
@@ -24,6 +26,7 @@ from onnxlens.runtime.errors import OnnxLensError, PluginError
 __all__ = ["Entry", "Loaded", "load", "quiet", "reason_of"]
 
 _LONGEST = 300
+_OWN = [Path(str(module.__file__)).parent for module in (onnxlens, onnxlens.plugins, onnxlens.runtime)]
 _VERSION = "ONNXLENS_PLUGIN_API"
 
 
@@ -78,7 +81,7 @@ def load(source: Source, taken: Mapping[str, frozenset[str]]) -> Loaded:
     reason = None
     began = time.perf_counter()
     try:
-        with quiet():
+        with quiet(), _staying():
             plugin = source.load()
             _check_version(plugin)
             _check_hooks(plugin)
@@ -152,6 +155,20 @@ def quiet() -> Iterator[None]:
             os.close(kept)
 
 
+@contextmanager
+def _staying() -> Iterator[None]:
+    """Comes back to the folder of before, so that other plugins, and the command, find their files."""
+    try:
+        folder = Path.cwd()
+    except OSError:  # it was removed
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.chdir(folder)
+
+
 def reason_of(error: BaseException) -> str:
     """An error as one line that says what went wrong and where."""
     try:
@@ -170,7 +187,8 @@ def reason_of(error: BaseException) -> str:
 
 
 def _is_machinery(filename: str) -> bool:
-    return filename in (__file__, sys.modules[Source.__module__].__file__) or "importlib" in filename
+    """Whether it is a file of onnxlens, or of what imports modules: the fault lies in what they called."""
+    return "importlib" in filename or any(Path(filename).is_relative_to(folder) for folder in _OWN)
 
 
 def _check_version(plugin: object) -> None:

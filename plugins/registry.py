@@ -104,10 +104,10 @@ class Registry:
         for broken in self._outside.causes.get((kind, name), ()):
             raise PluginError(str(broken))
         known = self.entries(kind)
-        listed = f"there are {', '.join(known)}" if known else "there are none"
         shown = name if len(name) <= 100 else f"{name[:100]}…"
-        hint = suggestion(shown, known, 1) or " 'onnxlens plugins' lists all of them."
-        raise PluginError(f"There is no {kind} {shown!r}; {listed}.{hint}")
+        if not (hint := suggestion(shown, known, 1)):
+            hint = f" There are {', '.join(known)}." if known else " There are none."
+        raise PluginError(f"There is no {kind} {shown!r}.{hint} 'onnxlens plugins' lists all of them.")
 
     def is_broken(self, kind: str, name: str) -> bool:
         """Whether a plugin would have something of that name, and cannot be used."""
@@ -163,10 +163,9 @@ def _outside(loaded: list[Loaded], missing: list[Broken]) -> _Outside:
             claims[entry.kind, entry.name].append(entry)
     for (kind, name), rivals in claims.items():
         if len(rivals) > 1:
-            owners = " and ".join(sorted(rival.distribution for rival in rivals))
-            fault = Broken(
-                name, owners, f"{owners} each have a {kind} of that name, so neither is used; uninstall all but one."
-            )
+            owners = " and ".join(sorted({rival.distribution for rival in rivals}))
+            several = f"{owners} each have a" if " and " in owners else f"{owners} has more than one"
+            fault = Broken(name, owners, f"{several} {kind} of that name, so none is used; keep one of them.")
             broken.append(fault)
             causes[kind, name].insert(0, fault)
     alone = (rivals[0] for rivals in claims.values() if len(rivals) == 1)

@@ -46,7 +46,7 @@ _README = """\
 
 The $kind `$name`, a plugin of onnxlens.
 
-    pip install -e .
+    pip install -e '.[test]'
     onnxlens plugins show $name
     $use
     python -m pytest
@@ -116,7 +116,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Annotated
 
-from onnxlens.plugins import InputError, Option, Rendering, Visualizer, hookimpl, page
+from onnxlens.plugins import Option, Rendering, Visualizer, hookimpl, page
 from rich.table import Table
 from rich.text import Text
 
@@ -130,19 +130,18 @@ class $class_(Visualizer):
     Write here what yours shows.
     """
 
-    layer: Annotated[int, Option("the block", ge=0)] = 0
-    head: Annotated[int, Option("the head", ge=0)] = 0
+    layer: Annotated[int, Option("the block, negative ones from the end")] = 0
+    head: Annotated[int, Option("the head, negative ones from the end")] = 0
 
     def hook_points(self, config):
         """The patterns of one block, and nothing else is computed."""
-        return [f"blocks.{self.layer}.attn.hook_pattern"]
+        return [f"blocks.{self.numbered('layer', config.n_layer)}.attn.hook_pattern"]
 
     def draw(self, view):
         """Returns the rendering."""
         pattern = view.cache["pattern", self.layer]  # [H, Q, K]
-        if self.head >= len(pattern):
-            raise InputError(f"head must be 0 to {len(pattern) - 1} in this model, not {self.head}.")
-        return Attended(view.str_tokens, pattern[self.head].max(axis=0).tolist())
+        head = self.numbered("head", view.config.n_head)
+        return Attended(view.str_tokens, pattern[head].max(axis=0).tolist())
 
 
 class Attended(Rendering):
@@ -203,7 +202,7 @@ def test_it_shows_the_largest_attention():
 
 _CODE = {"sampler": (_SAMPLER, _SAMPLER_TEST), "visualizer": (_VISUALIZER, _VISUALIZER_TEST)}
 _USE = {
-    "sampler": 'python -c "from $module import $class_; print($class_())"',
+    "sampler": 'onnxlens generate "the cat sat" --sampler "$name=0.2 | temperature=0.8"',
     "visualizer": 'onnxlens view $name "the cat sat" -o view.html',
 }
 

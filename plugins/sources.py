@@ -132,14 +132,15 @@ def _dropped_in() -> tuple[list[Source], list[tuple[str, str, str]]]:
 
 
 def _file(path: Path) -> Source:
-    return Source(path.stem, f"the file {path}", lambda: _run(path), path=path.resolve())
+    real = path.resolve()
+    return Source(path.stem, f"the file {path}", lambda: _run(path, real), path=real)
 
 
-def _run(path: Path) -> types.ModuleType:
-    """Imports a file under a name of its own, without leaving a compiled one beside it."""
+def _run(path: Path, real: Path) -> types.ModuleType:
+    """Imports a file under a name of its own, without leaving a compiled one beside it; errors name it as given."""
     module = types.ModuleType(f"onnxlens_plugin_{next(_numbers)}_{re.sub(r'[^a-zA-Z0-9_]', '_', path.stem)}")
-    module.__file__ = str(path)
-    code = compile(path.read_bytes(), str(path), "exec")
+    module.__file__ = str(real)
+    code = compile(real.read_bytes(), str(path), "exec")
     sys.modules[module.__name__] = module  # dataclasses look their modules up there
     try:
         exec(code, module.__dict__)

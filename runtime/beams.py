@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,8 @@ __all__ = ["Adjust", "Beam", "EarlyStopping", "beam_search"]
 Adjust = Callable[[np.ndarray, np.ndarray, int], np.ndarray]
 EarlyStopping = bool | Literal["never"]
 
+_MOST = 100  # of a penalty; the power of a length by more overflows
+
 
 @dataclass(frozen=True)
 class Beam:
@@ -30,8 +32,8 @@ class Beam:
 
     Attributes:
         ids: its tokens, without the prompt, with the token that ended it.
-        logprob: the sum of its tokens' adjusted log-probabilities, in nats.
-        score: that sum divided by the number of tokens to the power of the length penalty.
+        logprob: the sum of its tokens' log-probabilities, in nats, as the model gave them.
+        score: the same of what was made of them, divided by the number of tokens to the power of the length penalty.
     """
 
     ids: tuple[int, ...]
@@ -45,9 +47,19 @@ class _Group:
 
     width: int
     rows: list[int] = field(default_factory=lambda: [0])
-    scores: list[float] = field(default_factory=lambda: [0.0])
+    scores: list[float] = field(default_factory=lambda: [0.0])  # sums of adjusted log-probabilities
+    logprobs: list[float] = field(default_factory=lambda: [0.0])  # sums of the model's own
     ended: list[Beam] = field(default_factory=list)
     open: bool = True  # whether what goes on could still become better than what has ended
+
+
+class _Step(NamedTuple):
+    """A row that goes on with a token, and what it comes to with it."""
+
+    row: int
+    token: int
+    score: float
+    logprob: float
 
 
 def beam_search(
@@ -88,7 +100,8 @@ def beam_search(
     groups = [_Group(num_beams // num_beam_groups) for _ in range(num_beam_groups)]
     output = texts.start()
     for step in range(max_new_tokens):
-        logprobs = adjust(log_softmax(output.logits[:, -1]), texts.texts, step)  # [rows, V]
+        own = log_softmax(output.logits[:, -1])  # [rows, V]
+        logprobs = adjust(own, texts.texts, step)  # [rows, V]
         last = step + 1 == max_new_tokens
         taken = np.zeros(logprobs.shape[1])  # how often earlier groups have taken each token
         going: list[tuple[int, int]] = []  # of all groups: row and token
@@ -96,25 +109,28 @@ def beam_search(
             if not group.rows:
                 continue
             totals = np.array(group.scores)[:, np.newaxis] + logprobs[group.rows] - diversity_penalty * taken
-            chosen: list[tuple[int, int, float]] = []
+            chosen: list[_Step] = []
             full = _full(group, early_stopping)
-            for rank, (row, token, total) in enumerate(_best(totals, 2 * group.width)):
+            for rank, (index, token, total) in enumerate(_best(totals, 2 * group.width)):
+                row = group.rows[index]
+                logprob = group.logprobs[index] + float(own[row, token])
                 if last or ends(token):
                     if rank < group.width and group.open and not full:
-                        ids = (*texts.ids[group.rows[row]].tolist(), token)
-                        group.ended.append(Beam(ids, total, total / len(ids) ** length_penalty))
+                        ids = (*texts.ids[row].tolist(), token)
+                        group.ended.append(Beam(ids, logprob, total / len(ids) ** length_penalty))
                 elif len(chosen) < group.width:
-                    chosen.append((group.rows[row], token, total))
+                    chosen.append(_Step(row, token, total, logprob))
             group.ended = sorted(group.ended, key=lambda beam: -beam.score)[: group.width]
             length = max_new_tokens if early_stopping == "never" and length_penalty > 0 else step + 1
             if len(group.ended) == group.width and chosen:
-                group.open = group.open and chosen[0][2] / length**length_penalty > group.ended[-1].score
+                group.open = group.open and chosen[0].score / length**length_penalty > group.ended[-1].score
             if not group.open or _full(group, early_stopping):
                 chosen = []
             group.rows = list(range(len(going), len(going) + len(chosen)))
-            group.scores = [total for _, _, total in chosen]
-            going += [(row, token) for row, token, _ in chosen]
-            np.add.at(taken, [token for _, token, _ in chosen], 1)
+            group.scores = [one.score for one in chosen]
+            group.logprobs = [one.logprob for one in chosen]
+            going += [(one.row, one.token) for one in chosen]
+            np.add.at(taken, [one.token for one in chosen], 1)
         if not going:
             break
         output = texts.advance(*zip(*going, strict=True))
@@ -144,8 +160,8 @@ def _check(
         raise InputError(
             f"num_beam_groups must divide num_beams, {num_beams}, into groups of one size, not {num_beam_groups!r}."
         )
-    for name, value in (("length_penalty", length_penalty), ("diversity_penalty", diversity)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-            raise InputError(f"{name} must be a finite number, not {value!r}.")
-    if not isinstance(early_stopping, bool) and early_stopping != "never":
+    for name, value, least in (("length_penalty", length_penalty, -_MOST), ("diversity_penalty", diversity, 0)):
+        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _MOST:
+            raise InputError(f"{name} must be a number from {least} to {_MOST}, not {value!r}.")
+    if not isinstance(early_stopping, bool) and not (isinstance(early_stopping, str) and early_stopping == "never"):
         raise InputError(f"early_stopping must be True, False or 'never', not {early_stopping!r}.")

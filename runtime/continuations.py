@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import ContextLengthError, InputError
 from onnxlens.runtime.functions import ForwardHooks, find_functions
 from onnxlens.runtime.hooks import NamesFilter
@@ -32,7 +31,6 @@ class Continuations:
     Attributes:
         prompt: the prompt's token ids.
         ids: the tokens of each row beyond the prompt, [rows, steps] int64; one row of none at first.
-        applied: what interventions change where.
 
     Raises:
         ContextLengthError: prompt and new tokens are more than the model has positions.
@@ -63,7 +61,6 @@ class Continuations:
         self._edits = runner.resolve(interventions, rows=1, length=len(self.prompt), limit=total)
         find_functions(self._fwd_hooks, runner.select)
         self._cache: KVCache | None = None
-        self.applied: tuple[Applied, ...] = self._edits.applied
         self.ids = np.zeros((1, 0), np.int64)
 
     @property

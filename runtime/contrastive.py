@@ -16,6 +16,7 @@ import numpy as np
 
 from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.logits import log_softmax
 from onnxlens.runtime.runner import Output, Runner
 
 __all__ = ["NORMALIZED", "contrastive_search"]
@@ -32,7 +33,7 @@ def contrastive_search(
     penalty_alpha: float,
     max_new_tokens: int,
     ends: Callable[[int], bool] = lambda token: False,
-) -> list[int]:
+) -> tuple[list[int], float]:
     """Continues a text by contrastive search; the candidates of a step are rows of one pass.
 
     Args:
@@ -44,7 +45,7 @@ def contrastive_search(
         ends: told a token, whether the text ends with it.
 
     Returns:
-        The new tokens.
+        The new tokens, and the sum of their log-probabilities, in nats.
 
     Raises:
         InputError: an option has no usable value.
@@ -64,18 +65,17 @@ def contrastive_search(
 
     output = texts.start()
     before = states(output)[0]  # [T, D]
-    row = 0
+    row, total = 0, 0.0
     for _ in range(max_new_tokens):
-        logits = output.logits[row, -1].astype(np.float64)
-        candidates = np.argsort(-logits, kind="stable")[:top_k]  # [k]
-        exponentials = np.exp(logits - logits.max())
-        probabilities = exponentials[candidates] / exponentials.sum()
+        logprobs = log_softmax(output.logits[row, -1])  # [V]
+        candidates = np.argsort(-logprobs, kind="stable")[:top_k]  # [k]
         output = texts.advance([row] * len(candidates), candidates)
         own = states(output)[:, 0]  # [k, D]
         alike = (own @ before.T).max(axis=1)
-        row = int(np.argmax((1 - penalty_alpha) * probabilities - penalty_alpha * alike))
+        row = int(np.argmax((1 - penalty_alpha) * np.exp(logprobs[candidates]) - penalty_alpha * alike))
         before = np.concatenate([before, own[row : row + 1]])
+        total += float(logprobs[candidates[row]])
         if ends(int(candidates[row])):
             break
     found: list[int] = texts.ids[row].tolist()
-    return found
+    return found, total

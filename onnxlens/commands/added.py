@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from typing import Any
 
 import click
 
@@ -34,4 +36,21 @@ def find(context: click.Context, name: str) -> click.Command | None:
             command = getattr(importlib.import_module(module), attribute)
     if not isinstance(command, click.Command):
         raise PluginError(f"The command {name!r} ({entry.distribution}) is not one of click: {entry.plugin} is none.")
+    command.invoke = _blaming(command.invoke, f"The command {name!r} ({entry.distribution})")  # type: ignore[method-assign]
     return command
+
+
+def _blaming(invoke: Callable[[click.Context], Any], who: str) -> Callable[[click.Context], Any]:
+    """Runs a command so that what it raises is its own fault, but for what click and the system end commands with."""
+    from onnxlens.plugins.blame import blamed
+
+    def invoked(context: click.Context) -> Any:
+        try:
+            return invoke(context)
+        except (click.ClickException, click.Abort, click.exceptions.Exit, SystemExit, BrokenPipeError):
+            raise
+        except BaseException as error:
+            with blamed(who):
+                raise error
+
+    return invoked

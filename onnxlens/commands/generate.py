@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -24,6 +25,7 @@ from onnxlens.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from onnxlens.generation import GeneratedToken
     from onnxlens.plugins.samplers.explain import Explanation
 
 
@@ -66,24 +68,27 @@ def command(
     leave out tokens, then one is drawn; or with --sampler, its stages apply from left to right, and then one is drawn
     unless the last stage chooses. With --json, one document a token and a last one that sums up.
     """
+    from onnxlens.plugins.loading import quiet
+
     text, changes = read_text(text), read_changes(files, heads)
     lens = open_lens(model, provider, threads)
-    generation = lens.generate(
-        text,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        sampler=sampler,
-        explain=explain,
-        seed=seed,
-        stop=stop,
-        overflow=overflow,
-        interventions=changes,
-    )
+    with quiet():  # so that what a sampler prints is no part of the output
+        generation = lens.generate(
+            text,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            sampler=sampler,
+            explain=explain,
+            seed=seed,
+            stop=stop,
+            overflow=overflow,
+            interventions=changes,
+        )
     if not as_json and not explain:
         emit(text, bold=True)
-    for token in generation:
+    for token in _quietly(generation):
         if as_json:
             document = {"id": token.id, "text": token.text, "logprob": token.logprob}
             if token.explanation is not None:
@@ -116,6 +121,17 @@ def command(
         },
         indent=None,
     )
+
+
+def _quietly(tokens: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:
+    from onnxlens.plugins.loading import quiet
+
+    while True:
+        with quiet():
+            token = next(tokens, None)
+        if token is None:
+            return
+        yield token
 
 
 def _print_explanation(explanation: Explanation) -> None:

@@ -13,6 +13,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
+    from rich.segment import Segments
 
     from onnxlens.lens import Lens
     from onnxlens.plugins.registry import Registry
@@ -25,12 +26,12 @@ __all__ = [
     "emit",
     "gradients_report",
     "inert",
+    "inert_segments",
     "json_option",
     "model_option",
     "open_lens",
     "plugins",
     "print_applied",
-    "print_inert",
     "print_json",
     "read_changes",
     "read_text",
@@ -183,15 +184,15 @@ def console() -> Console:
     return Console(highlight=False)
 
 
-def print_inert(renderable: RenderableType) -> None:
-    """Prints what a plugin made, in colours, but with nothing else that a terminal would obey."""
+def inert_segments(renderable: RenderableType) -> Segments:
+    """What a plugin made, ready to be printed: in colours, but with nothing else that a terminal would obey."""
     from rich.segment import Segment, Segments
     from rich.text import Text
 
-    out = console()
     made = Text(renderable) if isinstance(renderable, str) else renderable
-    segments = [Segment(inert(one.text, keep="\n"), one.style) for one in out.render(made) if not one.control]
-    out.print(Segments(segments), end="" if segments and segments[-1].text.endswith("\n") else "\n")
+    return Segments(
+        [Segment(inert(one.text, keep="\n"), one.style) for one in console().render(made) if not one.control]
+    )
 
 
 def print_json(document: Any, *, indent: int | None = 1) -> None:

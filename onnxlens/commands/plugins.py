@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["command"]
 
 _SLOW = 1.0  # seconds of loading that are worth a word
+_COLUMN = 16  # characters
 
 
 @click.group("plugins", invoke_without_command=True, short_help="List plugins, describe one, or begin a new one.")
@@ -48,7 +50,7 @@ def command(context: click.Context, as_json: bool) -> None:
             }
         )
         return
-    _print_table(entries)
+    _print_groups(entries)
     out = console()
     own = {entry.distribution for entry in known.built_in}
     for broken in known.broken:
@@ -103,7 +105,7 @@ def new(name: str, kind: str, output: Path | None) -> None:
     shown = inert(str(folder))
     console().print(
         f"{shown} is a package with the {kind} {name}. Try it:\n\n"
-        f"  pip install -e {shown}\n  onnxlens plugins show {name}\n  python -m pytest {shown}",
+        f"  pip install -e '{shown}[test]'\n  onnxlens plugins show {name}\n  python -m pytest {shown}",
         markup=False,
         soft_wrap=True,
     )
@@ -124,29 +126,36 @@ def _document(entry: Entry) -> dict[str, Any]:
     }
 
 
-def _print_table(entries: list[Entry]) -> None:
+def _print_groups(entries: list[Entry]) -> None:
+    """A table for each kind and distribution, one line an entry; 'show' prints what is cut off."""
     from rich.table import Table
     from rich.text import Text
 
     from onnxlens.plugins.description import hook_points
     from onnxlens.plugins.options import option_names
 
-    table = Table(box=None, pad_edge=False)
-    for heading in ("kind", "name", "from", "options", "reads", "summary"):
-        table.add_column(heading, no_wrap=heading in ("kind", "name"), overflow="fold")
-    for entry in entries:
-        options = "" if entry.kind == "command" else " ".join(option_names(entry.plugin))
-        reads = hook_points(entry)
-        cells = (
-            entry.kind,
-            entry.name,
-            entry.distribution,
-            options,
-            "depends on its options" if reads is None else " ".join(reads),
-            entry.summary,
-        )
-        table.add_row(*(Text(inert(cell)) for cell in cells))
-    console().print(table)
+    out = console()
+    for number, ((kind, distribution), group) in enumerate(groupby(entries, lambda one: (one.kind, one.distribution))):
+        heading = f"{kind}s, from {inert(distribution)}"
+        out.print(f"\n{heading}" if number else heading, markup=False, soft_wrap=True, style="bold")
+        rows = []
+        for entry in group:
+            cells = {"name": entry.name}
+            if kind != "command":
+                cells["options"] = " ".join(option_names(entry.plugin))
+            if kind == "visualizer":
+                reads = hook_points(entry)
+                cells["reads"] = "by its options" if reads is None else " ".join(reads)
+            rows.append({**cells, "what it does": entry.summary})
+        table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+        for heading in rows[0]:
+            widest = max(len(row[heading]) for row in rows)
+            # Names are to be typed; what it does has the room that is left.
+            width = {"name": widest, "what it does": None}.get(heading, min(widest, _COLUMN))
+            table.add_column(heading, no_wrap=True, width=width, ratio=None if width else 1, overflow="ellipsis")
+        for row in rows:
+            table.add_row(*(Text(inert(cell)) for cell in row.values()))
+        out.print(table)
 
 
 def _print_entry(entry: Entry) -> None:
@@ -169,7 +178,11 @@ def _print_entry(entry: Entry) -> None:
             table.add_row(*(Text(inert(cell)) for cell in (row["name"], type_, default, row["help"])))
         out.print()
         out.print(table)
-    if entry.kind == "visualizer":
+    if entry.kind == "sampler":
+        first = next(iter(rows), None)
+        given = f"={first['default'] if first['default'] is not None else first['name'].upper()}" if first else ""
+        out.print(f'\nUse: onnxlens generate TEXT --sampler "{entry.name}{given}"', markup=False, soft_wrap=True)
+    elif entry.kind == "visualizer":
         reads = hook_points(entry)
         listed = "what depends on its options" if reads is None else " ".join(reads) or "nothing"
         out.print(f"\nReads, by default, of a model of 12 blocks: {inert(listed)}", markup=False, soft_wrap=True)

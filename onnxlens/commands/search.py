@@ -69,6 +69,7 @@ def beam(
 ) -> None:
     """Beam search: the most probable continuations of TEXT that a search of limited width finds."""
     from onnxlens.decoding import beam_search
+    from onnxlens.plugins.loading import quiet
     from onnxlens.runtime.errors import InputError
 
     stopping: dict[str, bool | str] = {"no": False, "yes": True, "never": "never"}
@@ -76,18 +77,19 @@ def beam(
         raise InputError(f"--early-stopping must be no, yes or never, not {early_stopping!r}.")
     text = read_text(text)
     lens = open_lens(model, provider, threads)
-    found = beam_search(
-        lens,
-        text,
-        num_beams=num_beams,
-        num_return_sequences=num_return,
-        max_new_tokens=max_new_tokens,
-        length_penalty=length_penalty,
-        early_stopping=stopping[early_stopping],  # type: ignore[arg-type]  # one of the three
-        num_beam_groups=num_beam_groups,
-        diversity_penalty=diversity_penalty,
-        sampler=sampler,
-    )
+    with quiet():  # so that what a sampler prints is no part of the output
+        found = beam_search(
+            lens,
+            text,
+            num_beams=num_beams,
+            num_return_sequences=num_return,
+            max_new_tokens=max_new_tokens,
+            length_penalty=length_penalty,
+            early_stopping=stopping[early_stopping],  # type: ignore[arg-type]  # one of the three
+            num_beam_groups=num_beam_groups,
+            diversity_penalty=diversity_penalty,
+            sampler=sampler,
+        )
     _print(lens, text, found, as_json)
 
 
@@ -138,20 +140,22 @@ def best_of(
 ) -> None:
     """Sample several continuations at once, and print them from the most to the least probable."""
     from onnxlens.decoding import best_of as sample
+    from onnxlens.plugins.loading import quiet
 
     text = read_text(text)
     lens = open_lens(model, provider, threads)
-    found = sample(
-        lens,
-        text,
-        n=count,
-        max_new_tokens=max_new_tokens,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        sampler=sampler,
-        seed=seed,
-    )
+    with quiet():
+        found = sample(
+            lens,
+            text,
+            n=count,
+            max_new_tokens=max_new_tokens,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            sampler=sampler,
+            seed=seed,
+        )
     _print(lens, text, found, as_json)
 
 

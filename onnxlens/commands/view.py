@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,9 +11,9 @@ import click
 from onnxlens.commands.options import (
     console,
     inert,
+    inert_segments,
     open_lens,
     plugins,
-    print_inert,
     print_json,
     read_text,
     run_options,
@@ -26,12 +25,14 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_OWN = "own_"  # begins the parameters that are a visualizer's options, so that they clash with none of this module's
 _METAVARS = {"integer": "N", "number": "X", "string": "TEXT", "object": "JSON"}
 
 
 class _Views(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(plugins(ctx).visualizers)
+        # Those of others are left to 'onnxlens plugins': to list them, they would have to be loaded.
+        return [entry.name for entry in plugins(ctx).built_in if entry.kind == "visualizer"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
         return _command(plugins(ctx).get("visualizer", cmd_name))
@@ -47,12 +48,13 @@ def command() -> None:
     """Show what happens inside while TEXT runs, by the visualizer NAME.
 
     What it reads, and no more, is computed. 'onnxlens view NAME --help' lists its options, 'onnxlens plugins' all
-    visualizers.
+    visualizers, those that plugins add, too.
     """
 
 
 def _command(entry: Entry) -> click.Command:
     """The command of a visualizer."""
+    from onnxlens.plugins.description import documentation
     from onnxlens.plugins.options import json_schema
 
     schema = json_schema(entry.plugin)
@@ -71,9 +73,9 @@ def _command(entry: Entry) -> click.Command:
         **given: Any,
     ) -> None:
         options = {
-            name: _value(given[name], one)
+            name: _value(value, one)
             for name, one in schema.get("properties", {}).items()
-            if given[name] is not None and given[name] != ()
+            if (value := given[f"{_OWN}{name}"]) is not None and value != ()
         }
         _show(entry, text, options, output, as_json, open_with=(model, provider, threads))
 
@@ -81,12 +83,11 @@ def _command(entry: Entry) -> click.Command:
         _option(name, one, name in required) for name, one in schema.get("properties", {}).items()
     ]
     common: list[click.Parameter] = list(reversed(getattr(show, "__click_params__", [])))
-    text = inspect.cleandoc(entry.plugin.__doc__ or "") if entry.summary else ""
     return click.Command(
         entry.name,
         callback=show,
         params=[common[0], *own, *common[1:]],
-        help=inert(text, keep="\n"),
+        help=inert(documentation(entry), keep="\n"),
         short_help=inert(entry.summary),
     )
 
@@ -109,16 +110,17 @@ def _show(
         if output in ("", "-"):
             raise click.UsageError("A rendering goes to a file; name one with -o, such as -o view.html.")
         check_ending(output)
+    path = None if output is None else Path(output).expanduser().absolute()  # a plugin may leave the folder
     with blamed(who), quiet():
         make(entry.plugin, entry.name, options)  # what is wrong with them is said before a model is opened
     text = read_text(text)
     lens = open_lens(*open_with)
     with quiet():
         rendering = lens.view(entry.name, text, **options)
-    if output is not None:
+    if path is not None:
         with blamed(who), quiet():
-            path = rendering.save(Path(output))
-        size = path.expanduser().stat().st_size
+            rendering.save(path)
+        size = path.stat().st_size
         if as_json:
             print_json({"file": output, "visualizer": entry.name, "bytes": size})
         else:
@@ -131,9 +133,9 @@ def _show(
         click.echo(document)
     else:
         with blamed(who), quiet():
-            renderable = rendering.renderable()
-        with blamed(who):
-            print_inert(renderable)
+            segments = inert_segments(rendering.renderable())
+        ends = bool(segments.segments) and segments.segments[-1].text.endswith("\n")
+        console().print(segments, end="" if ends else "\n")
 
 
 def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:
@@ -148,11 +150,11 @@ def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:
         default = schema["default"]
         help = f"{help}  [default: {inert(default if isinstance(default, str) else json.dumps(default))}]"
     if kinds == {"boolean"}:
-        return click.Option([f"{flag}/--no-{flag[2:]}", name], default=None, help=help)
+        return click.Option([f"{flag}/--no-{flag[2:]}", _OWN + name], default=None, help=help)
     choices = schema.get("enum", ())
     named = {kind for kind in kinds if kind != "array"} | _kinds(schema.get("items") or {})
     metavar = "|".join(map(str, choices)) or next((_METAVARS[kind] for kind in _METAVARS if kind in named), "VALUE")
-    return click.Option([flag, name], type=str, multiple="array" in kinds, metavar=metavar, help=help.strip())
+    return click.Option([flag, _OWN + name], type=str, multiple="array" in kinds, metavar=metavar, help=help.strip())
 
 
 def _value(given: Any, schema: dict[str, Any]) -> Any:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
+from onnxlens.plugins.blame import blamed
 from onnxlens.plugins.options import Options
-from onnxlens.runtime.errors import InputError, OnnxLensError
+from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from onnxlens.runtime.tokenizer import Tokenizer
@@ -56,9 +57,13 @@ class Sampler(Options, ABC):
 
     Attributes:
         chooses: whether it always leaves a single token in each row.
+        inverts: whether it draws by inverse transform sampling, so that an explanation can say where the draw fell: it
+            takes one number for each row, `context.rng.random(B)`, and chooses the first token, in the order of ids, at
+            which the cumulative probability exceeds it.
     """
 
     chooses: ClassVar[bool] = False
+    inverts: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
@@ -88,6 +93,9 @@ class Function(Sampler):
 
     def __post_init__(self) -> None:
         """Checks that it can be called."""
+        if isinstance(self.function, type) and issubclass(self.function, Sampler):
+            name = self.function.__name__
+            raise InputError(f"A chain is made of samplers, not of their classes: {name}(...) in place of {name}.")
         if not callable(self.function):
             raise InputError(f"A chain is made of samplers, and {self.function!r} is none.")
 
@@ -132,7 +140,8 @@ class Chain(Sampler):
         """Returns what the last sampler returns.
 
         Raises:
-            InputError: a sampler leaves no token or fails; the text names it.
+            InputError: a sampler leaves no token, or returns what are no logits; the text names it.
+            PluginError: a sampler fails; the text names it.
         """
         if not np.isfinite(logits.max(axis=-1)).all():
             raise InputError(NO_TOKEN)
@@ -143,31 +152,32 @@ class Chain(Sampler):
     def accept(self, ids: np.ndarray, context: Context) -> None:
         """Tells every sampler."""
         for sampler in self.stages:
-            sampler.accept(ids, context)
+            with blamed(_who(sampler)):
+                sampler.accept(ids, context)
 
     def reset(self) -> None:
         """Lets every sampler forget."""
         for sampler in self.stages:
-            sampler.reset()
+            with blamed(_who(sampler)):
+                sampler.reset()
 
     def clone(self) -> Self:
         """Returns a chain of clones."""
-        return type(self)([sampler.clone() for sampler in self.stages])
+        return type(self)([_cloned(sampler) for sampler in self.stages])
 
 
 def apply(sampler: Sampler, logits: np.ndarray, context: Context) -> np.ndarray:
     """Applies one sampler, and checks what it returns.
 
     Raises:
-        InputError: it fails, returns what are no logits, or leaves no token; the text names it.
+        InputError: it returns what are no logits, or leaves no token; the text names it.
+        PluginError: it fails; the text names it.
     """
-    name = repr(sampler) if isinstance(sampler, Function) else type(sampler).__name__
-    try:
-        left = sampler(logits, context)
-    except OnnxLensError:
-        raise
-    except Exception as error:
-        raise InputError(f"The sampler {name} failed with {type(error).__name__}: {error}.") from error
+    name = _name(sampler)
+    given = logits.view()
+    given.flags.writeable = False  # others still need them: the model's own say how probable a token was
+    with blamed(_who(sampler)):
+        left = sampler(given, context)
     if not isinstance(left, np.ndarray) or left.dtype.kind != "f":
         found = f"an array of {left.dtype}" if isinstance(left, np.ndarray) else type(left).__name__
         raise InputError(f"The sampler {name} must return an array of floating-point logits, not {found}.")
@@ -182,6 +192,22 @@ def apply(sampler: Sampler, logits: np.ndarray, context: Context) -> np.ndarray:
     if not np.isfinite(largest).all():
         raise InputError(f"The sampler {name} returns logits that are NaN or infinite.")
     return left
+
+
+def _cloned(sampler: Sampler) -> Sampler:
+    with blamed(_who(sampler)):
+        twin = sampler.clone()
+        if not isinstance(twin, Sampler):
+            raise TypeError(f"clone() must return another one, and returned {type(twin).__name__}")
+        return twin
+
+
+def _name(sampler: Sampler) -> str:
+    return repr(sampler) if isinstance(sampler, Function) else type(sampler).__name__
+
+
+def _who(sampler: Sampler) -> str:
+    return f"The sampler {_name(sampler)}"
 
 
 def name_of(function: Callable[..., object]) -> str:

@@ -14,6 +14,7 @@ _BLOCK = 32  # logits of which the largest is compared first
 _SPARSE = 4  # fewer candidates than a fourth of the vocabulary are packed
 _FIRST = 256  # how many of the best are sorted at first
 _MORE = 16  # times as many, if they are too few
+_NEARLY = 1 - 1e-12  # of a mass is the mass: sums of equal probabilities may miss it by their rounding
 
 
 @dataclass(frozen=True)
@@ -108,11 +109,11 @@ class Candidates:
         while True:
             ordered = self.ordered(count)
             gathered = np.cumsum(exponentials_of(ordered) / total, axis=-1)
-            if count >= width or (gathered[:, -1] >= mass).all():
+            if count >= width or (gathered[:, -1] >= mass * _NEARLY).all():
                 break
             count *= _MORE
         # A token stays if those before it do not reach the mass yet; so the first always stays.
-        before = (gathered[:, :-1] < mass) & (ordered[:, 1:] != -np.inf)
+        before = (gathered[:, :-1] < mass * _NEARLY) & (ordered[:, 1:] != -np.inf)
         return self.scatter_best(1 + before.sum(axis=-1), ordered)
 
     def scatter_best(self, counts: np.ndarray, ordered: np.ndarray) -> np.ndarray:
@@ -140,7 +141,7 @@ class Candidates:
 
 
 def leading(scores: np.ndarray, probabilities: np.ndarray, mass: float) -> tuple[np.ndarray, np.ndarray]:
-    """Orders tokens by score, best first, equals by id, as far as is needed to gather a mass.
+    """Orders tokens by score, best first, equals by id, as far as is needed to gather a mass of probability.
 
     Args:
         scores: [B, K], -inf for what is no candidate.
@@ -148,7 +149,7 @@ def leading(scores: np.ndarray, probabilities: np.ndarray, mass: float) -> tuple
         mass: of probability, to be gathered in each row.
 
     Returns:
-        Indexes [B, N] of the best, and the mass of those before each, [B, N], infinite where a row has fewer.
+        Indexes [B, N] of the best, in that order; and how many of them gather the mass, [B], all where that is too few.
     """
     count = _FIRST
     while True:
@@ -158,13 +159,12 @@ def leading(scores: np.ndarray, probabilities: np.ndarray, mass: float) -> tuple
         there = np.take_along_axis(best.logits, order, axis=-1) != -np.inf
         taken = np.where(there, np.take_along_axis(probabilities, index, axis=-1), 0)
         gathered = np.cumsum(taken, axis=-1)
-        if count >= scores.shape[-1] or (gathered[:, -1] >= mass).all():
+        if count >= scores.shape[-1] or (gathered[:, -1] >= mass * _NEARLY).all():
             break
         count *= _MORE
-    before = np.zeros_like(gathered)
-    before[:, 1:] = gathered[:, :-1]
-    before[~there] = np.inf
-    return index, before
+    # Those that come before the mass is reached, and the one that reaches it.
+    counts = np.minimum((gathered < mass * _NEARLY).sum(axis=-1) + 1, there.sum(axis=-1))
+    return index, counts
 
 
 def _largest(logits: np.ndarray, count: int) -> np.ndarray:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import io
 import re
 import tokenize
 import warnings
-from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from onnxlens.plugins.blame import blamed
 from onnxlens.plugins.options import make, option_names
 from onnxlens.plugins.samplers.base import Chain, Sampler
 from onnxlens.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from onnxlens.plugins.registry import Registry
 
 __all__ = ["parse"]
 
@@ -22,7 +24,7 @@ _OPEN, _CLOSE = "([{", ")]}"
 _WORD = re.compile(r"[^\W\d][\w.+-]*")
 
 
-def parse(text: str, samplers: Mapping[str, type[Sampler]]) -> Chain:
+def parse(text: str, plugins: Registry) -> Chain:
     """Reads a chain from text.
 
     Stages are separated by `|` and applied from left to right. A stage is a name; or `name=value`, which sets the first
@@ -30,20 +32,21 @@ def parse(text: str, samplers: Mapping[str, type[Sampler]]) -> Chain:
 
     Args:
         text: the chain.
-        samplers: the samplers by name.
+        plugins: what samplers there are.
 
     Raises:
-        InputError: the text is no chain, or a sampler, option or value is not known or allowed.
+        InputError: the text is no chain, or an option or value is not known or allowed.
+        PluginError: there is no such sampler, or it is broken.
     """
     if not isinstance(text, str):
         raise InputError(f"A chain of samplers is written as text, not {type(text).__name__}.")
     if len(text) > _LONGEST:
         raise InputError(f"A chain of samplers has at most {_LONGEST:,} characters, not {len(text):,}.")
     text = re.sub(r"\r\n?", "\n", text)
-    return Chain([_stage(stage.strip(), samplers, text) for stage in _split(text, "|", text)])
+    return Chain([_stage(stage.strip(), plugins, text) for stage in _split(text, "|", text)])
 
 
-def _stage(stage: str, samplers: Mapping[str, type[Sampler]], text: str) -> Sampler:
+def _stage(stage: str, plugins: Registry, text: str) -> Sampler:
     name, value, given = stage, None, None
     if matched := re.fullmatch(r"(\w+)\s*=(.*)", stage, flags=re.S):
         name, value = matched[1], matched[2].strip()
@@ -51,16 +54,12 @@ def _stage(stage: str, samplers: Mapping[str, type[Sampler]], text: str) -> Samp
         name, given = matched[1], matched[2].strip()
     if not name:
         raise InputError(f"The chain {_short(text)} has an empty stage; stages are separated by single '|'.")
-    if name not in samplers:
-        if not re.fullmatch(r"\w+", name):
-            raise InputError(
-                f"The stage {_short(stage)} cannot be read; write a sampler as name, name=value or "
-                "name(option=value, ...)."
-            )
-        near = difflib.get_close_matches(name, samplers, n=1)
-        meant = f"Did you mean {near[0]!r}?" if near else f"There are {', '.join(sorted(samplers))}."
-        raise InputError(f"There is no sampler {_short(name)}. {meant}")
-    sampler = samplers[name]
+    if not re.fullmatch(r"\w+", name):
+        raise InputError(
+            f"The stage {_short(stage)} cannot be read; write a sampler as name, name=value or name(option=value, ...)."
+        )
+    entry = plugins.get("sampler", name)
+    sampler: type[Sampler] = entry.plugin
     options: dict[str, Any] = {}
     if value is not None:
         known = option_names(sampler)
@@ -75,7 +74,8 @@ def _stage(stage: str, samplers: Mapping[str, type[Sampler]], text: str) -> Samp
         if matched[1] in options:
             raise InputError(f"In {_short(stage)}, the option {matched[1]!r} is given twice.")
         options[matched[1]] = _value(matched[2].strip(), stage)
-    return make(sampler, name, options)
+    with blamed(f"The sampler {name!r} ({entry.distribution})"):
+        return make(sampler, name, options)
 
 
 def _value(text: str, stage: str) -> Any:

@@ -33,6 +33,7 @@ class Multinomial(Sampler):
     """
 
     chooses: ClassVar[bool] = True
+    inverts: ClassVar[bool] = True
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf but for the chosen token."""

@@ -9,7 +9,6 @@ import numpy as np
 
 from onnxlens.plugins.samplers.base import Chain, Context, Sampler, apply, softmax
 from onnxlens.plugins.samplers.candidates import Candidates
-from onnxlens.plugins.samplers.choosing import Multinomial
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["Explanation", "Likely", "Stage", "explain"]
@@ -117,7 +116,7 @@ def explain(sampler: Sampler, logits: np.ndarray, context: Context, *, top: int 
         done.append(_stage(stage, logits[0], before, left[0], after))
         logits, before = left, after
     number = None
-    if isinstance(last, Multinomial):
+    if last is not None and last.inverts:
         number = float(copy.deepcopy(context.rng).random(1)[0])  # the one that it will draw
     left = logits if last is None else apply(last, logits, context)
     found = np.flatnonzero(left[0] != -np.inf)

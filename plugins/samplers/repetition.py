@@ -35,7 +35,8 @@ class RepetitionPenalty(Sampler):
         (rows, tokens), _ = _occurred(context, self.window, logits.shape[-1])
         left = logits.copy()
         there = left[rows, tokens]
-        left[rows, tokens] = np.where(there < 0, there * self.penalty, there / self.penalty)
+        with np.errstate(over="ignore"):  # what is that improbable is ruled out then
+            left[rows, tokens] = np.where(there < 0, there * self.penalty, there / self.penalty)
         return left
 
 

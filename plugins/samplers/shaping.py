@@ -44,7 +44,7 @@ class Temperature(Sampler):
     def __post_init__(self) -> None:
         """Checks the value."""
         super().__post_init__()
-        if self.temperature < _COLDEST:
+        if self.temperature < _COLDEST:  # the schema lets 0 pass, so that this can say what to do instead
             raise InputError(
                 f"temperature must be at least {_COLDEST}, not {self.temperature:g}; the sampler greedy takes the most "
                 "probable token always."
@@ -52,7 +52,8 @@ class Temperature(Sampler):
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits divided."""
-        divided: np.ndarray = logits / logits.dtype.type(self.temperature)
+        with np.errstate(over="ignore"):  # what is that improbable is ruled out then
+            divided: np.ndarray = logits / logits.dtype.type(self.temperature)
         return divided
 
 
@@ -178,7 +179,8 @@ class MinNewTokens(Sampler):
 class ForcedFirst(Sampler):
     """Leaves one given token only, where the first token is generated.
 
-    As `forced_bos_token_id` in transformers; but a token that was ruled out before stays so.
+    As `forced_bos_token_id` in transformers, which forces it only where the prompt is a single token; and a token that
+    was ruled out before stays so.
     """
 
     token: Annotated[int | str, Option("The token's id, or its text.")]

@@ -80,9 +80,8 @@ class Typical(Sampler):
         surprises = _surprises(probabilities)
         expected = (probabilities * surprises).sum(axis=-1, keepdims=True)  # [B, 1], the entropy
         atypical = np.where(probabilities > 0, np.abs(surprises - expected), np.inf)
-        index, before = leading(-atypical, probabilities, self.p)
-        # As many as come before p is reached, and the one that reaches it.
-        last = np.take_along_axis(index, (before < self.p).sum(axis=-1, keepdims=True) - 1, axis=-1)  # [B, 1]
+        index, counts = leading(-atypical, probabilities, self.p)
+        last = np.take_along_axis(index, counts[:, np.newaxis] - 1, axis=-1)  # [B, 1]
         return np.where(atypical > np.take_along_axis(atypical, last, axis=-1), -np.inf, logits)
 
 
@@ -191,7 +190,8 @@ class TopH(Sampler):
         exponentials = np.take_along_axis(candidates.probabilities, order, axis=-1)
         probabilities = exponentials / np.cumsum(exponentials, axis=-1)[:, -1:]
         gathered = np.cumsum(probabilities * _surprises(probabilities), axis=-1)
-        keep = (gathered <= self.h * gathered[:, -1:]) & (probabilities > 0)
+        # All but nothing more is no more: sums of equal probabilities may miss the share by their rounding.
+        keep = (gathered <= self.h * gathered[:, -1:] * (1 + 1e-12)) & (probabilities > 0)
         keep[:, 0] = True
         return candidates.scatter_at(order, keep)
 
