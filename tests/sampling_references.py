@@ -9,9 +9,11 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
+from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers import Context, Sampler, softmax
 
 INF, NAN = math.inf, math.nan
+PLUGINS = Registry(find=False)  # those that are built in
 
 # Ties, -inf, huge numbers and rows of equals are as likely as ordinary numbers.
 ELEMENTS = st.one_of(

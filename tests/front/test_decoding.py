@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import onnxlens
 from onnxlens import Intervention
 from onnxlens.decoding import beam_search, best_of, contrastive_search
-from onnxlens.plugins.samplers import Chain, Greedy, Multinomial, NoRepeatNGram, Temperature, TopK
+from onnxlens.plugins.samplers import Allowed, Chain, Greedy, Mirostat, Multinomial, NoRepeatNGram, Temperature, TopK
+from onnxlens.runtime.beams import beam_search as search
 from onnxlens.runtime.contrastive import NORMALIZED
-from onnxlens.runtime.errors import ContextLengthError, InputError
+from onnxlens.runtime.errors import ContextLengthError, InputError, PluginError
 from onnxlens.runtime.logits import log_softmax
 
 PROMPTS = ["The function returns", "When Mary and John went to the shop, John gave", "Once upon a time there was"]
@@ -33,26 +35,98 @@ def theirs(lens):
     return model
 
 
-@pytest.mark.parametrize("early_stopping", [False, True, "never"])
+STOPPING = [False, True, "never"]
+
+
+@pytest.mark.parametrize("early_stopping", STOPPING)
 @pytest.mark.parametrize("length_penalty", [1.0, 0.0, 2.0, -0.5])
 def test_beam_search_is_transformers(lens, theirs, early_stopping, length_penalty):
     for number, prompt in enumerate(PROMPTS):
         beams = number + 2
         options = {"num_beams": beams, "length_penalty": length_penalty, "early_stopping": early_stopping}
         found = beam_search(lens, prompt, num_return_sequences=beams, max_new_tokens=24, **options)
-        ids = torch.from_numpy(lens.to_tokens(prompt))
-        with torch.inference_mode():
-            expected = theirs.generate(
-                ids, attention_mask=torch.ones_like(ids), max_new_tokens=24, do_sample=False,
-                num_return_sequences=beams, pad_token_id=lens.tokenizer.eos_token_id, output_scores=True,
-                return_dict_in_generate=True, **options,
-            )  # fmt: skip
-        for ours, row, score in zip(found, expected.sequences.tolist(), expected.sequences_scores, strict=True):
-            assert ours.ids == tuple(row[ids.shape[1] : ids.shape[1] + len(ours.ids)]), prompt
-            assert set(row[ids.shape[1] + len(ours.ids) :]) <= {lens.tokenizer.eos_token_id}
-            assert ours.score == pytest.approx(float(score), abs=1e-4)
+        ids = lens.to_tokens(prompt)
+        rows = generated(theirs, ids, lens.tokenizer.eos_token_id, max_new_tokens=24, **options)
+        for ours, (row, score) in zip(found, rows, strict=True):
+            assert ours.ids == row, prompt
+            assert ours.score == pytest.approx(score, abs=1e-4)
             assert ours.finish_reason == ("end_of_text" if ours.ids[-1] == lens.tokenizer.eos_token_id else "length")
             assert lens.to_tokens(ours.text).size
+
+
+def generated(model: GPT2LMHeadModel, ids: np.ndarray, end: int, **options) -> list[tuple[tuple[int, ...], float]]:
+    """What transformers' beam search finds: the new tokens of each text, and its score."""
+    prompt = torch.from_numpy(ids)
+    with torch.inference_mode():
+        found = model.generate(
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, pad_token_id=end, output_scores=True,
+            num_return_sequences=options["num_beams"], return_dict_in_generate=True, **options,
+        )  # fmt: skip
+    rows = []
+    for row, score in zip(found.sequences[:, ids.shape[1] :].tolist(), found.sequences_scores.tolist(), strict=True):
+        rows.append((tuple(row[: row.index(end) + 1] if end in row else row), score))
+    return rows
+
+
+class Computed:
+    """Rows of a search on a PyTorch model, each computed anew: what the search needs of `Continuations`."""
+
+    def __init__(self, model: GPT2LMHeadModel, prompt: np.ndarray) -> None:
+        self.model, self.prompt, self.ids = model, prompt, np.zeros((1, 0), np.int64)
+
+    @property
+    def texts(self) -> np.ndarray:
+        return np.concatenate([np.repeat(self.prompt, len(self.ids), axis=0), self.ids], axis=1)
+
+    def start(self) -> SimpleNamespace:
+        with torch.inference_mode():
+            return SimpleNamespace(logits=self.model(torch.from_numpy(self.texts)).logits.numpy()[:, -1:])
+
+    def advance(self, parents, tokens) -> SimpleNamespace:
+        self.ids = np.concatenate([self.ids[list(parents)], np.array(tokens)[:, np.newaxis]], axis=1)
+        return self.start()
+
+
+def test_when_a_beam_search_ends_is_when_transformers_does():
+    """Random models that end texts often, so that it matters when a search gives up."""
+    rng = np.random.default_rng(7)
+    matters = {"early": 0, "never": 0}
+    for case in range(40):
+        torch.manual_seed(case)
+        size = int(rng.integers(8, 16))
+        end = size - 1
+        config = GPT2Config(
+            vocab_size=size, n_positions=20, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=end,
+            tie_word_embeddings=False,
+        )  # fmt: skip
+        model = GPT2LMHeadModel(config).eval()
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(torch.randn_like(weight) / 2)
+            model.transformer.ln_f.bias[0] = 6  # one direction is always there, and the end of the text reads it
+            model.lm_head.weight[:, 0] = 0
+            model.lm_head.weight[end, 0] = float(rng.uniform(-0.2, 0.35))
+        prompt = rng.integers(0, end, (1, int(rng.integers(1, 4))))
+        options = {
+            "num_beams": int(rng.integers(2, 5)),
+            "length_penalty": float(rng.choice([-2.0, -0.5, 0.0, 0.5, 1.0, 2.0])),
+            "max_new_tokens": int(rng.choice([5, 9, 20 - prompt.shape[1]])),
+        }
+        found = {}
+        for early_stopping in STOPPING:
+            beams = search(
+                Computed(model, prompt),
+                ends=lambda token, end=end: token == end,
+                early_stopping=early_stopping,
+                **options,
+            )
+            rows = generated(model, prompt, end, early_stopping=early_stopping, **options)
+            assert [beam.ids for beam in beams] == [ids for ids, _ in rows], (case, early_stopping, options)
+            np.testing.assert_allclose([beam.score for beam in beams], [score for _, score in rows], atol=1e-4)
+            found[early_stopping] = [beam.ids for beam in beams]
+        matters["early"] += found[True] != found[False]
+        matters["never"] += found["never"] != found[False]
+    assert min(matters.values()) > 0, matters  # else nothing of this was tested
 
 
 def test_the_score_of_a_beam_is_the_model_s(lens):
@@ -97,7 +171,8 @@ def test_diverse_beam_search_is_its_definition(lens):
     found = beam_search(lens, PROMPTS[0], num_return_sequences=6, sampler=never, **options)
     expected = diverse(lens, PROMPTS[0], 3, 2, 0.7, 6)
     assert [list(one.ids) for one in found] == [new for _, new in expected]
-    np.testing.assert_allclose([one.logprob for one in found], [total for total, _ in expected], atol=1e-4)
+    scores = [total / 6 for total, _ in expected]  # without what groups take from each other
+    np.testing.assert_allclose([one.score for one in found], scores, atol=1e-4)
     apart = beam_search(lens, PROMPTS[0], num_return_sequences=6, sampler=never, **{**options, "diversity_penalty": 99})
     assert len({one.ids[0] for one in apart}) >= 3  # no group takes what another took
 
@@ -133,6 +208,10 @@ def test_contrastive_search_is_its_definition(lens, top_k, alpha):
         if ids[-1] == lens.tokenizer.eos_token_id:
             break
     assert list(found.ids) == ids[len(prompt) :]
+    logits = lens.run(np.array([ids])).logits[0, len(prompt) - 1 : -1]
+    assert found.logprob == pytest.approx(
+        log_softmax(logits)[np.arange(len(found.ids)), list(found.ids)].sum(), abs=1e-4
+    )
     if alpha == 0 or top_k == 1:
         assert found.ids == tuple(token.id for token in lens.generate(prompt, max_new_tokens=10, temperature=0))
 
@@ -169,13 +248,27 @@ def test_a_search_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda lens: beam_search(lens, "a", num_beams=0), "num_return_sequences must be from 1 to num_beams, 0, not"),
-        (lambda lens: beam_search(lens, "a", num_beams=2, num_return_sequences=3), "from 1 to num_beams, 2, not 3."),
+        (lambda lens: beam_search(lens, "a", num_beams=0), "num_return_sequences can be at most num_beams, 0, not 1."),
+        (lambda lens: beam_search(lens, "a", num_beams=2, num_return_sequences=3), "at most num_beams, 2, not 3."),
+        (lambda lens: beam_search(lens, "a", num_return_sequences=0), "must be a whole number of at least 1, not 0."),
+        (lambda lens: beam_search(lens, "a", num_beams="4"), "num_beams must be a whole number of at least 1, not '4'"),
         (lambda lens: beam_search(lens, "a", num_beams=True), "num_beams must be a whole number of at least 1, not T"),
         (lambda lens: beam_search(lens, "a", num_beams=4, num_beam_groups=3, diversity_penalty=1.0), "must divide num"),
         (lambda lens: beam_search(lens, "a", num_beam_groups=2), "several groups and a penalty above 0."),
         (lambda lens: beam_search(lens, "a", diversity_penalty=1.0), "several groups and a penalty above 0."),
-        (lambda lens: beam_search(lens, "a", length_penalty=float("nan")), "length_penalty must be a finite number"),
+        (lambda lens: beam_search(lens, "a", length_penalty=float("nan")), "length_penalty must be a number from -100"),
+        (
+            lambda lens: beam_search(lens, "a", length_penalty=1e6),
+            "length_penalty must be a number from -100 to 100, n",
+        ),
+        (
+            lambda lens: beam_search(lens, "a", num_beam_groups=2, diversity_penalty=-1),
+            "must be a number from 0 to 100",
+        ),
+        (lambda lens: beam_search(lens, "a", early_stopping=np.zeros(2)), "must be True, False or 'never', not array"),
+        (lambda lens: beam_search(lens, "a", sampler=Greedy), "not of their classes: Greedy(...) in place of Greedy."),
+        (lambda lens: best_of(lens, "a", seed=-1), "seed must be a whole number of at least 0, not -1."),
+        (lambda lens: best_of(lens, "a", seed="x"), "seed must be a whole number of at least 0, not 'x'."),
         (lambda lens: beam_search(lens, "a", early_stopping="soon"), "must be True, False or 'never', not 'soon'."),
         (lambda lens: beam_search(lens, "a", early_stopping=1), "must be True, False or 'never', not 1."),
         (lambda lens: beam_search(lens, "a", max_new_tokens=0), "max_new_tokens must be a whole number of at least 1"),
@@ -183,21 +276,56 @@ def test_a_search_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
         (lambda lens: contrastive_search(lens, "a", top_k=0), "top_k must be a whole number from 1 to"),
         (lambda lens: contrastive_search(lens, "a", penalty_alpha=1.5), "penalty_alpha must be from 0 to 1, not 1.5."),
         (lambda lens: best_of(lens, "a", n=0), "n must be a whole number of at least 1, not 0."),
-        (lambda lens: best_of(lens, "a", sampler=Temperature(1.0)), "must leave one token in each row"),
+        (lambda lens: best_of(lens, "a", sampler=Temperature(1.0)), "tokens to choose from, and must leave one;"),
     ],
 )
 def test_what_cannot_be_searched_is_refused_in_a_sentence(lens, call, text):
     with pytest.raises(InputError) as refused:
         call(lens)
     assert text in str(refused.value)
+
+
+def test_what_is_too_long_is_refused(lens):
     with pytest.raises(ContextLengthError, match="this model has 256 positions"):
         best_of(lens, "a", max_new_tokens=256)
+
+
+def test_a_text_that_has_ended_is_left_in_peace(lens):
+    """A sampler that has nothing to say about a text which has ended is not asked."""
+    end = lens.tokenizer.eos_token_id
+    start = lens.to_tokens("a").shape[1]
+
+    def ends_sooner_or_later(row, ids):
+        assert end not in ids[start:]
+        return [end, 500] if len(ids) - start < 5 else [end]
+
+    found = best_of(lens, "a", n=8, sampler=Chain([Allowed(ends_sooner_or_later), Multinomial()]), seed=1)
+    assert len(found) == 8
+    assert all(one.ids[-1] == end and one.finish_reason == "end_of_text" for one in found)
+    assert len({len(one.ids) for one in found}) > 1
+
+
+def test_the_model_s_own_probability_is_said_whatever_a_sampler_makes_of_it(lens):
+    prompt = lens.to_tokens(PROMPTS[0])[0].tolist()
+    (found,) = beam_search(
+        lens, prompt, num_beams=3, max_new_tokens=6, sampler="temperature=3 | no_repeat_ngram_size=2"
+    )
+    logprobs = log_softmax(lens.run(np.array([[*prompt, *found.ids]])).logits[0, len(prompt) - 1 : -1])
+    own = logprobs[np.arange(len(found.ids)), list(found.ids)].sum()
+    assert found.logprob == pytest.approx(own, abs=1e-4)
+    assert found.score == pytest.approx(own / 3 / len(found.ids), abs=1e-4)
+
+
+def test_a_search_does_not_change_the_sampler_it_is_given(lens):
+    sampler = Mirostat()
+    beam_search(lens, "a", num_beams=2, max_new_tokens=2, sampler=sampler)
+    assert sampler._mu is None
 
 
 def test_samplers_shape_a_beam_search(lens):
     found = beam_search(lens, PROMPTS[0], num_beams=3, max_new_tokens=6, sampler=TopK(1))
     assert found[0].ids == tuple(t.id for t in lens.generate(PROMPTS[0], max_new_tokens=6, sampler=Greedy()))
-    with pytest.raises(InputError, match=r"There is no sampler 'topk'. Did you mean 'top_k'\?"):
+    with pytest.raises(PluginError, match=r"There is no sampler 'topk'. Did you mean 'top_k'\?"):
         beam_search(lens, PROMPTS[0], sampler="topk=1")
 
 

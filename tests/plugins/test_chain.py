@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sampling_references import INF, NAN, Letters, context, decided, logits_of, same_but_for_ties, theirs
+from sampling_references import INF, NAN, PLUGINS, Letters, context, decided, logits_of, same_but_for_ties, theirs
 
 from onnxlens.plugins.options import Option, json_schema, make, option_names
 from onnxlens.plugins.samplers import (
@@ -30,7 +30,7 @@ from onnxlens.plugins.samplers import (
     softmax,
 )
 from onnxlens.plugins.samplers.builtin import register_samplers
-from onnxlens.runtime.errors import InputError, OutputError
+from onnxlens.runtime.errors import InputError, OutputError, PluginError
 
 TOKENIZER = Letters()
 
@@ -72,7 +72,7 @@ IDS = [[0, 1, 2, 0, 1], [3, 3, 3, 3, 3], [5, 0, 5, 0, 5]]
 
 
 def sampler(name: str) -> Sampler:
-    (made,) = parse(STAGES[name], SAMPLERS).samplers
+    (made,) = parse(STAGES[name], PLUGINS).samplers
     return made
 
 
@@ -154,8 +154,8 @@ def test_with_its_number_a_row_is_drawn_as_it_would_be_alone(seed):
 
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_a_seed_decides(name):
-    found = [sampler(name)(rows(), at(1, seed=seed)) for seed in (5, 5, 6)]
-    np.testing.assert_array_equal(found[0], found[1])
+    first, second = (sampler(name)(rows(), at(1, seed=5)) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("kind", [Multinomial, Gumbel])
@@ -225,7 +225,7 @@ class Named:
         self.result = result
 
     def __call__(self, logits, context):
-        if isinstance(self.result, Exception):
+        if isinstance(self.result, BaseException):
             raise self.result
         return self.result
 
@@ -245,21 +245,31 @@ class Named:
             np.zeros((1, 3), np.int64),
             "The sampler my_sampler must return an array of floating-point logits, not an array of int64.",
         ),
-        (KeyError("x"), "The sampler my_sampler failed with KeyError: 'x'."),
+        (KeyError("x"), "The sampler my_sampler failed: KeyError: 'x' (line "),
+        (SystemExit(0), "The sampler my_sampler failed: SystemExit: 0 (line "),
         (OutputError("Its own words."), "Its own words."),
     ],
 )
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_sampler_that_does_what_it_may_not_is_named(result, expected, nested):
     inner = Chain((Named(result),)) if nested else Named(result)
-    with pytest.raises((InputError, OutputError)) as caught:
+    with pytest.raises((InputError, OutputError, PluginError)) as caught:
         Chain((TopK(2), inner, Greedy()))(np.zeros((1, 3), np.float32), context())
-    assert str(caught.value) == expected
+    assert str(caught.value).startswith(expected)
+
+
+def test_a_sampler_cannot_write_into_what_others_need():
+    def writes(logits, context):
+        logits *= 0
+        return logits
+
+    with pytest.raises(PluginError, match=r"^The sampler writes failed: ValueError: output array is read-only \(line"):
+        Chain((writes,))(np.ones((1, 3), np.float32), context())
 
 
 def test_a_built_in_that_leaves_no_token_is_named():
     with pytest.raises(InputError, match=r"^The sampler SuppressTokens leaves no token to choose from\.$"):
-        parse("top_k=1 | suppress_tokens=[2]", SAMPLERS)(np.float32([[0, 1, 2]]), context())
+        parse("top_k=1 | suppress_tokens=[2]", PLUGINS)(np.float32([[0, 1, 2]]), context())
 
 
 def test_logits_that_are_none_are_not_a_sampler_s_fault():
@@ -270,6 +280,25 @@ def test_logits_that_are_none_are_not_a_sampler_s_fault():
 def test_what_cannot_be_called_is_no_sampler():
     with pytest.raises(InputError, match=r"^A chain is made of samplers, and 5 is none\.$"):
         Chain((5,))
+    with pytest.raises(InputError, match=r"^A chain is made of samplers, not of their classes: Greedy\(\.\.\.\) in "):
+        Chain((Greedy,))
+
+
+@pytest.mark.parametrize("method", ["accept", "reset", "clone"])
+def test_what_else_a_sampler_fails_at_is_its_own(method):
+    class Fails(TopK):
+        pass
+
+    setattr(Fails, method, lambda *arguments: 1 / 0)
+    chain = Chain((Fails(2),))
+    arguments = (np.array([0]), context()) if method == "accept" else ()
+    with pytest.raises(PluginError, match=r"^The sampler Fails failed: ZeroDivisionError: division by zero \(line "):
+        getattr(chain, method)(*arguments)
+    Fails.clone = lambda self: None
+    with pytest.raises(
+        PluginError, match=r"^The sampler Fails failed: TypeError: clone\(\) must return another one, and"
+    ):
+        chain.clone()
 
 
 def test_a_chain_resets_clones_and_tells_all_of_its_samplers():

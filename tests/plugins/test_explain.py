@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from sampling_references import INF, Letters, context, logits_of
+from sampling_references import INF, PLUGINS, Letters, context, logits_of
 
 from onnxlens.plugins.samplers import (
-    SAMPLERS,
     Chain,
     Greedy,
     Gumbel,
@@ -33,7 +32,7 @@ TEXT = "repetition_penalty=1.3 | min_p=0.05 | xtc(probability=0.5) | top_k=10 | 
 @given(logits=logits_of(rows=1), seed=st.integers(0, 99))
 def test_it_is_the_choice_made_without_asking(logits, seed):
     ids = [[0, min(2, logits.shape[-1] - 1)]]
-    chain, plain, asked = parse(TEXT, SAMPLERS), context(ids, seed=seed), context(ids, seed=seed)
+    chain, plain, asked = parse(TEXT, PLUGINS), context(ids, seed=seed), context(ids, seed=seed)
     left, explanation = explain(chain, logits, asked)
     np.testing.assert_array_equal(left, chain(logits, plain))
     assert explanation.chosen.id == left.argmax()
@@ -119,4 +118,4 @@ def test_what_cannot_be_explained():
     with pytest.raises(InputError, match=r"^A choice is explained where one token is left, and the sampler leaves 2\."):
         explain(TopK(2), np.float32([[0, 5, 1]]), context())
     with pytest.raises(InputError, match=r"^The sampler SuppressTokens leaves no token to choose from\.$"):
-        explain(parse("suppress_tokens=[0] | greedy", SAMPLERS), np.zeros((1, 1)), context())
+        explain(parse("suppress_tokens=[0] | greedy", PLUGINS), np.zeros((1, 1)), context())

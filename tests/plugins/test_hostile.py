@@ -217,11 +217,33 @@ def test_two_plugins_with_one_name_and_neither_wins(install):
     (broken,) = known.broken
     assert str(broken) == (
         "The plugin 'same' (alpha 2.0 and beta 1.0) cannot be used: alpha 2.0 and beta 1.0 each have a sampler of that "
-        "name, so neither is used; uninstall all but one."
+        "name, so none is used; keep one of them."
     )
     with pytest.raises(PluginError) as caught:
         known.get("sampler", "same")
     assert str(caught.value) == str(broken)
+
+
+def test_one_package_with_one_name_twice(install):
+    install("beta", sampler("same"))
+    install("beta", sampler("same"), version="2.0")
+    install("gamma", sampler("other"))
+    (broken,) = Registry().broken
+    assert "beta 1.0 and beta 2.0 each have a sampler of that name" in broken.reason
+
+
+def test_a_plugin_that_leaves_the_folder_takes_nobody_along(file, tmp_path, monkeypatch, command, bundle):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    file("leaves", "import os\nos.chdir('elsewhere')\n" + visualizer("leaves", "os.chdir('/')\nreturn Counted(view)"))
+    file("second", sampler("second"))
+    known = Registry(["leaves.py", "second.py"], find=False)
+    assert not known.broken
+    assert "second" in known.samplers
+    ran = command("--plugin", "leaves.py", "view", "leaves", "a", "-o", "here.json", "-m", bundle("base"))
+    monkeypatch.chdir(tmp_path)
+    assert (ran.code, ran.err) == (0, "")
+    assert (tmp_path / "here.json").is_file()
 
 
 def test_one_name_for_two_kinds_is_no_conflict(install):
@@ -259,6 +281,52 @@ def test_what_is_printed_while_loading_goes_to_standard_error(install):
     assert "loud" in names
     for line in ("by print", "by the system", "by a child", "by the other name"):
         assert line in done.stderr.splitlines()
+
+
+def test_what_is_printed_while_sampling_goes_to_standard_error(command, file, bundle):
+    path = file(
+        "loud", sampler("loud").replace("        return logits", "        print('sampled')\n        return logits")
+    )
+    for arguments in (["generate", "the cat", "-n", "2"], ["search", "best-of", "the cat", "-n", "2"]):
+        ran = command("--plugin", path, *arguments, "--json", "--sampler", "loud", "-m", bundle("base"))
+        assert (ran.code, "sampled" in ran.out) == (0, False)
+        assert "sampled" in ran.err
+
+
+SAMPLING = {
+    "raises": ("1 / 0", "The sampler Same failed: ZeroDivisionError: division by zero (line 12 of FILE)."),
+    "exits": ("raise SystemExit(0)", "The sampler Same failed: SystemExit: 0 (line 12 of FILE)."),
+    "base exception": ("raise BaseException('odd')", "The sampler Same failed: BaseException: odd (line 12 of FILE)."),
+    "writes": ("logits *= 0; return logits", "The sampler Same failed: ValueError: output array is read-only (line"),
+    "nothing": ("pass", "The sampler Same must return an array of floating-point logits, not NoneType."),
+    "wrong shape": ("return logits[:, :1]", "The sampler Same must return logits in the shape it is given, [1, "),
+    "no token": ("return logits * 0 - float('inf')", "The sampler Same leaves no token to choose from."),
+    "no number": ("return logits * float('nan')", "The sampler Same returns logits that are NaN or infinite."),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered")
+@pytest.mark.parametrize("way", SAMPLING)
+def test_a_sampler_that_fails_while_it_runs_is_one_line(command, file, bundle, way):
+    body, expected = SAMPLING[way]
+    path = file("bad", sampler("bad").replace("        return logits", f"        {body}"))
+    for arguments in (["generate", "a", "--json"], ["search", "beam", "a"], ["search", "best-of", "a"]):
+        ran = command("--plugin", path, *arguments, "--sampler", "bad", "-n", "2", "-m", bundle("base"))
+        assert (ran.code, ran.out) == (1, "")
+        assert ran.err.startswith(f"Error: {expected.replace('FILE', str(path))}".replace("[1, ", "["))
+        assert ran.err.count("\n") == 1
+
+
+def test_a_sampler_that_cannot_be_made_is_one_line(command, file, bundle):
+    broken = sampler("bad").replace(
+        "    def __call__", "    def __post_init__(self):\n        1 / 0\n\n    def __call__"
+    )
+    path = file("bad", broken)
+    ran = command("--plugin", path, "generate", "a", "--sampler", "bad", "-m", bundle("base"))
+    assert (ran.code, ran.out) == (1, "")
+    assert ran.err.startswith(
+        f"Error: The sampler 'bad' (the file {path}) failed: ZeroDivisionError: division by zero ("
+    )
 
 
 def test_what_is_printed_while_drawing_goes_to_standard_error(command, file, bundle):

@@ -17,10 +17,12 @@ def test_the_table(command, install, monkeypatch):
     install("bad", "1 / 0")
     ran = command("plugins")
     assert (ran.code, ran.err) == (0, "")
-    (line,) = [line for line in ran.out.splitlines() if " count " in line]
-    assert line.split() == ["visualizer", "count", "mine", "1.0", "factor", "Counts", "tokens."]
-    (line,) = [line for line in ran.out.splitlines() if " tokens " in line and line.startswith("visualizer  tokens")]
-    assert line.split()[4:7] == ["colour", "layer", "logits"]
+    lines = [line.rstrip() for line in ran.out.splitlines()]
+    place = lines.index("visualizers, from mine 1.0")
+    assert lines[place + 1].split() == ["name", "options", "reads", "what", "it", "does"]
+    assert lines[place + 2].split() == ["count", "factor", "Counts", "tokens."]
+    (line,) = [line for line in lines if line.startswith("tokens ")]
+    assert line.split()[:4] == ["tokens", "colour", "layer", "logits"]
     assert "\nThe plugin 'bad' (bad 1.0) cannot be used: ZeroDivisionError: division by zero (line 1 of " in ran.out
 
 

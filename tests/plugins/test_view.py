@@ -339,6 +339,27 @@ def test_a_command_that_is_none(command, install, place, expected):
     assert ran.err.startswith(f"Error: {expected}")
 
 
+def test_a_command_that_fails_is_named(command, file):
+    for body, code, expected in [
+        (
+            "1 / 0",
+            1,
+            "Error: The command 'shout' (the file FILE) failed: ZeroDivisionError: division by zero (line 9 of",
+        ),
+        (
+            "raise BaseException('odd')",
+            1,
+            "Error: The command 'shout' (the file FILE) failed: BaseException: odd (line 9",
+        ),
+        ("raise click.UsageError('not so')", 2, "Usage: onnxlens shout [OPTIONS] WHAT"),
+        ("raise SystemExit(3)", 3, ""),
+    ]:
+        path = file("voice", COMMAND.replace("PLACE", "a:b").replace("click.echo(what.upper())", body))
+        ran = command("--plugin", path, "shout", "hello")
+        assert (ran.code, ran.out) == (code, ""), ran.err
+        assert ran.err.startswith(expected.replace("FILE", str(path)))
+
+
 def test_a_command_of_a_broken_plugin_repeats_the_reason(command, install):
     install("voice", COMMAND.replace("PLACE", "a:b") + "    1 / 0\n")
     ran = command("shout", "hello")
