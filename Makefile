@@ -5,10 +5,20 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PROMPT ?= Data visualization empowers users to
 
-.PHONY: try test lint types docs wheel bench clean
+.PHONY: try plugins test lint types docs wheel bench clean
 
 try: $(VENV)/.installed  ## set up .venv without PyTorch, and predict
 	$(BIN)/onnxlens predict "$(PROMPT)"
+
+# Outside of this folder, whose settings for pytest are not theirs.
+plugins: $(VENV)/.installed  ## begin a plugin of each kind, install it, test it and use it
+	set -e; scratch=$$(mktemp -d); trap 'rm -rf "$$scratch"' EXIT; for kind in sampler visualizer; do \
+		$(BIN)/onnxlens plugins new my_$$kind --kind $$kind -o "$$scratch/$$kind" >/dev/null; \
+		$(PIP) "$$scratch/$$kind[test]"; \
+		$(BIN)/python -m pytest -q "$$scratch/$$kind"; \
+	done
+	$(BIN)/onnxlens generate "The cat sat" -n 8 --seed 1 --sampler "my_sampler=0.2 | temperature=0.8"
+	$(BIN)/onnxlens view my_visualizer "The cat sat"
 
 test: $(VENV)/.installed-dev  ## run all tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from importlib.resources import files
 from pathlib import Path
@@ -39,6 +40,7 @@ _INF = np.inf
 _MARK = "onnxlens-hostile"
 _MANY = 10  # tokens, of which one at least must stay
 _SEEN = "zqxj"  # letters that no rendering has by itself
+_USUAL = ("ordinary logits", "one row", "nine rows", "a large vocabulary")  # which nothing has a reason to refuse
 
 # Tokens that mean something to a browser, to rich, to matplotlib or to a terminal.
 HOSTILE = (
@@ -168,6 +170,7 @@ def _adversarial() -> Iterator[tuple[str, np.ndarray]]:
     yield "ordinary logits", ordinary
     yield "ordinary logits in float64", ordinary.astype(np.float64)
     yield "one row", ordinary[:1]
+    yield "nine rows", rng.normal(0, 3, (9, 50)).astype(np.float32)
     yield "a large vocabulary", rng.normal(0, 3, (2, 5_000)).astype(np.float32)
     yield "equal logits", np.full((3, 50), 1.5, np.float32)
     yield "ties", np.round(ordinary)
@@ -180,19 +183,25 @@ def _adversarial() -> Iterator[tuple[str, np.ndarray]]:
     yield "one token that is not ruled out", alone
 
 
-def _called(made: Sampler, logits: np.ndarray, context: Context) -> np.ndarray | None:
+def _called(made: Sampler, label: str, logits: np.ndarray, context: Context) -> np.ndarray | None:
     """What it returns; None where it refuses."""
-    made.reset()
     try:
+        made.reset()
         return made(logits, context)
-    except InputError:
+    except InputError as error:
+        if label in _USUAL:
+            _fail(f"{type(made).__name__} refuses logits like any other ({label}): {error}")
         return None
+    except Exception as error:
+        _fail(f"{type(made).__name__} failed with {type(error).__name__}: {error} ({label})")
 
 
 def _check_call(name: str, made: Sampler, label: str, logits: np.ndarray) -> None:
     context = context_of(logits)
     before, ids = logits.copy(), context.ids.copy()
-    found = _called(made, logits, context)
+    # A model may have no token that ends a text, and a text no length that is known.
+    _called(made, "logits of a model without an end", logits, replace(context, eos_token_id=None, max_new_tokens=None))
+    found = _called(made, label, logits, context)
     if not np.array_equal(before, logits):
         _fail(f"{name} changed the logits that it was given ({label}); return others")
     if not np.array_equal(ids, context.ids):
@@ -212,14 +221,18 @@ def _check_call(name: str, made: Sampler, label: str, logits: np.ndarray) -> Non
     if (revived := (found > -_INF) & (logits == -_INF)).any():
         row, token = np.argwhere(revived)[0].tolist()
         _fail(f"{name} revived the token {token} of row {row}, which was ruled out already ({label})")
+    left = (found > -_INF).sum(axis=-1)
+    if made.chooses and (several := left > 1).any():
+        row = int(np.argmax(several))
+        _fail(f"{name} says that it chooses, and leaves {left[row]} tokens in row {row} ({label})")
     many = (logits > -_INF).sum(axis=-1) >= _MANY
-    if (empty := many & ~(found > -_INF).any(axis=-1)).any():
+    if (empty := many & (left == 0)).any():
         row = int(np.argmax(empty))
         _fail(f"{name} left no token in row {row} ({label}); keep one, or raise InputError")
 
 
 def _check_seeded(name: str, made: Sampler, label: str, logits: np.ndarray) -> None:
-    first, second = (_called(made, logits, context_of(logits, seed=5)) for _ in range(2))
+    first, second = (_called(made, label, logits, context_of(logits, seed=5)) for _ in range(2))
     if not _same(first, second):
         _fail(f"{name} gives other results for the same seed ({label}); draw from context.rng, and reset all state")
 
@@ -229,13 +242,13 @@ def _check_rows(name: str, made: Sampler, label: str, logits: np.ndarray) -> Non
         return
     context = context_of(logits, seed=5)
     state = context.rng.bit_generator.state
-    whole = _called(made, logits, context)
+    whole = _called(made, label, logits, context)
     draws = context.rng.bit_generator.state != state
     others = logits.copy()
     others[1:] = np.roll(others[1:], 3, axis=-1) / 2
     ids = context.ids.copy()
     ids[1:] = np.roll(ids[1:], 1, axis=-1)
-    changed = _called(made, others, dataclasses.replace(context, ids=ids, rng=np.random.default_rng(5)))
+    changed = _called(made, label, others, replace(context, ids=ids, rng=np.random.default_rng(5)))
     if whole is None or changed is None:
         return
     if not _same(whole[0], changed[0]):
@@ -243,7 +256,7 @@ def _check_rows(name: str, made: Sampler, label: str, logits: np.ndarray) -> Non
     if draws:
         return  # a row alone draws other numbers
     for row in range(len(logits)):
-        single = _called(made, logits[row : row + 1], dataclasses.replace(context, ids=context.ids[row : row + 1]))
+        single = _called(made, label, logits[row : row + 1], replace(context, ids=context.ids[row : row + 1]))
         if single is None or not _close(single[0], whole[row]):
             _fail(f"{name} treats row {row} in another way than the same row alone ({label})")
 
@@ -255,7 +268,7 @@ def _check_state(name: str, made: Sampler) -> None:
         results = []
         for step in range(first, last):
             base = context_of(logits[step], step=step)
-            context = dataclasses.replace(base, rng=rng)
+            context = replace(base, rng=rng)
             found = sampler(logits[step], context)
             results.append(found)
             sampler.accept(np.argmax(found, axis=-1), context)
@@ -316,7 +329,9 @@ def _check_drawing(name: str, made: Visualizer, label: str, view: View, *, is_ho
     try:
         rendering, again = made.draw(view), made.draw(view)
     except KeyError as error:
-        _fail(f"{name} uses what it did not name in hook_points ({label}): {error}")
+        _fail(f"{name}.draw failed with KeyError: {error} ({label}); what is read must be named in hook_points")
+    except Exception as error:
+        _fail(f"{name}.draw failed with {type(error).__name__}: {error} ({label})")
     if not isinstance(rendering, Rendering):
         _fail(f"{name}.draw returned {type(rendering).__name__} in place of a Rendering ({label})")
     if not rendering.formats:
@@ -330,11 +345,13 @@ def _check_drawing(name: str, made: Visualizer, label: str, view: View, *, is_ho
             continue
         except OnnxLensError as error:
             _fail(f"{name} cannot be had as .{ending} ({label}): {error}")
+        except Exception as error:
+            _fail(f"{name} failed to make a .{ending} with {type(error).__name__}: {error} ({label})")
         if content != second:
             _fail(f"{name} draws another .{ending} when it draws the same again ({label})")
         _CHECKS[ending](name, label, content)
-        if is_hostile and ending == "html" and _MARK in _structure(content.decode()):
-            _fail(f"{name} lets a token become a part of its HTML; escape it with html.escape")
+        if is_hostile and ending == "html":
+            _check_inert(name, content.decode())
     if "txt" in rendering.formats:
         _check_terminal(name, label, rendering)
     for ending in set(FORMATS) - set(rendering.formats):
@@ -419,7 +436,7 @@ def _check_markup(name: str, made: Visualizer, view: View) -> None:
 def _with_tokens(view: View, tokens: tuple[str, ...]) -> View:
     cache = copy.copy(view.cache)
     cache.str_tokens = list(tokens)
-    return dataclasses.replace(view, str_tokens=tokens, cache=cache)
+    return replace(view, str_tokens=tokens, cache=cache)
 
 
 class _Parser(HTMLParser):
@@ -431,7 +448,9 @@ class _Parser(HTMLParser):
 
     def __init__(self) -> None:
         super().__init__()
-        self.structure: list[str] = []
+        self.structure: list[str] = []  # names of elements and attributes
+        self.handlers: list[str] = []  # JavaScript in attributes
+        self.scripts: list[str] = []
         self.loads: list[str] = []
         self.is_document = False
 
@@ -442,27 +461,34 @@ class _Parser(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         """Keeps the names, and addresses."""
         self.structure += [tag, *(name for name, _ in attrs)]
+        self.handlers += [value or "" for name, value in attrs if name.startswith("on")]
         for name, value in attrs:
-            if name in self._LOADING and not (value or "").startswith(("#", "data:")):
+            # A link loads nothing until it is followed.
+            if tag not in ("a", "area") and name in self._LOADING and not (value or "").startswith(("#", "data:")):
                 self.loads.append(str(value))
             if name == "style":
                 self._style(value or "")
 
     def handle_data(self, data: str) -> None:
-        """Looks into styles."""
+        """Looks into styles, and keeps scripts."""
         if self.cdata_elem == "style":
             self._style(data)
+        elif self.cdata_elem == "script":
+            self.scripts.append(data)
 
     def _style(self, text: str) -> None:
         self.loads += re.findall(r"@import\s+[^;]+|url\(\s*['\"]?(?!data:|#)[^)]*\)", text)
 
 
-def _structure(page: str) -> str:
-    """The names of all elements and attributes."""
+def _check_inert(name: str, page: str) -> None:
+    """No token is a part of a page, or of what it runs."""
     parser = _Parser()
     parser.feed(page)
     parser.close()
-    return " ".join(parser.structure)
+    if any(_MARK in one for one in parser.structure):
+        _fail(f"{name} lets a token become a part of its HTML; escape it with html.escape")
+    if any(_MARK in one for one in parser.handlers) or any(HOSTILE[1] in one for one in parser.scripts):
+        _fail(f"{name} lets a token become a part of its JavaScript; put data there as JSON, and into no attribute")
 
 
 def _fail(sentence: str) -> NoReturn:

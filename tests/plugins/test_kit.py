@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from html import escape
 from typing import Annotated
 
 import numpy as np
@@ -195,6 +196,22 @@ class Shared(Base):
         return other
 
 
+class Few(Base):
+    def __call__(self, logits, context):
+        if len(logits) > 3:
+            raise InputError("too many")
+        return logits
+
+
+class Fails(Base):
+    def __call__(self, logits, context):
+        return logits / (1 if context.eos_token_id is not None else 1 // 0)
+
+
+class Undecided(Base):
+    chooses = True
+
+
 class Refuses(Base):
     def __call__(self, logits, context):
         raise InputError("never")
@@ -230,7 +247,10 @@ class NoHelp(Base):
         (Forgets, "Forgets.clone() does not continue as the original would."),
         (Twin, "Twin.clone() must return another one of its kind."),
         (Shared, "Shared is changed by what its clone does."),
-        (Refuses, "Refuses refuses ordinary logits in a text of six tokens: never."),
+        (Refuses, "Refuses refuses logits like any other (ordinary logits): never."),
+        (Few, "Few refuses logits like any other (nine rows): too many."),
+        (Fails, "Fails failed with ZeroDivisionError: integer division or modulo by zero (logits of a model without"),
+        (Undecided, "Undecided says that it chooses, and leaves 50 tokens in row 0 (ordinary logits)."),
         (Undocumented, "the option 'k' of Undocumented is not documented; put an Option into its type."),
         (NoHelp, "NoHelp has no documentation; its first line is what 'onnxlens plugins' shows."),
         (Tokens, "Tokens does not derive from onnxlens.plugins.Sampler."),
@@ -319,9 +339,17 @@ CASES = {
         rendering(html=lambda self: page("x", "", style="p { background: url('https://example.org/x.png') }")),
         "the .html of Faulty loads \"url('https://example.org/x.png')\" from elsewhere (a sentence), and",
     ),
-    "markup": (
-        rendering(text=lambda self: __import__("rich.text").text.Text.from_markup("zqxj" + joined(self)[:4])),
-        "",
+    "script": (
+        rendering(html=lambda self: page("x", "", script=f'const text = "{joined(self).replace("<", "")}";')),
+        "Faulty lets a token become a part of its JavaScript; put data there as JSON, and into no attribute.",
+    ),
+    "handler": (
+        rendering(html=lambda self: page("x", f'<p onclick="show({escape(repr(joined(self)))})">x</p>')),
+        "Faulty lets a token become a part of its JavaScript; put data there as JSON, and into no attribute.",
+    ),
+    "failing": (
+        rendering(data=lambda self: 1 / 0),
+        "Faulty failed to make a .json with ZeroDivisionError: division by zero (a sentence).",
     ),
     "control characters": (
         rendering(text=joined),
@@ -341,7 +369,6 @@ CASES = {
         "Faulty draws another .json when it draws the same again (a sentence).",
     ),
 }
-del CASES["markup"]
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -416,7 +443,7 @@ class Formless(Fine):
     ("plugin", "expected"),
     [
         (Markup, "Markup lets rich obey markup in a token; put it into rich.text.Text."),
-        (Undeclared, "Undeclared uses what it did not name in hook_points (a sentence): 'blocks.0.attn.hook_pattern'"),
+        (Undeclared, "Undeclared.draw failed with KeyError: \"'blocks.0.attn.hook_pattern' was not read"),
         (Changes, "Changes changed what it was given to draw (a sentence)."),
         (Unknown, "Unknown.hook_points names what the model does not have: Unknown hook point 'blocks.77.attn.hook_q'"),
         (Nothing, "Nothing.draw returned NoneType in place of a Rendering (a sentence)."),

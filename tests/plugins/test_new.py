@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 USES = {
-    "sampler": ["plugins", "show", "my_plugin"],
+    "sampler": ["generate", "the cat sat", "-n", "2", "--sampler", "my_plugin=0.5", "--explain", "--json"],
     "visualizer": ["view", "my_plugin", "the cat sat", "--layer", "1", "--json"],
 }
 
@@ -65,7 +65,11 @@ def test_it_is_installed_and_used(made, environment, tmp_path):
     assert (mine["kind"], mine["distribution"]) == (kind, "onnxlens-my-plugin 0.1.0")
     used = run(environment, "-m", "onnxlens", *USES[kind], cwd=tmp_path)
     assert used.returncode == 0, used.stderr
-    if kind == "visualizer":
+    if kind == "sampler":
+        (stage,) = json.loads(used.stdout.splitlines()[0])["explanation"]["stages"]
+        assert stage["sampler"] == "MyPlugin(share=0.5)"
+        assert stage["removed_tokens"] > 0
+    else:
         values = json.loads(used.stdout)
         assert "".join(one["token"] for one in values) == "the cat sat"
         assert all(0 < one["attention"] <= 1 for one in values)
