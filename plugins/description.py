@@ -10,7 +10,7 @@ from onnxlens.plugins.loading import Entry
 from onnxlens.plugins.options import json_schema, option_names
 from onnxlens.runtime.config import ModelConfig
 
-__all__ = ["Option", "documentation", "hook_points", "option_rows"]
+__all__ = ["Row", "documentation", "hook_points", "option_rows"]
 
 _BOUNDS = {
     "minimum": "at least {}",
@@ -29,7 +29,7 @@ _TYPES = {
     "null": "nothing",
 }
 
-Option = dict[str, Any]
+Row = dict[str, Any]
 
 
 def documentation(entry: Entry) -> str:
@@ -54,7 +54,7 @@ def hook_points(entry: Entry, config: ModelConfig | None = None) -> list[str] | 
         return None
 
 
-def option_rows(entry: Entry) -> list[Option]:
+def option_rows(entry: Entry) -> list[Row]:
     """The options of a sampler or visualizer, each with `name`, `type`, `bounds`, `default`, `required`, `help`."""
     if entry.kind == "command":
         return []
@@ -78,12 +78,12 @@ def option_rows(entry: Entry) -> list[Option]:
     return rows
 
 
-def _resolved(schema: Option, definitions: Option) -> Option:
-    found: Option = definitions.get(schema.get("$ref", "").rpartition("/")[2], schema)
+def _resolved(schema: Row, definitions: Row) -> Row:
+    found: Row = definitions.get(schema.get("$ref", "").rpartition("/")[2], schema)
     return found
 
 
-def _type(schema: Option) -> str:
+def _type(schema: Row) -> str:
     if "enum" in schema:
         return "one of " + ", ".join(map(repr, schema["enum"]))
     if schema.get("type") == "array":

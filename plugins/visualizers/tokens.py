@@ -15,6 +15,7 @@ from onnxlens.plugins.visualizers.labels import ink, printable, short, tint
 from onnxlens.plugins.visualizers.page import page
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.logits import log_softmax
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +61,8 @@ class Tokens(Visualizer):
             values = np.linalg.norm(stream, axis=-1).tolist()
             meaning = meaning.format(layer=layer)
         elif self.colour == "surprisal" and view.logits is not None:
-            values = [None, *_surprisal(view.logits[:-1], view.ids[1:])]  # nothing predicts the first one
+            logprobs = log_softmax(view.logits[:-1])[np.arange(len(view.ids) - 1), view.ids[1:]]  # [P - 1]
+            values = [None, *(-logprobs).tolist()]  # nothing predicts the first one
         return TokensRendering(view.model, view.ids.tolist(), view.str_tokens, values, meaning)
 
 
@@ -168,15 +170,6 @@ class TokensRendering(Rendering):
             (token, value, "" if share is None else tint(share))
             for token, value, share in zip(self.str_tokens, self.values, shares, strict=True)
         ]
-
-
-def _surprisal(logits: np.ndarray, ids: np.ndarray) -> list[float]:
-    """How little each token was expected, in nats: -log of its probability."""
-    wide = logits.astype(np.float64)  # [P - 1, V]
-    wide -= wide.max(axis=-1, keepdims=True)
-    normaliser = np.log(np.exp(wide).sum(axis=-1))  # [P - 1]
-    nats: list[float] = (normaliser - wide[np.arange(len(ids)), ids]).tolist()
-    return nats
 
 
 def _rectangle(column: int, line: int, ground: dict[str, Any]) -> Any:
