@@ -241,6 +241,8 @@ class LarkGrammar(_Constrained):
         super().__post_init__()
         self._text = self._content(self.grammar)
         self._check(self._text)
+        if self._text.lstrip().startswith("{"):  # which llguidance would take for another notation
+            self._fail("a grammar begins with a rule, not with '{'")
 
     def _grammar(self) -> str:
         return self._text
