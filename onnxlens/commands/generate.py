@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from typing import TYPE_CHECKING
 
@@ -86,9 +87,10 @@ def command(
         overflow=overflow,
         interventions=changes,
     )
+    first = list(itertools.islice(generation, 1))  # what cannot be done is told before anything is shown
     if not as_json and not explain:
         emit(text, bold=True)
-    for token in generation:
+    for token in itertools.chain(first, generation):
         if as_json:
             document = {"id": token.id, "text": token.text, "logprob": token.logprob}
             if token.explanation is not None:

@@ -180,14 +180,16 @@ class JsonSchema(_Constrained):
 
     The end-of-text token is kept where the text is whole, and is the only one where nothing can follow. Properties
     come in the order in which the schema names them. A schema with a keyword that cannot be enforced is an error.
-    https://json-schema.org; by llguidance, Geng et al. 2025, JSONSchemaBench, arXiv:2501.10868, which lists the
-    keywords at https://github.com/microsoft/llguidance/blob/main/docs/json_schema.md.
+    https://json-schema.org; by llguidance, Geng et al. 2025, JSONSchemaBench, arXiv:2501.10868, whose keywords are at
+    https://github.com/microsoft/llguidance/blob/main/docs/json_schema.md.
     """
 
     what = "the schema"
 
     schema: Annotated[dict[str, Any] | bool | str, Option("A mapping; or JSON; or @ and the path of a file with it.")]
-    whitespace: Annotated[bool, Option("Whether white space may stand wherever JSON lets it.")] = True
+    whitespace: Annotated[bool, Option("Whether white space may stand wherever JSON lets it, as long as it likes.")] = (
+        False
+    )
     _text: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

@@ -154,6 +154,7 @@ def _vocabulary(tokenizer: Tokenizer) -> _Vocabulary:
         fast = FastTokenizer.from_str(tokenizer.to_json())
         fast.add_special_tokens([_END])
         end = fast.token_to_id(_END)
+        assert end is not None  # it was added
         try:
             made = LLTokenizer(fast.to_str(), eos_token=end)
         except ValueError as error:
