@@ -12,8 +12,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import functools
 import json
 import re
+import string
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -33,6 +36,7 @@ from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError, MissingLibraryError, OnnxLensError
 from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.tokenizer import Tokenizer
 
 __all__ = ["HOSTILE", "check_sampler", "check_visualizer", "context_of", "hostile"]
 
@@ -73,10 +77,21 @@ HOSTILE = (
 
 
 def context_of(logits: np.ndarray, *, seed: int = 0, step: int = 3) -> Context:
-    """A context for logits [B, V]: rows of other tokens, of which the last `step` were generated."""
+    """A context for logits [B, V]: rows of other tokens, of which the last `step` were generated.
+
+    Its tokenizer has V tokens: single characters, beginning with the space, a to z, 0 to 9 and `"`; then pairs of
+    characters; and as the last one that which ends a text.
+    """
     rows, vocabulary = logits.shape
     ids = np.arange(rows * (step + 4), dtype=np.int64).reshape(rows, step + 4) * 7 % vocabulary
-    return Context(ids, step, np.random.default_rng(seed), eos_token_id=vocabulary - 1, max_new_tokens=step + 20)
+    return Context(
+        ids,
+        step,
+        np.random.default_rng(seed),
+        eos_token_id=vocabulary - 1,
+        max_new_tokens=step + 20,
+        tokenizer=_tokenizer(vocabulary),
+    )
 
 
 def check_sampler(sampler: type[Sampler] | Sampler, **options: Any) -> None:
@@ -139,6 +154,26 @@ def hostile(view: View, shift: int = 0) -> View:
     """The same view with tokens that mean something to whatever shows them; see `HOSTILE`."""
     tokens = tuple(HOSTILE[(shift + position) % len(HOSTILE)] for position in range(len(view.ids)))
     return _with_tokens(view, tokens)
+
+
+@functools.cache
+def _tokenizer(vocabulary: int) -> Tokenizer:
+    from tokenizers import Tokenizer as FastTokenizer
+    from tokenizers import decoders, models, pre_tokenizers
+
+    visible = string.ascii_lowercase + string.digits + '"' + string.ascii_uppercase + string.punctuation
+    characters = list(dict.fromkeys("Ġ" + visible))  # as GPT-2's tokenizer writes the space
+    pairs = [(first, second) for first in characters for second in characters]
+    tokens = [*characters, *map("".join, pairs)][: vocabulary - 1]
+    merges = pairs[: max(0, len(tokens) - len(characters))]
+    fast = FastTokenizer(models.BPE({token: place for place, token in enumerate(tokens)}, merges))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    fast.add_special_tokens(["<|endoftext|>"])
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "tokenizer.json"
+        fast.save(str(path))
+        return Tokenizer(path, vocab_size=vocabulary)
 
 
 def _made(plugin: Any, base: type[Options], options: dict[str, Any]) -> Any:
@@ -264,36 +299,40 @@ def _check_rows(name: str, made: Sampler, label: str, logits: np.ndarray) -> Non
 def _check_state(name: str, made: Sampler) -> None:
     logits = np.random.default_rng(1).normal(0, 3, (6, 2, 40)).astype(np.float32)  # [steps, B, V]
 
-    def steps(sampler: Sampler, first: int, last: int, rng: np.random.Generator) -> list[Any]:
+    start = context_of(logits[0], step=0)
+
+    def steps(sampler: Sampler, ids: np.ndarray, last: int, rng: np.random.Generator) -> tuple[list[Any], np.ndarray]:
+        """Continues a text, [B, T], until it has so many tokens more than at the start."""
         results = []
-        for step in range(first, last):
-            base = context_of(logits[step], step=step)
-            context = replace(base, rng=rng)
+        for step in range(ids.shape[1] - start.ids.shape[1], last):
+            context = replace(start, ids=ids, step=step, rng=rng)
             found = sampler(logits[step], context)
             results.append(found)
-            sampler.accept(np.argmax(found, axis=-1), context)
-        return results
+            chosen = np.argmax(found, axis=-1)
+            sampler.accept(chosen, context)
+            ids = np.concatenate([ids, chosen[:, np.newaxis]], axis=1)  # [B, T + 1]
+        return results, ids
 
     def equal(first: list[Any], second: list[Any]) -> bool:
         return all(_same(one, other) for one, other in zip(first, second, strict=True))
 
     try:
         made.reset()
-        whole = steps(made, 0, 6, np.random.default_rng(2))
+        whole, _ = steps(made, start.ids, 6, np.random.default_rng(2))
         made.reset()
-        if not equal(whole, steps(made, 0, 6, np.random.default_rng(2))):
+        if not equal(whole, steps(made, start.ids, 6, np.random.default_rng(2))[0]):
             _fail(f"{name} remembers something after reset()")
         made.reset()
         rng = np.random.default_rng(2)
-        steps(made, 0, 3, rng)
+        _, ids = steps(made, start.ids, 3, rng)
         twin = made.clone()
         if twin is made or type(twin) is not type(made):
             _fail(f"{name}.clone() must return another one of its kind")
         kept = copy.deepcopy(rng)
-        theirs = steps(twin, 3, 6, rng)
+        theirs, _ = steps(twin, ids, 6, rng)
         if not equal(whole[3:], theirs):
             _fail(f"{name}.clone() does not continue as the original would")
-        if not equal(whole[3:], steps(made, 3, 6, kept)):
+        if not equal(whole[3:], steps(made, ids, 6, kept)[0]):
             _fail(f"{name} is changed by what its clone does")
     except InputError as error:
         _fail(f"{name} refuses ordinary logits in a text of six tokens: {error}")

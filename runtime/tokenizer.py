@@ -98,6 +98,10 @@ class Tokenizer:
         """Feeds one token to a stream of the tokenizers library; returns the text that became certain."""
         return stream.step(self._fast, token) or ""
 
+    def to_json(self) -> str:
+        """Returns the tokenizer as the tokenizers library writes it, for other libraries to read."""
+        return str(self._fast.to_str())
+
     def knows(self, token: int) -> bool:
         """Whether an id is in the tokenizer's vocabulary, not in the model's only."""
         return self._fast.id_to_token(token) is not None

@@ -42,6 +42,14 @@ class Letters:
     def str_tokens(self, ids) -> list[str]:
         return [self.letters[token] for token in ids]
 
+    def to_json(self) -> str:
+        from tokenizers import Tokenizer, decoders, models
+
+        bytewise = self.letters.replace(" ", "Ġ").replace("\n", "Ċ")
+        fast = Tokenizer(models.BPE({letter: token for token, letter in enumerate(bytewise)}, []))
+        fast.decoder = decoders.ByteLevel()
+        return fast.to_str()
+
 
 def context(ids=((1, 2),), step: int = 0, seed: int = 0, **more) -> Context:
     return Context(np.array(ids, np.int64), step, np.random.default_rng(seed), **more)

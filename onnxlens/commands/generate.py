@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -86,9 +87,11 @@ def command(
             overflow=overflow,
             interventions=changes,
         )
+    tokens = _quietly(generation)
+    first = list(itertools.islice(tokens, 1))  # what cannot be done is told before anything is shown
     if not as_json and not explain:
         emit(text, bold=True)
-    for token in _quietly(generation):
+    for token in itertools.chain(first, tokens):
         if as_json:
             document = {"id": token.id, "text": token.text, "logprob": token.logprob}
             if token.explanation is not None:

@@ -13,6 +13,7 @@ from onnxlens.plugins.samplers.builtin import SAMPLERS
 from onnxlens.plugins.samplers.candidates import Candidates
 from onnxlens.plugins.samplers.chain_text import parse
 from onnxlens.plugins.samplers.choosing import Greedy, Gumbel, Multinomial
+from onnxlens.plugins.samplers.constrained import JsonSchema, LarkGrammar, Regex
 from onnxlens.plugins.samplers.explain import Explanation, Likely, Stage, explain
 from onnxlens.plugins.samplers.mirostat import Mirostat, MirostatV2
 from onnxlens.plugins.samplers.repetition import (
@@ -66,6 +67,8 @@ __all__ = [
     "FrequencyPenalty",
     "Greedy",
     "Gumbel",
+    "JsonSchema",
+    "LarkGrammar",
     "Likely",
     "LogitBias",
     "MinLength",
@@ -76,6 +79,7 @@ __all__ = [
     "Multinomial",
     "NoRepeatNGram",
     "PresencePenalty",
+    "Regex",
     "RepetitionPenalty",
     "Sampler",
     "Stage",

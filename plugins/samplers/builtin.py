@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from onnxlens.plugins.hookspecs import hookimpl
 from onnxlens.plugins.samplers.base import Sampler
 from onnxlens.plugins.samplers.choosing import Greedy, Gumbel, Multinomial
+from onnxlens.plugins.samplers.constrained import JsonSchema, LarkGrammar, Regex
 from onnxlens.plugins.samplers.mirostat import Mirostat, MirostatV2
 from onnxlens.plugins.samplers.repetition import (
     DRY,
@@ -44,7 +45,7 @@ __all__ = ["SAMPLERS", "register_samplers"]
 
 ONNXLENS_PLUGIN_API = 1
 
-# By the names that papers, transformers or llama.cpp give their options.
+# By the names that papers, transformers, llama.cpp or llguidance give their options.
 SAMPLERS: Mapping[str, type[Sampler]] = {
     "top_k": TopK,
     "top_p": TopP,
@@ -73,6 +74,9 @@ SAMPLERS: Mapping[str, type[Sampler]] = {
     "dry": DRY,
     "mirostat": Mirostat,
     "mirostat_v2": MirostatV2,
+    "regex": Regex,
+    "json_schema": JsonSchema,
+    "lark": LarkGrammar,
     "greedy": Greedy,
     "multinomial": Multinomial,
     "gumbel": Gumbel,

@@ -21,7 +21,7 @@ __all__ = ["parse"]
 
 _LONGEST = 100_000  # characters
 _OPEN, _CLOSE = "([{", ")]}"
-_WORD = re.compile(r"[^\W\d][\w.+-]*")
+_WORD = re.compile(r"[^\W\d][\w.+-]*|@[\w./+-]+")  # with @, the path of a file
 
 
 def parse(text: str, plugins: Registry) -> Chain:

@@ -115,7 +115,7 @@ def test_exporting_without_pytorch_says_what_to_install(checkpoint, tmp_path):
     assert done.stderr.count("\n") == 1
 
 
-HEAVY = {"numpy", "onnxruntime", "onnx", "tokenizers", "safetensors", "rich", "torch", "transformers"}
+HEAVY = {"numpy", "onnxruntime", "onnx", "tokenizers", "safetensors", "rich", "torch", "transformers", "llguidance"}
 
 
 def test_import_onnxlens_imports_nothing_heavy():
@@ -127,6 +127,15 @@ def test_import_onnxlens_imports_nothing_heavy():
 def test_help_imports_nothing_heavy(arguments):
     code = f"from onnxlens.cli import _run\nassert _run({arguments!r}) == 0"
     assert imported_by(code) & HEAVY == set()
+
+
+def test_llguidance_is_imported_by_the_samplers_that_need_it_alone():
+    code = "import sys\nfrom onnxlens.cli import _run\nassert _run(sys.argv[1:]) == 0"
+    assert "llguidance" not in imported_by(code, "plugins", "show", "regex")
+    assert "llguidance" not in imported_by("from onnxlens.plugins.samplers import Regex\nRegex('a')")
+    generating = ("generate", "a", "-n", "1", "--provider", "cpu", "--sampler")
+    assert "llguidance" not in imported_by(code, *generating, "top_k=3")
+    assert "llguidance" in imported_by(code, *generating, "regex='a'")
 
 
 def test_predicting_with_a_prepared_bundle_does_not_import_onnx(runner):

@@ -44,7 +44,9 @@ OPTIONS = {
     "presence_penalty": {"penalty": 0.5},
     "frequency_penalty": {"penalty": 0.5},
     "no_repeat_ngram_size": {"size": 2},
-    "dry": {"breakers": []},
+    "regex": {"pattern": "[a-z]+( [a-z0-9]+)*"},
+    "json_schema": {"schema": {"type": "string"}},
+    "lark": {"grammar": 'start: word (" " word)*\nword: /[a-z]/ | word /[a-z0-9]/'},
 }
 
 
