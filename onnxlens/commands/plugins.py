@@ -149,7 +149,7 @@ def _print_groups(entries: list[Entry]) -> None:
             rows.append({**cells, "what it does": entry.summary})
         table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
         for heading in rows[0]:
-            widest = max(len(row[heading]) for row in rows)
+            widest = max(len(heading), *(len(row[heading]) for row in rows))
             # Names are to be typed; what it does has the room that is left.
             width = {"name": widest, "what it does": None}.get(heading, min(widest, _COLUMN))
             table.add_column(heading, no_wrap=True, width=width, ratio=None if width else 1, overflow="ellipsis")

@@ -140,9 +140,9 @@ def test_what_is_built_in_needs_no_other_plugin(install):
 def test_an_unknown_name_has_a_suggestion():
     with pytest.raises(PluginError) as caught:
         Registry(find=False).get("visualizer", "tokns")
-    assert str(caught.value).startswith("There is no visualizer 'tokns'; there are ")
-    assert str(caught.value).endswith(" Did you mean 'tokens'?")
-    with pytest.raises(PluginError, match=r"There is no command 'x'; there are none. 'onnxlens plugins' lists all"):
+    expected = "There is no visualizer 'tokns'. Did you mean 'tokens'? 'onnxlens plugins' lists all of them."
+    assert str(caught.value) == expected
+    with pytest.raises(PluginError, match=r"There is no command 'x'\. There are none\. 'onnxlens plugins' lists all"):
         Registry(find=False).get("command", "x")
 
 

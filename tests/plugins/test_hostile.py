@@ -224,14 +224,6 @@ def test_two_plugins_with_one_name_and_neither_wins(install):
     assert str(caught.value) == str(broken)
 
 
-def test_one_package_with_one_name_twice(install):
-    install("beta", sampler("same"))
-    install("beta", sampler("same"), version="2.0")
-    install("gamma", sampler("other"))
-    (broken,) = Registry().broken
-    assert "beta 1.0 and beta 2.0 each have a sampler of that name" in broken.reason
-
-
 def test_a_plugin_that_leaves_the_folder_takes_nobody_along(file, tmp_path, monkeypatch, command, bundle):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "elsewhere").mkdir()

@@ -189,17 +189,6 @@ def test_every_operation_on_the_trained_model_is_the_oracle_s(trained):
     assert not errors.too_large(ulps=4)
 
 
-def test_pairs_on_the_trained_model_are_the_oracle_s(trained):
-    errors = Errors(trained)
-    single = [(name, operation) for name in KINDS for operation in OPERATIONS if possible(name, operation)]
-    others = np.random.default_rng(4).permutation(len(single))  # each once as the first, and once as the second
-    for number, (name, operation) in enumerate(single):
-        pair = [(name, operation), single[others[number]]]
-        changes = [trained_change(trained, *one, seed) for seed, one in enumerate(pair)]
-        measure(errors, trained, changes, TRAINED_SIZE)
-    assert not errors.too_large(ulps=8)
-
-
 @pytest.mark.parametrize("name", KINDS)
 def test_an_edit_that_changes_nothing_changes_no_bit(runner, name):
     model, ids = runner("base"), ids_for(runner("base"))
