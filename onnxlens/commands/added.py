@@ -36,7 +36,7 @@ def find(context: click.Context, name: str) -> click.Command | None:
             command = getattr(importlib.import_module(module), attribute)
     if not isinstance(command, click.Command):
         raise PluginError(f"The command {name!r} ({entry.distribution}) is not one of click: {entry.plugin} is none.")
-    command.invoke = _blaming(command.invoke, f"The command {name!r} ({entry.distribution})")  # type: ignore[method-assign]
+    command.invoke = _blaming(command.invoke, f"The command {name!r} ({entry.distribution})")  # type: ignore[method-assign, assignment]
     return command
 
 

@@ -126,7 +126,7 @@ def _show(
         else:
             from rich.filesize import decimal
 
-            console().print(f"{inert(output)}: {entry.name}, {decimal(size)}", markup=False, soft_wrap=True)
+            console().print(f"{inert(str(output))}: {entry.name}, {decimal(size)}", markup=False, soft_wrap=True)
     elif as_json:
         with blamed(who), quiet():
             document = rendering.json()
