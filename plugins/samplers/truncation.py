@@ -213,9 +213,8 @@ class XTC(Sampler):
         if not acts.any():
             return logits
         candidates = Candidates.of(logits)
-        probabilities = candidates.probabilities
-        top = (probabilities >= self.threshold) & acts[:, np.newaxis]
-        choices = np.where(top, probabilities, np.inf)
+        top = (candidates.probabilities >= self.threshold) & acts[:, np.newaxis]
+        choices = np.where(top, candidates.logits, np.inf)  # which differ where probabilities round to the same
         width = choices.shape[-1]
         least = width - 1 - np.argmin(choices[:, ::-1], axis=-1)  # of equals, the one of highest id, which sorts last
         top[np.arange(len(top)), least] = False

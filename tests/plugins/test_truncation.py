@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 from sampling_references import (
     INF,
@@ -148,6 +148,7 @@ def test_xtc_is_llama_cpp(logits, threshold):
 
 
 @given(logits=logits_of(rows=8), probability=st.floats(0, 1), seed=st.integers(0, 99))
+@example(logits=np.array([[-1e-45, 0]], np.float32), probability=1.0, seed=0)  # of the same probability, rounded
 def test_xtc_acts_where_the_draw_of_the_row_is_below_its_probability(logits, probability, seed):
     draws = np.random.default_rng(seed).random(len(logits))
     expected = [xtc(row, 0.1) if draw < probability else row for row, draw in zip(logits, draws, strict=True)]
