@@ -20,8 +20,8 @@ from sampling_references import INF
 
 import onnxlens
 from onnxlens.decoding import beam_search, best_of
+from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers import (
-    SAMPLERS,
     Chain,
     Context,
     Greedy,
@@ -36,6 +36,8 @@ from onnxlens.plugins.samplers import (
 )
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.tokenizer import Tokenizer
+
+BUILT_IN = Registry(find=False)
 
 SHIPPED = Path(__file__).parents[2] / "models" / "tiny" / "tokenizer.json"
 SIZE = 4096
@@ -651,7 +653,7 @@ def test_a_schema_and_a_grammar_from_a_file(tmp_path, monkeypatch):
     Path("schemas").mkdir()
     Path("schemas/a-b.json").write_text('\ufeff{"type": "boolean"}', encoding="utf-8")
     Path("a.lark").write_text('start: "a" | "é"\n', encoding="utf-8")
-    chain = parse("json_schema=@schemas/a-b.json | lark=@a.lark | lark(grammar='@a.lark')", SAMPLERS)
+    chain = parse("json_schema=@schemas/a-b.json | lark=@a.lark | lark(grammar='@a.lark')", BUILT_IN)
     assert chain.samplers == (JsonSchema("@schemas/a-b.json"), LarkGrammar("@a.lark"), LarkGrammar("@a.lark"))
     Path("a.lark").write_text("start: b", encoding="utf-8")  # it was read already
     assert "t" in texts(allowed(chain.samplers[0], at("")))
@@ -704,7 +706,7 @@ def lens() -> onnxlens.Lens:
     ],
 )
 def test_in_a_chain_as_text(text, expected):
-    assert parse(text, SAMPLERS) == Chain(expected)
+    assert parse(text, BUILT_IN) == Chain(expected)
 
 
 def test_a_generation_ends_where_the_text_is_complete(lens):

@@ -445,7 +445,7 @@ class Formless(Fine):
     ("plugin", "expected"),
     [
         (Markup, "Markup lets rich obey markup in a token; put it into rich.text.Text."),
-        (Undeclared, "Undeclared.draw failed with KeyError: \"'blocks.0.attn.hook_pattern' was not read"),
+        (Undeclared, "Undeclared.draw failed with KeyError: 'blocks.0.attn.hook_pattern' was not read"),
         (Changes, "Changes changed what it was given to draw (a sentence)."),
         (Unknown, "Unknown.hook_points names what the model does not have: Unknown hook point 'blocks.77.attn.hook_q'"),
         (Nothing, "Nothing.draw returned NoneType in place of a Rendering (a sentence)."),

@@ -352,12 +352,18 @@ def test_a_command_that_fails_is_named(command, file):
             "Error: The command 'shout' (the file FILE) failed: BaseException: odd (line ",
         ),
         ("raise click.UsageError('not so')", 2, "Usage: onnxlens shout [OPTIONS] WHAT"),
-        ("raise SystemExit(3)", 3, ""),
     ]:
         path = file("voice", COMMAND.replace("PLACE", "a:b").replace("click.echo(what.upper())", body))
         ran = command("--plugin", path, "shout", "hello")
         assert (ran.code, ran.out) == (code, ""), ran.err
         assert ran.err.startswith(expected.replace("FILE", str(path)))
+
+
+def test_a_command_may_exit_with_a_code_of_its_own(command, file):
+    path = file("voice", COMMAND.replace("PLACE", "a:b").replace("click.echo(what.upper())", "raise SystemExit(3)"))
+    with pytest.raises(SystemExit) as ended:
+        command("--plugin", path, "shout", "hello")
+    assert ended.value.code == 3
 
 
 def test_a_command_of_a_broken_plugin_repeats_the_reason(command, install):
