@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from onnxlens.plugins.samplers import Context
+from onnxlens.plugins.samplers import Context, Sampler
 from onnxlens.runtime.beams import EarlyStopping
 from onnxlens.runtime.beams import beam_search as search
 from onnxlens.runtime.continuations import Continuations
@@ -72,8 +72,7 @@ def beam_search(
         diversity_penalty: what a group loses in log-probability for each earlier group's beam that has just taken the
             same token (Vijayakumar et al. 2016); above 0 where there are groups.
         sampler: applied to the log-probabilities before they count, such as `NoRepeatNGram(3)`, or a chain as text.
-            Beams branch and end, so it is told no choices: one that remembers those, such as mirostat, has no place
-            here.
+            Beams branch and end, so one that remembers what was chosen, such as mirostat, is an error.
 
     Returns:
         The continuations, best first; fewer where a sampler leaves no more. `score` is the log-probability, as sampler
@@ -85,12 +84,18 @@ def beam_search(
     """
     if type(num_return_sequences) is not int or num_return_sequences < 1:
         raise InputError(f"num_return_sequences must be a whole number of at least 1, not {num_return_sequences!r}.")
-    if type(num_beams) is int and num_beams < num_return_sequences:
+    if type(num_beams) is int and 1 <= num_beams < num_return_sequences:
         raise InputError(f"num_return_sequences can be at most num_beams, {num_beams}, not {num_return_sequences}.")
     if (num_beam_groups == 1) != (diversity_penalty == 0):
         raise InputError("diversity_penalty and num_beam_groups go together: several groups and a penalty above 0.")
     shape = None if sampler is None else chain_of(sampler, lens.plugins).clone()
     if shape is not None:
+        for stage in shape.stages:
+            if type(stage).accept is not Sampler.accept:
+                raise InputError(
+                    f"{type(stage).__name__} remembers the tokens that were chosen, and beams branch and end; leave it "
+                    "out of a beam search."
+                )
         shape.reset()
     rng = np.random.default_rng(0)  # of samplers that draw, which in a search that draws nothing is the same always
 

@@ -26,7 +26,7 @@ def find_sampler(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Sampler:
-    """The sampler that options of `Lens.generate` mean.
+    """The sampler that options of `Lens.generate` mean: one that chooses, by a draw where it says nothing else.
 
     Raises:
         InputError: an option has no usable value, or a sampler is given and options that it takes the place of.
@@ -37,7 +37,7 @@ def find_sampler(
     if temperature != 1.0 or top_k is not None or top_p is not None:
         raise InputError("Give either a sampler, or temperature, top_k and top_p; a sampler takes their place.")
     chain = chain_of(sampler, plugins)
-    return Chain((*chain.samplers, Multinomial())) if isinstance(sampler, str) and not chain.chooses else chain
+    return chain if chain.chooses else Chain((*chain.samplers, Multinomial()))
 
 
 def chain_of(sampler: AnySampler, plugins: Registry) -> Chain:
@@ -119,8 +119,8 @@ class Choice:
         chosen = np.flatnonzero(left[0] != -np.inf)
         if len(chosen) != 1:
             raise InputError(
-                f"The sampler {self._sampler!r} leaves {len(chosen)} tokens to choose from, and must leave one; end it "
-                "with Greedy() or Multinomial()."
+                f"The sampler {self._sampler!r} leaves {len(chosen)} tokens to choose from, though its last says that "
+                "it chooses, and must leave one."
             )
         self._sampler.accept(chosen, context)
         return int(chosen[0])

@@ -18,7 +18,7 @@ _BOUNDS = {
     "maximum": "at most {}",
     "exclusiveMaximum": "below {}",
     "minLength": "at least {} characters",
-    "minItems": "at least {} elements",
+    "minItems": "{} of them at least",
 }
 _TYPES = {
     "integer": "a whole number",
@@ -64,6 +64,7 @@ def option_rows(entry: Entry) -> list[Row]:
     for name in option_names(entry.plugin):
         one = schema["properties"][name]
         kinds = [_resolved(kind, definitions) for kind in one.get("anyOf", [one])]
+        kinds.sort(key=lambda kind: kind.get("type") == "array")  # last: what is said of its elements ends with it
         bounds = {key: kind[key] for kind in [one, *kinds] for key in _BOUNDS if key in kind}
         rows.append(
             {
@@ -88,7 +89,7 @@ def _type(schema: Row) -> str:
         return "one of " + ", ".join(map(repr, schema["enum"]))
     if schema.get("type") == "array":
         items = schema.get("items")
-        return f"a list, each {_type(items)}" if isinstance(items, dict) and items else "a list"
+        return f"a list, each element {_type(items)}" if isinstance(items, dict) and items else "a list"
     return _TYPES.get(schema.get("type", ""), "anything")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 import math
 import re
 import types
@@ -60,11 +61,26 @@ def Option(  # noqa: N802  # it stands where a type is annotated
 class Options:
     """The base of plugins: a dataclass whose fields are the options.
 
-    Fields that begin with an underscore, or have `init=False`, are none.
+    Fields that begin with an underscore, or have `init=False`, are none. A `__post_init__` of a plugin's own runs after
+    the check, for what it remembers.
 
     Raises:
         InputError: when one is made with a value that a field does not allow; the text names plugin and option.
     """
+
+    def __init_subclass__(cls, *, checked: bool = True, **others: Any) -> None:
+        """Puts the check before a `__post_init__` of the class's own, which need not think of it."""
+        super().__init_subclass__(**others)
+        own = cls.__dict__.get("__post_init__")
+        if own is None or not checked:
+            return
+
+        @functools.wraps(own)
+        def check_first(self: Options) -> None:
+            check(self)
+            own(self)
+
+        cls.__post_init__ = check_first  # type: ignore[method-assign]
 
     def __post_init__(self) -> None:
         """Checks the values."""
@@ -150,7 +166,9 @@ def _sentence(error: str, given: Mapping[str, Any], plugin: type[Options]) -> st
         for word, plain in _BOUNDS.items():
             expected = expected.replace(word, plain)
         expected = re.sub(
-            "`(.*?)`", lambda found: " or ".join(_TYPES.get(t, t) for t in found[1].split(" | ")), expected
+            "`(.*?)`",
+            lambda found: " or ".join(_TYPES.get(t, t) for t in found[1].split(" | ") if t != "null"),
+            expected,
         )
     shown = repr(given.get(option))
     return f"{path} must be {expected}, not {shown if len(shown) <= _LONGEST else f'{shown[:_LONGEST]}…'}."

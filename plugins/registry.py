@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from onnxlens.plugins.hookspecs import HOOKS
 from onnxlens.plugins.loading import Entry, Loaded, load
-from onnxlens.plugins.sources import built_in, checked_files, outside
+from onnxlens.plugins.sources import built_in, checked_files, limited, outside
 from onnxlens.runtime.errors import PluginError, suggestion
 
 __all__ = ["Broken", "Entry", "Registry"]
@@ -107,7 +107,7 @@ class Registry:
         shown = name if len(name) <= 100 else f"{name[:100]}…"
         if not (hint := suggestion(shown, known, 1)):
             hint = f" There are {', '.join(known)}." if known else " There are none."
-        raise PluginError(f"There is no {kind} {shown!r}.{hint} 'onnxlens plugins' lists all of them.")
+        raise PluginError(f"There is no {kind} {shown!r}.{hint} 'onnxlens plugins' lists all of them.{limited()}")
 
     def is_broken(self, kind: str, name: str) -> bool:
         """Whether a plugin would have something of that name, and cannot be used."""

@@ -18,7 +18,7 @@ import platformdirs
 from onnxlens.plugins.hookspecs import PROJECT
 from onnxlens.runtime.errors import PluginError, suggestion
 
-__all__ = ["BUILT_IN", "LIMIT", "Source", "built_in", "checked_files", "drop_in_folder", "outside"]
+__all__ = ["BUILT_IN", "LIMIT", "Source", "built_in", "checked_files", "drop_in_folder", "limited", "outside"]
 
 LIMIT = "ONNXLENS_PLUGINS"  # the variable that limits which plugins are loaded
 BUILT_IN = ("onnxlens.plugins.samplers.builtin", "onnxlens.plugins.visualizers.builtin")
@@ -60,19 +60,11 @@ def outside(files: Iterable[Path], *, find: bool = True) -> tuple[list[Source], 
 
     Returns:
         What was found, and what should have been and was not: name, origin and reason.
-
-    Raises:
-        PluginError: files were named, and `ONNXLENS_PLUGINS` is empty.
     """
     files = list(files)
     named, limit = [_file(path) for path in files], os.environ.get(LIMIT)
     if limit is not None and not limit.strip():
-        if named:
-            raise PluginError(
-                f"{LIMIT} is empty, which turns plugins off, and {named[0].distribution} was named as one; unset "
-                f"{LIMIT}, or do not name it."
-            )
-        return [], []
+        return named, []
     if not find:
         return named, []
     found, broken = _installed()
@@ -96,7 +88,7 @@ def checked_files(files: Iterable[str | Path]) -> list[Path]:
     """The files, if they are there and can be plugins.
 
     Raises:
-        PluginError: one is no Python file, or is not there, or is named twice.
+        PluginError: one is no Python file, or is not there, or `ONNXLENS_PLUGINS` turns plugins off.
     """
     found: list[Path] = []
     for file in files:
@@ -110,9 +102,23 @@ def checked_files(files: Iterable[str | Path]) -> list[Path]:
             raise PluginError(f"The plugin {file} {what}; give the path of a Python file, such as ./my_view.py.")
         if path.suffix != ".py":
             raise PluginError(f"A plugin is a Python file, and {file} does not end with .py.")
+        if os.environ.get(LIMIT, "on").strip() == "":
+            raise PluginError(
+                f"{LIMIT} is empty, which turns plugins off, and {file} was named as one; unset {LIMIT}, or do not "
+                "name it."
+            )
         if real not in (one.resolve() for one in found):  # naming it twice is no reason for two of it
             found.append(path)
     return found
+
+
+def limited() -> str:
+    """What the variable `ONNXLENS_PLUGINS` leaves out, as a sentence to add; nothing where it is not set."""
+    limit = os.environ.get(LIMIT)
+    if limit is None:
+        return ""
+    named = f"is {limit!r}, so no others are loaded" if limit.strip() else "is empty, so no plugins are loaded"
+    return f" {LIMIT} {named}."
 
 
 def drop_in_folder() -> Path:

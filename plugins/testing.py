@@ -222,33 +222,35 @@ def _adversarial() -> Iterator[tuple[str, np.ndarray]]:
 
 def _called(made: Sampler, label: str, logits: np.ndarray, context: Context) -> np.ndarray | None:
     """What it returns; None where it refuses."""
+    name = type(made).__name__
     try:
         made.reset()
-        return made(logits, context)
+        found = made(logits, context)
     except InputError as error:
         if label in _USUAL and context.step == 0:
-            _fail(f"{type(made).__name__} refuses logits like any other ({label}): {error}")
+            _fail(f"{name} refuses logits like any other ({label}): {error}")
         return None
-    except Exception as error:
-        _fail(f"{type(made).__name__} failed with {type(error).__name__}: {error} ({label})")
+    except (Exception, SystemExit) as error:
+        _fail(f"{name} failed with {type(error).__name__}: {error} ({label})")
+    if not isinstance(found, np.ndarray):
+        _fail(f"{name} returned {type(found).__name__} in place of an array ({label})")
+    if found.shape != logits.shape:
+        _fail(f"{name} returned the shape {found.shape} for logits of the shape {logits.shape} ({label})")
+    return found
 
 
 def _check_call(name: str, made: Sampler, label: str, logits: np.ndarray, step: int) -> None:
     context = context_of(logits, step=step)
     before, ids = logits.copy(), context.ids.copy()
+    found = _called(made, label, logits, context)
     # A model may have no token that ends a text, and a text no length that is known.
     _called(made, "logits of a model without an end", logits, replace(context, eos_token_id=None, max_new_tokens=None))
-    found = _called(made, label, logits, context)
     if not np.array_equal(before, logits):
         _fail(f"{name} changed the logits that it was given ({label}); return others")
     if not np.array_equal(ids, context.ids):
         _fail(f"{name} changed the ids of the context ({label})")
     if found is None:
         return
-    if not isinstance(found, np.ndarray):
-        _fail(f"{name} returned {type(found).__name__} in place of an array ({label})")
-    if found.shape != logits.shape:
-        _fail(f"{name} returned the shape {found.shape} for logits of the shape {logits.shape} ({label})")
     if found.dtype.kind != "f":
         _fail(f"{name} returned {found.dtype} in place of floating-point numbers ({label})")
     if np.isnan(found).any():
@@ -371,7 +373,7 @@ def _check_drawing(name: str, made: Visualizer, label: str, view: View, *, is_ho
         rendering, again = made.draw(view), made.draw(view)
     except KeyError as error:
         _fail(f"{name}.draw failed with KeyError: {error} ({label}); what is read must be named in hook_points")
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         _fail(f"{name}.draw failed with {type(error).__name__}: {error} ({label})")
     if not isinstance(rendering, Rendering):
         _fail(f"{name}.draw returned {type(rendering).__name__} in place of a Rendering ({label})")
@@ -386,7 +388,7 @@ def _check_drawing(name: str, made: Visualizer, label: str, view: View, *, is_ho
             continue
         except OnnxLensError as error:
             _fail(f"{name} cannot be had as .{ending} ({label}): {error}")
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             _fail(f"{name} failed to make a .{ending} with {type(error).__name__}: {error} ({label})")
         if content != second:
             _fail(f"{name} draws another .{ending} when it draws the same again ({label})")

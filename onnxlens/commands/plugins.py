@@ -69,6 +69,7 @@ def command(context: click.Context, as_json: bool) -> None:
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show all about the sampler, visualizer or command NAME."""
+    from onnxlens.plugins.sources import limited
     from onnxlens.runtime.errors import PluginError, suggestion
 
     known = plugins()
@@ -79,7 +80,7 @@ def show(name: str, as_json: bool) -> None:
             if known.is_broken(kind, name):
                 known.get(kind, name)  # which says why
         near = suggestion(name[:100], [name for kind in kinds for name in known.entries(kind)], 1)
-        raise PluginError(f"There is no plugin {name[:100]!r}.{near} 'onnxlens plugins' lists all of them.")
+        raise PluginError(f"There is no plugin {name[:100]!r}.{near} 'onnxlens plugins' lists all of them.{limited()}")
     if as_json:
         print_json([_document(entry) for entry in found])
         return

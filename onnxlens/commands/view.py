@@ -27,6 +27,7 @@ __all__ = ["command"]
 
 _OWN = "own_"  # begins the parameters that are a visualizer's options, so that they clash with none of this module's
 _METAVARS = {"integer": "N", "number": "X", "string": "TEXT", "object": "JSON"}
+_NUMBERS = {"integer", "number"}
 
 
 class _Views(click.Group):
@@ -42,6 +43,7 @@ class _Views(click.Group):
     "view",
     cls=_Views,
     short_help="Show what happens inside, by a visualizer.",
+    options_metavar="",
     subcommand_metavar="NAME [TEXT] [OPTIONS]",
 )
 def command() -> None:
@@ -152,8 +154,13 @@ def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:
     if kinds == {"boolean"}:
         return click.Option([f"{flag}/--no-{flag[2:]}", _OWN + name], default=None, help=help)
     choices = schema.get("enum", ())
-    named = {kind for kind in kinds if kind != "array"} | _kinds(schema.get("items") or {})
+    items = _kinds(_list(schema).get("items") or {})
+    named = {kind for kind in kinds if kind != "array"} | items
     metavar = "|".join(map(str, choices)) or next((_METAVARS[kind] for kind in _METAVARS if kind in named), "VALUE")
+    if items and items <= _NUMBERS:
+        metavar += ",..."
+    elif "array" in kinds:
+        help = f"{help}  [may be repeated]"
     return click.Option([flag, _OWN + name], type=str, multiple="array" in kinds, metavar=metavar, help=help.strip())
 
 
@@ -162,6 +169,8 @@ def _value(given: Any, schema: dict[str, Any]) -> Any:
     if isinstance(given, tuple):
         if len(given) == 1 and given[0].lstrip().startswith("["):
             return _parsed(given[0])
+        if (_kinds(_list(schema).get("items") or {}) or {""}) <= _NUMBERS:
+            return [part.strip() for one in given for part in one.split(",")]
         return list(given)
     if isinstance(given, str) and "object" in _kinds(schema) and given.lstrip().startswith("{"):
         return _parsed(given)
@@ -173,6 +182,12 @@ def _parsed(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text  # which no such option takes: its error says what it does
+
+
+def _list(schema: dict[str, Any]) -> dict[str, Any]:
+    """What is said of lists of an option; nothing where it takes none."""
+    kinds: list[dict[str, Any]] = schema.get("anyOf", [schema])
+    return next((one for one in kinds if one.get("type") == "array"), {})
 
 
 def _kinds(schema: dict[str, Any]) -> set[str]:

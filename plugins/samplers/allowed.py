@@ -16,7 +16,7 @@ __all__ = ["Allowed"]
 
 
 @dataclass(frozen=True, repr=False)
-class Allowed(Sampler):
+class Allowed(Sampler, checked=False):
     """Keeps the tokens that a function allows, which is given the number of the row and its text so far.
 
     The function, of a row's number and the ids of its text so far, [T] int64, prompt included, returns the ids of the

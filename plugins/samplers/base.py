@@ -86,7 +86,7 @@ class Sampler(Options, ABC):
 
 
 @dataclass(frozen=True, repr=False)
-class Function(Sampler):
+class Function(Sampler, checked=False):
     """A plain function from logits and context to logits, as a sampler."""
 
     function: Callable[[np.ndarray, Context], np.ndarray]
@@ -112,7 +112,7 @@ class Function(Sampler):
 
 
 @dataclass(frozen=True)
-class Chain(Sampler):
+class Chain(Sampler, checked=False):
     """Applies samplers one after the other, and checks what each of them leaves."""
 
     samplers: Sequence[Sampler | Callable[[np.ndarray, Context], np.ndarray]]
@@ -191,6 +191,9 @@ def apply(sampler: Sampler, logits: np.ndarray, context: Context) -> np.ndarray:
         raise InputError(f"The sampler {name} leaves no token to choose from.")
     if not np.isfinite(largest).all():
         raise InputError(f"The sampler {name} returns logits that are NaN or infinite.")
+    if (revived := (left != -np.inf) & (logits == -np.inf)).any():
+        row, token = np.argwhere(revived)[0].tolist()
+        raise InputError(f"The sampler {name} brings back the token {token}, which was ruled out before (row {row}).")
     return left
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from onnxlens.plugins.blame import blamed
 from onnxlens.plugins.options import make, option_names
 from onnxlens.plugins.samplers.base import Chain, Sampler
-from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.errors import InputError, PluginError
 
 if TYPE_CHECKING:
     from onnxlens.plugins.registry import Registry
@@ -58,7 +58,12 @@ def _stage(stage: str, plugins: Registry, text: str) -> Sampler:
         raise InputError(
             f"The stage {_short(stage)} cannot be read; write a sampler as name, name=value or name(option=value, ...)."
         )
-    entry = plugins.get("sampler", name)
+    try:
+        entry = plugins.get("sampler", name)
+    except PluginError as error:
+        if stage == name and "=" in text.partition(stage)[0]:  # perhaps a part of the value before it
+            raise PluginError(f"{error} A value in which there is a '|' needs quotes: name='a|b'.") from error
+        raise
     sampler: type[Sampler] = entry.plugin
     options: dict[str, Any] = {}
     if value is not None:

@@ -159,7 +159,6 @@ class Regex(_Constrained):
 
     def __post_init__(self) -> None:
         """Checks the value."""
-        super().__post_init__()
         self._check(self.pattern)
         # What llguidance would leave out without a word.
         if (len(self.pattern) - len(self.pattern.rstrip("\\"))) % 2:
@@ -194,7 +193,6 @@ class JsonSchema(_Constrained):
 
     def __post_init__(self) -> None:
         """Checks the values, and reads the file if there is one."""
-        super().__post_init__()
         schema = self._parsed(self._content(self.schema)) if isinstance(self.schema, str) else self.schema
         if not self.whitespace and schema is not False:
             schema = {} if schema is True else schema
@@ -240,7 +238,6 @@ class LarkGrammar(_Constrained):
 
     def __post_init__(self) -> None:
         """Checks the value, and reads the file if there is one."""
-        super().__post_init__()
         self._text = self._content(self.grammar)
         self._check(self._text)
         if self._text.lstrip().startswith("{"):  # which llguidance would take for another notation

@@ -43,7 +43,6 @@ class Temperature(Sampler):
 
     def __post_init__(self) -> None:
         """Checks the value."""
-        super().__post_init__()
         if self.temperature < _COLDEST:  # the schema lets 0 pass, so that this can say what to do instead
             raise InputError(
                 f"temperature must be at least {_COLDEST}, not {self.temperature:g}; the sampler greedy takes the most "
@@ -94,7 +93,6 @@ class LogitBias(Sampler):
 
     def __post_init__(self) -> None:
         """Checks the values."""
-        super().__post_init__()
         for tokens, bias in self.bias.items():
             if bias != -math.inf and not abs(bias) <= _LARGEST_BIAS:
                 raise InputError(

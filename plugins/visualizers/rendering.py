@@ -139,6 +139,13 @@ class Rendering:
             raise PluginError(f"{type(self).__name__}.data() returned what JSON cannot hold: {error}.") from error
         return text
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({_listed(self.formats)})"
+
+    def __str__(self) -> str:
+        """The text, without colours, where there is one: for `print`."""
+        return self.encoded("txt").decode().rstrip("\n") if "txt" in self.formats else repr(self)
+
     def _repr_html_(self) -> str:
         """For a notebook: the page in a frame of its own, so that neither disturbs the other."""
         for ending in ("html", "svg", "txt"):

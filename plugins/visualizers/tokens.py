@@ -11,10 +11,11 @@ import numpy as np
 
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.labels import ink, printable, short, tint
+from onnxlens.plugins.visualizers.labels import ink, printable, short, tint, visible
 from onnxlens.plugins.visualizers.page import page
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax
 
 if TYPE_CHECKING:
@@ -43,12 +44,17 @@ class Tokens(Visualizer):
         Literal["surprisal", "norm", "nothing"],
         Option("what the colour shows: surprisal in nats, the length of the residual stream, or nothing"),
     ] = "surprisal"
-    layer: Annotated[int, Option("the block whose residual stream is measured; negative ones count from the end")] = -1
+    layer: Annotated[
+        int | None,
+        Option("for norm, the block whose residual stream is measured; from the end if negative, the last by default"),
+    ] = None
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The logits, or one residual stream, or nothing."""
         if self.colour == "norm":
-            return (f"blocks.{self.numbered('layer', config.n_layer)}.hook_resid_post",)
+            return (f"blocks.{self._layer(config)}.hook_resid_post",)
+        if self.layer is not None:
+            raise InputError(f"layer says whose residual stream is measured: with colour norm, not {self.colour}.")
         return (LOGITS,) if self.colour == "surprisal" else ()
 
     def draw(self, view: View) -> TokensRendering:
@@ -56,7 +62,7 @@ class Tokens(Visualizer):
         values: list[float | None] = [None] * len(view.ids)
         meaning = _MEANING[self.colour]
         if self.colour == "norm":
-            layer = self.numbered("layer", view.config.n_layer)
+            layer = self._layer(view.config)
             stream = view.cache[f"blocks.{layer}.hook_resid_post"].astype(np.float64)  # [P, D]
             values = np.linalg.norm(stream, axis=-1).tolist()
             meaning = meaning.format(layer=layer)
@@ -64,6 +70,9 @@ class Tokens(Visualizer):
             logprobs = log_softmax(view.logits[:-1])[np.arange(len(view.ids) - 1), view.ids[1:]]  # [P - 1]
             values = [None, *(-logprobs).tolist()]  # nothing predicts the first one
         return TokensRendering(view.model, view.ids.tolist(), view.str_tokens, values, meaning)
+
+    def _layer(self, config: ModelConfig) -> int:
+        return config.n_layer - 1 if self.layer is None else self.numbered("layer", config.n_layer)
 
 
 class TokensRendering(Rendering):
@@ -113,12 +122,14 @@ class TokensRendering(Rendering):
         axes.text(0.05, -0.5, self._title(), va="center", fontsize=10, parse_math=False)
         for position, (token, _, colour) in enumerate(self._coloured()):
             line, column = divmod(position, _PER_LINE)
-            ground = {"facecolor": colour or "none", "edgecolor": "#bbbbbb", "linewidth": 0.5}
+            ground = {"facecolor": colour or "none", "edgecolor": "#888888", "linewidth": 0.5}
+            if self.meaning and not colour:
+                ground["linestyle"] = "--"  # that it has no number is not that it is small
             axes.add_patch(_rectangle(column, line, ground))
             axes.text(
                 column + 0.5,
                 line + 0.5,
-                short(printable(token), 12),  # which may be longer than its place
+                short(visible(token), 12),  # which may be longer than its place
                 ha="center",
                 va="center",
                 fontsize=8,

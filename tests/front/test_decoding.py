@@ -278,7 +278,11 @@ def test_a_search_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
         (lambda lens: contrastive_search(lens, "a", top_k=0), "top_k must be a whole number from 1 to"),
         (lambda lens: contrastive_search(lens, "a", penalty_alpha=1.5), "penalty_alpha must be from 0 to 1, not 1.5."),
         (lambda lens: best_of(lens, "a", n=0), "n must be a whole number of at least 1, not 0."),
-        (lambda lens: best_of(lens, "a", sampler=Temperature(1.0)), "tokens to choose from, and must leave one;"),
+        (
+            lambda lens: beam_search(lens, "a", sampler=Mirostat()),
+            "Mirostat remembers the tokens that were chosen",
+        ),
+        (lambda lens: beam_search(lens, "a", num_beams=0), "num_beams must be a whole number of at least 1, not 0."),
     ],
 )
 def test_what_cannot_be_searched_is_refused_in_a_sentence(lens, call, text):
@@ -320,7 +324,7 @@ def test_the_model_s_own_probability_is_said_whatever_a_sampler_makes_of_it(lens
 
 def test_a_search_does_not_change_the_sampler_it_is_given(lens):
     sampler = Mirostat()
-    beam_search(lens, "a", num_beams=2, max_new_tokens=2, sampler=sampler)
+    best_of(lens, "a", n=2, max_new_tokens=2, sampler=sampler)
     assert sampler._mu is None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 
 import onnxlens
 from onnxlens.lens import Lens
-from onnxlens.plugins.samplers import Greedy, Temperature
+from onnxlens.plugins.samplers import Chain, Greedy, Sampler, Temperature
 from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError
 
 END = 0
@@ -208,11 +209,29 @@ def test_a_sampler_and_what_it_replaces_are_not_mixed(lens, options):
         lens.generate("a", sampler=Greedy(), **options)
 
 
+@dataclass
+class Undecided(Sampler):
+    """Says that it chooses, and does not."""
+
+    chooses = True
+
+    def __call__(self, logits, context):
+        return logits
+
+
 def test_a_sampler_that_leaves_several_tokens_or_none_is_an_error(lens):
-    with pytest.raises(InputError, match="leaves 300 tokens to choose from, and must leave one"):
-        next(lens.generate("a", sampler=Temperature(5.0)))
+    with pytest.raises(InputError, match="leaves 300 tokens to choose from, though its last says that it chooses"):
+        next(lens.generate("a", sampler=Undecided()))
     with pytest.raises(InputError, match=r"^The sampler <lambda> returns logits that are NaN or infinite"):
         next(lens.generate("a", sampler=lambda logits, context: np.full_like(logits, np.nan)))
+
+
+@pytest.mark.parametrize(
+    "sampler", [Temperature(0.7), Chain([Temperature(0.7)]), lambda logits, context: logits / np.float32(0.7)]
+)
+def test_what_draws_is_added_to_a_sampler_that_does_not(lens, sampler):
+    expected = [token.id for token in lens.generate("a", sampler="temperature=0.7", seed=3, max_new_tokens=5)]
+    assert [token.id for token in lens.generate("a", sampler=sampler, seed=3, max_new_tokens=5)] == expected
 
 
 def test_a_seed_may_be_of_numpy(lens):

@@ -284,6 +284,36 @@ def test_logits_that_are_none_are_not_a_sampler_s_fault():
         Chain((TopK(2),))(np.array([[NAN, 1.0]]), context())
 
 
+def test_what_was_ruled_out_stays_so_or_who_brings_it_back_is_named():
+    def resurrect(logits, context):
+        return np.zeros_like(logits)
+
+    expected = r"^The sampler resurrect brings back the token 0, which was ruled out before \(row 1\)\.$"
+    with pytest.raises(InputError, match=expected):
+        Chain([resurrect])(np.array([[1.0, 2.0], [-INF, 1.0]]), context([(1,), (2,)]))
+
+
+@dataclasses.dataclass
+class Starts(Sampler):
+    """Sets something up."""
+
+    size: Annotated[int, Option("how many", ge=1)] = 1
+
+    def __post_init__(self):
+        self.double = 2 * self.size
+
+    def __call__(self, logits, context):
+        return logits
+
+
+def test_options_are_checked_before_what_a_plugin_sets_up():
+    assert Starts(np.int64(3)).double == 6
+    with pytest.raises(InputError, match=r"^Starts: size must be a whole number of at least 1, not 0\.$"):
+        Starts(0)
+    with pytest.raises(InputError, match=r"^Starts: size must be a whole number, not 'x'\.$"):
+        Starts("x")
+
+
 def test_what_cannot_be_called_is_no_sampler():
     with pytest.raises(InputError, match=r"^A chain is made of samplers, and 5 is none\.$"):
         Chain((5,))

@@ -114,6 +114,11 @@ def test_an_unknown_sampler_that_is_like_none_gets_the_list():
         parse("zzz", PLUGINS)
 
 
+def test_a_value_with_a_bar_that_is_not_in_quotes():
+    with pytest.raises(PluginError, match=r"There is no sampler 'b'.*needs quotes: name='a\|b'\.$"):
+        parse("regex=a|b", PLUGINS)
+
+
 def test_what_is_no_text_is_no_chain():
     with pytest.raises(InputError, match=r"^A chain of samplers is written as text, not int\.$"):
         parse(5, PLUGINS)

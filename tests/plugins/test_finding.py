@@ -106,13 +106,24 @@ def test_a_file_that_was_named_where_plugins_are_off(file, monkeypatch):
     path = file("two", sampler("second"))
     monkeypatch.setenv("ONNXLENS_PLUGINS", "")
     with pytest.raises(PluginError) as caught:
-        _ = Registry([path]).samplers
+        Registry([path])
     assert str(caught.value) == (
-        f"ONNXLENS_PLUGINS is empty, which turns plugins off, and the file {path} was named as one; unset "
+        f"ONNXLENS_PLUGINS is empty, which turns plugins off, and {path} was named as one; unset "
         "ONNXLENS_PLUGINS, or do not name it."
     )
     monkeypatch.setenv("ONNXLENS_PLUGINS", "other")
     assert set(mine(Registry([path]))) == {"second"}
+
+
+@pytest.mark.parametrize(
+    ("limit", "expected"), [("", "is empty, so no plugins are loaded."), ("two", "is 'two', so no others are loaded.")]
+)
+def test_what_the_environment_leaves_out_is_no_riddle(install, monkeypatch, limit, expected):
+    install("one", sampler("first"))
+    monkeypatch.setenv("ONNXLENS_PLUGINS", limit)
+    with pytest.raises(PluginError) as caught:
+        Registry().get("sampler", "first")
+    assert str(caught.value).endswith(f" ONNXLENS_PLUGINS {expected}")
 
 
 def test_files_that_cannot_be_plugins(tmp_path):

@@ -226,6 +226,22 @@ class Undocumented(Base):
     k: int = 1
 
 
+@dataclass
+class Silent(Base):
+    """Forgets to return."""
+
+    def __call__(self, logits, context):
+        logits - 1
+
+
+@dataclass
+class Exits(Base):
+    """Leaves."""
+
+    def __call__(self, logits, context):
+        raise SystemExit("now")
+
+
 class NoHelp(Base):
     __doc__ = None
 
@@ -236,6 +252,8 @@ class NoHelp(Base):
         (InPlace, "InPlace changed the logits that it was given (ordinary logits); return others."),
         (ChangesIds, "ChangesIds changed the ids of the context (ordinary logits)."),
         (Short, "Short returned the shape (3, 49) for logits of the shape (3, 50) (ordinary logits)."),
+        (Silent, "Silent returned NoneType in place of an array (ordinary logits)."),
+        (Exits, "Exits failed with SystemExit: now (ordinary logits)."),
         (Listed, "Listed returned list in place of an array (ordinary logits)."),
         (Whole, "Whole returned int64 in place of floating-point numbers (ordinary logits)."),
         (Nan, "Nan returned NaN (half of the tokens ruled out)."),

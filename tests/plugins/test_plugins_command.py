@@ -82,7 +82,7 @@ def test_show(command):
     for piece in ("The tokens of a text", "colour", '"surprisal"', "a whole number", "Reads, by default,", "logits"):
         assert piece in ran.out
     (document,) = command("plugins", "show", "tokens", "--json").json
-    assert document["options"]["properties"]["layer"]["default"] == -1
+    assert document["options"]["properties"]["layer"]["default"] is None
     assert document["hook_points"] == ["logits"]
 
 

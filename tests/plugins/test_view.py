@@ -219,6 +219,21 @@ def test_the_same_is_the_same_file(lens):
         assert first == second
 
 
+def test_a_rendering_prints_its_text(lens):
+    shown = lens.view("tokens", "the cat")
+    assert str(shown) == shown.encoded("txt").decode().rstrip("\n")
+    assert repr(shown) == "TokensRendering(.txt, .png, .svg, .html or .json)"
+
+
+def test_a_layer_that_nothing_is_read_from_is_an_error(lens):
+    with pytest.raises(InputError, match=r"^layer says whose residual stream is measured: with colour norm, not surpr"):
+        lens.view("tokens", "the cat", layer=0)
+    assert (
+        lens.view("tokens", "the cat", colour="norm").data()
+        == lens.view("tokens", "the cat", colour="norm", layer=-1).data()
+    )
+
+
 def test_a_picture_without_matplotlib(lens, monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(InputError) as caught:
@@ -251,6 +266,7 @@ KINDS = visualizer("kinds", "one = Counted(view)\none.data = lambda: self.shown(
         (["--factor", "3", "--flag"], [3, True, [1], None, "5", {}]),
         (["--no-flag", "--many", "3", "--many", "4"], [1, False, [3, 4], None, "5", {}]),
         (["--many", "[7, 8]", "--maybe", "0.5"], [1, False, [7, 8], 0.5, "5", {}]),
+        (["--many", "7,8", "--many", "9"], [1, False, [7, 8, 9], None, "5", {}]),
         (["--words", "007", "--table", '{"a": 1}'], [1, False, [1], None, "007", {"a": 1}]),
     ],
 )
@@ -270,6 +286,7 @@ def test_options_of_every_type(command, model, file, arguments, expected):
         (["--maybe", "nan"], "kinds: maybe must be "),
         (["--maybe", "-1"], "kinds: maybe must be "),
         (["--many", "x"], "kinds: many[0] must be a whole number"),
+        (["--many", "1,,2"], "kinds: many[1] must be a whole number"),
         (["--many", "[]"], "kinds: many must be "),
         (["--many", "[" * 100_000], "kinds: many must be a list, not '[[["),
         (["--table", "{"], "kinds: table must be "),
