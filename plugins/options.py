@@ -165,13 +165,14 @@ def _sentence(error: str, given: Mapping[str, Any], plugin: type[Options]) -> st
         expected = what.removeprefix("Expected ").partition(", got")[0]
         for word, plain in _BOUNDS.items():
             expected = expected.replace(word, plain)
-        expected = re.sub(
-            "`(.*?)`",
-            lambda found: " or ".join(_TYPES.get(t, t) for t in found[1].split(" | ") if t != "null"),
-            expected,
-        )
+        expected = re.sub("`(.*?)`", lambda found: _types(found[1]), expected)
     shown = repr(given.get(option))
     return f"{path} must be {expected}, not {shown if len(shown) <= _LONGEST else f'{shown[:_LONGEST]}…'}."
+
+
+def _types(names: str) -> str:
+    """Types such as `int | null`, in words; that there may be nothing helps nobody who gave something."""
+    return " or ".join(_TYPES.get(name, name) for name in names.split(" | ") if name != "null")
 
 
 def _plain(value: object) -> object:
