@@ -156,7 +156,7 @@ def best_of(
     lens: Lens,
     text: str | Sequence[int] | np.ndarray,
     *,
-    n: int = 4,
+    count: int = 4,
     max_new_tokens: int = 40,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -169,7 +169,7 @@ def best_of(
     Args:
         lens: the model.
         text: the prompt, or its token ids.
-        n: how many continuations.
+        count: how many continuations.
         max_new_tokens: how many tokens each has at most.
         temperature: divides the logits; 0 takes the most probable token always.
         top_k: choose among the k most probable tokens only.
@@ -184,18 +184,16 @@ def best_of(
         InputError: the text or an option has no usable value.
         ContextLengthError: the text would have more tokens than the model has positions.
     """
-    if type(n) is not int or n < 1:
-        raise InputError(f"n must be a whole number of at least 1, not {n!r}.")
+    if type(count) is not int or count < 1:
+        raise InputError(f"count must be a whole number of at least 1, not {count!r}.")
     sample = find_sampler(sampler, lens.plugins, temperature=temperature, top_k=top_k, top_p=top_p)
     rng = np.random.default_rng(checked_seed(seed))
-    choices = [Choice(sample, lens.tokenizer, rng, max_new_tokens=max_new_tokens) for _ in range(n)]
+    choices = [Choice(sample, lens.tokenizer, rng, max_new_tokens=max_new_tokens) for _ in range(count)]
     texts = _continuations(lens, text, max_new_tokens)
-    logits = np.repeat(texts.start().logits[:, -1], n, axis=0)  # [n, V]
-    going, parents = (
-        list(range(n)),
-        [0] * n,
-    )  # the texts that go on, and the row of the batch that each of them continues
-    sums = np.zeros(n)
+    logits = np.repeat(texts.start().logits[:, -1], count, axis=0)  # [count, V]
+    # The texts that go on, and the row of the batch that each of them continues.
+    going, parents = list(range(count)), [0] * count
+    sums = np.zeros(count)
     found = []
     for step in range(max_new_tokens):
         before = texts.texts  # [rows, T]

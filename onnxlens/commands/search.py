@@ -37,7 +37,7 @@ def command() -> None:
 @text_argument
 @_new_tokens
 @click.option("--num-beams", default=4, show_default=True, metavar="N", help="How many continuations to follow.")
-@click.option("--num-return", default=1, show_default=True, metavar="N", help="How many of them to print.")
+@click.option("--num-return-sequences", default=1, show_default=True, metavar="N", help="How many of them to print.")
 @click.option("--length-penalty", default=1.0, show_default=True, metavar="P", help="Above 0 favours long texts.")
 @click.option(
     "--early-stopping",
@@ -56,7 +56,7 @@ def beam(
     text: str | None,
     max_new_tokens: int,
     num_beams: int,
-    num_return: int,
+    num_return_sequences: int,
     length_penalty: float,
     early_stopping: str,
     num_beam_groups: int,
@@ -82,7 +82,7 @@ def beam(
             lens,
             text,
             num_beams=num_beams,
-            num_return_sequences=num_return,
+            num_return_sequences=num_return_sequences,
             max_new_tokens=max_new_tokens,
             length_penalty=length_penalty,
             early_stopping=stopping[early_stopping],  # type: ignore[arg-type]  # one of the three
@@ -148,7 +148,7 @@ def best_of(
         found = sample(
             lens,
             text,
-            n=count,
+            count=count,
             max_new_tokens=max_new_tokens,
             temperature=temperature,
             top_k=top_k,

@@ -219,20 +219,20 @@ def test_contrastive_search_is_its_definition(lens, top_k, alpha):
 
 
 def test_the_best_of_several_is_the_likeliest_and_one_is_a_generation(lens):
-    (one,) = best_of(lens, PROMPTS[1], n=1, max_new_tokens=15, top_k=20, seed=3)
+    (one,) = best_of(lens, PROMPTS[1], count=1, max_new_tokens=15, top_k=20, seed=3)
     generation = lens.generate(PROMPTS[1], max_new_tokens=15, top_k=20, seed=3)
     tokens = list(generation)
     assert one.ids == tuple(token.id for token in tokens)
     assert one.logprob == pytest.approx(sum(token.logprob for token in tokens), abs=1e-4)
-    (text,) = best_of(lens, PROMPTS[1], n=1, max_new_tokens=15, sampler="top_k=20 | mirostat_v2", seed=3)
+    (text,) = best_of(lens, PROMPTS[1], count=1, max_new_tokens=15, sampler="top_k=20 | mirostat_v2", seed=3)
     again = lens.generate(PROMPTS[1], max_new_tokens=15, sampler="top_k=20 | mirostat_v2", seed=3)
     assert text.ids == tuple(token.id for token in again)
-    several = best_of(lens, PROMPTS[1], n=5, max_new_tokens=15, top_k=20, seed=3)
+    several = best_of(lens, PROMPTS[1], count=5, max_new_tokens=15, top_k=20, seed=3)
     assert len(several) == 5
     assert [one.score for one in several] == sorted((one.score for one in several), reverse=True)
-    assert several == best_of(lens, PROMPTS[1], n=5, max_new_tokens=15, top_k=20, seed=3)
+    assert several == best_of(lens, PROMPTS[1], count=5, max_new_tokens=15, top_k=20, seed=3)
     assert len({one.ids for one in several}) > 1
-    assert len({one.ids for one in best_of(lens, PROMPTS[1], n=3, max_new_tokens=8, temperature=0)}) == 1
+    assert len({one.ids for one in best_of(lens, PROMPTS[1], count=3, max_new_tokens=8, temperature=0)}) == 1
 
 
 def test_a_search_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
@@ -276,7 +276,7 @@ def test_a_search_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
         (lambda lens: beam_search(lens, [[1], [2]]), "A search continues one text at a time, not 2."),
         (lambda lens: contrastive_search(lens, "a", top_k=0), "top_k must be a whole number from 1 to"),
         (lambda lens: contrastive_search(lens, "a", penalty_alpha=1.5), "penalty_alpha must be from 0 to 1, not 1.5."),
-        (lambda lens: best_of(lens, "a", n=0), "n must be a whole number of at least 1, not 0."),
+        (lambda lens: best_of(lens, "a", count=0), "count must be a whole number of at least 1, not 0."),
         (
             lambda lens: beam_search(lens, "a", sampler=Mirostat()),
             "Mirostat remembers the tokens that were chosen",
@@ -304,7 +304,7 @@ def test_a_text_that_has_ended_is_left_in_peace(lens):
         assert end not in ids[start:]
         return [end, 500] if len(ids) - start < 5 else [end]
 
-    found = best_of(lens, "a", n=8, sampler=Chain([Allowed(ends_sooner_or_later), Multinomial()]), seed=1)
+    found = best_of(lens, "a", count=8, sampler=Chain([Allowed(ends_sooner_or_later), Multinomial()]), seed=1)
     assert len(found) == 8
     assert all(one.ids[-1] == end and one.finish_reason == "end_of_text" for one in found)
     assert len({len(one.ids) for one in found}) > 1
@@ -323,7 +323,7 @@ def test_the_model_s_own_probability_is_said_whatever_a_sampler_makes_of_it(lens
 
 def test_a_search_does_not_change_the_sampler_it_is_given(lens):
     sampler = Mirostat()
-    best_of(lens, "a", n=2, max_new_tokens=2, sampler=sampler)
+    best_of(lens, "a", count=2, max_new_tokens=2, sampler=sampler)
     assert sampler._mu is None
 
 
@@ -337,7 +337,7 @@ def test_samplers_shape_a_beam_search(lens):
 @pytest.mark.parametrize(
     ("arguments", "search"),
     [
-        (["beam", "--num-beams", 3, "--num-return", 2, "--length-penalty", 0.5, "--early-stopping", "never"],
+        (["beam", "--num-beams", 3, "--num-return-sequences", 2, "--length-penalty", 0.5, "--early-stopping", "never"],
          lambda lens: beam_search(lens, PROMPTS[0], num_beams=3, num_return_sequences=2, length_penalty=0.5,
                                   early_stopping="never", max_new_tokens=7)),
         (["beam", "--num-beams", 4, "--num-beam-groups", 2, "--diversity-penalty", 1.5],
@@ -346,13 +346,13 @@ def test_samplers_shape_a_beam_search(lens):
         (["contrastive", "--top-k", 5, "--penalty-alpha", 0.3],
          lambda lens: [contrastive_search(lens, PROMPTS[0], top_k=5, penalty_alpha=0.3, max_new_tokens=7)]),
         (["best-of", "--count", 3, "--top-k", 9, "--seed", 4],
-         lambda lens: best_of(lens, PROMPTS[0], n=3, top_k=9, seed=4, max_new_tokens=7)),
+         lambda lens: best_of(lens, PROMPTS[0], count=3, top_k=9, seed=4, max_new_tokens=7)),
         (["beam", "--num-beams", 3, "--sampler", "no_repeat_ngram_size=2 | top_k=50"],
          lambda lens: beam_search(lens, PROMPTS[0], num_beams=3, sampler=Chain([NoRepeatNGram(2), TopK(50)]),
                                   max_new_tokens=7)),
         (["best-of", "--count", 3, "--sampler", "top_k=9 | temperature=0.5", "--seed", 4],
-         lambda lens: best_of(lens, PROMPTS[0], n=3, sampler=Chain([TopK(9), Temperature(0.5), Multinomial()]), seed=4,
-                              max_new_tokens=7)),
+         lambda lens: best_of(lens, PROMPTS[0], count=3, seed=4, max_new_tokens=7,
+                              sampler=Chain([TopK(9), Temperature(0.5), Multinomial()]))),
     ],
 )  # fmt: skip
 def test_the_command_says_what_the_search_found(command, lens, arguments, search):

@@ -720,7 +720,7 @@ def test_in_searches(lens):
         lens, "Emma has", num_beams=3, num_return_sequences=3, max_new_tokens=8, sampler=Regex(" [a-z]+\\.")
     )
     assert len({one.text for one in found}) == 3
-    found += best_of(lens, "Emma has", n=3, max_new_tokens=12, seed=2, sampler="regex=' [a-z]{1,5}\\.'")
+    found += best_of(lens, "Emma has", count=3, max_new_tokens=12, seed=2, sampler="regex=' [a-z]{1,5}\\.'")
     for one in found:
         assert one.finish_reason == "length" or re.fullmatch(r" [a-z]+\.", one.text)
     assert any(one.finish_reason == "end_of_text" for one in found)
