@@ -514,7 +514,7 @@ class Lens:
             else:
                 made = make(kind, name, options)
             ids = self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text)
-            return drawn(made, read(self.runner, self.tokenizer, made, ids, self.run))
+            return drawn(made, read(self.runner, self.tokenizer, made, ids, self))
 
     def grad(
         self,

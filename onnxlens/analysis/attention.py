@@ -13,7 +13,7 @@ from onnxlens.runtime.errors import InputError
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
 
-__all__ = ["AttentionRollout", "HeadScores", "attention_rollout", "head_scores"]
+__all__ = ["AttentionRollout", "HeadScores", "attention_rollout", "head_scores", "rolled_out"]
 
 _PATTERN = "blocks.{}.attn.hook_pattern"
 
@@ -67,13 +67,20 @@ def attention_rollout(lens: Lens, text: Text) -> AttentionRollout:
     """
     ids = one_text(lens, text, "attention_rollout")
     _, cache = lens.run_with_cache(ids, names_filter=_PATTERN.format("*"))
-    rolled = np.eye(ids.shape[1])  # [Q, K]
+    patterns = np.stack([cache["pattern", layer][0] for layer in range(lens.config.n_layer)])
+    return AttentionRollout(values=rolled_out(patterns), tokens=ids[0])
+
+
+def rolled_out(patterns: np.ndarray) -> np.ndarray:
+    """The rollout of the patterns of all layers, [L, H, Q, K], after each of them, [L, Q, K] float64."""
+    alone = np.eye(patterns.shape[-1])  # [Q, K]
+    rolled = alone
     found = []
-    for layer in range(lens.config.n_layer):
-        mixed = 0.5 * cache["pattern", layer][0].mean(axis=0, dtype=np.float64) + 0.5 * np.eye(ids.shape[1])  # [Q, K]
+    for pattern in patterns:
+        mixed = 0.5 * pattern.mean(axis=0, dtype=np.float64) + 0.5 * alone  # [Q, K]
         rolled = mixed / mixed.sum(axis=-1, keepdims=True) @ rolled
         found.append(rolled)
-    return AttentionRollout(values=np.stack(found), tokens=ids[0])
+    return np.stack(found)
 
 
 def head_scores(

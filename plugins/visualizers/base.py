@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlens.plugins.options import Options
+from onnxlens.plugins.visualizers.labels import visible
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
+    from onnxlens.lens import Lens
     from onnxlens.plugins.visualizers.rendering import Rendering
     from onnxlens.runtime.tokenizer import Tokenizer
 
@@ -35,6 +37,8 @@ class View:
         cache: what was read at the hook points that the visualizer named, without a batch axis: a pattern is [H, Q, K].
         logits: [P, V] float32, where "logits" was among the names; None otherwise.
         tokenizer: turns text into ids and back; None outside of a model.
+        lens: the open model, for what one pass over the text does not say: weights, other runs, `onnxlens.analysis`.
+            What it is asked for besides is computed again. None outside of a model.
     """
 
     model: str
@@ -44,6 +48,27 @@ class View:
     cache: ActivationCache
     logits: np.ndarray | None = None
     tokenizer: Tokenizer | None = field(default=None, repr=False)
+    lens: Lens | None = field(default=None, repr=False)
+
+    @property
+    def labels(self) -> list[str]:
+        """The tokens as labels: spaces as `␣`, what cannot be seen as its escape."""
+        return [visible(token) for token in self.str_tokens]
+
+    @property
+    def model_lens(self) -> Lens:
+        """The open model.
+
+        Raises:
+            InputError: the view is of none.
+        """
+        if self.lens is None:
+            raise InputError("This visualizer runs the model again, and the view is of none; use lens.view.")
+        return self.lens
+
+    def shown(self, token: int) -> str:
+        """The text of a token id as a label."""
+        return visible(self.tokenizer.str_tokens([token])[0]) if self.tokenizer else str(token)
 
 
 class Visualizer(Options, ABC):
@@ -83,4 +108,19 @@ class Visualizer(Options, ABC):
         value: int = getattr(self, option)
         if not -count <= value < count:
             raise InputError(f"{option} must be one of this model's, {-count} to {count - 1}, not {value}.")
+        return value % count
+
+    def placed(self, option: str, count: int) -> int:
+        """The value of an option that is a position of the text, negative ones from the end.
+
+        Args:
+            option: its name, such as `position`.
+            count: how many tokens the text has.
+
+        Raises:
+            InputError: the text has no such position.
+        """
+        value: int = getattr(self, option)
+        if not -count <= value < count:
+            raise InputError(f"{option} must be one of the text's {count}, {-count} to {count - 1}, not {value}.")
         return value % count

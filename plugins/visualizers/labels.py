@@ -9,7 +9,7 @@ import numpy as np
 __all__ = ["ink", "printable", "short", "thinned", "tint", "visible"]
 
 # From white to a dark blue, so that what is large stands out; text turns white where the ground is dark.
-_LIGHT, _DARK = np.array([247, 251, 255]), np.array([8, 81, 156])
+_LIGHT, _DARK, _RED = np.array([247, 251, 255]), np.array([8, 81, 156]), np.array([178, 24, 43])
 _TURNS = 0.55
 
 
@@ -36,9 +36,15 @@ def thinned(count: int, most: int) -> range:
     return range(0, count, max(1, math.ceil(count / most)))
 
 
-def tint(share: float) -> str:
-    """The colour of a number between 0 (nearly white) and 1 (dark blue), as `#rrggbb`."""
-    red, green, blue = np.round(_LIGHT + share * (_DARK - _LIGHT)).astype(int).tolist()
+def tint(share: float, *, signed: bool = False) -> str:
+    """The colour of a number, as `#rrggbb`.
+
+    Args:
+        share: between 0 (nearly white) and 1 (dark blue); with a sign, between -1 (dark blue) and 1 (dark red).
+        signed: whether there are two ends, as in the colours of maps with negative numbers.
+    """
+    end = _RED if signed and share > 0 else _DARK
+    red, green, blue = np.round(_LIGHT + abs(share) * (end - _LIGHT)).astype(int).tolist()
     return f"#{red:02x}{green:02x}{blue:02x}"
 
 

@@ -2,22 +2,45 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
     from plotly.graph_objects import Figure
 
-__all__ = ["page", "plotly_page"]
+Part = Union[str, "Figure"]  # of a page: HTML, or a drawing of plotly
+
+__all__ = ["Part", "page", "parts_page", "plotly_page"]
 
 # Colours of the reader's own light or dark mode; fonts that every system has.
 _STYLE = """:root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1.5em; }
 h1 { font-size: 1.1em; font-weight: 600; }
-code { font-family: ui-monospace, monospace; white-space: pre-wrap; }"""
+h2 { font-size: 1em; font-weight: 600; margin-top: 2em; }
+code { font-family: ui-monospace, monospace; white-space: pre-wrap; }
+table { border-collapse: collapse; }
+td, th { padding: .15em .8em .15em 0; text-align: left; vertical-align: top; white-space: pre-wrap; }
+ol.tokens { list-style: none; padding: 0; line-height: 2.2; }
+ol.tokens li { display: inline; }
+ol.tokens code { border-radius: 3px; padding: .2em .1em; border: 1px solid #8884; cursor: pointer; }
+ol.tokens code.same { outline: 3px solid #e6a100; }"""
+
+# A token that is clicked, or chosen by keyboard, is marked wherever it stands.
+_SAME = """document.addEventListener("click", (event) => {
+  const chosen = event.target.closest("ol.tokens code");
+  if (!chosen) return;
+  const was = chosen.classList.contains("same");
+  for (const token of document.querySelectorAll("ol.tokens code")) {
+    token.classList.toggle("same", !was && token.textContent === chosen.textContent);
+  }
+});
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Enter" && event.target.matches("ol.tokens code")) event.target.click();
+});"""
 
 # A drawing of plotly is light. Its buttons are named one by one: those it has by itself send the drawing to a service.
-_DRAWING = ":root { color-scheme: light; }\n#drawing { height: 85vh; }"
+_DRAWING = ":root { color-scheme: light; }\n.drawing { height: 85vh; }"
 _SETTINGS = """{
   displaylogo: false, responsive: true, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]
 }"""
@@ -63,10 +86,33 @@ def plotly_page(title: str, figure: Figure) -> str:
         figure: the drawing. Plotly reads HTML in its texts: whatever came from a model, a file or a person must be
             escaped (`html.escape`).
     """
-    from plotly.offline import get_plotlyjs
+    return parts_page(title, [figure])
 
-    script = (
-        f"{get_plotlyjs()}\nconst drawing = {figure.to_json()};\n"  # in which every `<` is an escape
-        f'Plotly.newPlot("drawing", drawing.data, drawing.layout, {_SETTINGS});'
-    )
-    return page(title, f'<h1>{escape(title)}</h1>\n<div id="drawing"></div>', style=_DRAWING, script=script)
+
+def parts_page(title: str, parts: Sequence[Part]) -> str:
+    """Returns an HTML file with several parts, which works offline.
+
+    Args:
+        title: its title and heading, as text.
+        parts: HTML, in which whatever came from a model, a file or a person is escaped, and drawings of plotly, see
+            `plotly_page`.
+    """
+    body, scripts = [f"<h1>{escape(title)}</h1>"], []
+    for number, part in enumerate(parts):
+        if isinstance(part, str):
+            body.append(part)
+            continue
+        name = "drawing" if number == 0 else f"drawing-{number}"
+        height = f' style="height:{part.layout.height}px"' if part.layout.height else ""
+        body.append(f'<div id="{name}" class="drawing"{height}></div>')
+        drawing = part.to_json()  # in which every `<` is an escape
+        scripts.append(
+            f'{{ const drawing = {drawing};\nPlotly.newPlot("{name}", drawing.data, drawing.layout, settings); }}'
+        )
+    if scripts:
+        from plotly.offline import get_plotlyjs
+
+        scripts = [get_plotlyjs(), f"const settings = {_SETTINGS};", *scripts]
+    if any(isinstance(part, str) and "tokens" in part for part in parts):
+        scripts.append(_SAME)
+    return page(title, "\n".join(body), style=_DRAWING if len(scripts) > 1 else "", script="\n".join(scripts))

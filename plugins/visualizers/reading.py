@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -12,12 +13,13 @@ from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import PluginError
 from onnxlens.runtime.hooks import hook_points, select
-from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.tokenizer import Tokenizer
 
-__all__ = ["drawn", "needed", "read"]
+if TYPE_CHECKING:
+    from onnxlens.lens import Lens
 
-Run = Callable[..., Output]
+__all__ = ["drawn", "needed", "read"]
 
 
 def needed(visualizer: Visualizer, config: ModelConfig) -> tuple[tuple[str, ...], bool]:
@@ -40,7 +42,7 @@ def needed(visualizer: Visualizer, config: ModelConfig) -> tuple[tuple[str, ...]
 
 
 def read(
-    runner: Runner, tokenizer: Tokenizer, visualizer: Visualizer, ids: Sequence[int], run: Run | None = None
+    runner: Runner, tokenizer: Tokenizer, visualizer: Visualizer, ids: Sequence[int], lens: Lens | None = None
 ) -> View:
     """Reads what a visualizer needs.
 
@@ -49,7 +51,7 @@ def read(
         tokenizer: its tokenizer.
         visualizer: what names the hook points.
         ids: the text's token ids.
-        run: what runs the model, with the arguments of `runner.run`; that one if left out.
+        lens: what runs the model, with what it changes; without it, the runner does.
 
     Raises:
         HookPointError: a name or glob matches no hook point.
@@ -62,7 +64,9 @@ def read(
     output = None
     if names or logits:
         wanted = "all" if logits else "none"
-        output = (run or runner.run)(tokens, names_filter=names or None, logits=wanted, keep_cache=False)
+        output = (runner.run if lens is None else lens.run)(
+            tokens, names_filter=names or None, logits=wanted, keep_cache=False
+        )
     found = output.logits[0] if output and logits else None  # [P, V]
     facts = runner.bundle.facts
     cache = ActivationCache(
@@ -73,7 +77,7 @@ def read(
         applied=output.applied if output else (),
     )
     cache.remove_batch_dim()
-    return View(facts.name, runner.config, tokens[0], tuple(str_tokens), cache, found, tokenizer)
+    return View(facts.name, runner.config, tokens[0], tuple(str_tokens), cache, found, tokenizer, lens)
 
 
 def drawn(visualizer: Visualizer, view: View) -> Rendering:

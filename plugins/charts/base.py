@@ -1,0 +1,65 @@
+"""What a chart is: a rendering that stands alone, or among others on one page."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from onnxlens.plugins.visualizers.page import Part, parts_page
+from onnxlens.plugins.visualizers.rendering import Rendering
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure, FigureBase
+
+__all__ = ["Chart", "distinct"]
+
+
+class Chart(Rendering):
+    """A rendering in every format, made of parts that can stand beside others; see `Stack`.
+
+    Attributes:
+        title: what it shows, as text.
+    """
+
+    title: str
+
+    @abstractmethod
+    def size(self) -> tuple[float, float]:
+        """Width and height of the picture in inches."""
+
+    @abstractmethod
+    def draw_on(self, figure: FigureBase) -> None:
+        """Draws the picture on a figure of matplotlib, or on a part of one."""
+
+    @abstractmethod
+    def part(self) -> Part:
+        """Returns what it is on a page: HTML in which all texts are escaped, or a drawing of plotly."""
+
+    def figure(self) -> Figure:
+        """The picture."""
+        from matplotlib.figure import Figure
+
+        figure = Figure(figsize=self.size(), layout="constrained")
+        self.draw_on(figure)
+        return figure
+
+    def html(self) -> str:
+        """The page."""
+        return parts_page(self.title, [self.part()])
+
+
+def distinct(labels: list[str]) -> list[str]:
+    """Labels for plotly, which reads HTML in them and takes those that are equal for one: these get their number."""
+    shown = [escape(label) for label in labels]
+    return shown if len(set(shown)) == len(shown) else [f"{place} {label}" for place, label in enumerate(shown)]
+
+
+def numbers(values: Any) -> Any:
+    """An array as what JSON can hold: nested lists, with None for what is no finite number."""
+    import numpy as np
+
+    array = np.asarray(values)
+    whole = array.astype(object)
+    whole[~np.isfinite(array)] = None
+    return whole.tolist()

@@ -1,0 +1,143 @@
+"""A text whose tokens stand on colours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxlens.plugins.charts.base import Chart, numbers
+from onnxlens.plugins.visualizers.labels import ink, printable, short, tint, visible
+from onnxlens.plugins.visualizers.page import Part
+
+if TYPE_CHECKING:
+    from matplotlib.figure import FigureBase
+    from rich.console import RenderableType
+
+__all__ = ["ColouredText"]
+
+_PER_LINE = 12  # tokens in a line of a picture
+
+
+class ColouredText(Chart):
+    """Tokens in a row, each on the colour of a number.
+
+    Args:
+        title: what is shown.
+        tokens: their texts, as they are.
+        values: a number for each, P; NaN where there is none.
+        unit: what the numbers are, and in what.
+        details: what else is known of them: by heading, a text or number for each.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        tokens: Sequence[str],
+        values: Sequence[float] | np.ndarray,
+        *,
+        unit: str,
+        details: Mapping[str, Sequence[str | int | float | None]] | None = None,
+    ) -> None:
+        self.title, self.unit, self.tokens = title, unit, list(tokens)
+        self.values = np.asarray(values, np.float64)
+        self.details = {
+            heading: [printable(one) if isinstance(one, str) else one for one in column]
+            for heading, column in (details or {}).items()
+        }
+        for heading, column in {self.unit: self.values, **self.details}.items():
+            if len(column) != len(self.tokens):
+                raise ValueError(f"{heading!r} has {len(column)} entries for {len(self.tokens)} tokens")
+
+    def text(self) -> RenderableType:
+        """A table, one token a line."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False)
+        table.add_column("position", justify="right")
+        table.add_column("token", overflow="fold")
+        table.add_column("value", justify="right", no_wrap=True)
+        for heading, column in self.details.items():
+            is_text = any(isinstance(one, str) for one in column)
+            table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
+        for place, (token, colour) in enumerate(zip(self.tokens, self._colours(), strict=True)):
+            style = f"{ink(colour)} on {colour}" if colour else ""
+            value = f"{self.values[place]:.2f}" if colour else ""
+            more = [_said(column[place]) for column in self.details.values()]
+            table.add_row(str(place), Text(repr(token), style=style), Text(value), *map(Text, more))
+        return Group(Text(self.title), Text(self._scale(), style="dim"), "", table)
+
+    def size(self) -> tuple[float, float]:
+        """Width and height of the picture in inches."""
+        return 12.0, 0.9 + 0.5 * max(1, -(-len(self.tokens) // _PER_LINE))
+
+    def draw_on(self, figure: FigureBase) -> None:
+        """Draws the tokens in lines, on their colours."""
+        from matplotlib.patches import Rectangle
+
+        figure.suptitle(f"{self.title}\n{self._scale()}", fontsize=9, parse_math=False)
+        axes = figure.subplots()
+        axes.set_axis_off()
+        axes.set(xlim=(0, _PER_LINE), ylim=(max(1, -(-len(self.tokens) // _PER_LINE)), 0))
+        for place, (token, colour) in enumerate(zip(self.tokens, self._colours(), strict=True)):
+            line, column = divmod(place, _PER_LINE)
+            # A dashed frame: that a token has no number is not that it is small.
+            frame = {"facecolor": colour or "none", "edgecolor": "#888888", "linestyle": "-" if colour else "--"}
+            axes.add_patch(Rectangle((column + 0.03, line + 0.1), 0.94, 0.8, linewidth=0.5, **frame))
+            axes.text(
+                column + 0.5,
+                line + 0.5,
+                short(visible(token), 12),  # which may be longer than its place
+                ha="center",
+                va="center",
+                fontsize=8,
+                family="monospace",
+                color=ink(colour) if colour else "#000000",
+                parse_math=False,  # a dollar sign is one
+            )
+
+    def part(self) -> Part:
+        """The text as it reads; what is known of a token where the pointer rests, its likes where it is clicked."""
+        items = []
+        for place, (token, colour) in enumerate(zip(self.tokens, self._colours(), strict=True)):
+            known = [f"position {place}"] + ([f"{self.unit}: {self.values[place]:.4g}"] if colour else [])
+            known += [f"{heading}: {_said(column[place])}" for heading, column in self.details.items()]
+            style = f' style="background:{colour};color:{ink(colour)}"' if colour else ""
+            hint = escape("\n".join(known))
+            items.append(f'<li><code tabindex="0" title="{hint}"{style}>{escape(printable(token))}</code></li>')
+        return f'<p>{escape(self._scale())}</p>\n<ol class="tokens">\n' + "\n".join(items) + "\n</ol>"
+
+    def data(self) -> Any:
+        """What is shown: the unit, and each token with its number and what else is known of it."""
+        rows = []
+        for place, (token, value) in enumerate(zip(self.tokens, numbers(self.values), strict=True)):
+            more = {heading: column[place] for heading, column in self.details.items()}
+            rows.append({"token": token, "value": value, **more})
+        return {"title": self.title, "unit": self.unit, "tokens": rows}
+
+    def _ends(self) -> tuple[float, float]:
+        """What the lightest or one, and the darkest or other colour stand for; zero is always white."""
+        finite = self.values[np.isfinite(self.values)]
+        least, most = float(finite.min(initial=0.0)), float(finite.max(initial=0.0))
+        return (-max(-least, most), max(-least, most)) if least < 0 else (0.0, most)
+
+    def _scale(self) -> str:
+        least, most = self._ends()
+        if not np.isfinite(self.values).any():
+            return self.unit
+        ends = f"from {least:.2f} (blue) to {most:.2f} (red)" if least < 0 else f"from 0 (light) to {most:.2f} (dark)"
+        return f"{self.unit}; {ends}"
+
+    def _colours(self) -> list[str]:
+        """The colour of each token; none where there is no number."""
+        most = self._ends()[1] or 1.0
+        is_signed = self._ends()[0] < 0
+        return [tint(value / most, signed=is_signed) if np.isfinite(value) else "" for value in self.values.tolist()]
+
+
+def _said(value: str | int | float | None) -> str:
+    return "" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)

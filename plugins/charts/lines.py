@@ -1,0 +1,148 @@
+"""Numbers along an axis, as lines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from onnxlens.plugins.charts.base import Chart, distinct, numbers
+from onnxlens.plugins.visualizers.labels import printable, short, thinned
+
+if TYPE_CHECKING:
+    from matplotlib.figure import FigureBase
+    from plotly.graph_objects import Figure
+    from rich.console import RenderableType
+
+__all__ = ["Lines"]
+
+_LABEL = 14  # characters of a label
+_INCHES = 0.16  # that a label takes
+_WIDE = 48  # columns of a terminal's lines
+_STEPS = "▁▂▃▄▅▆▇█"
+# Okabe and Ito's colours, which the colour-blind tell apart; and a shape for each, for who sees grey.
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
+_DASHES = ("solid", "dashed", "dotted", "dashdot")
+
+
+class Lines(Chart):
+    """One line or several over the same places.
+
+    Args:
+        title: what is shown.
+        lines: numbers by the name of the line, [N] each, NaN where there is none.
+        places: labels along the axis, N.
+        unit: what the numbers are, and in what.
+        axis: what the places are.
+        level: a number to draw across, and what it is.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        lines: Mapping[str, Sequence[float] | np.ndarray],
+        places: Sequence[str],
+        *,
+        unit: str,
+        axis: str,
+        level: tuple[float, str] | None = None,
+    ) -> None:
+        self.title, self.unit, self.axis = title, unit, axis
+        self.lines = {printable(name): np.asarray(values, np.float64) for name, values in lines.items()}
+        self.places = [printable(place) for place in places]
+        self.level = level
+        for name, values in self.lines.items():
+            if values.shape != (len(self.places),):
+                raise ValueError(f"the line {name!r} has shape {values.shape}, not {(len(self.places),)}")
+
+    def text(self) -> RenderableType:
+        """A line of blocks for each, with its ends."""
+        from rich.console import Group
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=None, pad_edge=False)
+        for heading in ("", "first", "", "last", "least", "most"):
+            table.add_column(heading, justify="right" if heading else "left", overflow="fold")
+        known = np.concatenate([values[np.isfinite(values)] for values in self.lines.values()] or [np.zeros(0)])
+        least, most = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+        for name, values in self.lines.items():
+            shown = values[list(thinned(len(values), _WIDE))]
+            share = (shown - least) / ((most - least) or 1.0)
+            blocks = "".join(_STEPS[int(7 * one + 0.5)] if np.isfinite(one) else " " for one in share)
+            finite = values[np.isfinite(values)]
+            ends = [finite[0], finite[-1], finite.min(), finite.max()] if finite.size else []
+            first, last, low, high = (f"{end:.3g}" for end in ends) if ends else ("",) * 4
+            table.add_row(Text(short(name, 2 * _LABEL)), first, Text(blocks), last, low, high)
+        level = [Text(f"{self.level[1]}: {self.level[0]:.4g}")] if self.level else []
+        along = f"along: {self.axis}, from {self.places[0]} to {self.places[-1]}" if self.places else ""
+        return Group(Text(self.title), Text(self.unit, style="dim"), "", table, "", Text(along), *level)
+
+    def size(self) -> tuple[float, float]:
+        """Width and height of the picture in inches."""
+        return 9.0, 3.6
+
+    def draw_on(self, figure: FigureBase) -> None:
+        """Draws the lines."""
+        figure.suptitle(self.title, fontsize=10, parse_math=False)
+        axes = figure.subplots()
+        along = np.arange(len(self.places))
+        for number, (name, values) in enumerate(self.lines.items()):
+            axes.plot(
+                along,
+                values,
+                color=_COLOURS[number % len(_COLOURS)],
+                linestyle=_DASHES[number % len(_DASHES)],
+                marker="." if len(self.places) <= 60 else "",
+                label=short(name, 2 * _LABEL),
+            )
+        if self.level:
+            axes.axhline(self.level[0], color="#444444", linewidth=0.8, linestyle="dotted")
+            axes.text(0, self.level[0], f" {self.level[1]}", fontsize=7, va="bottom", parse_math=False)
+        places = thinned(len(self.places), int(9.0 / _INCHES))
+        labels = [short(self.places[place], _LABEL) for place in places]
+        turned = 90 if max(map(len, labels), default=0) > 2 else 0
+        axes.set_xticks(places, labels, rotation=turned, family="monospace", parse_math=False)
+        axes.set_xlabel(self.axis, fontsize=8, parse_math=False)
+        axes.set_ylabel(self.unit, fontsize=8, parse_math=False)
+        axes.tick_params(labelsize=7, length=2)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+        if len(self.lines) > 1:
+            for text in axes.legend(fontsize=7, frameon=False).get_texts():
+                text.set_parse_math(False)
+
+    def part(self) -> Figure:
+        """The lines; the pointer reads the exact values."""
+        import plotly.graph_objects as go
+
+        figure = go.Figure()
+        labels = distinct([short(place, _LABEL) for place in self.places])
+        for number, (name, values) in enumerate(self.lines.items()):
+            figure.add_scatter(
+                x=labels,
+                y=numbers(values),
+                name=escape(short(name, 2 * _LABEL)),
+                mode="lines+markers",
+                line={"color": _COLOURS[number % len(_COLOURS)]},
+                hovertemplate="%{x}: <b>%{y}</b>",
+            )
+        if self.level:
+            figure.add_hline(y=self.level[0], line_dash="dot", annotation_text=escape(self.level[1]))
+        figure.update_layout(
+            xaxis={"title": escape(self.axis), "type": "category", "tickangle": -90},
+            yaxis={"title": escape(self.unit)},
+            margin={"t": 20},
+            showlegend=len(self.lines) > 1,
+        )
+        return figure
+
+    def data(self) -> Any:
+        """What is shown: the unit, the places, and the numbers by the name of the line; null where there is none."""
+        found: dict[str, Any] = {"title": self.title, "unit": self.unit, self.axis: self.places}
+        found["lines"] = {name: numbers(values) for name, values in self.lines.items()}
+        if self.level:
+            found["level"] = {"value": self.level[0], "meaning": self.level[1]}
+        return found

@@ -1,0 +1,70 @@
+"""Several charts as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from onnxlens.plugins.charts.base import Chart
+from onnxlens.plugins.visualizers.page import Part, parts_page
+
+if TYPE_CHECKING:
+    from matplotlib.figure import FigureBase
+    from rich.console import RenderableType
+
+__all__ = ["Stack"]
+
+
+class Stack(Chart):
+    """Charts one below the other.
+
+    Args:
+        title: what they show together.
+        charts: each with a title of its own.
+    """
+
+    def __init__(self, title: str, charts: Sequence[Chart]) -> None:
+        self.title, self.charts = title, list(charts)
+
+    def text(self) -> RenderableType:
+        """One after the other."""
+        from rich.console import Group
+        from rich.text import Text
+
+        parts: list[RenderableType] = [Text(self.title, style="bold")]
+        for chart in self.charts:
+            parts += ["", chart.text()]
+        return Group(*parts)
+
+    def size(self) -> tuple[float, float]:
+        """Width and height of the picture in inches."""
+        sizes = [chart.size() for chart in self.charts]
+        return max(wide for wide, _ in sizes), sum(high for _, high in sizes) + 0.4
+
+    def draw_on(self, figure: FigureBase) -> None:
+        """Draws one below the other."""
+        figure.suptitle(self.title, fontsize=11, weight="bold", parse_math=False)
+        high = [chart.size()[1] for chart in self.charts]
+        places = figure.subfigures(len(self.charts), 1, height_ratios=high, squeeze=False)[:, 0]
+        for place, chart in zip(places, self.charts, strict=True):
+            chart.draw_on(place)
+
+    def html(self) -> str:
+        """One page with all of them."""
+        parts: list[Part] = []
+        for chart in self.charts:
+            parts += [f"<h2>{escape(chart.title)}</h2>", chart.part()]
+        return parts_page(self.title, parts)
+
+    def part(self) -> Part:
+        """Stacks are pages, not parts of one.
+
+        Raises:
+            TypeError: always.
+        """
+        raise TypeError("a stack cannot be a part of another")
+
+    def data(self) -> Any:
+        """What each of them shows."""
+        return {"title": self.title, "charts": [chart.data() for chart in self.charts]}

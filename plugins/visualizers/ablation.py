@@ -1,0 +1,48 @@
+"""`ablation`: what becomes of a prediction without each of the heads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.options import Option
+from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.visualizers.metric import metric_of
+from onnxlens.runtime.config import ModelConfig
+
+__all__ = ["Ablation"]
+
+
+@dataclass
+class Ablation(Visualizer):
+    """By how much a prediction changes without each attention head."""
+
+    token: Annotated[str | None, Option("the token predicted, as its text; the most probable one if left out")] = None
+    against: Annotated[str | None, Option("a token whose logit is subtracted; else the log-probability")] = None
+    operation: Annotated[
+        Literal["zero", "mean"], Option("what takes the place of the head's output: 0, or its mean over the text")
+    ] = "zero"
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """None: the sweep runs the model."""
+        return ()
+
+    def draw(self, view: View) -> Heatmap:
+        """Returns the effect of each head."""
+        from onnxlens.analysis import ablate_heads
+
+        metric, unit = metric_of(view, self.token, self.against)
+        reference = view.ids if self.operation == "mean" else None
+        found = ablate_heads(view.model_lens, view.ids, metric, operation=self.operation, reference=reference)
+        return Heatmap(
+            f"{printable(view.model)}: change of the {unit} without each head; it is {found.baseline:.4g} with all",
+            found.effects,
+            [f"block {layer}" for layer in range(view.config.n_layer)],
+            [f"head {head}" for head in range(view.config.n_head)],
+            unit=f"change of the {unit}",
+            row_axis="block",
+            column_axis="head",
+        )

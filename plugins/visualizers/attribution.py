@@ -1,0 +1,79 @@
+"""`attribution`: what a prediction is due to: embeddings, heads, MLPs, and the tokens read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+from onnxlens.plugins.charts.bars import Bars
+from onnxlens.plugins.charts.base import Chart
+from onnxlens.plugins.charts.coloured import ColouredText
+from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.options import Option
+from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.runtime.config import ModelConfig
+
+__all__ = ["Attribution"]
+
+
+@dataclass
+class Attribution(Visualizer):
+    """The parts of a logit: embeddings, heads, MLPs; and gradient times input of each token.
+
+    Direct logit attribution: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
+    """
+
+    token: Annotated[str | None, Option("the token, as its text; the most probable one if left out")] = None
+    against: Annotated[str | None, Option("a token whose logit is subtracted")] = None
+    position: Annotated[int, Option("after which token it is predicted; negative ones count from the end")] = -1
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """None: the analyses run the model."""
+        return ()
+
+    def draw(self, view: View) -> Stack:
+        """Returns a waterfall of the parts, a map of the heads, and the text by gradient times input."""
+        from onnxlens.analysis import attribute_logit
+
+        lens, at = view.model_lens, self.placed("position", len(view.ids))
+        found = attribute_logit(lens, view.ids, self.token, self.against, position=at)
+        named = view.shown(found.token)
+        what = f"logit of {named}" + ("" if found.against is None else f" less that of {view.shown(found.against)}")
+        parts = [("token embedding", found.embed), ("position embedding", found.pos_embed)]
+        for layer, heads in enumerate(found.heads):
+            parts += [
+                (f"block {layer} attention", float(heads.sum())),
+                (f"block {layer} MLP", float(found.mlps[layer])),
+            ]
+        parts.append(("biases", found.biases))
+        charts: list[Chart] = [
+            Bars(f"What adds up to the {what}, {found.logit:.3f}", parts, unit="logit", axis="part", cumulative=True),
+            Heatmap(
+                f"What each head adds to the {what}",
+                found.heads,
+                [f"block {layer}" for layer in range(view.config.n_layer)],
+                [f"head {head}" for head in range(view.config.n_head)],
+                unit="logit",
+                row_axis="block",
+                column_axis="head",
+            ),
+        ]
+        if lens.runner.bundle.has_gradients and not lens.is_changed:
+            charts.append(self._by_token(view, found.token, found.against, at, what))
+        return Stack(f"{printable(view.model)}: what the {what} is due to, after token {at}", charts)
+
+    def _by_token(self, view: View, token: int, against: int | None, at: int, what: str) -> ColouredText:
+        from onnxlens import metrics
+        from onnxlens.analysis.attribution import gradient_times_input
+
+        metric = metrics.logit(token, at) if against is None else metrics.logit_difference(token, against, at)
+        scores = gradient_times_input(view.model_lens, view.ids, metric)["hook_embed"][0]  # [P]
+        return ColouredText(
+            f"What each token adds to the {what}, to first order",
+            view.str_tokens,
+            scores,
+            unit="gradient times input, logit",
+        )

@@ -1,0 +1,71 @@
+"""`embedding`: what the first block is given: what a token means, where it stands, and the sum of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from onnxlens.plugins.charts.base import Chart
+from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.charts.table import Table
+from onnxlens.plugins.options import Option
+from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.runtime.config import ModelConfig
+
+__all__ = ["Embedding"]
+
+
+@dataclass
+class Embedding(Visualizer):
+    """Token embedding plus position embedding, as stripes; norms, and the nearest tokens in embedding space."""
+
+    position: Annotated[int, Option("the token to look at; negative ones count from the end")] = -1
+    nearest: Annotated[int, Option("how many tokens with the most similar embedding", ge=0, le=100)] = 8
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """Both embeddings."""
+        return ("hook_embed", "hook_pos_embed")
+
+    def draw(self, view: View) -> Stack:
+        """Returns the stripes of one token, and the norms of all."""
+        at = self.placed("position", len(view.ids))
+        token, place = view.cache["hook_embed"], view.cache["hook_pos_embed"]  # [P, D]
+        added = token + place
+        label = view.labels[at]
+        stripes = Heatmap(
+            f"token {at}, {label}: embedding, position, and their sum",
+            np.stack([token[at], place[at], added[at]]),  # [3, D]
+            ["token", "position", "sum"],
+            [str(dimension) for dimension in range(token.shape[1])],
+            unit="value",
+            row_axis="embedding",
+            column_axis="dimension",
+        )
+        norms = [np.linalg.norm(each.astype(np.float64), axis=-1) for each in (token, place, added)]
+        rows = [
+            [number, text, int(view.ids[number]), *(float(norm[number]) for norm in norms)]
+            for number, text in enumerate(view.labels)
+        ]
+        charts: list[Chart] = [
+            stripes,
+            Table("Lengths", ["position", "token", "id", "‖token‖", "‖position‖", "‖sum‖"], rows),
+        ]
+        if self.nearest and view.lens is not None:
+            charts.append(self._near(view, int(view.ids[at]), label))
+        return Stack(f"{printable(view.model)}: embedding", charts)
+
+    def _near(self, view: View, token: int, label: str) -> Table:
+        """The tokens with the most similar embedding, by the cosine."""
+        embeddings = view.model_lens.weights["W_E"]  # [V, D]
+        own = embeddings[token].astype(np.float64)
+        lengths = np.linalg.norm(embeddings, axis=-1) * np.linalg.norm(own)
+        cosine = embeddings @ own / np.where(lengths > 0, lengths, 1.0)  # [V]
+        cosine[token] = -np.inf
+        order = np.argsort(-cosine, kind="stable")[: min(self.nearest, len(cosine) - 1)].tolist()
+        rows = [[view.shown(one), one, float(cosine[one])] for one in order]
+        return Table(f"Nearest to {label} in embedding space", ["token", "id", "cosine"], rows)

@@ -1,0 +1,65 @@
+"""`layernorm`: what layer normalisation makes of the residual stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+
+from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.charts.table import Table
+from onnxlens.plugins.options import Option
+from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.runtime.config import ModelConfig
+
+__all__ = ["LayerNorm"]
+
+
+@dataclass
+class LayerNorm(Visualizer):
+    """A layer normalisation: the residual stream before it and after it, mean and scale of each token."""
+
+    which: Annotated[
+        Literal["ln1", "ln2", "ln_final"], Option("before attention, before the MLP, or before the unembedding")
+    ] = "ln1"
+    layer: Annotated[int, Option("the block, of ln1 and ln2; negative ones count from the end")] = 0
+    position: Annotated[int, Option("the token to look at; negative ones count from the end")] = -1
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """The stream before, the normalised one, and the scale."""
+        return self._points(config)
+
+    def draw(self, view: View) -> Stack:
+        """Returns the stripes of one token, and mean and scale of all."""
+        before, after, scale = (view.cache[name] for name in self._points(view.config))  # [P, D], [P, D], [P, 1]
+        at = self.placed("position", len(view.ids))
+        mean = before.mean(axis=-1, dtype=np.float64)
+        dimensions = [str(dimension) for dimension in range(before.shape[1])]
+        how = {"unit": "value", "row_axis": "stream", "column_axis": "dimension"}
+        label = view.labels[at]
+        stripes = [
+            Heatmap(f"token {at}, {label}: {title}", values[at : at + 1], [title], dimensions, **how)
+            for title, values in (("before", before), ("normalised, before weight and bias", after))
+        ]
+        rows = [
+            [number, text, float(mean[number]), float(scale[number, 0]), float(np.linalg.norm(before[number]))]
+            for number, text in enumerate(view.labels)
+        ]
+        headings = ["position", "token", "mean", "scale, √(variance + ε)", "‖before‖"]
+        where = "the final one" if self.which == "ln_final" else f"{self.which} of block {self._layer(view.config)}"
+        title = f"{printable(view.model)}: layer normalisation, {where}"
+        return Stack(title, [*stripes, Table("Each token", headings, rows)])
+
+    def _layer(self, config: ModelConfig) -> int:
+        return self.numbered("layer", config.n_layer)
+
+    def _points(self, config: ModelConfig) -> tuple[str, ...]:
+        if self.which == "ln_final":
+            return f"blocks.{config.n_layer - 1}.hook_resid_post", "ln_final.hook_normalized", "ln_final.hook_scale"
+        block = f"blocks.{self._layer(config)}"
+        before = "hook_resid_pre" if self.which == "ln1" else "hook_resid_mid"
+        return f"{block}.{before}", f"{block}.{self.which}.hook_normalized", f"{block}.{self.which}.hook_scale"

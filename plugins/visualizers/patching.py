@@ -1,0 +1,63 @@
+"""`patching`: which values of a text, put into another one, restore its prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.options import Option
+from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable, visible
+from onnxlens.plugins.visualizers.metric import metric_of
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError
+
+__all__ = ["Patching"]
+
+
+@dataclass
+class Patching(Visualizer):
+    """How much of a prediction each value of the text restores when it is put into a corrupted one."""
+
+    corrupted: Annotated[str, Option("the corrupted text, of as many tokens")]
+    hook: Annotated[
+        Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "z", "pattern"],
+        Option("what is put into it: of each block and position, or of each head"),
+    ] = "resid_pre"
+    token: Annotated[str | None, Option("the token predicted, as its text; the most probable one if left out")] = None
+    against: Annotated[str | None, Option("a token whose logit is subtracted; else the log-probability")] = None
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """None: the sweep runs the model."""
+        return ()
+
+    def draw(self, view: View) -> Heatmap:
+        """Returns the share that each patch restores."""
+        from onnxlens.analysis import patch_activations
+
+        lens = view.model_lens
+        metric, what = metric_of(view, self.token, self.against)
+        other = lens.to_tokens(self.corrupted)
+        if other.shape[1] != len(view.ids):
+            raise InputError(
+                f"corrupted must have as many tokens as the text, {len(view.ids)}, and has {other.shape[1]}; 'onnxlens "
+                "view tokens' shows how a text is cut."
+            )
+        found = patch_activations(lens, view.ids, other[0], metric, hook=self.hook)
+        if found.axes == ("layer", "pos"):
+            pairs = zip(view.labels, lens.to_str_tokens(other), strict=True)
+            columns = [one if one == visible(two) else f"{one}/{visible(two)}" for one, two in pairs]
+        else:
+            columns = [f"head {head}" for head in range(view.config.n_head)]
+        return Heatmap(
+            f"{printable(view.model)}: share of the {what} that {self.hook} restores: {found.corrupted:.4g} corrupted, "
+            f"{found.clean:.4g} clean",
+            found.recovered,
+            [f"block {layer}" for layer in range(view.config.n_layer)],
+            columns,
+            unit="share restored, 0 for none, 1 for all",
+            row_axis="block",
+            column_axis="token" if found.axes == ("layer", "pos") else "head",
+        )

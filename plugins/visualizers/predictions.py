@@ -1,0 +1,77 @@
+"""`predictions`: what the model expects next, at every position, over the full vocabulary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from onnxlens.plugins.charts.bars import Bars
+from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.charts.table import Table
+from onnxlens.plugins.options import Option
+from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.logits import log_softmax
+
+__all__ = ["Predictions"]
+
+_TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
+
+
+@dataclass
+class Predictions(Visualizer):
+    """The most probable next tokens at every position, and what temperature makes of one of them."""
+
+    top: Annotated[int, Option("how many tokens", ge=1, le=50)] = 10
+    position: Annotated[int, Option("after which token to look closely; negative ones count from the end")] = -1
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """The logits."""
+        return (LOGITS,)
+
+    def draw(self, view: View) -> Stack:
+        """Returns the top tokens of one position, a temperature ladder, and the best of all positions."""
+        assert view.logits is not None
+        at = self.placed("position", len(view.ids))
+        logs = log_softmax(view.logits)  # [P, V]
+        row = view.logits[at].astype(np.float64)  # [V]
+        best = np.argsort(-row, kind="stable")[: self.top].tolist()
+        names = [f"{place + 1}. {view.shown(token)}" for place, token in enumerate(best)]
+        bars = Bars(
+            f"After token {at}, {view.labels[at]}",
+            [(name, float(np.exp(logs[at, token]))) for name, token in zip(names, best, strict=True)],
+            unit="probability, of the full vocabulary",
+            axis="next token",
+            notes={name: f"id {token}, logit {row[token]:.3f}" for name, token in zip(names, best, strict=True)},
+        )
+        ladder = np.stack([np.exp(log_softmax((row / t)[np.newaxis]))[0, best] for t in _TEMPERATURES])  # [T, K]
+        temperatures = Heatmap(
+            "The same at other temperatures",
+            ladder,
+            [f"T = {t:g}" for t in _TEMPERATURES],
+            names,
+            unit="probability",
+            row_axis="temperature",
+            column_axis="next token",
+            limits=(0.0, 1.0),
+        )
+        entropy = -(np.exp(logs) * logs).sum(-1)  # [P]
+        order = np.argsort(-view.logits, axis=-1, kind="stable")[:, :3].tolist()
+        rows = [
+            [
+                place,
+                label,
+                "  ".join(f"{view.shown(token)} {np.exp(logs[place, token]):.1%}" for token in order[place]),
+                float(entropy[place]),
+                float(np.exp(entropy[place])),
+            ]
+            for place, label in enumerate(view.labels)
+        ]
+        headings = ["position", "after", "most probable next tokens", "entropy, nats", "as many as"]
+        title = f"{printable(view.model)}: predictions over all {view.logits.shape[1]:,} tokens"
+        return Stack(title, [bars, temperatures, Table("Every position", headings, rows)])

@@ -1,0 +1,75 @@
+"""`qkv`: query, key and value of one head, and how one score comes from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.charts.table import Table
+from onnxlens.plugins.options import Option
+from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.runtime.config import ModelConfig
+
+__all__ = ["QKV"]
+
+
+@dataclass
+class QKV(Visualizer):
+    """Queries, keys and values of one head, and the dot product of one pair, element by element."""
+
+    layer: Annotated[int, Option("the block; negative ones count from the end")] = 0
+    head: Annotated[int, Option("the head; negative ones count from the end")] = 0
+    query: Annotated[int, Option("the token that looks; negative ones count from the end")] = -1
+    key: Annotated[int | None, Option("the token that is looked at; the one it attends to most if left out")] = None
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """Queries, keys, values, scores and pattern of one block."""
+        self.numbered("head", config.n_head)
+        block = f"blocks.{self.numbered('layer', config.n_layer)}.attn"
+        return tuple(f"{block}.hook_{name}" for name in ("q", "k", "v", "attn_scores", "pattern"))
+
+    def draw(self, view: View) -> Stack:
+        """Returns the three matrices, and the pair."""
+        layer, head = self.numbered("layer", view.config.n_layer), self.numbered("head", view.config.n_head)
+        q, k, v = (view.cache[name, layer][:, head] for name in ("q", "k", "v"))  # [P, d]
+        scores, pattern = (view.cache[name, layer][head] for name in ("attn_scores", "pattern"))  # [Q, K]
+        query = self.placed("query", len(view.ids))
+        key = int(pattern[query].argmax()) if self.key is None else self.placed("key", len(view.ids))
+        labels, width = view.labels, q.shape[1]
+        dimensions = [str(dimension) for dimension in range(width)]
+        matrices = Heatmap(
+            "Queries, keys and values",
+            {"q": q, "k": k, "v": v},
+            labels,
+            dimensions,
+            unit="value",
+            row_axis="token",
+            column_axis="dimension of the head",
+        )
+        product = q[query] * k[key]  # [d]
+        pair = Heatmap(
+            f"{labels[query]} (query {query}) looks at {labels[key]} (key {key})",
+            np.stack([q[query], k[key], product]),  # [3, d]
+            ["q", "k", "q · k, each"],
+            dimensions,
+            unit="value",
+            row_axis="pair",
+            column_axis="dimension of the head",
+        )
+        total = float(product.sum(dtype=np.float64))
+        score = float(scores[query, key])
+        rows: list[list[str | float | None]] = [
+            ["sum of the products, q · k", total],
+            [f"divided by √{width}, the score", total / math.sqrt(width)],
+            ["the score that the model computed", score if math.isfinite(score) else "masked: the key is later"],
+            ["its share of the query's attention, after the softmax", float(pattern[query, key])],
+        ]
+        title = f"{printable(view.model)}: queries, keys and values, block {layer}, head {head}"
+        return Stack(title, [matrices, pair, Table("From the pair to the pattern", ["what", "value"], rows)])

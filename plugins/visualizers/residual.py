@@ -1,0 +1,63 @@
+"""`residual`: how the residual stream grows, and who adds to it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.charts.lines import Lines
+from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.runtime.config import ModelConfig
+
+__all__ = ["Residual"]
+
+
+@dataclass
+class Residual(Visualizer):
+    """The residual stream after each step: its length and direction, and how much each component adds."""
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """The embeddings, what attention and MLP of each block add, and the end."""
+        added = ("blocks.*.hook_attn_out", "blocks.*.hook_mlp_out")
+        return ("hook_embed", "hook_pos_embed", *added, f"blocks.{config.n_layer - 1}.hook_resid_post")
+
+    def draw(self, view: View) -> Stack:
+        """Returns lengths by component and token, and the way of the stream."""
+        parts = {"embed": view.cache["hook_embed"], "pos_embed": view.cache["hook_pos_embed"]}
+        for layer in range(view.config.n_layer):
+            parts |= {f"{layer}_{name}": view.cache[f"{name}_out", layer] for name in ("attn", "mlp")}
+        added = np.stack(list(parts.values())).astype(np.float64)  # [C, P, D]
+        stream = np.cumsum(added, axis=0)  # [C, P, D]
+        lengths = np.linalg.norm(stream, axis=-1)  # [C, P]
+        end = view.cache["resid_post", view.config.n_layer - 1].astype(np.float64)  # [P, D]
+        square = (end**2).sum(-1)
+        share = (added * end).sum(-1) / np.where(square > 0, square, 1.0)  # [C, P]
+        cosine = (stream * end).sum(-1) / np.where(square > 0, lengths * np.sqrt(square), 1.0)  # [C, P]
+        names = list(parts)
+        how = {"row_axis": "component", "column_axis": "token"}
+        charts = [
+            Heatmap(
+                "How long what is added is", np.linalg.norm(added, axis=-1), names, view.labels, unit="‖added‖", **how
+            ),
+            Heatmap(
+                "How much of the final stream each component is: its part in the stream's direction, the sum is 1",
+                share,
+                names,
+                view.labels,
+                unit="share",
+                **how,
+            ),
+            Lines(
+                "The stream after each component, mean over the tokens",
+                {"length / final length": (lengths / lengths[-1]).mean(-1), "cosine with the end": cosine.mean(-1)},
+                names,
+                unit="ratio",
+                axis="component",
+            ),
+        ]
+        return Stack(f"{printable(view.model)}: residual stream", charts)

@@ -1,0 +1,58 @@
+"""`rollout`: where attention leads over all blocks, and what kind of looking each head does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.runtime.config import ModelConfig
+
+__all__ = ["Rollout"]
+
+
+@dataclass
+class Rollout(Visualizer):
+    """Attention multiplied up over the blocks, and how far and how widely each head looks.
+
+    Abnar and Zuidema 2020, Quantifying Attention Flow in Transformers.
+    """
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """All patterns."""
+        return ("blocks.*.attn.hook_pattern",)
+
+    def draw(self, view: View) -> Stack:
+        """Returns the rollout after the last block, and the mean distance and entropy of each head."""
+        from onnxlens.analysis.attention import rolled_out
+
+        layers, heads = range(view.config.n_layer), range(view.config.n_head)
+        patterns = np.stack([view.cache["pattern", layer] for layer in layers]).astype(np.float64)  # [L, H, Q, K]
+        places = np.arange(len(view.ids))
+        distance = (patterns * (places[:, np.newaxis] - places)).sum(-1).mean(-1)  # [L, H]
+        logs = np.log(patterns, where=patterns > 0, out=np.zeros_like(patterns))
+        entropy = -(patterns * logs).sum(-1).mean(-1)  # [L, H]
+        names = [f"head {head}" for head in heads], [f"block {layer}" for layer in layers]
+        maps = [
+            Heatmap(title, values, names[1], names[0], unit=unit, row_axis="block", column_axis="head")
+            for title, values, unit in (
+                ("How far each head looks back", distance, "mean distance in tokens"),
+                ("How widely each head looks", entropy, "mean entropy in nats"),
+            )
+        ]
+        rolled = Heatmap(
+            "Attention rollout after the last block",
+            np.where(places <= places[:, np.newaxis], rolled_out(patterns)[-1], np.nan),  # [Q, K]
+            view.labels,
+            view.labels,
+            unit="share of a token, by attention alone",
+            row_axis="token",
+            column_axis="where it comes from",
+            squares=True,
+        )
+        return Stack(f"{printable(view.model)}: attention over all blocks", [rolled, *maps])

@@ -1,0 +1,52 @@
+"""`surprisal`: how unexpected each token of a text is, and what was expected in its place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import numpy as np
+
+from onnxlens.plugins.charts.coloured import ColouredText
+from onnxlens.plugins.options import Option
+from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.logits import log_softmax
+
+__all__ = ["Surprisal"]
+
+
+@dataclass
+class Surprisal(Visualizer):
+    """The text coloured by surprisal, with rank and what the model expected in place of each token."""
+
+    alternatives: Annotated[int, Option("how many of the most probable tokens to name", ge=1, le=20)] = 3
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """The logits."""
+        return (LOGITS,)
+
+    def draw(self, view: View) -> ColouredText:
+        """Returns the tokens on their surprisal; the first is predicted by nothing."""
+        assert view.logits is not None
+        logits = view.logits[:-1]  # [P - 1, V]
+        logs = log_softmax(logits)
+        following = view.ids[1:, np.newaxis]  # [P - 1, 1]
+        own = np.take_along_axis(logits, following, axis=-1)
+        ranks = (logits > own).sum(-1).tolist()
+        best = np.argsort(-logits, axis=-1, kind="stable")[:, : self.alternatives].tolist()
+        expected = [
+            "  ".join(f"{view.shown(token)} {np.exp(logs[place, token]):.1%}" for token in tokens)
+            for place, tokens in enumerate(best)
+        ]
+        values = -np.take_along_axis(logs, following, axis=-1)[:, 0]
+        loss = f"; mean {values.mean():.3f}, perplexity {np.exp(values.mean()):.2f}" if len(values) else ""
+        return ColouredText(
+            f"{printable(view.model)}: surprisal{loss}",
+            view.str_tokens,
+            [np.nan, *values],
+            unit="surprisal in nats",
+            details={"rank": [None, *ranks], "expected": [None, *expected]},
+        )
