@@ -47,6 +47,7 @@ class Heatmap(Chart):
             zero as above.
         notes: texts for the cells, R of C each, or by the name of the matrix.
         squares: whether cells are drawn as squares.
+        columns_of_panels: how many maps stand side by side in a picture; as many as make a square if left out.
     """
 
     def __init__(
@@ -62,6 +63,7 @@ class Heatmap(Chart):
         limits: tuple[float, float] | None = None,
         notes: Sequence[Sequence[str]] | Mapping[str, Sequence[Sequence[str]]] | None = None,
         squares: bool = False,
+        columns_of_panels: int | None = None,
     ) -> None:
         self.title, self.unit, self.row_axis, self.column_axis = title, unit, row_axis, column_axis
         self.panels = {"": np.asarray(values)} if not isinstance(values, Mapping) else dict(values)
@@ -72,7 +74,7 @@ class Heatmap(Chart):
         if notes is not None and not isinstance(notes, Mapping):
             notes = dict.fromkeys(self.panels, notes)
         self.notes = {name: [list(map(printable, row)) for row in cells] for name, cells in (notes or {}).items()}
-        self._given, self.squares = limits, squares
+        self._given, self.squares, self._columns = limits, squares, columns_of_panels
 
     @property
     def limits(self) -> tuple[float, float]:
@@ -131,7 +133,10 @@ class Heatmap(Chart):
             image = axes.imshow(panel, aspect="equal" if self.squares else "auto", **how)
             if name:
                 axes.set_title(printable(name), fontsize=8, parse_math=False)
-            self._label(axes, wide, high, is_left=place % columns == 0, is_low=place >= len(self.panels) - columns)
+            if self.squares and len(self.panels) > 1:  # thumbnails, which have no room for labels
+                axes.set(xticks=[], yticks=[])
+            else:
+                self._label(axes, wide, high, is_left=place % columns == 0, is_low=place >= len(self.panels) - columns)
             if name in self.notes and max(panel.shape) <= _NOTED:
                 self._write(axes, name, panel, wide)
         bar = figure.colorbar(image, ax=grid, shrink=0.8)
@@ -196,16 +201,17 @@ class Heatmap(Chart):
         return tint(max(-1.0, min(1.0, value / end)) if end else 0.0, signed=least < 0)
 
     def _grid(self) -> tuple[int, int]:
-        columns = math.ceil(math.sqrt(len(self.panels)))
+        columns = self._columns or (1 if self.notes else math.ceil(math.sqrt(len(self.panels))))
         return columns, math.ceil(len(self.panels) / columns)
 
     def _side(self) -> tuple[float, float]:
         """Width and height of one map."""
-        most, least = (11.0, 3.0) if len(self.panels) == 1 else (4.5, 2.2)
-        each = (0.25 if not self.notes else 0.55) if len(self.panels) == 1 else 0.16
-        wide = min(most, max(least, each * len(self.columns)))
-        high = min(most, max(1.0 if len(self.rows) < 4 else least * 0.8, 0.25 * len(self.rows)))
-        return (wide, wide) if self.squares else (wide, high)
+        if self.squares:
+            side = min(11.0, max(3.5, 0.25 * len(self.columns))) if len(self.panels) == 1 else 2.4
+            return side, side
+        columns = self._grid()[0]
+        wide = min(11.0 / columns, max(3.0, (0.55 if self.notes else 0.25) * len(self.columns)))
+        return wide, min(11.0, max(0.9, 0.25 * len(self.rows)))
 
     def _label(self, axes: Axes, wide: float, high: float, *, is_left: bool, is_low: bool) -> None:
         """Names what is beside the axes, as much as there is room for."""

@@ -22,10 +22,11 @@ class Stack(Chart):
     Args:
         title: what they show together.
         charts: each with a title of its own.
+        side_by_side: whether a picture has them beside each other.
     """
 
-    def __init__(self, title: str, charts: Sequence[Chart]) -> None:
-        self.title, self.charts = title, list(charts)
+    def __init__(self, title: str, charts: Sequence[Chart], *, side_by_side: bool = False) -> None:
+        self.title, self.charts, self.side_by_side = title, list(charts), side_by_side
 
     def text(self) -> RenderableType:
         """One after the other."""
@@ -40,13 +41,18 @@ class Stack(Chart):
     def size(self) -> tuple[float, float]:
         """Width and height of the picture in inches."""
         sizes = [chart.size() for chart in self.charts]
+        if self.side_by_side:
+            return sum(wide for wide, _ in sizes), max(high for _, high in sizes) + 0.4
         return max(wide for wide, _ in sizes), sum(high for _, high in sizes) + 0.4
 
     def draw_on(self, figure: FigureBase) -> None:
         """Draws one below the other."""
         figure.suptitle(self.title, fontsize=11, weight="bold", parse_math=False)
-        high = [chart.size()[1] for chart in self.charts]
-        places = figure.subfigures(len(self.charts), 1, height_ratios=high, squeeze=False)[:, 0]
+        sizes = [chart.size() for chart in self.charts]
+        if self.side_by_side:
+            places = figure.subfigures(1, len(sizes), width_ratios=[wide for wide, _ in sizes], squeeze=False)[0]
+        else:
+            places = figure.subfigures(len(sizes), 1, height_ratios=[high for _, high in sizes], squeeze=False)[:, 0]
         for place, chart in zip(places, self.charts, strict=True):
             chart.draw_on(place)
 

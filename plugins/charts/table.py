@@ -63,7 +63,8 @@ class Table(Chart):
         rows = self.rows[:_ROWS]
         axes.set(ylim=(len(rows) + 0.5, -1), xlim=(0, 1))
         widths = self._widths()
-        left, total = 0.0, float(sum(widths) + 3 * len(widths)) or 1.0
+        # In characters, so that columns are as wide as what is in them, whatever the picture's width.
+        left, total = 0.0, max(float(sum(widths) + 3 * len(widths)), figure.bbox.width / figure.dpi / 0.085)
         for place, (heading, wide) in enumerate(zip(self.headings, widths, strict=True)):
             side = self._side(place)
             at = (left + (wide if side == "right" else 0)) / total

@@ -36,7 +36,7 @@ class Attribution(Visualizer):
 
     def draw(self, view: View) -> Stack:
         """Returns a waterfall of the parts, a map of the heads, and the text by gradient times input."""
-        from onnxlens.analysis import attribute_logit
+        from onnxlens.analysis.logit_attribution import attribute_logit
 
         lens, at = view.model_lens, self.placed("position", len(view.ids))
         found = attribute_logit(lens, view.ids, self.token, self.against, position=at)

@@ -24,7 +24,23 @@ td, th { padding: .15em .8em .15em 0; text-align: left; vertical-align: top; whi
 ol.tokens { list-style: none; padding: 0; line-height: 2.2; }
 ol.tokens li { display: inline; }
 ol.tokens code { border-radius: 3px; padding: .2em .1em; border: 1px solid #8884; cursor: pointer; }
-ol.tokens code.same { outline: 3px solid #e6a100; }"""
+ol.tokens code.same { outline: 3px solid #e6a100; }
+svg.links { max-width: 100%; }
+svg.links text { font: 13px ui-monospace, monospace; fill: currentColor; cursor: default; }
+svg.links.some line { display: none; }
+svg.links.some line.on { display: inline; }"""
+
+# A label under the pointer, or chosen by keyboard, leaves its own lines.
+_LINKS = """for (const drawing of document.querySelectorAll("svg.links")) {
+  for (const label of drawing.querySelectorAll(".label")) {
+    const show = (on) => {
+      drawing.classList.toggle("some", on);
+      for (const line of drawing.querySelectorAll(`line.${label.dataset.of}`)) line.classList.toggle("on", on);
+    };
+    for (const start of ["mouseenter", "focus"]) label.addEventListener(start, () => show(true));
+    for (const end of ["mouseleave", "blur"]) label.addEventListener(end, () => show(false));
+  }
+}"""
 
 # A token that is clicked, or chosen by keyboard, is marked wherever it stands.
 _SAME = """document.addEventListener("click", (event) => {
@@ -113,6 +129,9 @@ def parts_page(title: str, parts: Sequence[Part]) -> str:
         from plotly.offline import get_plotlyjs
 
         scripts = [get_plotlyjs(), f"const settings = {_SETTINGS};", *scripts]
-    if any(isinstance(part, str) and "tokens" in part for part in parts):
+    texts = [part for part in parts if isinstance(part, str)]
+    if any('<ol class="tokens">' in text for text in texts):
         scripts.append(_SAME)
-    return page(title, "\n".join(body), style=_DRAWING if len(scripts) > 1 else "", script="\n".join(scripts))
+    if any('<svg class="links"' in text for text in texts):
+        scripts.append(_LINKS)
+    return page(title, "\n".join(body), style=_DRAWING if len(texts) < len(parts) else "", script="\n".join(scripts))

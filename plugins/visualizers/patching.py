@@ -35,7 +35,7 @@ class Patching(Visualizer):
 
     def draw(self, view: View) -> Heatmap:
         """Returns the share that each patch restores."""
-        from onnxlens.analysis import patch_activations
+        from onnxlens.analysis.patching import patch_activations
 
         lens = view.model_lens
         metric, what = metric_of(view, self.token, self.against)

@@ -44,15 +44,10 @@ class QKV(Visualizer):
         key = int(pattern[query].argmax()) if self.key is None else self.placed("key", len(view.ids))
         labels, width = view.labels, q.shape[1]
         dimensions = [str(dimension) for dimension in range(width)]
-        matrices = Heatmap(
-            "Queries, keys and values",
-            {"q": q, "k": k, "v": v},
-            labels,
-            dimensions,
-            unit="value",
-            row_axis="token",
-            column_axis="dimension of the head",
-        )
+        matrices = [
+            Heatmap(title, one, labels, dimensions, unit="value", row_axis="token", column_axis="dimension of the head")
+            for title, one in (("Queries", q), ("Keys", k), ("Values", v))
+        ]
         product = q[query] * k[key]  # [d]
         pair = Heatmap(
             f"{labels[query]} (query {query}) looks at {labels[key]} (key {key})",
@@ -72,4 +67,4 @@ class QKV(Visualizer):
             ["its share of the query's attention, after the softmax", float(pattern[query, key])],
         ]
         title = f"{printable(view.model)}: queries, keys and values, block {layer}, head {head}"
-        return Stack(title, [matrices, pair, Table("From the pair to the pattern", ["what", "value"], rows)])
+        return Stack(title, [*matrices, pair, Table("From the pair to the pattern", ["what", "value"], rows)])

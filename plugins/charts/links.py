@@ -1,0 +1,108 @@
+"""Lines from rows to columns, as wide as a number is large."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.visualizers.labels import short
+from onnxlens.plugins.visualizers.page import Part
+
+if TYPE_CHECKING:
+    from matplotlib.figure import FigureBase
+
+__all__ = ["Links"]
+
+_LINE = 0.24  # inches between labels
+_LEAST = 0.02  # share of the largest below which no line is drawn
+_LABEL = 14
+_COLOUR = "#08519c"
+
+
+class Links(Heatmap):
+    """A matrix of numbers that are never negative as lines from the labels on the right to those on the left.
+
+    Args:
+        title: what is shown.
+        values: [R, C].
+        rows: labels of the rows, R; on the right.
+        columns: labels of the columns, C; on the left.
+        unit: what the numbers are, and in what.
+        row_axis: what the rows are.
+        column_axis: what the columns are.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        values: np.ndarray,
+        rows: Sequence[str],
+        columns: Sequence[str],
+        *,
+        unit: str,
+        row_axis: str,
+        column_axis: str,
+    ) -> None:
+        super().__init__(title, values, rows, columns, unit=unit, row_axis=row_axis, column_axis=column_axis)
+
+    def size(self) -> tuple[float, float]:
+        """Width and height of the picture in inches."""
+        return 6.5, 1.0 + _LINE * max(len(self.rows), len(self.columns))
+
+    def draw_on(self, figure: FigureBase) -> None:
+        """Draws the lines."""
+        figure.suptitle(self.title, fontsize=10, parse_math=False)
+        axes = figure.subplots()
+        axes.set_axis_off()
+        axes.set(xlim=(-0.8, 1.8), ylim=(max(len(self.rows), len(self.columns)), -1.2))
+        how = {"fontsize": 8, "family": "monospace", "va": "center", "parse_math": False}
+        for labels, at, side, heading in (
+            (self.columns, 0.0, "right", self.column_axis),
+            (self.rows, 1.0, "left", self.row_axis),
+        ):
+            axes.text(at, -0.9, heading, ha=side, weight="bold", **how)
+            for place, label in enumerate(labels):
+                axes.text(at, place, f" {short(label, _LABEL)} ", ha=side, **how)
+        for row, column, share, _ in self._lines():
+            axes.plot([0, 1], [column, row], color=_COLOUR, alpha=0.15 + 0.85 * share, linewidth=0.4 + 4 * share)
+
+    def part(self) -> Part:
+        """The lines as SVG; the pointer on a label leaves its own, and on a line says its number."""
+        high = 22 * (max(len(self.rows), len(self.columns)) + 1)
+        drawn = []
+        for row, column, share, value in self._lines():
+            hint = f"{self.rows[row]} ({row}) → {self.columns[column]} ({column}): {value:.4g}"
+            drawn.append(
+                f'<line class="r{row} c{column}" x1="240" y1="{22 * column + 33}" x2="480" y2="{22 * row + 33}" '
+                f'stroke="{_COLOUR}" stroke-opacity="{0.15 + 0.85 * share:.3f}" stroke-width="{0.5 + 6 * share:.2f}">'
+                f"<title>{escape(hint)}</title></line>"
+            )
+        sides = ((self.columns, "c", 234, "end"), (self.rows, "r", 486, "start"))
+        for labels, kind, at, anchor in sides:
+            for place, label in enumerate(labels):
+                drawn.append(
+                    f'<text class="label" data-of="{kind}{place}" tabindex="0" x="{at}" y="{22 * place + 37}" '
+                    f'text-anchor="{anchor}">{escape(short(label, _LABEL))}</text>'
+                )
+        headings = (
+            f'<text x="234" y="14" text-anchor="end" font-weight="600">{escape(self.column_axis)}</text>'
+            f'<text x="486" y="14" font-weight="600">{escape(self.row_axis)}</text>'
+        )
+        return (
+            f'<svg class="links" viewBox="0 0 720 {high + 20}" width="720" role="img">{headings}\n'
+            + "\n".join(drawn)
+            + "\n</svg>"
+        )
+
+    def _lines(self) -> list[tuple[int, int, float, float]]:
+        """Row, column, share of the largest, and number of each line, the faint ones first."""
+        (values,) = self.panels.values()
+        whole = np.where(np.isfinite(values), values, 0.0)
+        largest = float(whole.max(initial=0.0)) or 1.0
+        places = np.argwhere(whole > _LEAST * largest)
+        found = [(int(r), int(c), float(whole[r, c]) / largest, float(whole[r, c])) for r, c in places]
+        return sorted(found, key=lambda one: one[2])
