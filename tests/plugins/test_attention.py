@@ -169,7 +169,7 @@ def test_changes_of_an_enclosing_block_are_shown(lens):
         ({"layer": 2}, "layer must be one of this model's, -2 to 1, not 2."),
         ({"head": -5}, "head must be one of this model's, -4 to 3, not -5."),
         ({"values": "weights"}, "attention: values must be one of 'pattern', 'scores', not 'weights'."),
-        ({"head": "all"}, "attention: head must be a whole number or "),
+        ({"head": "all"}, "attention: head must be a whole number, not "),
     ],
 )
 def test_wrong_options(lens, options, expected):
