@@ -155,6 +155,18 @@ class Bars(Chart):
             found["notes"] = self.notes
         return found
 
+    def less(self, other: Chart) -> Chart | None:
+        """Returns the differences of the bars that both have."""
+        if not isinstance(other, Bars) or [*other.lists] != [*self.lists]:
+            return None
+        lists = {}
+        for name, bars in self.lists.items():
+            theirs = dict(other.lists[name])
+            lists[name] = [(label, value - theirs[label]) for label, value in bars if label in theirs]
+        if not any(lists.values()):
+            return None
+        return Bars(f"difference: {self.title}", lists, unit=f"difference, {self.unit}", axis=self.axis)
+
     def _grid(self) -> tuple[int, int]:
         columns = min(3, len(self.lists)) or 1
         return columns, max(1, -(-len(self.lists) // columns))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from onnxlens.plugins.visualizers.rendering import Rendering
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
-__all__ = ["Chart", "distinct"]
+__all__ = ["Chart", "distinct", "joined", "numbers"]
 
 
 class Chart(Rendering):
@@ -36,6 +37,16 @@ class Chart(Rendering):
     def part(self) -> Part:
         """Returns what it is on a page: HTML in which all texts are escaped, or a drawing of plotly."""
 
+    def less(self, other: Chart) -> Chart | None:
+        """Returns a chart of the difference to one of the same kind; None where there is none."""
+        return None
+
+    def titled(self, title: str) -> Chart:
+        """Returns the same under another title."""
+        twin = copy.copy(self)
+        twin.title = title
+        return twin
+
     def figure(self) -> Figure:
         """The picture."""
         from matplotlib.figure import Figure
@@ -53,6 +64,11 @@ def distinct(labels: list[str]) -> list[str]:
     """Labels for plotly, which reads HTML in them and takes those that are equal for one: these get their number."""
     shown = [escape(label) for label in labels]
     return shown if len(set(shown)) == len(shown) else [f"{place} {label}" for place, label in enumerate(shown)]
+
+
+def joined(first: list[str], second: list[str]) -> list[str]:
+    """Labels of two charts as those of one: where they differ, both."""
+    return [one if one == two else f"{one} | {two}" for one, two in zip(first, second, strict=True)]
 
 
 def numbers(values: Any) -> Any:

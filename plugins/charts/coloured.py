@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.plugins.charts.base import Chart, numbers
+from onnxlens.plugins.charts.base import Chart, joined, numbers
 from onnxlens.plugins.visualizers.labels import ink, printable, short, tint, visible
 from onnxlens.plugins.visualizers.page import Part
 
@@ -118,6 +118,17 @@ class ColouredText(Chart):
             more = {heading: column[place] for heading, column in self.details.items()}
             rows.append({"token": token, "value": value, **more})
         return {"title": self.title, "unit": self.unit, "tokens": rows}
+
+    def less(self, other: Chart) -> Chart | None:
+        """Returns the differences of the numbers, where both have as many tokens."""
+        if not isinstance(other, ColouredText) or len(other.tokens) != len(self.tokens):
+            return None
+        return ColouredText(
+            f"difference: {self.title}",
+            joined(self.tokens, other.tokens),
+            self.values - other.values,
+            unit=f"difference, {self.unit}",
+        )
 
     def _ends(self) -> tuple[float, float]:
         """What the lightest or one, and the darkest or other colour stand for; zero is always white."""

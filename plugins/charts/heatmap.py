@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.plugins.charts.base import Chart, distinct, numbers
+from onnxlens.plugins.charts.base import Chart, distinct, joined, numbers
 from onnxlens.plugins.visualizers.labels import ink, printable, short, thinned, tint
 
 if TYPE_CHECKING:
@@ -176,6 +176,24 @@ class Heatmap(Chart):
             "values": {name: numbers(panel) for name, panel in self.panels.items()},
         }
         return {**found, "notes": self.notes} if self.notes else found
+
+    def less(self, other: Chart) -> Chart | None:
+        """Returns a map of the differences, where both have the same matrices of one size."""
+        if not isinstance(other, Heatmap) or [*other.panels] != [*self.panels]:
+            return None
+        if (len(self.rows), len(self.columns)) != (len(other.rows), len(other.columns)):
+            return None
+        return Heatmap(
+            f"difference: {self.title}",
+            {name: panel.astype(np.float64) - other.panels[name] for name, panel in self.panels.items()},
+            joined(self.rows, other.rows),
+            joined(self.columns, other.columns),
+            unit=f"difference, {self.unit}",
+            row_axis=self.row_axis,
+            column_axis=self.column_axis,
+            squares=self.squares,
+            columns_of_panels=self._columns,
+        )
 
     def _strongest(self, row: np.ndarray) -> list[int]:
         strength = np.where(np.isfinite(row), np.abs(row), -1.0)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.plugins.charts.base import Chart, distinct, numbers
+from onnxlens.plugins.charts.base import Chart, distinct, joined, numbers
 from onnxlens.plugins.visualizers.labels import printable, short, thinned
 
 if TYPE_CHECKING:
@@ -138,6 +138,18 @@ class Lines(Chart):
             showlegend=len(self.lines) > 1,
         )
         return figure
+
+    def less(self, other: Chart) -> Chart | None:
+        """Returns the differences, where both have the same lines over as many places."""
+        if not isinstance(other, Lines) or [*other.lines] != [*self.lines] or len(other.places) != len(self.places):
+            return None
+        return Lines(
+            f"difference: {self.title}",
+            {name: values - other.lines[name] for name, values in self.lines.items()},
+            joined(self.places, other.places),
+            unit=f"difference, {self.unit}",
+            axis=self.axis,
+        )
 
     def data(self) -> Any:
         """What is shown: the unit, the places, and the numbers by the name of the line; null where there is none."""

@@ -9,7 +9,10 @@ from onnxlens.plugins.visualizers.ablation import Ablation
 from onnxlens.plugins.visualizers.attention import Attention
 from onnxlens.plugins.visualizers.attribution import Attribution
 from onnxlens.plugins.visualizers.base import Visualizer
+from onnxlens.plugins.visualizers.compare import Compare
 from onnxlens.plugins.visualizers.embedding import Embedding
+from onnxlens.plugins.visualizers.flow import Flow
+from onnxlens.plugins.visualizers.generation import Generation
 from onnxlens.plugins.visualizers.layernorm import LayerNorm
 from onnxlens.plugins.visualizers.logit_lens import LogitLens
 from onnxlens.plugins.visualizers.mlp import MLP
@@ -42,6 +45,9 @@ VISUALIZERS: dict[str, type[Visualizer]] = {
     "surprisal": Surprisal,
     "ablation": Ablation,
     "patching": Patching,
+    "flow": Flow,
+    "compare": Compare,
+    "generation": Generation,
 }
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import re
 import warnings
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -70,6 +71,10 @@ class Rendering:
             InputError: there is no such format.
         """
         raise self._lacks("data")
+
+    def frames(self) -> Iterator[RenderableType] | None:
+        """For a terminal, what to show one after the other while it comes about; None where it is there at once."""
+        return None
 
     def save(self, path: str | Path) -> Path:
         """Writes a file in the format that its ending says; one that is there is replaced once the new one is whole.

@@ -1,0 +1,192 @@
+"""`flow`: the whole model as one picture, with what it computes for a text."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from onnxlens.plugins.charts.base import Chart
+from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.charts.table import Table
+from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable, short
+from onnxlens.plugins.visualizers.page import Part
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.logits import log_softmax
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
+
+__all__ = ["Flow"]
+
+# What is seen of a block, from left to right along the residual stream.
+_SEEN = ("resid_pre", "pattern", "attn_out", "resid_mid", "post", "mlp_out", "resid_post")
+_NAMES = {
+    "resid_pre": "stream",
+    "pattern": "attention, mean of heads",
+    "attn_out": "+ attention",
+    "resid_mid": "stream",
+    "post": "neurons, after GELU",
+    "mlp_out": "+ MLP",
+    "resid_post": "stream",
+}
+
+
+@dataclass
+class Flow(Visualizer):
+    """The whole model as one picture: what each part computes for a text, its size and its cost."""
+
+    def hook_points(self, config: ModelConfig) -> Sequence[str]:
+        """The stream, attention and neurons of all blocks, and the logits."""
+        stream = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
+        inside = ("attn.hook_pattern", "mlp.hook_post")
+        return ("hook_embed", "hook_pos_embed", *(f"blocks.*.{name}" for name in (*stream, *inside)), LOGITS)
+
+    def draw(self, view: View) -> Stack:
+        """Returns the picture, and a table of the parts."""
+        return Stack(f"{printable(view.model)}: from tokens to a prediction", [_Picture(view), _parts(view)])
+
+
+class _Picture(Chart):
+    """A row of maps for each block, with the paths between them."""
+
+    def __init__(self, view: View) -> None:
+        self.title = "What flows, token by token, from top to bottom and left to right"
+        self._view = view
+
+    def size(self) -> tuple[float, float]:
+        """Width and height of the picture in inches."""
+        return 12.0, 1.3 * (self._view.config.n_layer + 2) + 0.5
+
+    def draw_on(self, figure: FigureBase) -> None:
+        """Draws the maps."""
+        view, layers = self._view, self._view.config.n_layer
+        figure.suptitle(self.title, fontsize=9, parse_math=False)
+        grid = figure.subplots(layers + 2, len(_SEEN), squeeze=False)
+        for axes in grid.flat:
+            axes.set(xticks=[], yticks=[])
+        for axes in (*grid[0, 3:], *grid[-1, 2:]):
+            axes.set_axis_off()
+        places = [0, 1, 2]
+        embed = view.cache["hook_embed"], view.cache["hook_pos_embed"]
+        first = ((embed[0], "token embedding"), (embed[1], "+ position"), (embed[0] + embed[1], "stream"))
+        for place, (values, name) in zip(places, first, strict=True):
+            _map(grid[0, place], values, name)
+        _arrow(grid[0, 0], grid[0, 1])
+        _arrow(grid[0, 1], grid[0, 2])
+        for layer in range(layers):
+            row = grid[layer + 1]
+            for axes, name in zip(row, _SEEN, strict=True):
+                values = view.cache[name, layer]
+                _map(axes, values.mean(axis=0) if name == "pattern" else values, _NAMES[name])
+            row[0].set_ylabel(f"block {layer}", fontsize=8)
+            for left, right in itertools.pairwise(row):
+                _arrow(left, right)
+            _arrow(row[0], row[3], bend=-0.25)  # what the residual connection leaves as it is
+            _arrow(row[3], row[6], bend=-0.25)
+        self._predict(grid[-1, 0], grid[-1, 1])
+
+    def part(self) -> Part:
+        """The picture as SVG."""
+        import re
+
+        text = self.encoded("svg").decode()
+        return re.sub(r"^.*?<svg", "<svg", text, count=1, flags=re.S)
+
+    def data(self) -> dict[str, object]:
+        """Of each map, the mean length over the tokens."""
+        found = {"title": self.title, "unit": "mean length over the tokens"}
+        lengths: dict[str, list[float]] = {}
+        for name in _SEEN:
+            if name != "pattern":
+                lengths[name] = [
+                    float(np.linalg.norm(self._view.cache[name, layer], axis=-1).mean())
+                    for layer in range(self._view.config.n_layer)
+                ]
+        return {**found, "lengths": lengths}
+
+    def text(self) -> object:  # type: ignore[override]
+        """The path of the stream by its lengths."""
+        from rich.table import Table as RichTable
+        from rich.text import Text
+
+        table = RichTable(box=None, pad_edge=False)
+        names = [name for name in _SEEN if name != "pattern"]
+        for heading in ("block", *names):
+            table.add_column(heading, justify="right")
+        lengths = self.data()["lengths"]
+        assert isinstance(lengths, dict)
+        for layer in range(self._view.config.n_layer):
+            table.add_row(str(layer), *(Text(f"{lengths[name][layer]:.1f}") for name in names))
+        return table
+
+    def _predict(self, stream: Axes, axes: Axes) -> None:
+        """The last position's prediction."""
+        view = self._view
+        assert view.logits is not None
+        _map(stream, view.logits[:, np.argsort(-view.logits[-1])[:64]], "logits of 64 tokens")
+        probabilities = np.exp(log_softmax(view.logits[-1:]))[0]
+        best = np.argsort(-probabilities, kind="stable")[:5]
+        axes.barh(np.arange(len(best)), probabilities[best], color="#2171b5")
+        axes.set_yticks(
+            np.arange(len(best)),
+            [short(view.shown(token), 10) for token in best.tolist()],
+            fontsize=7,
+            parse_math=False,
+        )
+        axes.yaxis.tick_right()
+        axes.invert_yaxis()
+        axes.set_title("next token", fontsize=7)
+        _arrow(stream, axes)
+
+
+def _map(axes: Axes, values: np.ndarray, name: str) -> None:
+    from matplotlib import colormaps
+
+    most = float(np.quantile(np.abs(values), 0.99)) or 1.0  # a few dimensions are far larger than all others
+    least = -most if (values < 0).any() else 0.0
+    cmap = colormaps["RdBu_r" if least < 0 else "Blues"]
+    axes.imshow(values, aspect="auto", cmap=cmap, vmin=least, vmax=most, interpolation="nearest")
+    axes.set_title(f"{name}  {' x '.join(map(str, values.shape))}", fontsize=6, parse_math=False)
+
+
+def _arrow(left: Axes, right: Axes, bend: float = 0.0) -> None:
+    from matplotlib.patches import ConnectionPatch
+
+    start, end = ((0.5, 0.0), (0.5, 0.0)) if bend else ((1.0, 0.5), (0.0, 0.5))
+    arrow = ConnectionPatch(
+        start, end, "axes fraction", "axes fraction", axesA=left, axesB=right, arrowstyle="->", color="#555555"
+    )
+    if bend:
+        arrow.set_connectionstyle("arc3", rad=-bend)
+    right.figure.add_artist(arrow)
+
+
+def _parts(view: View) -> Table:
+    """Every part with its shape, its parameters, and what it costs for this text."""
+    config, count = view.config, len(view.ids)
+    width, heads, inner, vocabulary = config.n_embd, config.n_head, config.d_mlp, config.vocab_size
+    attention = 4 * width * width + 4 * width
+    mlp = 2 * width * inner + inner + width
+    # A multiplication and an addition for each weight and token; scores and their sums besides.
+    looked = 2 * 2 * count * count * width
+    rows: list[list[str | int | float | None]] = [
+        ["token embedding", f"{vocabulary} x {width}", vocabulary * width, 0.0],
+        ["position embedding", f"{config.n_positions} x {width}", config.n_positions * width, 0.0],
+    ]
+    for layer in range(config.n_layer):
+        flops = 2 * count * 4 * width * width + looked
+        rows.append([f"block {layer} attention", f"{heads} heads of {width // heads}", attention, flops / 1e6])
+        rows.append([f"block {layer} MLP", f"{inner} neurons", mlp, 2 * count * 2 * width * inner / 1e6])
+    rows.append([f"{2 * config.n_layer + 1} layer normalisations", f"{width}", (4 * config.n_layer + 2) * width, None])
+    rows.append(
+        ["unembedding (the token embedding)", f"{width} x {vocabulary}", 0, 2 * count * width * vocabulary / 1e6]
+    )
+    parameters, operations = (sum(row[place] or 0 for row in rows) for place in (2, 3))  # type: ignore[misc]
+    rows.append(["all", "", parameters, operations])
+    return Table(f"The parts, and what they cost for {count} tokens", ["part", "size", "parameters", "MFLOP"], rows)
