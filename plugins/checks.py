@@ -13,7 +13,7 @@ from onnxlens.runtime.errors import OnnxLensError, PluginError
 __all__ = ["RESERVED_OPTIONS", "check", "check_name", "summary_of"]
 
 # Options that every visualizer has on the command line.
-RESERVED_OPTIONS = frozenset({"help", "json", "model", "output", "provider", "text", "threads"})
+RESERVED_OPTIONS = frozenset({"help", "json", "model", "open", "output", "provider", "text", "threads"})
 
 _LONGEST_NAME = 50
 

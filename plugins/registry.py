@@ -97,6 +97,8 @@ class Registry:
         Raises:
             PluginError: there is none, or what would be is broken; the text says why.
         """
+        if kind == "visualizer":
+            name = name.replace("-", "_")  # as commands are written
         if (entry := self._built_in_entries[kind].get(name)) is not None:
             return entry
         if (entry := self._outside.entries[kind].get(name)) is not None:

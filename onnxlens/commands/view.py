@@ -21,6 +21,10 @@ from onnxlens.commands.options import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rich.console import RenderableType
+
     from onnxlens.plugins.registry import Entry
 
 __all__ = ["command"]
@@ -64,10 +68,12 @@ def _command(entry: Entry) -> click.Command:
 
     @text_argument
     @click.option("-o", "--output", metavar="FILE", help="Write a .txt, .png, .svg, .html or .json file.")
+    @click.option("--open", "is_opened", is_flag=True, help="Open it: the file, or a page where none is named.")
     @run_options
     def show(
         text: str | None,
         output: str | None,
+        is_opened: bool,
         model: str | None,
         provider: str,
         threads: int | None,
@@ -79,7 +85,7 @@ def _command(entry: Entry) -> click.Command:
             for name, one in schema.get("properties", {}).items()
             if (value := given[f"{_OWN}{name}"]) is not None and value != ()
         }
-        _show(entry, text, options, output, as_json, open_with=(model, provider, threads))
+        _show(entry, text, options, output, as_json, is_opened=is_opened, open_with=(model, provider, threads))
 
     own: list[click.Parameter] = [
         _option(name, one, name in required) for name, one in schema.get("properties", {}).items()
@@ -100,18 +106,23 @@ def _show(
     options: dict[str, Any],
     output: str | None,
     as_json: bool,
+    *,
+    is_opened: bool,
     open_with: tuple[str | None, str, int | None],
 ) -> None:
     from onnxlens.plugins.blame import blamed
     from onnxlens.plugins.loading import quiet
     from onnxlens.plugins.options import make
     from onnxlens.plugins.visualizers.rendering import check_ending
+    from onnxlens.runtime.errors import OutputError
 
     who = f"The visualizer {entry.name!r} ({entry.distribution})"
     if output is not None:
         if output in ("", "-"):
             raise click.UsageError("A rendering goes to a file; name one with -o, such as -o view.html.")
         check_ending(output)
+    elif is_opened:
+        output = _scratch(f"{entry.name}.html")
     path = None if output is None else Path(output).expanduser().absolute()  # a plugin may leave the folder
     with blamed(who), quiet():
         make(entry.plugin, entry.name, options)  # what is wrong with them is said before a model is opened
@@ -129,15 +140,38 @@ def _show(
             from rich.filesize import decimal
 
             console().print(f"{inert(str(output))}: {entry.name}, {decimal(size)}", markup=False, soft_wrap=True)
+        if is_opened and click.launch(str(path)):
+            raise OutputError(f"{output} was written, and nothing on this machine could open it.")
     elif as_json:
         with blamed(who), quiet():
             document = rendering.json()
         click.echo(document)
     else:
+        if console().is_terminal and (frames := rendering.frames()) is not None:
+            _play(frames, who)
+            return
         with blamed(who), quiet():
             segments = inert_segments(rendering.renderable())
         ends = bool(segments.segments) and segments.segments[-1].text.endswith("\n")
         console().print(segments, end="" if ends else "\n")
+
+
+def _scratch(name: str) -> str:
+    """A file to open, in a folder that the system clears some day."""
+    import tempfile
+
+    return str(Path(tempfile.mkdtemp(prefix="onnxlens-")) / name)
+
+
+def _play(frames: Iterator[RenderableType], who: str) -> None:
+    """Shows one after the other in the same place."""
+    from rich.live import Live
+
+    from onnxlens.plugins.blame import blamed
+
+    with blamed(who), Live(console=console(), auto_refresh=False, vertical_overflow="visible") as live:
+        for frame in frames:
+            live.update(inert_segments(frame), refresh=True)
 
 
 def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:

@@ -47,9 +47,12 @@ class ColouredText(Chart):
             heading: [printable(one) if isinstance(one, str) else one for one in column]
             for heading, column in (details or {}).items()
         }
-        for heading, column in {self.unit: self.values, **self.details}.items():
-            if len(column) != len(self.tokens):
-                raise ValueError(f"{heading!r} has {len(column)} entries for {len(self.tokens)} tokens")
+        for heading, size in {
+            self.unit: len(self.values),
+            **{name: len(one) for name, one in self.details.items()},
+        }.items():
+            if size != len(self.tokens):
+                raise ValueError(f"{heading!r} has {size} entries for {len(self.tokens)} tokens")
 
     def text(self) -> RenderableType:
         """A table, one token a line."""
@@ -86,7 +89,11 @@ class ColouredText(Chart):
         for place, (token, colour) in enumerate(zip(self.tokens, self._colours(), strict=True)):
             line, column = divmod(place, _PER_LINE)
             # A dashed frame: that a token has no number is not that it is small.
-            frame = {"facecolor": colour or "none", "edgecolor": "#888888", "linestyle": "-" if colour else "--"}
+            frame: dict[str, Any] = {
+                "facecolor": colour or "none",
+                "edgecolor": "#888888",
+                "linestyle": "-" if colour else "--",
+            }
             axes.add_patch(Rectangle((column + 0.03, line + 0.1), 0.94, 0.8, linewidth=0.5, **frame))
             axes.text(
                 column + 0.5,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,7 +59,7 @@ class Links(Heatmap):
         axes = figure.subplots()
         axes.set_axis_off()
         axes.set(xlim=(-0.8, 1.8), ylim=(max(len(self.rows), len(self.columns)), -1.2))
-        how = {"fontsize": 8, "family": "monospace", "va": "center", "parse_math": False}
+        how: dict[str, Any] = {"fontsize": 8, "family": "monospace", "va": "center", "parse_math": False}
         for labels, at, side, heading in (
             (self.columns, 0.0, "right", self.column_axis),
             (self.rows, 1.0, "left", self.row_axis),

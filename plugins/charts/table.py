@@ -31,7 +31,7 @@ class Table(Chart):
         rows: a text or number for each column; None where there is none.
     """
 
-    def __init__(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    def __init__(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         self.title, self.headings = title, list(headings)
         self.rows: list[list[Cell]] = [
             [printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
@@ -64,7 +64,10 @@ class Table(Chart):
         axes.set(ylim=(len(rows) + 0.5, -1), xlim=(0, 1))
         widths = self._widths()
         # In characters, so that columns are as wide as what is in them, whatever the picture's width.
-        left, total = 0.0, max(float(sum(widths) + 3 * len(widths)), figure.bbox.width / figure.dpi / 0.085)
+        left, total = (
+            0.0,
+            max(float(sum(widths) + 3 * len(widths)), axes.get_window_extent().width / axes.figure.dpi / 0.085),
+        )
         for place, (heading, wide) in enumerate(zip(self.headings, widths, strict=True)):
             side = self._side(place)
             at = (left + (wide if side == "right" else 0)) / total

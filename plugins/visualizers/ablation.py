@@ -35,8 +35,7 @@ class Ablation(Visualizer):
         from onnxlens.analysis.ablation import ablate_heads
 
         metric, unit = metric_of(view, self.token, self.against)
-        reference = view.ids if self.operation == "mean" else None
-        found = ablate_heads(view.model_lens, view.ids, metric, operation=self.operation, reference=reference)
+        found = ablate_heads(view.model_lens, view.ids, metric, operation=self.operation)
         return Heatmap(
             f"{printable(view.model)}: change of the {unit} without each head; it is {found.baseline:.4g} with all",
             found.effects,

@@ -55,6 +55,7 @@ class Compare(Visualizer):
             with_other = onnxlens.load(self.other_model, provider=lens.provider)
             second, what = self._charts(with_other, lens.to_string(ids)), f"the model {with_other.runner.bundle.name}"
         else:
+            assert self.interventions is not None
             with lens.hooks(interventions=self.interventions):
                 second = self._charts(lens, ids)
             what = f"the interventions of {self.interventions}"

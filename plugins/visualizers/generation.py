@@ -21,7 +21,7 @@ from onnxlens.runtime.config import ModelConfig
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from onnxlens.generation import Token
+    from onnxlens.generation import GeneratedToken
 
 __all__ = ["Generation", "GenerationRendering"]
 
@@ -65,14 +65,14 @@ class GenerationRendering(Stack):
         rejected: how many others to name.
     """
 
-    def __init__(self, title: str, view: View, tokens: Iterable[Token], rejected: int) -> None:
+    def __init__(self, title: str, view: View, tokens: Iterable[GeneratedToken], rejected: int) -> None:
         super().__init__(title, ())
         self._view, self._coming, self._rejected = view, iter(tokens), rejected
         self._rows: list[list[Any]] = []
         self._texts: list[str] = []
 
     @property
-    def charts(self) -> list[Chart]:  # type: ignore[override]
+    def charts(self) -> list[Chart]:
         """The charts of all tokens, those that are still to come included."""
         for token in self._coming:
             self._take(token)
@@ -93,7 +93,7 @@ class GenerationRendering(Stack):
             yield Group(Text(self.title, style="bold"), "", Text(text), "", self._table(self._rows[-12:]).text())
         yield self.text()
 
-    def _take(self, token: Token) -> None:
+    def _take(self, token: GeneratedToken) -> None:
         why = token.explanation
         assert why is not None  # it was asked for
         probabilities = why.probabilities[why.probabilities > 0]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class LayerNorm(Visualizer):
         at = self.placed("position", len(view.ids))
         mean = before.mean(axis=-1, dtype=np.float64)
         dimensions = [str(dimension) for dimension in range(before.shape[1])]
-        how = {"unit": "value", "row_axis": "stream", "column_axis": "dimension"}
+        how: dict[str, Any] = {"unit": "value", "row_axis": "stream", "column_axis": "dimension"}
         label = view.labels[at]
         stripes = [
             Heatmap(f"token {at}, {label}: {title}", values[at : at + 1], [title], dimensions, **how)

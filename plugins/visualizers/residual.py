@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ class Residual(Visualizer):
         share = (added * end).sum(-1) / np.where(square > 0, square, 1.0)  # [C, P]
         cosine = (stream * end).sum(-1) / np.where(square > 0, lengths * np.sqrt(square), 1.0)  # [C, P]
         names = list(parts)
-        how = {"row_axis": "component", "column_axis": "token"}
+        how: dict[str, Any] = {"row_axis": "component", "column_axis": "token"}
         charts = [
             Heatmap(
                 "How long what is added is", np.linalg.norm(added, axis=-1), names, view.labels, unit="‖added‖", **how
