@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.plugins.charts.base import Chart, distinct, numbers
+from onnxlens.plugins.charts.base import Chart, distinct, head, numbers
 from onnxlens.plugins.visualizers.labels import printable, short
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Bars(Chart):
     def draw_on(self, figure: FigureBase) -> None:
         """Draws lying bars, the first on top."""
         columns, rows = self._grid()
-        figure.suptitle(self.title, fontsize=10, parse_math=False)
+        head(figure, self.title, self.size()[0])
         grid = figure.subplots(rows, columns, squeeze=False)
         for axes in grid.flat[len(self.lists) :]:
             axes.set_axis_off()
@@ -95,7 +95,7 @@ class Bars(Chart):
             axes.barh(places, values, left=starts, color=colours, height=0.75)
             labels = [short(label, _LABEL) for label, _ in bars]
             axes.set_yticks(places, labels, family="monospace", parse_math=False)
-            axes.set_ylim(len(bars) - 0.5, -0.5)
+            axes.set_ylim(max(1, len(bars)) - 0.5, -0.5)
             axes.set_xlabel(self.unit, fontsize=8, parse_math=False)
             axes.tick_params(labelsize=7, length=2)
             axes.axvline(0, color="#444444", linewidth=0.6)

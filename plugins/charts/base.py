@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import textwrap
 from abc import abstractmethod
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,9 @@ from onnxlens.plugins.visualizers.rendering import Rendering
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
 
-__all__ = ["Chart", "distinct", "joined", "numbers"]
+__all__ = ["Chart", "distinct", "head", "joined", "numbers"]
+
+_LINES = 4  # of a title
 
 
 class Chart(Rendering):
@@ -58,6 +61,13 @@ class Chart(Rendering):
     def html(self) -> str:
         """The page."""
         return parts_page(self.title, [self.part()])
+
+
+def head(figure: FigureBase, title: str, wide: float, *, bold: bool = False) -> None:
+    """Puts a title above a figure that is so many inches wide, on as many lines as it takes."""
+    lines = textwrap.wrap(title, max(20, int(wide * 11)), break_on_hyphens=False)
+    shown = [*lines[:_LINES], "…"] if len(lines) > _LINES else lines
+    figure.suptitle("\n".join(shown), fontsize=11 if bold else 10, weight="bold" if bold else None, parse_math=False)
 
 
 def distinct(labels: list[str]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.plugins.charts.base import Chart, joined, numbers
+from onnxlens.plugins.charts.base import Chart, head, joined, numbers
 from onnxlens.plugins.visualizers.labels import ink, printable, short, tint, visible
 from onnxlens.plugins.visualizers.page import Part
 
@@ -82,7 +82,7 @@ class ColouredText(Chart):
         """Draws the tokens in lines, on their colours."""
         from matplotlib.patches import Rectangle
 
-        figure.suptitle(f"{self.title}\n{self._scale()}", fontsize=9, parse_math=False)
+        head(figure, f"{self.title}; {self._scale()}", self.size()[0])
         axes = figure.subplots()
         axes.set_axis_off()
         axes.set(xlim=(0, _PER_LINE), ylim=(max(1, -(-len(self.tokens) // _PER_LINE)), 0))

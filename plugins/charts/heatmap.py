@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.plugins.charts.base import Chart, distinct, joined, numbers
+from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
 from onnxlens.plugins.visualizers.labels import ink, printable, short, thinned, tint
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Heatmap(Chart):
 
         columns, rows = self._grid()
         wide, high = self._side()
-        figure.suptitle(self.title, fontsize=10, parse_math=False)
+        head(figure, self.title, self.size()[0])
         least, most = self.limits
         colours = colormaps[_TWO_ENDS if least < 0 else _ONE_END].with_extremes(bad=_NOTHING)
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)

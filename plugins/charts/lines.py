@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.plugins.charts.base import Chart, distinct, joined, numbers
+from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
 from onnxlens.plugins.visualizers.labels import printable, short, thinned
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class Lines(Chart):
 
     def draw_on(self, figure: FigureBase) -> None:
         """Draws the lines."""
-        figure.suptitle(self.title, fontsize=10, parse_math=False)
+        head(figure, self.title, self.size()[0])
         axes = figure.subplots()
         along = np.arange(len(self.places))
         for number, (name, values) in enumerate(self.lines.items()):

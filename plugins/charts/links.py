@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxlens.plugins.charts.base import head
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.visualizers.labels import short
 from onnxlens.plugins.visualizers.page import Part
@@ -55,7 +56,7 @@ class Links(Heatmap):
 
     def draw_on(self, figure: FigureBase) -> None:
         """Draws the lines."""
-        figure.suptitle(self.title, fontsize=10, parse_math=False)
+        head(figure, self.title, self.size()[0])
         axes = figure.subplots()
         axes.set_axis_off()
         axes.set(xlim=(-0.8, 1.8), ylim=(max(len(self.rows), len(self.columns)), -1.2))

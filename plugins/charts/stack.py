@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from onnxlens.plugins.charts.base import Chart
+from onnxlens.plugins.charts.base import Chart, head
 from onnxlens.plugins.visualizers.page import Part, parts_page
 
 if TYPE_CHECKING:
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 __all__ = ["Stack"]
+
+_PIXELS = 75  # of a page for an inch of a picture
 
 
 class Stack(Chart):
@@ -47,7 +49,7 @@ class Stack(Chart):
 
     def draw_on(self, figure: FigureBase) -> None:
         """Draws one below the other."""
-        figure.suptitle(self.title, fontsize=11, weight="bold", parse_math=False)
+        head(figure, self.title, self.size()[0], bold=True)
         sizes = [chart.size() for chart in self.charts]
         if self.side_by_side:
             places = figure.subfigures(1, len(sizes), width_ratios=[wide for wide, _ in sizes], squeeze=False)[0]
@@ -60,7 +62,10 @@ class Stack(Chart):
         """One page with all of them."""
         parts: list[Part] = []
         for chart in self.charts:
-            parts += [f"<h2>{escape(chart.title)}</h2>", chart.part()]
+            part = chart.part()
+            if not isinstance(part, str):
+                part.update_layout(height=max(280, int(_PIXELS * chart.size()[1])))
+            parts += [f"<h2>{escape(chart.title)}</h2>", part]
         return parts_page(self.title, parts)
 
     def part(self) -> Part:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from onnxlens.plugins.charts.base import Chart
+from onnxlens.plugins.charts.base import Chart, head
 from onnxlens.plugins.visualizers.labels import printable, short
 from onnxlens.plugins.visualizers.page import Part
 
@@ -57,7 +57,7 @@ class Table(Chart):
 
     def draw_on(self, figure: FigureBase) -> None:
         """Draws the rows, as many as there is room for."""
-        figure.suptitle(self.title, fontsize=10, parse_math=False)
+        head(figure, self.title, self.size()[0])
         axes = figure.subplots()
         axes.set_axis_off()
         rows = self.rows[:_ROWS]

@@ -37,8 +37,8 @@ class Compare(Visualizer):
         """None: the other visualizer names its own."""
         given = [name for name in ("other_text", "other_model", "interventions") if getattr(self, name) is not None]
         if len(given) != 1:
-            what = " and ".join(given) if given else "none of them"
-            raise InputError(f"compare needs one of other_text, other_model and interventions, and {what} was given.")
+            what = f"{' and '.join(given)} were" if given else "none of them was"
+            raise InputError(f"compare needs one of other_text, other_model and interventions, and {what} given.")
         if self.of == "compare":
             raise InputError("compare cannot compare itself; name another visualizer with of.")
         return ()

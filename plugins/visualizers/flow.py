@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlens.plugins.charts.base import Chart
+from onnxlens.plugins.charts.base import Chart, head
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
@@ -66,7 +66,7 @@ class _Picture(Chart):
     def draw_on(self, figure: FigureBase) -> None:
         """Draws the maps."""
         view, layers = self._view, self._view.config.n_layer
-        figure.suptitle(self.title, fontsize=9, parse_math=False)
+        head(figure, self.title, self.size()[0])
         grid = figure.subplots(layers + 2, len(_SEEN), squeeze=False)
         for axes in grid.flat:
             axes.set(xticks=[], yticks=[])

@@ -14,7 +14,7 @@ import pytest
 from onnxlens.lens import Lens
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.testing import hostile
-from onnxlens.plugins.visualizers.attention import Attention
+from onnxlens.plugins.visualizers.attention import Attention, AttentionMaps
 from onnxlens.plugins.visualizers.reading import read
 from onnxlens.runtime.errors import InputError, MissingLibraryError
 
@@ -33,7 +33,7 @@ def weights(lens: Lens, kind: str, layer: int) -> np.ndarray:
 
 def drawn_in(page: str) -> dict:
     """What a page hands to plotly, arrays decoded."""
-    (text,) = re.findall(r"^const drawing = (.*);$", page, flags=re.M)
+    (text,) = re.findall(r"\{ const drawing = (.*);$", page, flags=re.M)
 
     def array(found: dict) -> object:
         if set(found) == {"dtype", "bdata", "shape"}:
@@ -45,19 +45,24 @@ def drawn_in(page: str) -> dict:
 
 
 @pytest.mark.parametrize(
-    ("options", "name"),
+    ("options", "names"),
     [
-        ({}, "blocks.0.attn.hook_pattern"),
-        ({"layer": -1, "head": 1}, "blocks.1.attn.hook_pattern"),
-        ({"values": "scores"}, "blocks.0.attn.hook_attn_scores"),
+        ({}, ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"]),
+        ({"layer": -1, "head": 1}, ["blocks.1.attn.hook_pattern"]),
+        ({"layer": 0, "values": "scores"}, ["blocks.0.attn.hook_attn_scores"]),
+        (
+            {"layer": 0, "head": 0, "values": "steps"},
+            [f"blocks.0.attn.hook_{name}" for name in ("q", "k", "attn_scores", "pattern")],
+        ),
+        ({"layer": 0, "head": 0, "values": "lines"}, ["blocks.0.attn.hook_pattern"]),
     ],
 )
-def test_exactly_what_is_shown_is_read(lens, monkeypatch, options, name):
+def test_exactly_what_is_shown_is_read(lens, monkeypatch, options, names):
     plans, plan = [], lens.runner.plan
     monkeypatch.setattr(lens.runner, "plan", lambda *a, **o: plans.append(plan(*a, **o)) or plans[-1])
     lens.view("attention", TEXT, **options)
     (one,) = plans
-    assert (one.request.reads, one.request.logits) == ((name,), "none")
+    assert (one.request.reads, one.request.logits) == (tuple(names), "none")
 
 
 def test_data_is_the_cache(lens):
@@ -71,7 +76,7 @@ def test_data_is_the_cache(lens):
 
 
 def test_masked_scores_are_null(lens):
-    data = lens.view("attention", TEXT, values="scores", head=0).data()
+    data = lens.view("attention", TEXT, values="scores", layer=0, head=0).data()
     found = np.array(data["heads"][0]["values"], np.float32)  # None becomes NaN
     expected = weights(lens, "hook_attn_scores", 0)[0]
     later = np.triu(np.ones_like(expected, bool), k=1)
@@ -92,7 +97,7 @@ def test_the_terminal_names_the_strongest(lens):
 
 @pytest.mark.parametrize("head", [None, 1])
 def test_the_picture_holds_the_cache(lens, head):
-    figure = lens.view("attention", TEXT, head=head).figure()
+    figure = lens.view("attention", TEXT, layer=0, head=head).figure()
     drawn = [axes.images[0] for axes in figure.axes if axes.images]
     pattern = weights(lens, "hook_pattern", 0)[slice(None) if head is None else [head]]
     for image, expected in zip(drawn, pattern, strict=True):
@@ -105,7 +110,7 @@ def test_the_picture_holds_the_cache(lens, head):
 
 
 def test_scores_have_a_scale_about_zero(lens):
-    figure = lens.view("attention", TEXT, head=0, values="scores").figure()
+    figure = lens.view("attention", TEXT, layer=0, head=0, values="scores").figure()
     scores = weights(lens, "hook_attn_scores", 0)[0]
     least, most = figure.axes[0].images[0].get_clim()
     assert -least == most == pytest.approx(np.abs(scores[np.isfinite(scores)]).max())
@@ -127,28 +132,46 @@ def test_the_page_holds_the_cache(lens):
 
 
 def test_a_page_shares_with_nobody(lens):
-    page = lens.view("attention", TEXT).html()
+    page = lens.view("attention", TEXT, layer=0).html()
     assert "modeBarButtons: [[" in page  # without which plotly has a button that sends the drawing away
     assert "default-src 'none'" in page
 
 
 def test_labels_of_a_page_are_escaped(lens):
-    made = Attention(head=0)
+    made = Attention(layer=0, head=0)
     view = hostile(read(lens.runner, lens.tokenizer, made, lens.to_tokens(TEXT)[0]))
     for label in drawn_in(made.draw(view).html())["data"][0]["x"]:
         assert "<" not in label
 
 
-def test_long_texts_have_fewer_labels(lens):
-    text = "a " * 20
-    made = Attention(head=0)
-    view = read(lens.runner, lens.tokenizer, made, lens.to_tokens(text)[0])
-    rendering = made.draw(view)
-    rendering.str_tokens = rendering.str_tokens * 50
-    rendering.weights = np.tile(rendering.weights, (1, 50, 50))
+def test_long_texts_have_fewer_labels():
+    count, tokens = 1000, ["a"] * 1000
+    rendering = AttentionMaps("base", {(0, 0): np.tri(count, dtype=np.float32)}, tokens, tokens, "pattern")
     places = rendering.figure().axes[0].get_yticks()
     assert 40 < len(places) < 80
     assert len(set(np.diff(places))) == 1
+
+
+def test_steps_are_those_of_the_head(lens):
+    scores, masked, pattern = lens.view("attention", TEXT, layer=1, head=1, values="steps").charts
+    expected = weights(lens, "hook_attn_scores", 1)[1]
+    seen = np.isfinite(expected)
+    np.testing.assert_allclose(scores.panels[""][seen], expected[seen], rtol=1e-4, atol=1e-5)
+    assert np.isfinite(scores.panels[""]).all()  # what is masked later was computed, too
+    np.testing.assert_array_equal(masked.panels[""][seen], expected[seen])
+    assert np.isnan(masked.panels[""][~seen]).all()
+    np.testing.assert_array_equal(np.nan_to_num(pattern.panels[""]), weights(lens, "hook_pattern", 1)[1])
+
+
+def test_lines_are_as_wide_as_the_pattern(lens):
+    page = lens.view("attention", TEXT, layer=1, head=1, values="lines").html()
+    pattern = weights(lens, "hook_pattern", 1)[1]
+    found = {
+        (int(r), int(c)): float(value)
+        for r, c, value in re.findall(r'<line class="r(\d+) c(\d+)".*?<title>.*?: (\S+)</title>', page)
+    }
+    expected = {(q, k): pattern[q, k] for q, k in np.argwhere(pattern > 0.02 * pattern.max()).tolist()}
+    assert found == pytest.approx(expected, rel=1e-3)
 
 
 def test_changes_of_an_enclosing_block_are_shown(lens):
@@ -156,7 +179,7 @@ def test_changes_of_an_enclosing_block_are_shown(lens):
         return np.full_like(pattern, 1 / pattern.shape[-1])
 
     with lens.hooks(fwd_hooks=[("blocks.0.attn.hook_pattern", uniform)]):
-        rendering = lens.view("attention", TEXT, head=0)
+        rendering = lens.view("attention", TEXT, layer=0, head=0)
     count = len(lens.to_str_tokens(TEXT))
     expected = np.full((count, count), 1 / count, np.float32)
     np.testing.assert_array_equal(np.array(rendering.data()["heads"][0]["values"], np.float32), expected)
@@ -168,7 +191,8 @@ def test_changes_of_an_enclosing_block_are_shown(lens):
     [
         ({"layer": 2}, "layer must be one of this model's, -2 to 1, not 2."),
         ({"head": -5}, "head must be one of this model's, -4 to 3, not -5."),
-        ({"values": "weights"}, "attention: values must be one of 'pattern', 'scores', not 'weights'."),
+        ({"values": "weights"}, "attention: values must be one of 'lines', 'pattern', 'scores', 'steps', not 'w"),
+        ({"values": "lines", "layer": 1}, "values=lines are of one head: give layer and head."),
         ({"head": "all"}, "attention: head must be a whole number, not "),
     ],
 )
@@ -181,7 +205,7 @@ def test_wrong_options(lens, options, expected):
 def test_a_page_without_plotly(lens, monkeypatch, tmp_path):
     for library in ("plotly", "plotly.graph_objects", "plotly.offline"):
         monkeypatch.setitem(sys.modules, library, None)
-    rendering = lens.view("attention", TEXT)
+    rendering = lens.view("attention", TEXT, layer=0)
     with pytest.raises(MissingLibraryError) as caught:
         rendering.save(tmp_path / "x.html")
     assert str(caught.value) == (

@@ -66,12 +66,14 @@ def test_a_sampler_may_be_given_as_one():
 
 
 VIEWS = {
-    "attention": [{"layer": 2}, {"layer": 1, "head": 3, "values": "scores"}],
+    "attention": [{"layer": 2}, {"layer": 1, "head": 3, "values": "steps"}, {"layer": 1, "head": 3, "values": "lines"}],
+    "compare": [{"of": "surprisal", "other_text": "The dog sat"}],
+    "patching": [{"corrupted": "The dog sat on the mat, and the cat slept. "}],
     "tokens": [{}, {"colour": "norm", "layer": 1}, {"colour": "nothing"}],
 }
 
 
-@pytest.mark.parametrize(("name", "options"), [(name, one) for name, several in VIEWS.items() for one in several])
+@pytest.mark.parametrize(("name", "options"), [(name, one) for name in VISUALIZERS for one in VIEWS.get(name, [{}])])
 def test_built_in_visualizers_pass(name, options):
     check_visualizer(VISUALIZERS[name].plugin, **options)
 

@@ -1,0 +1,135 @@
+"""Charts: labels, units and numbers are what they were given, in every format, whatever the labels say."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from onnxlens.plugins.charts import Bars, ColouredText, Heatmap, Lines, Links, Stack, Table
+
+NASTY = ["<b>x</b>", "[bold]y[/bold]", "$\\frac{1}{0}$", "\x1b[31m\n"]
+VALUES = np.array([[1.0, -2.0, np.nan, 0.25], [0.5, 0.0, 3.0, -np.inf]])
+
+
+def heatmap(values=VALUES, **options) -> Heatmap:
+    given = {"unit": "nats", "row_axis": "row", "column_axis": "column", **options}
+    return Heatmap("a map", values, ["one", "two"], NASTY, **given)
+
+
+CHARTS = {
+    "heatmap": heatmap,
+    "notes": lambda: heatmap(notes=[NASTY, NASTY]),
+    "bars": lambda: Bars("some bars", [(name, value) for name, value in zip(NASTY, (3, -1, 0, 2), strict=True)],
+                         unit="nats", axis="name", notes={NASTY[0]: NASTY[1]}, marked=[NASTY[2]]),
+    "waterfall": lambda: Bars("a fall", {"a": [("x", 1.0), ("y", -2.0)], "b": []}, unit="nats", axis="name",
+                              cumulative=True),
+    "lines": lambda: Lines("some lines", {"a": [1, np.nan, 3, 4], NASTY[0]: [0, 0, 0, 0]}, NASTY, unit="nats",
+                           axis="place", level=(2.0, "a level")),
+    "links": lambda: Links("links", np.eye(4), NASTY, NASTY, unit="share", row_axis="from", column_axis="to"),
+    "table": lambda: Table("a table", ["a", "b"], [[NASTY[0], 1.5], [NASTY[3], None]]),
+    "coloured": lambda: ColouredText("a text", NASTY, [1.0, np.nan, -2.0, 0.0], unit="nats",
+                                     details={"rank": [1, None, 2, 3], "other": NASTY}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHARTS)
+def test_every_format_of_every_chart(name):
+    chart = CHARTS[name]()
+    page = chart.encoded("html").decode()
+    assert "<b>x</b>" not in page
+    assert "\\u003cb\\u003ex" not in page  # nor as a label that plotly would read as HTML
+    assert "\x1b" not in page
+    text = chart.encoded("txt").decode()
+    assert chart.title in text
+    assert "\x1b" not in text
+    assert chart.encoded("png").startswith(b"\x89PNG")
+    json.loads(chart.encoded("json"))
+    stack = Stack("together", [chart, CHARTS["bars"]()])
+    for ending in ("html", "txt", "png", "svg", "json"):
+        assert stack.encoded(ending)
+
+
+def test_a_map_shows_its_numbers_and_says_what_they_are():
+    chart = heatmap()
+    assert chart.limits == (-3.0, 3.0)  # about zero, since there are both
+    assert heatmap(values=np.abs(np.nan_to_num(VALUES, neginf=0))).limits == (0.0, 3.0)
+    axes, bar = chart.figure().axes
+    np.testing.assert_array_equal(np.ma.getdata(axes.images[0].get_array()), VALUES)
+    assert axes.get_xlabel() == "column"
+    assert axes.get_ylabel() == "row"
+    assert bar.get_ylabel() == "nats"
+    assert [tick.get_text() for tick in axes.get_yticklabels()] == ["one", "two"]
+    figure = chart.part()
+    np.testing.assert_array_equal(figure.data[0].z, VALUES.astype(np.float32))
+    assert chart.data()["values"][""] == [[1.0, -2.0, None, 0.25], [0.5, 0.0, 3.0, None]]
+
+
+def test_the_matrices_of_a_map_are_picked_in_a_list():
+    figure = heatmap(values={"a": VALUES, "<b>": 2 * VALUES}).part()
+    assert [trace.visible for trace in figure.data] == [True, False]
+    (menu,) = figure.layout.updatemenus
+    assert [(one.label, one.args) for one in menu.buttons] == [
+        ("a", ["visible", [True, False]]),
+        ("&lt;b&gt;", ["visible", [False, True]]),
+    ]
+
+
+def test_a_narrow_map_is_a_table_and_a_wide_one_names_the_strongest():
+    assert heatmap().encoded("txt").decode().splitlines()[4].split() == ["one", "1", "-2", "0.25"]
+    wide = Heatmap("wide", np.arange(40.0)[np.newaxis], ["r"], [f"c{n}" for n in range(40)], unit="u", row_axis="row",
+                   column_axis="column")  # fmt: skip
+    assert wide.encoded("txt").decode().splitlines()[4].split()[:4] == ["r", "c39", "39", "c38"]
+
+
+def test_bars_of_a_waterfall_begin_where_the_one_before_ended():
+    chart = Bars("a fall", [("x", 1.0), ("y", -2.0), ("z", 4.0)], unit="nats", axis="name", cumulative=True)
+    bars = chart.figure().axes[0].patches
+    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(0, 1), (1, -2), (-1, 4)]
+    assert list(chart.part().data[0].base) == [0, 1, -1]
+
+
+def test_lines_are_the_numbers():
+    chart = CHARTS["lines"]()
+    line = chart.figure().axes[0].lines[0]
+    np.testing.assert_array_equal(line.get_ydata(), [1, np.nan, 3, 4])
+    assert chart.data()["lines"]["a"] == [1, None, 3, 4]
+
+
+def test_differences():
+    assert heatmap().less(heatmap(values=VALUES / 2)).data()["values"][""][0] == [0.5, -1.0, None, 0.125]
+    assert heatmap().less(CHARTS["lines"]()) is None
+    assert heatmap().less(heatmap(values={"other": VALUES})) is None
+    bars = Bars("b", [("x", 1.0), ("y", 2.0)], unit="u", axis="a")
+    assert bars.less(Bars("b", [("y", 0.5), ("z", 9.0)], unit="u", axis="a")).lists == {"": [("y", 1.5)]}
+    assert bars.less(Bars("b", [("z", 9.0)], unit="u", axis="a")) is None
+    lines = CHARTS["lines"]()
+    assert lines.less(lines).data()["lines"]["a"] == [0, None, 0, 0]
+    text = CHARTS["coloured"]()
+    assert text.less(text).data()["tokens"][0]["value"] == 0
+    assert text.less(ColouredText("t", ["a"], [1.0], unit="nats")) is None
+    assert CHARTS["table"]().less(CHARTS["table"]()) is None
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda: heatmap(values=VALUES.T), r"the matrix '' has shape \(4, 2\), not \(2, 4\)"),
+        (lambda: Lines("l", {"a": [1]}, ["x", "y"], unit="u", axis="a"), r"the line 'a' has shape \(1,\), not \(2,\)"),
+        (lambda: ColouredText("t", ["a"], [1, 2], unit="u"), "'u' has 2 entries for 1 tokens"),
+        (lambda: ColouredText("t", ["a"], [1], unit="u", details={"d": []}), "'d' has 0 entries for 1 tokens"),
+    ],
+)
+def test_what_does_not_fit_is_an_error(make, expected):
+    with pytest.raises(ValueError, match=expected):
+        make()
+
+
+def test_long_titles_take_several_lines_and_leave_the_picture_its_width():
+    chart = heatmap()
+    widths = [one.get_size_inches()[0] for one in (chart.figure(), chart.titled("word " * 200).figure())]
+    assert widths[0] == widths[1]
+    title = chart.titled("word " * 200).figure().get_suptitle()
+    assert 2 <= title.count("\n") <= 4
+    assert title.endswith("…")

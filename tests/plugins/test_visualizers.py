@@ -1,0 +1,298 @@
+"""The built-in visualizers: what they show is what the model computed, and what they refuse is said in a sentence."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+
+from onnxlens import metrics
+from onnxlens.analysis.ablation import ablate_heads
+from onnxlens.analysis.attention import attention_rollout
+from onnxlens.analysis.logit_lens import logit_lens
+from onnxlens.analysis.patching import patch_activations
+from onnxlens.analysis.surprisal import surprisal
+from onnxlens.lens import Lens
+from onnxlens.plugins.registry import Registry
+from onnxlens.plugins.visualizers.builtin import VISUALIZERS
+from onnxlens.runtime.errors import InputError, PluginError
+
+TEXT = "the cat sat on the cat"
+OTHER = "the sat sat on the cat"
+
+
+@pytest.fixture
+def lens(runner) -> Lens:
+    return Lens(runner("base"), Registry(find=False))
+
+
+def cached(lens: Lens, name: str) -> np.ndarray:
+    return lens.run_with_cache(TEXT, names_filter=name)[1][name][0]
+
+
+def equal(shown: np.ndarray, expected: np.ndarray) -> None:
+    np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_embedding(lens):
+    stripes, lengths, near = lens.view("embedding", TEXT, position=1, nearest=4).charts
+    token, place = cached(lens, "hook_embed"), cached(lens, "hook_pos_embed")
+    equal(stripes.panels[""], np.stack([token[1], place[1], token[1] + place[1]]))
+    assert [row[3] for row in lengths.rows] == pytest.approx(np.linalg.norm(token, axis=-1).tolist(), rel=1e-5)
+    embeddings = lens.weights["W_E"].astype(np.float64)
+    own = int(lens.to_tokens(TEXT)[0, 1])
+    cosine = embeddings @ embeddings[own] / np.linalg.norm(embeddings, axis=-1) / np.linalg.norm(embeddings[own])
+    best = [one for one in np.argsort(-cosine, kind="stable").tolist() if one != own][:4]
+    assert [row[1] for row in near.rows] == best
+    assert [row[2] for row in near.rows] == pytest.approx(cosine[best].tolist())
+
+
+def test_qkv(lens):
+    q, k, v, pair, table = lens.view("qkv", TEXT, layer=1, head=2, query=4, key=1).charts
+    arrays = [cached(lens, f"blocks.1.attn.hook_{name}")[:, 2] for name in "qkv"]
+    for chart, expected in zip((q, k, v), arrays, strict=True):
+        equal(chart.panels[""], expected)
+    equal(pair.panels[""][2], arrays[0][4] * arrays[1][1])
+    score, pattern = (cached(lens, f"blocks.1.attn.hook_{name}")[2, 4, 1] for name in ("attn_scores", "pattern"))
+    values = [row[1] for row in table.rows]
+    assert values[0] == pytest.approx(float(arrays[0][4] @ arrays[1][1]), abs=1e-5)
+    assert values[1:] == pytest.approx([score, score, pattern], rel=1e-4, abs=1e-5)
+
+
+def test_a_masked_pair_is_said_to_be(lens):
+    table = lens.view("qkv", TEXT, query=0, key=3).charts[-1]
+    assert table.rows[2][1] == "masked: the key is later"
+    assert table.rows[3][1] == 0
+
+
+def test_rollout(lens):
+    rolled, distance, entropy = lens.view("rollout", TEXT).charts
+    expected = attention_rollout(lens, TEXT).values[-1]
+    equal(np.nan_to_num(rolled.panels[""]), np.tril(expected))
+    pattern = cached(lens, "blocks.1.attn.hook_pattern")[0].astype(np.float64)
+    far = [sum(w * (q - k) for k, w in enumerate(row)) for q, row in enumerate(pattern)]
+    assert distance.panels[""][1, 0] == pytest.approx(np.mean(far))
+    wide = [-sum(w * math.log(w) for w in row if w > 0) for row in pattern]
+    assert entropy.panels[""][1, 0] == pytest.approx(np.mean(wide))
+
+
+@pytest.mark.parametrize(
+    ("options", "before", "after"),
+    [
+        ({}, "blocks.0.hook_resid_pre", "blocks.0.ln1"),
+        ({"which": "ln2", "layer": -1}, "blocks.1.hook_resid_mid", "blocks.1.ln2"),
+        ({"which": "ln_final"}, "blocks.1.hook_resid_post", "ln_final"),
+    ],
+)
+def test_layernorm(lens, options, before, after):
+    first, second, table = lens.view("layernorm", TEXT, position=2, **options).charts
+    equal(first.panels[""][0], cached(lens, before)[2])
+    equal(second.panels[""][0], cached(lens, f"{after}.hook_normalized")[2])
+    equal(np.array([row[3] for row in table.rows]), cached(lens, f"{after}.hook_scale")[:, 0])
+    equal(np.array([row[2] for row in table.rows]), cached(lens, before).mean(-1))
+
+
+def test_mlp(lens):
+    pre, post, _ = lens.view("mlp", TEXT, layer=1, neurons=7).charts
+    inside, outside = (cached(lens, f"blocks.1.mlp.hook_{name}") for name in ("pre", "post"))
+    chosen = [int(label.split()[1]) for label in pre.rows]
+    assert set(chosen) == set(np.argsort(-np.abs(outside).max(0))[:7].tolist())
+    equal(pre.panels[""], inside[:, chosen].T)
+    equal(post.panels[""], outside[:, chosen].T)
+
+
+def test_residual(lens):
+    lengths, share, way = lens.view("residual", TEXT).charts
+    assert lengths.rows == ["embed", "pos_embed", "0_attn", "0_mlp", "1_attn", "1_mlp"]
+    equal(lengths.panels[""][2], np.linalg.norm(cached(lens, "blocks.0.hook_attn_out"), axis=-1))
+    np.testing.assert_allclose(share.panels[""].sum(0), 1, rtol=1e-4)
+    for line in way.lines.values():
+        assert line[-1] == pytest.approx(1, rel=1e-4)
+
+
+def test_logit_lens(lens):
+    shown = lens.view("logit-lens", TEXT)  # as a command is written
+    expected = logit_lens(lens, TEXT, top=1)
+    first, second = shown.panels.values()
+    equal(first, expected.probabilities[:, :, 0])
+    equal(second, expected.probability)
+    last = [lens.to_string([token]).replace(" ", "␣") for token in expected.ids[-1, :, 0].tolist()]
+    assert shown.notes["probability of the most probable"][-1] == last
+    assert shown.notes["probability of the final prediction"][-1] == ["rank 0"] * len(last)
+
+
+def test_attribution(lens):
+    waterfall, heads = lens.view("attribution", TEXT).charts[:2]
+    token = int(lens.run(lens.to_tokens(TEXT)).logits[0, -1].argmax())
+    logit = float(lens.run(lens.to_tokens(TEXT)).logits[0, -1, token])
+    parts = dict(waterfall.lists[""])
+    assert sum(parts.values()) == pytest.approx(logit, abs=1e-3)
+    assert heads.panels[""][1].sum() == pytest.approx(parts["block 1 attention"])
+
+
+def test_predictions(lens):
+    bars, ladder, table = lens.view("predictions", TEXT, top=5).charts
+    expected = lens.predict(TEXT, top=5)
+    assert [value for _, value in bars.lists[""]] == pytest.approx([one.probability for one in expected.top])
+    logits = lens.run(lens.to_tokens(TEXT)).logits[0].astype(np.float64)
+    order = np.argsort(-logits[-1])[:5]
+    for row, temperature in zip(ladder.panels[""], (0.25, 0.5, 0.75, 1.0, 1.5, 2.0), strict=True):
+        powers = np.exp((logits[-1] - logits[-1].max()) / temperature)
+        equal(row, (powers / powers.sum())[order])
+    shares = np.exp(logits - logits.max(-1, keepdims=True))
+    shares /= shares.sum(-1, keepdims=True)
+    equal(np.array([row[3] for row in table.rows]), -(shares * np.log(shares)).sum(-1))
+
+
+def test_sampling(lens):
+    chain = "top_k=9 | temperature=0.7"
+    why = lens.explain_sampling(TEXT, sampler=chain, seed=4)
+    stages, bars, line = lens.view("sampling", TEXT, sampler=chain, seed=4).charts
+    assert [row[1] for row in stages.rows] == [one.tokens for one in why.stages]
+    assert [row[3] for row in stages.rows] == [one.removed for one in why.stages]
+    left = [value for _, value in bars.lists["left by the samplers"]]
+    assert left[: len(why.candidates)] == [one.probability for one in why.candidates]
+    assert line.level == (why.number, "the random number")
+    cumulative = line.lines["cumulative probability"]
+    hit = int((cumulative > why.number).argmax())
+    assert line.places[hit] == lens.to_string([why.chosen.id]).replace(" ", "␣")
+    assert cumulative[hit] == pytest.approx(why.interval[1])
+
+
+def test_surprisal(lens):
+    shown, expected = lens.view("surprisal", TEXT, alternatives=2), surprisal(lens, TEXT)
+    assert math.isnan(shown.values[0])
+    equal(shown.values[1:], expected.values)
+    assert shown.details["rank"] == [None, *expected.rank.tolist()]
+    assert shown.details["expected"][1].count("%") == 2
+    assert f"perplexity {expected.perplexity:.2f}" in shown.title
+
+
+def test_ablation(lens):
+    token = lens.to_str_tokens(TEXT)[1]
+    for options, metric in (
+        ({"token": token}, metrics.log_probability(token)),
+        ({"token": token, "against": "a"}, metrics.logit_difference(token, "a")),
+    ):
+        shown = lens.view("ablation", TEXT, operation="mean", **options)
+        equal(shown.panels[""], ablate_heads(lens, TEXT, metric, operation="mean").effects)
+
+
+@pytest.mark.parametrize("hook", ["resid_mid", "z"])
+def test_patching(lens, hook):
+    token = lens.to_str_tokens(TEXT)[1]
+    shown = lens.view("patching", TEXT, corrupted=OTHER, hook=hook, token=token)
+    expected = patch_activations(lens, TEXT, OTHER, metrics.log_probability(token), hook=hook)
+    equal(shown.panels[""], expected.recovered)
+
+
+def test_flow(lens):
+    picture, table = lens.view("flow", TEXT).charts
+    assert table.rows[-1][2] == sum(array.size for array in lens.runner.bundle.weights.values())
+    lengths = picture.data()["lengths"]
+    assert lengths["mlp_out"][1] == pytest.approx(
+        float(np.linalg.norm(cached(lens, "blocks.1.hook_mlp_out"), axis=-1).mean()), rel=1e-5
+    )
+    figure = picture.figure()
+    drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
+    np.testing.assert_array_equal(drawn[3], cached(lens, "blocks.0.hook_resid_pre"))
+
+
+def test_compare_two_texts(lens):
+    first, second, difference = lens.view(
+        "compare", TEXT, of="attention", options={"layer": 1}, other_text=OTHER
+    ).charts
+    for chart, text in ((first, TEXT), (second, OTHER)):
+        own = lens.view("attention", text, layer=1)
+        for name, panel in own.panels.items():
+            np.testing.assert_array_equal(chart.panels[name], panel)
+    for name, panel in difference.panels.items():
+        equal(panel, second.panels[name].astype(np.float64) - first.panels[name])
+    assert difference.rows[:2] == ["the", "␣cat | ␣sat"]
+
+
+def test_compare_with_a_change(lens, tmp_path):
+    path = tmp_path / "edits.json"
+    path.write_text(json.dumps([{"hook": "blocks.0.attn.hook_z", "operation": "zero"}]))
+    first, second, difference = lens.view("compare", TEXT, of="surprisal", interventions=str(path)).charts
+    assert not np.allclose(first.values[1:], second.values[1:])
+    equal(difference.values[1:], second.values[1:] - first.values[1:])
+
+
+def test_compare_two_models(lens, bundle):
+    first, second = lens.view("compare", TEXT, of="surprisal", other_model=str(bundle("base"))).charts[:2]
+    np.testing.assert_array_equal(first.values, second.values)
+
+
+def test_generation(lens):
+    options = {"sampler": "top_k=20", "seed": 3, "max_new_tokens": 5}
+    text, sure, table = lens.view("generation", TEXT, **options).charts
+    tokens = list(lens.generate(TEXT, **options))
+    assert text.tokens[-len(tokens) :] == [token.text for token in tokens]
+    assert len(table.rows) == len(sure.places) == len(tokens)
+    assert text.values[-1] == pytest.approx(-math.log(table.rows[-1][2]))
+
+
+def test_generation_is_shown_as_it_comes(lens):
+    rendering = lens.view("generation", TEXT, max_new_tokens=4, seed=1)
+    frames = list(rendering.frames())
+    assert len(frames) == 5  # the last one is the whole
+    assert len(rendering.charts[2].rows) == 4
+    assert lens.view("attention", TEXT).frames() is None
+
+
+def test_views_obey_an_enclosing_block(lens):
+    with lens.hooks(fwd_hooks=[("hook_embed", lambda values, hook: values * 0)]):
+        stripes = lens.view("embedding", TEXT, nearest=0).charts[0]
+        changed = lens.view("logit_lens", TEXT)
+    assert not stripes.panels[""][0].any()
+    assert not np.allclose(changed.panels["probability of the final prediction"], logit_lens(lens, TEXT).probability)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("embedding", {"position": 99}, "position must be one of the text's "),
+        ("qkv", {"head": 4}, "head must be one of this model's, -4 to 3, not 4."),
+        ("qkv", {"key": -99}, "key must be one of the text's "),
+        ("layernorm", {"layer": 2}, "layer must be one of this model's, -2 to 1, not 2."),
+        ("mlp", {"neurons": 0}, "mlp: neurons must be a whole number of at least 1, not 0."),
+        ("attribution", {"token": "no such token"}, ""),
+        ("predictions", {"position": -99}, "position must be one of the text's "),
+        ("sampling", {"sampler": "top_q=1"}, "There is no sampler 'top_q'."),
+        ("patching", {}, "patching: it needs the option corrupted."),
+        ("patching", {"corrupted": "the"}, "corrupted must have as many tokens as the text, "),
+        ("compare", {}, "compare needs one of other_text, other_model and interventions, and none of them was given."),
+        (
+            "compare",
+            {"other_text": "a", "other_model": "b"},
+            "compare needs one of other_text, other_model and interventions, and other_text and other_model were given.",
+        ),
+        ("compare", {"of": "compare", "other_text": "a"}, "compare cannot compare itself"),
+        ("compare", {"of": "surprise", "other_text": "a"}, "There is no visualizer 'surprise'."),
+        ("compare", {"of": "tokens", "other_text": "a"}, "tokens draws no charts of onnxlens.plugins.charts"),
+        ("compare", {"of": "mlp", "options": {"lair": 1}, "other_text": "a"}, "mlp has no option 'lair'"),
+        (
+            "generation",
+            {"max_new_tokens": 0},
+            "generation: max_new_tokens must be a whole number of at least 1, not 0.",
+        ),
+    ],
+)
+def test_wrong_options(lens, name, options, expected):
+    with pytest.raises((InputError, PluginError)) as caught:
+        lens.view(name, TEXT, **options)
+    assert str(caught.value).startswith(expected)
+
+
+def test_every_visualizer_is_tested_here():
+    here = globals()
+    elsewhere = {"attention", "tokens"}  # in files of their own
+    missing = [
+        name
+        for name in VISUALIZERS
+        if name not in elsewhere and not any(test.startswith(f"test_{name}") for test in here)
+    ]
+    assert missing == []
