@@ -185,7 +185,7 @@ class Heatmap(Chart):
             return None
         return Heatmap(
             f"difference: {self.title}",
-            {name: panel.astype(np.float64) - other.panels[name] for name, panel in self.panels.items()},
+            {name: _finite(panel) - _finite(other.panels[name]) for name, panel in self.panels.items()},
             joined(self.rows, other.rows),
             joined(self.columns, other.columns),
             unit=f"difference, {self.unit}",
@@ -293,3 +293,8 @@ class Heatmap(Chart):
             "updatemenus": [menu] if len(names) > 1 else [],
             "margin": {"t": 60 if len(names) > 1 else 20},
         }
+
+
+def _finite(panel: np.ndarray) -> np.ndarray:
+    """The numbers in float64, NaN for those that are not finite."""
+    return np.where(np.isfinite(panel), panel.astype(np.float64), np.nan)

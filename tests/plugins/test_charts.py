@@ -71,8 +71,8 @@ def test_the_matrices_of_a_map_are_picked_in_a_list():
     assert [trace.visible for trace in figure.data] == [True, False]
     (menu,) = figure.layout.updatemenus
     assert [(one.label, one.args) for one in menu.buttons] == [
-        ("a", ["visible", [True, False]]),
-        ("&lt;b&gt;", ["visible", [False, True]]),
+        ("a", ("visible", (True, False))),
+        ("&lt;b&gt;", ("visible", (False, True))),
     ]
 
 

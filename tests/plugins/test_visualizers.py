@@ -210,7 +210,7 @@ def test_compare_two_texts(lens):
             np.testing.assert_array_equal(chart.panels[name], panel)
     for name, panel in difference.panels.items():
         equal(panel, second.panels[name].astype(np.float64) - first.panels[name])
-    assert difference.rows[:2] == ["the", "␣cat | ␣sat"]
+    assert difference.rows[:2] == ["the", "␣sat | ␣cat"]  # the second, and what is taken from it
 
 
 def test_compare_with_a_change(lens, tmp_path):
@@ -259,7 +259,7 @@ def test_views_obey_an_enclosing_block(lens):
         ("qkv", {"key": -99}, "key must be one of the text's "),
         ("layernorm", {"layer": 2}, "layer must be one of this model's, -2 to 1, not 2."),
         ("mlp", {"neurons": 0}, "mlp: neurons must be a whole number of at least 1, not 0."),
-        ("attribution", {"token": "no such token"}, ""),
+        ("attribution", {"token": "the cat sat"}, "'the cat sat' is 3 tokens ("),
         ("predictions", {"position": -99}, "position must be one of the text's "),
         ("sampling", {"sampler": "top_q=1"}, "There is no sampler 'top_q'."),
         ("patching", {}, "patching: it needs the option corrupted."),
@@ -268,7 +268,7 @@ def test_views_obey_an_enclosing_block(lens):
         (
             "compare",
             {"other_text": "a", "other_model": "b"},
-            "compare needs one of other_text, other_model and interventions, and other_text and other_model were given.",
+            "compare needs one of other_text, other_model and interventions, and other_text and other_model were",
         ),
         ("compare", {"of": "compare", "other_text": "a"}, "compare cannot compare itself"),
         ("compare", {"of": "surprise", "other_text": "a"}, "There is no visualizer 'surprise'."),
