@@ -38,6 +38,7 @@ from typing import Any
 import click
 
 import onnxlens.plugins
+import onnxlens.plugins.charts
 from onnxlens.cli import cli
 from onnxlens.plugins import hookspecs
 from onnxlens.plugins.options import json_schema
@@ -247,7 +248,8 @@ def _hook_specifications() -> str:
 
 def _plugin_reference() -> str:
     names = [f"onnxlens.plugins.{name}" for name in onnxlens.plugins.__all__ if name not in ("InputError", "hookimpl")]
-    return "\n\n".join(_described(name) for name in [*names, *_KIT])
+    charts = [f"onnxlens.plugins.charts.{name}" for name in onnxlens.plugins.charts.__all__]
+    return "\n\n".join(_described(name) for name in [*names, *charts, *_KIT])
 
 
 def _sampler(name: str) -> str:
