@@ -87,8 +87,8 @@ class _Picture(Chart):
             row[0].set_ylabel(f"block {layer}", fontsize=8)
             for left, right in itertools.pairwise(row):
                 _arrow(left, right)
-            _arrow(row[0], row[3], bend=-0.25)  # what the residual connection leaves as it is
-            _arrow(row[3], row[6], bend=-0.25)
+            _arrow(row[0], row[3], bend=-0.06)  # what the residual connection leaves as it is
+            _arrow(row[3], row[6], bend=-0.06)
         self._predict(grid[-1, 0], grid[-1, 1])
 
     def part(self) -> Part:
@@ -132,14 +132,10 @@ class _Picture(Chart):
         _map(stream, view.logits[:, np.argsort(-view.logits[-1])[:64]], "logits of 64 tokens")
         probabilities = np.exp(log_softmax(view.logits[-1:]))[0]
         best = np.argsort(-probabilities, kind="stable")[:5]
-        axes.barh(np.arange(len(best)), probabilities[best], color="#2171b5")
-        axes.set_yticks(
-            np.arange(len(best)),
-            [short(view.shown(token), 10) for token in best.tolist()],
-            fontsize=7,
-            parse_math=False,
-        )
-        axes.yaxis.tick_right()
+        axes.barh(np.arange(len(best)), probabilities[best], color="#6baed6")
+        for place, token in enumerate(best.tolist()):
+            axes.text(0.03, place, short(view.shown(token), 12), fontsize=7, va="center", parse_math=False)
+        axes.set_xlim(0, 1)
         axes.invert_yaxis()
         axes.set_title("next token", fontsize=7)
         _arrow(stream, axes)
