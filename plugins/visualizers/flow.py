@@ -87,8 +87,8 @@ class _Picture(Chart):
             row[0].set_ylabel(f"block {layer}", fontsize=8)
             for left, right in itertools.pairwise(row):
                 _arrow(left, right)
-            _arrow(row[0], row[3], bend=-0.06)  # what the residual connection leaves as it is
-            _arrow(row[3], row[6], bend=-0.06)
+            _arrow(row[0], row[3], bend=-0.03)  # what the residual connection leaves as it is
+            _arrow(row[3], row[6], bend=-0.03)
         self._predict(grid[-1, 0], grid[-1, 1])
 
     def part(self) -> Part:

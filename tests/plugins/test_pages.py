@@ -1,0 +1,170 @@
+"""Pages in a browser: they load nothing, complain of nothing, and the pointer reads what the cache holds."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from onnxlens.lens import Lens
+from onnxlens.plugins.registry import Registry
+from onnxlens.plugins.testing import hostile
+from onnxlens.plugins.visualizers.builtin import VISUALIZERS
+from onnxlens.plugins.visualizers.reading import read
+
+TEXT = "the cat sat on the cat"
+OPTIONS = {
+    "compare": {"of": "attention", "other_text": "the sat sat on the cat"},
+    "patching": {"corrupted": "the sat sat on the cat"},
+}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+pytestmark = [
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium"),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def show(browser, tmp_path):
+    """Opens a rendering's page, and finds at the end that nothing was said or loaded."""
+    said, loaded = [], []
+    page = browser.new_page(viewport={"width": 1100, "height": 900})
+    page.on("console", lambda message: said.append(message.text))
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("request", lambda request: loaded.append(request.url))
+
+    def opened(rendering):
+        path = rendering.save(tmp_path / "page.html")
+        page.goto(path.as_uri())
+        drawn = "[...document.querySelectorAll('.drawing')].every(one => one.data !== undefined)"
+        until(lambda: page.evaluate(drawn))
+        return page
+
+    yield opened
+    page.close()
+    assert said == []
+    assert all(url.startswith(("file:", "data:", "blob:")) for url in loaded)
+
+
+@pytest.fixture(scope="module")
+def lens(bundle) -> Lens:
+    import onnxlens
+
+    return onnxlens.load(bundle("base"), provider="cpu", threads=1)
+
+
+def hovered(page, drawing: str, column: float, row: float) -> str:
+    """What the pointer reads at a place of a drawing, from 0 to 1 of its width and height."""
+    label = page.locator(f"{drawing} .hoverlayer")
+    box = page.locator(f"{drawing} .nsewdrag").first.bounding_box()
+    page.mouse.move(0, 0)
+    until(lambda: label.text_content() == "")
+    page.mouse.move(box["x"] + column * box["width"], box["y"] + row * box["height"])
+    until(lambda: label.text_content() != "")
+    return label.text_content()
+
+
+def until(found: Callable[[], bool]) -> None:
+    """Waits for something on a page; what Playwright offers for it is forbidden to pages that may evaluate nothing."""
+    end = time.monotonic() + 20
+    while not found():
+        assert time.monotonic() < end, "nothing came"
+        time.sleep(0.05)
+
+
+def number(text: str) -> float:
+    """The number that a hover says, in which plotly writes a sign of its own for the minus."""
+    return float(re.findall(r":\s*(-?[\d.]+(?:e-?\d+)?)", text.replace("\u2212", "-"))[0])
+
+
+@pytest.mark.parametrize("name", VISUALIZERS)
+def test_every_page_is_quiet(lens, show, name):
+    options = OPTIONS.get(name, {})
+    show(lens.view(name, TEXT, **options))
+
+
+@pytest.mark.parametrize("name", ["attention", "logit_lens", "predictions", "surprisal", "qkv", "attribution", "flow"])
+def test_hostile_tokens_do_nothing(lens, show, name):
+    made = VISUALIZERS[name]()
+    view = read(lens.runner, lens.tokenizer, made, lens.to_tokens(TEXT)[0], lens)
+    page = show(made.draw(hostile(view)))
+    assert page.evaluate("document.querySelectorAll('img, iframe, script[src]').length") == 0
+
+
+def test_attention_is_read_with_the_pointer_and_heads_are_picked(lens, show):
+    page = show(lens.view("attention", TEXT))
+    _, cache = lens.run_with_cache(TEXT, names_filter="blocks.*.attn.hook_pattern")
+    count = len(lens.to_str_tokens(TEXT))
+    place = (3.5 / count, 4.5 / count)  # the fourth key of the fifth query
+    assert number(hovered(page, "#drawing", *place)) == pytest.approx(cache["pattern", 0][0, 0, 4, 3], rel=1e-4)
+    page.locator(".updatemenu-header").click()
+    page.locator(".updatemenu-dropdown-button", has_text="block 1, head 2").click()
+    until(lambda: page.evaluate("document.querySelector('#drawing').data[6].visible"))
+    assert number(hovered(page, "#drawing", *place)) == pytest.approx(cache["pattern", 1][0, 2, 4, 3], rel=1e-4)
+
+
+def test_the_logit_lens_is_read_with_the_pointer(lens, show):
+    shown = lens.view("logit_lens", TEXT)
+    page = show(shown)
+    panel = next(iter(shown.panels.values()))
+    rows, columns = panel.shape
+    said = hovered(page, "#drawing", 1.5 / columns, (rows - 0.5) / rows)
+    assert number(said) == pytest.approx(panel[-1, 1], rel=1e-4)
+    assert shown.notes["probability of the most probable"][-1][1] in said
+
+
+def test_predictions_are_read_with_the_pointer(lens, show):
+    page = show(lens.view("predictions", TEXT, top=4))
+    best = lens.predict(TEXT).top[0]
+    drawing = "#drawing-1"  # after its heading
+    said = hovered(page, drawing, 0.02, 0.14)
+    assert number(said) == pytest.approx(best.probability, rel=1e-4)
+    assert f"id {best.id}" in said
+
+
+def test_a_token_is_marked_wherever_it_stands(lens, show):
+    page = show(lens.view("surprisal", TEXT))
+    tokens = lens.to_str_tokens(TEXT)
+    chosen = page.locator("ol.tokens code").nth(1)
+    shown = lens.view("surprisal", TEXT)
+    hint = chosen.get_attribute("title")
+    assert f"surprisal in nats: {shown.values[1]:.4g}" in hint
+    assert f"rank: {shown.details['rank'][1]}" in hint
+    chosen.click()
+    assert page.locator("ol.tokens code.same").count() == tokens.count(tokens[1]) == 2
+    chosen.press("Enter")
+    assert page.locator("ol.tokens code.same").count() == 0
+
+
+def test_a_label_leaves_its_own_lines(lens, show):
+    shown = lens.view("attention", TEXT, layer=0, head=0, values="lines")
+    page = show(shown)
+    page.locator("svg.links .label[data-of=r3]").hover()
+    lines = "[...document.querySelectorAll('svg.links line')]"
+    seen = page.evaluate(f"{lines}.filter(one => getComputedStyle(one).display !== 'none').length")
+    (values,) = shown.panels.values()
+    assert seen == int((np.nan_to_num(values[3]) > 0.02 * np.nanmax(values)).sum())
+
+
+def test_a_notebook_shows_the_page_in_its_frame(browser, lens):
+    page = browser.new_page()
+    page.set_content(Lens(lens.runner, Registry(find=False)).view("attention", TEXT)._repr_html_())
+    frame = page.frames[1]
+    until(lambda: frame.evaluate("document.querySelector('#drawing')?.data !== undefined"))
+    page.close()
