@@ -10,6 +10,7 @@ from typing import Any, TypeGuard, overload
 import numpy as np
 
 from onnxlens.catalog import find
+from onnxlens.changes import Blocks, Interventions, given
 from onnxlens.generation import Generation
 from onnxlens.gradients import GradientResult, differentiate
 from onnxlens.metrics import TokenMetric
@@ -28,11 +29,10 @@ from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.functions import ForwardHooks, HookFunction
+from onnxlens.runtime.functions import ForwardHooks
 from onnxlens.runtime.generation import Step, generate_ids
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, usual
-from onnxlens.runtime.intervention_files import read_interventions
-from onnxlens.runtime.interventions import Indices, Intervention
+from onnxlens.runtime.interventions import Indices
 from onnxlens.runtime.runner import Output, Runner
 from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.trace import open_trace, recorded
@@ -41,7 +41,6 @@ from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
 __all__ = ["Lens", "load"]
 
 Ids = Sequence[int] | np.ndarray
-Interventions = Intervention | Iterable[Intervention] | str | Path
 
 
 def load(
@@ -91,8 +90,7 @@ class Lens:
         self.runner = runner
         self.plugins = Registry() if plugins is None else plugins
         config = runner.config
-        self._interventions: tuple[Intervention, ...] = ()
-        self._fwd_hooks: tuple[tuple[NamesFilter, HookFunction], ...] = ()
+        self._blocks = Blocks()
         self.tokenizer = Tokenizer(runner.bundle.path / TOKENIZER, config.eos_token_id, config.vocab_size)
 
     def __repr__(self) -> str:
@@ -116,7 +114,7 @@ class Lens:
     @property
     def is_changed(self) -> bool:
         """Whether an enclosing block of `hooks` changes every run."""
-        return bool(self._interventions or self._fwd_hooks)
+        return any(self._blocks.changes)
 
     @property
     def weights(self) -> Mapping[str, np.ndarray]:
@@ -429,6 +427,8 @@ class Lens:
     def hooks(self, fwd_hooks: ForwardHooks = (), *, interventions: Interventions = ()) -> Iterator[Lens]:
         """Lets every run inside a `with` block make the same changes; blocks may be nested.
 
+        A block holds for the thread, or asyncio task, that enters it. Others that use the same lens are not changed.
+
         Args:
             fwd_hooks: pairs of a hook point (name, glob or predicate) and a function; see `run_with_hooks`.
             interventions: changes to make inside the graph.
@@ -436,13 +436,8 @@ class Lens:
         Yields:
             This lens.
         """
-        before = self._interventions, self._fwd_hooks
-        changes = self._changes(interventions, fwd_hooks)
-        self._interventions, self._fwd_hooks = changes["interventions"], changes["fwd_hooks"]
-        try:
+        with self._blocks.block(given(interventions, fwd_hooks)):
             yield self
-        finally:
-            self._interventions, self._fwd_hooks = before
 
     def clear_contexts(self) -> None:
         """Empties the `ctx` of every hook, which functions share within a run and from one run to the next."""
@@ -580,15 +575,7 @@ class Lens:
 
     def _changes(self, interventions: Interventions, fwd_hooks: ForwardHooks) -> dict[str, Any]:
         """What is changed: in the context of `hooks` first, then as given."""
-        given = interventions
-        if isinstance(given, Intervention):
-            given = (given,)
-        elif isinstance(given, str | Path):
-            given = read_interventions(given)
-        return {
-            "interventions": (*self._interventions, *given),
-            "fwd_hooks": (*self._fwd_hooks, *fwd_hooks),
-        }
+        return (self._blocks.changes + given(interventions, fwd_hooks))._asdict()
 
     def _prediction(
         self, ids: list[int], logits: np.ndarray, probabilities: np.ndarray, top: int, applied: tuple[Applied, ...]

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from onnxlens.runtime.errors import ContextLengthError, InputError
-from onnxlens.runtime.functions import ForwardHooks, find_functions
+from onnxlens.runtime.functions import ForwardHooks, find_functions, pairs_of
 from onnxlens.runtime.hooks import NamesFilter
 from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.kv_cache import KVCache
@@ -57,7 +57,7 @@ class Continuations:
                 f"The prompt has {len(self.prompt)} tokens and {max_new_tokens} more were asked for, {total} in all; "
                 f"this model has {limit} positions. Ask for fewer, or shorten the prompt."
             )
-        self._runner, self._reads, self._fwd_hooks = runner, names_filter, tuple(fwd_hooks)
+        self._runner, self._reads, self._fwd_hooks = runner, names_filter, pairs_of(fwd_hooks)
         self._edits = runner.resolve(interventions, rows=1, length=len(self.prompt), limit=total)
         find_functions(self._fwd_hooks, runner.select)
         self._cache: KVCache | None = None

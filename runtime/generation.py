@@ -11,7 +11,7 @@ import numpy as np
 from onnxlens.runtime.activations import ActivationCache, stitch
 from onnxlens.runtime.edits import Applied, Edits
 from onnxlens.runtime.errors import ContextLengthError, InputError
-from onnxlens.runtime.functions import ForwardHooks, find_functions
+from onnxlens.runtime.functions import ForwardHooks, find_functions, pairs_of
 from onnxlens.runtime.hooks import NamesFilter
 from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.runner import Output, Runner
@@ -93,7 +93,7 @@ def generate_ids(
         raise ContextLengthError(
             f"Hook points can be read over at most {limit} positions, and this generation would have {total}."
         )
-    interventions, fwd_hooks = tuple(interventions), tuple(fwd_hooks)
+    interventions, fwd_hooks = tuple(interventions), pairs_of(fwd_hooks)
     if total > limit and interventions:
         raise ContextLengthError(
             f"Interventions hold for the positions of one text, at most {limit}, and this generation would have "

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -186,3 +189,74 @@ def test_a_trace_that_cannot_be_finished_leaves_what_was_there(lens, tmp_path):
     assert (tmp_path / "a.safetensors").read_text() == "precious"
     with pytest.raises(OutputError, match="there is no folder"):
         lens.run_with_cache("the cat", out=tmp_path / "no" / "a.safetensors")
+
+
+def test_threads_that_share_a_lens_change_only_their_own_runs(lens):
+    heads = range(lens.config.n_head)
+
+    def without(head):
+        return Intervention.zero("blocks.1.attn.hook_z", heads=head)
+
+    def run(head):
+        with lens.hooks(interventions=without(head)):
+            return lens.run_with_hooks("the cat sat", [])
+
+    plain = lens.run_with_hooks("the cat sat", [])
+    expected = [lens.run_with_hooks("the cat sat", [], interventions=without(head)) for head in heads]
+    with ThreadPoolExecutor(4) as pool, lens.hooks([SHIFT]):
+        found = list(pool.map(run, [*heads] * 6))
+        assert lens.is_changed
+        assert not pool.submit(lambda: lens.is_changed).result()
+    assert all(np.array_equal(one, expected[number % len(heads)]) for number, one in enumerate(found))
+    assert not lens.is_changed
+    assert np.array_equal(lens.run_with_hooks("the cat sat", []), plain)
+
+
+def test_blocks_may_end_in_any_order(lens):
+    plain, both, head = (
+        lens.predict("the cat", interventions=edits, fwd_hooks=hooks).logits
+        for edits, hooks in (((), ()), (HEAD, [SHIFT]), (HEAD, ()))
+    )
+    first, second = lens.hooks([SHIFT]), lens.hooks(interventions=HEAD)
+    first.__enter__()
+    second.__enter__()
+    assert np.array_equal(lens.predict("the cat").logits, both)
+    first.__exit__(None, None, None)
+    assert np.array_equal(lens.predict("the cat").logits, head)
+    second.__exit__(None, None, None)
+    assert np.array_equal(lens.predict("the cat").logits, plain)
+
+
+def test_a_block_ends_everywhere_also_when_another_thread_ends_it(lens):
+    block = lens.hooks([SHIFT])
+    block.__enter__()
+    thread = Thread(target=block.__exit__, args=(None, None, None))
+    thread.start()
+    thread.join()
+    assert not lens.is_changed
+
+
+def test_tasks_that_share_a_lens_change_only_their_own_runs(lens):
+    async def changed(number):
+        with lens.hooks([SHIFT] * number):
+            await asyncio.sleep(0)
+            return len(lens._changes(None, None)["fwd_hooks"])
+
+    async def every():
+        return await asyncio.gather(*map(changed, range(4)))
+
+    assert asyncio.run(every()) == [0, 1, 2, 3]
+
+
+def test_a_block_changes_its_own_lens_only(lens):
+    other = onnxlens.Lens(lens.runner)
+    with lens.hooks([SHIFT]):
+        assert (lens.is_changed, other.is_changed) == (True, False)
+
+
+def test_a_generation_keeps_the_changes_with_which_it_began(lens):
+    options = {"max_new_tokens": 3, "temperature": 0}
+    expected = [token.id for token in lens.generate("the cat", fwd_hooks=[SHIFT], **options)]
+    with lens.hooks([SHIFT]):
+        generation = lens.generate("the cat", **options)
+    assert [token.id for token in generation] == expected
