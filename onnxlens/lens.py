@@ -230,7 +230,8 @@ class Lens:
                 text whenever they are full.
             names_filter: hook points to read on the way; see the result's `cache`.
             interventions: changes to make on the way, as objects or as the path of a JSON file of them. Positions
-                count from the start of the text, negative ones from the end of the prompt.
+                count from the start of the text, negative ones from the end of the prompt; a slice without an end
+                means all that is run.
             fwd_hooks: pairs of a hook point and a function, see `run_with_hooks`; each pass hands it the positions
                 that are new: those of the prompt, then one at a time.
             explain: say of each token why it was chosen, in its `explanation`.

@@ -58,7 +58,7 @@ class Continuations:
                 f"this model has {limit} positions. Ask for fewer, or shorten the prompt."
             )
         self._runner, self._reads, self._fwd_hooks = runner, names_filter, pairs_of(fwd_hooks)
-        self._edits = runner.resolve(interventions, rows=1, length=len(self.prompt), limit=total)
+        self._edits = runner.resolve(interventions, mask=np.ones((1, len(self.prompt)), np.int64), limit=total)
         find_functions(self._fwd_hooks, runner.select)
         self._cache: KVCache | None = None
         self.ids = np.zeros((1, 0), np.int64)

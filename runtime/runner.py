@@ -17,7 +17,7 @@ import numpy.typing as npt
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.compile import PLAIN, POSITIONS, ROWS, Logits, Request, compile_request, edit_inputs
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.edits import Applied, Edits, resolve
+from onnxlens.runtime.edits import Applied, Edits, check, resolve
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
 from onnxlens.runtime.functions import ForwardHooks, Functions, Hook, find_functions
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, Reached, hook_points, select
@@ -148,6 +148,10 @@ class Runner:
         """Names of all hook points, in the order of computation."""
         return tuple(self._points)
 
+    @property
+    def _source(self) -> Source:
+        return Source(self.bundle.facts.name, self.bundle.facts.hash)
+
     @cached_property
     def gradients(self) -> GradientRunner:
         """What runs the graph of the gradients.
@@ -192,18 +196,26 @@ class Runner:
         self,
         interventions: Iterable[Intervention],
         select: Callable[[NamesFilter], tuple[str, ...]] | None = None,
-        **sizes: int,
+        **texts: Any,
     ) -> Edits:
-        """What interventions come to in this model and a text; see `onnxlens.runtime.edits.resolve`.
+        """What interventions come to in this model and a batch of texts; see `onnxlens.runtime.edits.resolve`.
 
         Args:
             interventions: what to change.
             select: finds hook points by name or glob; None for among all of them.
-            sizes: `rows`, `length` and perhaps `limit`.
+            texts: `mask`, and perhaps `limit` and `start`.
         """
-        facts = self.bundle.facts
-        model = Source(facts.name, facts.hash)
-        return resolve(interventions, self.hook_points, select or self.select, self.config, model, **sizes)
+        return resolve(interventions, self.hook_points, select or self.select, self.config, self._source, **texts)
+
+    def check_changes(self, interventions: Iterable[Intervention], fwd_hooks: ForwardHooks) -> None:
+        """Sees to what can be told of changes before there is a text: names, axes, heads, neurons and the model.
+
+        Raises:
+            HookPointError: a name or glob matches no hook point.
+            InputError: an intervention does not fit the model, or something is no change.
+        """
+        check(interventions, self.hook_points, self.select, self.config, self._source)
+        find_functions(fwd_hooks, self.select)
 
     def run(self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None, **options: Any) -> Output:
         """Computes one pass: `execute(plan(...))`; the options and errors are those of `plan`."""
@@ -269,7 +281,7 @@ class Runner:
         functions = find_functions(fwd_hooks, reached.select)
         edits = interventions
         if not isinstance(edits, Edits):
-            edits = self.resolve(edits, reached.select, rows=rows, length=total)
+            edits = self.resolve(edits, reached.select, mask=mask, start=len(past))
         picked = _positions(pos_slice, new)
         if picked is not None:
             inputs[POSITIONS] = picked
