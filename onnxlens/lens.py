@@ -32,8 +32,8 @@ from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.functions import ForwardHooks
 from onnxlens.runtime.generation import Step, generate_ids
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, usual
-from onnxlens.runtime.interventions import Indices
 from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.slices import Slice
 from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.trace import open_trace, recorded
 from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
@@ -300,7 +300,7 @@ class Lens:
         interventions: Interventions = (),
         fwd_hooks: ForwardHooks = (),
         stop_at_layer: int | None = None,
-        pos_slice: Indices = None,
+        pos_slice: Slice = None,
         memory_limit: int | None = None,
         out: str | Path | None = None,
         remove_batch_dim: bool = False,
@@ -316,7 +316,8 @@ class Lens:
             fwd_hooks: pairs of a hook point (name, glob or predicate) and a function; see `run_with_hooks`. What is
                 read is what the functions left.
             stop_at_layer: the block before which to stop; negative ones count from the end. The rest is not computed.
-            pos_slice: the positions to read: a number, several, or a slice; None for all.
+            pos_slice: the positions to read: a number, a range such as `(2, 5)` or `slice(2, 5)`, or a list; None for
+                all. The axis stays, for a number too. In a batch with padding they must count from the end.
             memory_limit: how many bytes the results may take; more is refused before anything is computed. What goes
                 into a file does not count.
             out: a file to write the activations to as they are computed, a trace as `onnxlens.open_trace` opens it.
@@ -451,7 +452,7 @@ class Lens:
         *,
         names_filter: NamesFilter | None = None,
         stop_at_layer: int | None = None,
-        pos_slice: Indices = None,
+        pos_slice: Slice = None,
     ) -> dict[str, int]:
         """Tells how many bytes each result of `run_with_cache` would take, without running anything.
 

@@ -21,11 +21,12 @@ from onnxlens.runtime.edits import Applied, Edits, check, resolve
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
 from onnxlens.runtime.functions import ForwardHooks, Functions, Hook, find_functions
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, Reached, hook_points, select
-from onnxlens.runtime.interventions import Indices, Intervention, Source
+from onnxlens.runtime.interventions import Intervention, Source
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
 from onnxlens.runtime.prepare import Prepared, prepare
 from onnxlens.runtime.program import Part, Program
 from onnxlens.runtime.providers import CPU, Provider, candidates, open_session, session_options
+from onnxlens.runtime.slices import Slice, counts_from_end, positions_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -233,7 +234,7 @@ class Runner:
         interventions: Iterable[Intervention] | Edits = (),
         fwd_hooks: ForwardHooks = (),
         stop_at_layer: int | None = None,
-        pos_slice: Indices = None,
+        pos_slice: Slice = None,
         keep_cache: bool = True,
         feeds: Mapping[str, np.ndarray] | None = None,
     ) -> Plan:
@@ -253,7 +254,8 @@ class Runner:
                 called as the pass gets there, after the interventions at that point; see `runtime.functions.call`.
             stop_at_layer: the block before which the pass ends, without logits; negative ones count from the end.
                 What comes later is not computed.
-            pos_slice: the positions to read; None for all. For scores and patterns, those of the queries.
+            pos_slice: the positions to read; None for all. For scores and patterns, those of the queries. Where texts
+                are padded, they must count from the end, so that they are the same in each text.
             keep_cache: whether the KV cache is wanted.
             feeds: values of hook points that are taken as given: nothing that only they need is computed. [B, ...]
 
@@ -282,7 +284,7 @@ class Runner:
         edits = interventions
         if not isinstance(edits, Edits):
             edits = self.resolve(edits, reached.select, mask=mask, start=len(past))
-        picked = _positions(pos_slice, new)
+        picked = _positions(pos_slice, mask[:, len(past) :])
         if picked is not None:
             inputs[POSITIONS] = picked
         if picked_rows is not None:
@@ -471,23 +473,27 @@ def _rows(given: npt.ArrayLike, past: KVCache) -> np.ndarray:
     return rows.astype(np.int64)
 
 
-def _positions(given: Indices, count: int) -> np.ndarray | None:
-    """The positions that are read, [n] int64; None for all."""
-    if given is None:
-        return None
-    found: np.ndarray
-    if isinstance(given, slice):
-        found = np.arange(count)[given]
-    else:
-        try:
-            found = np.atleast_1d(np.asarray(given))
-        except ValueError:
-            found = np.empty(0)
-        if found.ndim != 1 or found.dtype.kind not in "iu":
-            raise InputError(f"pos_slice must be a position, several, or a slice, not {given!r}.")
-        if outside := [int(one) for one in found if not -count <= one < count]:
-            raise InputError(f"pos_slice names position {outside[0]}, and the pass has positions 0 to {count - 1}.")
-        found = np.where(found < 0, found + count, found)
-    if not len(found):
-        raise InputError(f"pos_slice {given!r} leaves none of the {count} positions to read.")
-    return found.astype(np.int64)
+def _positions(given: Slice, mask: np.ndarray) -> np.ndarray | None:
+    """The positions that are read in a pass with this mask, [n] int64; None for all.
+
+    Raises:
+        InputError: it is no part of the positions, or means other tokens in each row because of padding.
+    """
+    found = positions_of(given, mask.shape[1])
+    if found is None or mask.all():
+        return found
+    row = int(mask.all(axis=1).argmin())
+    padding = int((mask[row] == 0).sum())
+    if not counts_from_end(given):
+        raise InputError(
+            f"Row {row} of the batch has {padding} position{'s' * (padding != 1)} of padding, so pos_slice {given!r} "
+            "would mean another token in each text; count from the end with negative positions, or run texts of one "
+            "length."
+        )
+    if not mask[:, found].all():
+        row = int(mask[:, found].all(axis=1).argmin())
+        tokens = int(mask[row].sum())
+        raise InputError(
+            f"pos_slice {given!r} names padding in row {row} of the batch, whose text has {tokens} tokens."
+        )
+    return found

@@ -82,17 +82,45 @@ def test_a_stop_gives_the_residual_stream_and_computes_no_more(lens):
 
 
 def test_chosen_positions_are_those_of_the_whole_run(lens):
-    _, full = lens.run_with_cache(["the cat sat", "dog"])
+    texts = ["the cat sat", "dog sat"]
+    _, full = lens.run_with_cache(texts)
+    assert full.attention_mask.all()
     length = full.tokens.shape[1]
-    for pos_slice in (0, -1, [1, 0], slice(1, None), np.array([0])):
-        chosen = np.atleast_1d(np.arange(length)[pos_slice])
-        _, cache = lens.run_with_cache(["the cat sat", "dog"], pos_slice=pos_slice)
+    parts = {0: 0, -1: -1, (1, 3): slice(1, 3), (2,): slice(2), (0, 3, 2): slice(0, 3, 2)}
+    for pos_slice, index in [*parts.items(), *((one, one) for one in ([1, 0], slice(1, None), np.array([0])))]:
+        chosen = np.atleast_1d(np.arange(length)[index])
+        _, cache = lens.run_with_cache(texts, pos_slice=pos_slice)
         for name, value in cache.items():
             axis = 2 if name.endswith(("attn_scores", "pattern")) else 1
             assert np.array_equal(value, full[name].take(chosen, axis)), name
-    for wrong, text in ((length, "names position"), (slice(3, 3), "leaves none of the"), ("1", "must be a position")):
+        assert cache.positions == chosen.tolist()
+        if np.size(chosen) > 1:
+            assert np.array_equal(full.decompose_resid(pos_slice=pos_slice), cache.decompose_resid())
+    for wrong, text in (
+        (length, "is out of range"), (slice(3, 3), "selects none of the"), ("1", "must be a number, a slice"),
+        ((), "as a tuple is"), (slice(0, 1, 0), "whose step is not 0"), (True, "must be a number"),
+        ((0.5, 2), "must be a slice of whole numbers"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=text):
             lens.run_with_cache("the cat sat", pos_slice=wrong)
+
+
+def test_chosen_positions_of_a_padded_batch_count_from_the_end(lens):
+    texts = ["the cat sat", "dog"]
+    _, full = lens.run_with_cache(texts)
+    assert full.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+    for pos_slice in (-1, [-2, -1], slice(-2, None), (-2, -1), slice(None, -3, -1)):
+        _, cache = lens.run_with_cache(texts, pos_slice=pos_slice)
+        index = slice(*pos_slice) if isinstance(pos_slice, tuple) else pos_slice
+        chosen = np.atleast_1d(np.arange(3)[index])
+        assert np.array_equal(cache["resid_post", 1], full["resid_post", 1][:, chosen])
+    for pos_slice in (0, 2, [0, -1], slice(1, None), (0, 2), slice(None, -1), slice(None)):
+        with pytest.raises(
+            InputError, match=r"Row 1 of the batch has 1 position of padding, so pos_slice .* would mean"
+        ):
+            lens.run_with_cache(texts, pos_slice=pos_slice)
+    with pytest.raises(InputError, match="pos_slice -3 names padding in row 1 of the batch, whose text has 2 tok"):
+        lens.run_with_cache(texts, pos_slice=-3)
 
 
 def test_the_bytes_of_a_run_are_known_before_it_and_a_limit_refuses_it(lens):
