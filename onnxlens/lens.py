@@ -358,6 +358,7 @@ class Lens:
             "positions": plan.positions,
             "str_tokens": self.tokenizer.str_tokens(ids[0].tolist()) if len(ids) == 1 else None,
             "applied": plan.edits.applied,
+            "called": plan.request.calls,
         }
         if out is None:
             output = self.runner.execute(plan)

@@ -157,4 +157,5 @@ def _collected(
         return None
     points = [point for point in runner.hook_points if point.name in reads]
     activations = stitch(points, [output.activations for output in outputs])
-    return ActivationCache(activations, np.array([ids]), facts=runner.bundle.facts, applied=applied)
+    about = {"facts": runner.bundle.facts, "applied": applied, "called": outputs[-1].called}
+    return ActivationCache(activations, np.array([ids]), **about)

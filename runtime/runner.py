@@ -50,6 +50,7 @@ class Output:
         kv_cache: keys and values of all positions so far, for a pass that continues; None if it was not kept.
         residual: what a pass that stopped early ends with, [B, P, D] at the positions that are read; else None.
         applied: what each intervention changed where.
+        called: the hook points at which functions were called.
     """
 
     logits: np.ndarray
@@ -57,6 +58,7 @@ class Output:
     kv_cache: KVCache | None
     residual: np.ndarray | None = None
     applied: tuple[Applied, ...] = ()
+    called: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -352,7 +354,7 @@ class Runner:
             kept = KVCache(plan.inputs["attention_mask"], {name: values[output] for name, output in names})
         residual = results[plan.residual] if plan.residual else None
         read = {name: results[name] for name in plan.reads}
-        return Output(logits, read, kept, residual, plan.edits.applied)
+        return Output(logits, read, kept, residual, plan.edits.applied, request.calls)
 
     def check_text(
         self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None
