@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.functions import ForwardHooks, HookFunction, pairs_of
 from onnxlens.runtime.hooks import NamesFilter
 from onnxlens.runtime.intervention_files import read_interventions
-from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.interventions import Intervention, listed
 
 __all__ = ["Blocks", "Changes", "Interventions", "given"]
 
@@ -39,17 +38,7 @@ def given(interventions: Interventions, fwd_hooks: ForwardHooks) -> Changes:
     Raises:
         InputError: they are nothing of that kind, or the file cannot be read.
     """
-    found = interventions
-    if found is None:
-        found = ()
-    elif isinstance(found, Intervention):
-        found = (found,)
-    elif isinstance(found, str | Path):
-        found = read_interventions(found)
-    elif not isinstance(found, Iterable):
-        raise InputError(
-            f"interventions must be an Intervention, several, or the path of a JSON file of them, not {found!r:.100}."
-        )
+    found = read_interventions(interventions) if isinstance(interventions, str | Path) else listed(interventions)
     return Changes(tuple(found), pairs_of(fwd_hooks))
 
 

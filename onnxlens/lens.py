@@ -148,6 +148,14 @@ class Lens:
         """
         return self.tokenizer.decode(_one_row(ids))
 
+    def to_single_token(self, text: str) -> int:
+        """Returns the id of a text that is exactly one token.
+
+        Raises:
+            InputError: it is none, or several, which the error lists.
+        """
+        return self.runner.bundle.facts.token(text)
+
     # A str is a sequence of str, too; the first overload that fits is taken.
     @overload
     def predict(  # type: ignore[overload-overlap]
@@ -336,6 +344,9 @@ class Lens:
             HookFunctionError: a function failed, or returned what cannot be used.
             OutputError: `out` cannot be written.
         """
+        number = isinstance(memory_limit, int | float | np.number) and not isinstance(memory_limit, bool)
+        if memory_limit is not None and not (number and memory_limit >= 0):
+            raise InputError(f"memory_limit must be a number of bytes of at least 0, not {memory_limit!r}.")
         ids, mask = self._batch(text)
         plan = self.runner.plan(
             ids,
@@ -438,8 +449,15 @@ class Lens:
 
         Yields:
             This lens.
+
+        Raises:
+            InputError: an intervention does not fit the model, or something is no change.
+            HookPointError: a name or glob matches no hook point.
+            HookFunctionError: a predicate raised something.
         """
-        with self._blocks.block(given(interventions, fwd_hooks)):
+        changes = given(interventions, fwd_hooks)
+        self.runner.check_changes(*changes)
+        with self._blocks.block(changes):
             yield self
 
     def clear_contexts(self) -> None:
@@ -598,7 +616,7 @@ def _is_batch(text: object) -> TypeGuard[Sequence[str]]:
 def _one_row(ids: object) -> list[int]:
     """Token ids [P] or [1, P] as a list."""
     array = _array(ids)
-    if array.ndim == 0 or array.size != array.shape[-1]:
+    if array.ndim not in (1, 2) or array.size != array.shape[-1]:
         raise InputError(f"Expected the token ids of one text, not an array of shape {list(array.shape)}.")
     row: list[int] = array.ravel().tolist()
     return row

@@ -45,7 +45,7 @@ class Continuations:
         max_new_tokens: int,
         *,
         names_filter: NamesFilter | None = None,
-        interventions: Iterable[Intervention] = (),
+        interventions: Iterable[Intervention] | Intervention | None = (),
         fwd_hooks: ForwardHooks = (),
     ) -> None:
         if type(max_new_tokens) is not int or max_new_tokens < 1:

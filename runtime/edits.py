@@ -12,7 +12,7 @@ from onnxlens.runtime.compile import EditKind, edit_inputs
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.hooks import HookPoint, NamesFilter
-from onnxlens.runtime.interventions import Intervention, Source, slice_text
+from onnxlens.runtime.interventions import Intervention, Source, listed, slice_text
 from onnxlens.runtime.places import AXES, ONE, Layout, Place, check_axes, find_places
 
 __all__ = ["Applied", "Edits", "check", "resolve"]
@@ -108,7 +108,9 @@ class Edits:
         """What was changed where, in a text of which so many positions were computed in the end."""
         found = []
         for one in self.applied:
-            kept = {axis: tuple(i for i in listed if i < computed) for axis, listed in _of_text(one).items()}
+            kept: dict[str, Any] = {
+                axis: tuple(i for i in indices if i < computed) for axis, indices in _of_text(one).items()
+            }
             if all(kept.values()):
                 found.append(replace(one, **kept))
         return tuple(found)
@@ -120,9 +122,9 @@ class Edits:
             InputError: a position that was named, or all of a slice, comes later.
         """
         for one in self.applied:
-            for axis, listed in _of_text(one).items():
+            for axis, indices in _of_text(one).items():
                 given = getattr(self._interventions[one.intervention], axis)
-                last = listed[0] if isinstance(given, slice) else listed[-1]
+                last = indices[0] if isinstance(given, slice) else indices[-1]
                 if last >= computed:
                     what = f"{axis} {slice_text(given)}" if isinstance(given, slice) else f"{ONE[axis]} {last}"
                     raise InputError(
@@ -134,11 +136,11 @@ class Edits:
 def _of_text(applied: Applied) -> dict[str, tuple[int, ...]]:
     """The limits of a change that count the tokens of a text."""
     limits = {"positions": applied.positions, "keys": applied.keys}
-    return {axis: listed for axis, listed in limits.items() if listed is not None}
+    return {axis: indices for axis, indices in limits.items() if indices is not None}
 
 
 def check(
-    interventions: Iterable[Intervention],
+    interventions: Iterable[Intervention] | Intervention | None,
     points: Sequence[HookPoint],
     select: Callable[[NamesFilter], tuple[str, ...]],
     config: ModelConfig,
@@ -146,14 +148,14 @@ def check(
 ) -> None:
     """Sees to what can be told of interventions before there is a text; arguments and errors as for `resolve`."""
     by_name = {point.name: point for point in points}
-    for intervention in interventions:
+    for intervention in listed(interventions):
         _check_one(intervention, model)
         for name in select(intervention.hook):
             check_axes(intervention, by_name[name], config)
 
 
 def resolve(
-    interventions: Iterable[Intervention],
+    interventions: Iterable[Intervention] | Intervention | None,
     points: Sequence[HookPoint],
     select: Callable[[NamesFilter], tuple[str, ...]],
     config: ModelConfig,
@@ -186,7 +188,7 @@ def resolve(
     by_name = {point.name: point for point in points}
     slots: dict[str, list[_Slot]] = {}
     applied = []
-    interventions = tuple(interventions)
+    interventions = listed(interventions)
     for number, intervention in enumerate(interventions):
         _check_one(intervention, model)
         for name in select(intervention.hook):
@@ -204,9 +206,7 @@ def resolve(
     return Edits([slot for point in points for slot in slots.get(point.name, [])], applied, interventions)
 
 
-def _check_one(intervention: object, model: Source) -> None:
-    if not isinstance(intervention, Intervention):
-        raise InputError(f"Expected an Intervention, not {intervention!r}; Intervention.zero(...) makes one.")
+def _check_one(intervention: Intervention, model: Source) -> None:
     if intervention.source is not None and intervention.source.hash != model.hash:
         raise InputError(
             f"The value of {intervention.operation!r} was read from the model {intervention.source.model!r} "

@@ -13,7 +13,7 @@ from onnxlens.runtime.edits import Applied, Edits
 from onnxlens.runtime.errors import ContextLengthError, InputError
 from onnxlens.runtime.functions import ForwardHooks, find_functions, pairs_of
 from onnxlens.runtime.hooks import NamesFilter
-from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.interventions import Intervention, listed
 from onnxlens.runtime.runner import Output, Runner
 
 __all__ = ["OVERFLOW", "Choose", "Overflow", "Step", "generate_ids"]
@@ -52,7 +52,7 @@ def generate_ids(
     max_new_tokens: int,
     overflow: str = "error",
     names_filter: NamesFilter | None = None,
-    interventions: Iterable[Intervention] = (),
+    interventions: Iterable[Intervention] | Intervention | None = (),
     fwd_hooks: ForwardHooks = (),
 ) -> Iterator[Step]:
     """Generates from a prompt; what cannot work is found out before the first token.
@@ -94,7 +94,7 @@ def generate_ids(
         raise ContextLengthError(
             f"Hook points can be read over at most {limit} positions, and this generation would have {total}."
         )
-    interventions, fwd_hooks = tuple(interventions), pairs_of(fwd_hooks)
+    interventions, fwd_hooks = listed(interventions), pairs_of(fwd_hooks)
     if total > limit and interventions:
         raise ContextLengthError(
             f"Interventions hold for the positions of one text, at most {limit}, and this generation would have "
@@ -157,5 +157,5 @@ def _collected(
         return None
     points = [point for point in runner.hook_points if point.name in reads]
     activations = stitch(points, [output.activations for output in outputs])
-    about = {"facts": runner.bundle.facts, "applied": applied, "called": outputs[-1].called}
-    return ActivationCache(activations, np.array([ids]), **about)
+    called = outputs[-1].called
+    return ActivationCache(activations, np.array([ids]), facts=runner.bundle.facts, applied=applied, called=called)

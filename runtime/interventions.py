@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
 
-__all__ = ["Indices", "Intervention", "Operation", "Source", "slice_text"]
+__all__ = ["Indices", "Intervention", "Operation", "Source", "listed", "slice_text"]
 
 Operation = Literal["zero", "mean", "replace", "patch", "add", "scale", "freeze"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -67,9 +67,7 @@ class Intervention:
     attention_mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        hook = (self.hook,) if isinstance(self.hook, str) else self.hook
-        if not isinstance(hook, Iterable) or not (hook := tuple(hook)) or not all(isinstance(n, str) for n in hook):
-            raise InputError(f"An intervention's hook must be a name or glob, or several, not {self.hook!r}.")
+        hook = _globs(self.hook)
         object.__setattr__(self, "hook", hook[0] if len(hook) == 1 else hook)
         if self.operation not in OPERATIONS:
             raise InputError(
@@ -243,7 +241,7 @@ class Intervention:
                 f"An intervention cannot be limited to {min(unknown)!r}; it can to {', '.join(_INDICES)}."
                 f"{suggestion(min(unknown), _INDICES)}"
             )
-        return cls(hook=hook if isinstance(hook, str) else tuple(hook), operation=operation, **where, **options)
+        return cls(hook=_globs(hook), operation=operation, **where, **options)
 
     def _checked(self, value: Any) -> np.ndarray | dict[str, np.ndarray]:
         if isinstance(value, Mapping):
@@ -265,9 +263,36 @@ class Intervention:
         return array
 
 
+def listed(interventions: Iterable[Intervention] | Intervention | None) -> tuple[Intervention, ...]:
+    """Interventions as a caller may give them: one, several, or None for none.
+
+    Raises:
+        InputError: they are nothing of that kind.
+    """
+    if interventions is None:
+        return ()
+    if isinstance(interventions, Intervention):
+        return (interventions,)
+    if not isinstance(interventions, Iterable) or isinstance(interventions, str):
+        raise InputError(f"interventions must be an Intervention, or several of them, not {interventions!r:.100}.")
+    found = tuple(interventions)
+    for one in found:
+        if not isinstance(one, Intervention):
+            raise InputError(f"Expected an Intervention, not {one!r:.100}; Intervention.zero(...) makes one.")
+    return found
+
+
+def _globs(hook: object) -> tuple[str, ...]:
+    """The names or globs of hook points."""
+    found = (hook,) if isinstance(hook, str) else tuple(hook) if isinstance(hook, Iterable) else ()
+    if not found or not all(isinstance(name, str) for name in found):
+        raise InputError(f"An intervention's hook must be a name or glob, or several, not {hook!r:.100}.")
+    return found
+
+
 def _matching(hook: str | Sequence[str], source: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a mapping has of the hook points that are named."""
-    globs = [hook] if isinstance(hook, str) else list(hook)
+    globs = _globs(hook)
     if not isinstance(source, Mapping):
         raise InputError(f"Values of another run are a mapping from hook point to array, not {type(source).__name__}.")
     if getattr(source, "is_folded", False):
@@ -281,7 +306,7 @@ def _matching(hook: str | Sequence[str], source: Mapping[str, np.ndarray]) -> di
     found = {name: source[name][rows] for name in source if any(fnmatchcase(name, glob) for glob in globs)}
     if not found:
         named = ", ".join(map(repr, globs))
-        near = suggestion(globs[0], source) if globs else ""
+        near = suggestion(globs[0], source)
         raise HookPointError(f"The other run has read none of {named}; it has {len(source)} hook points.{near}")
     return found
 

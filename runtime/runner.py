@@ -197,7 +197,7 @@ class Runner:
 
     def resolve(
         self,
-        interventions: Iterable[Intervention],
+        interventions: Iterable[Intervention] | Intervention | None,
         select: Callable[[NamesFilter], tuple[str, ...]] | None = None,
         **texts: Any,
     ) -> Edits:
@@ -233,7 +233,7 @@ class Runner:
         logits: Logits = "all",
         kv_cache: KVCache | None = None,
         cache_rows: npt.ArrayLike | None = None,
-        interventions: Iterable[Intervention] | Edits = (),
+        interventions: Iterable[Intervention] | Intervention | Edits | None = (),
         fwd_hooks: ForwardHooks = (),
         stop_at_layer: int | None = None,
         pos_slice: Slice = None,
@@ -320,7 +320,7 @@ class Runner:
 
         Raises:
             HookFunctionError: a function failed, or returned what cannot be used.
-            InputError: interventions or functions made logits that are no numbers.
+            InputError: interventions or functions made logits, or a stream, that are no numbers.
             BundleError: ONNX Runtime could not compute it.
         """
         request = plan.request
@@ -347,12 +347,12 @@ class Runner:
             for name in plan.functions.keys() & results.keys():  # read what the functions left
                 results[name][...] = values[name]
         logits = results.pop("logits")
-        self._check_numbers(logits, plan)
+        residual = results[plan.residual] if plan.residual else None
+        self._check_numbers(logits, residual, plan)
         kept = None
         if request.keys_and_values:
             names = zip(cache_inputs(self.config), cache_outputs(self.config), strict=True)
             kept = KVCache(plan.inputs["attention_mask"], {name: values[output] for name, output in names})
-        residual = results[plan.residual] if plan.residual else None
         read = {name: results[name] for name in plan.reads}
         return Output(logits, read, kept, residual, plan.edits.applied, request.calls)
 
@@ -378,17 +378,24 @@ class Runner:
             if not inputs.issuperset(edit_inputs(index, kind)):
                 raise InputError(f"The intervention at {name!r} is never reached: nothing that was asked for needs it.")
 
-    def _check_numbers(self, logits: np.ndarray, plan: Plan) -> None:
-        changed = plan.edits.applied or plan.functions
+    def _check_numbers(self, logits: np.ndarray, residual: np.ndarray | None, plan: Plan) -> None:
+        """Sees to it that changes leave numbers in what a pass ends with."""
+        if not (plan.edits.applied or plan.functions):
+            return
         mask = plan.inputs["attention_mask"]
-        real = mask[:, mask.shape[1] - logits.shape[1] :] == 1
+        if residual is None:
+            ends, name, real = logits, "some logits", mask[:, mask.shape[1] - logits.shape[1] :] == 1
+        else:
+            new = mask[:, len(plan.past) :]
+            ends, name = residual, "some values of the residual stream"
+            real = (new if plan.positions is None else new[:, plan.positions]) == 1
         # Any NaN or infinity shows in the largest or the smallest one, which takes no array of the logits' size.
-        if changed and not all(np.isfinite(extreme(logits, axis=-1)[real]).all() for extreme in (np.max, np.min)):
+        if not all(np.isfinite(extreme(ends, axis=-1)[real]).all() for extreme in (np.max, np.min)):
             what = " and ".join([
                 *(["the interventions"] if plan.edits.applied else []), *(["the functions"] if plan.functions else [])
             ])  # fmt: skip
             raise InputError(
-                f"With {what}, some logits are no numbers (NaN or infinity); a pattern or score was probably made "
+                f"With {what}, {name} are no numbers (NaN or infinity); a pattern or score was probably made "
                 "impossible, or an activation too large."
             )
 

@@ -288,3 +288,81 @@ def test_a_generation_keeps_the_changes_with_which_it_began(lens):
     with lens.hooks([SHIFT]):
         generation = lens.generate("the cat", **options)
     assert [token.id for token in generation] == expected
+
+
+def test_changes_that_are_none_are_no_changes(lens):
+    plain = lens.predict("the cat").logits
+    assert np.array_equal(lens.predict("the cat", interventions=None, fwd_hooks=None).logits, plain)
+    assert np.array_equal(lens.run_with_hooks("the cat", None)[0, -1], plain)
+    with lens.hooks(None, interventions=None):
+        assert not lens.is_changed
+        assert [token.id for token in lens.generate("the cat", max_new_tokens=1, temperature=0, fwd_hooks=None)] == [
+            plain.argmax()
+        ]
+    output = lens.runner.run([1, 2], interventions=None, fwd_hooks=None)
+    assert (output.applied, output.called) == ((), ())
+    assert lens.runner.run([1, 2], interventions=HEAD).applied[0].heads == (2,)
+
+
+def raises(name):
+    raise KeyError(name)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (lambda lens: lens.predict("the", interventions=3), InputError, "interventions must be an Interv"),
+        (lambda lens: lens.predict("the", interventions=[3]), InputError, "Expected an Intervention, not 3"),
+        (lambda lens: lens.predict("the", fwd_hooks=3), InputError, "fwd_hooks must be a list of pairs"),
+        (lambda lens: lens.runner.run([1], interventions=3), InputError, "interventions must be an Intervention, or"),
+        (lambda lens: Intervention.zero(None), InputError, "hook must be a name or glob, or several, not None."),
+        (lambda lens: Intervention.patch(None, {}), InputError, "hook must be a name or glob, or several, not None."),
+        (lambda lens: Intervention.zero([]), InputError, "hook must be a name or glob, or several, not []."),
+        (
+            lambda lens: lens.run_with_cache("the", names_filter=raises),
+            HookFunctionError,
+            "The function 'raises', which chooses hook points, raised KeyError at 'hook_embed': 'hook_embed'",
+        ),
+        (
+            lambda lens: lens.run_with_hooks("the", [(raises, SHIFT[1])]),
+            HookFunctionError,
+            "The function 'raises', which chooses hook points, raised KeyError",
+        ),
+        (lambda lens: lens.predict(np.zeros((1, 1, 2), int)), InputError, "not an array of shape [1, 1, 2]."),
+        (lambda lens: lens.run_with_cache("the", memory_limit=-1), InputError, "memory_limit must be a number"),
+        (lambda lens: lens.run_with_cache("the", memory_limit="1"), InputError, "of at least 0, not '1'."),
+    ],
+)  # fmt: skip
+def test_what_is_no_change_is_named(lens, call, kind, text):
+    with pytest.raises(kind) as refused:
+        call(lens)
+    assert text in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text"),
+    [
+        ({"fwd_hooks": [("blocks.9.nope", SHIFT[1])]}, HookPointError, "Unknown hook point 'blocks.9.nope'"),
+        ({"fwd_hooks": [SHIFT[1]]}, InputError, "Entry 0 of fwd_hooks must be a pair"),
+        ({"interventions": Intervention.zero("hook_z")}, HookPointError, "Unknown hook point 'hook_z'. Did you mean"),
+        (
+            {"interventions": Intervention.zero("blocks.0.attn.hook_z", heads=9)},
+            InputError,
+            "names head 9, and it has heads 0 to 3.",
+        ),
+        ({"interventions": Intervention.zero("hook_embed", heads=1)}, InputError, "'hook_embed' has no heads"),
+        ({"interventions": Intervention.zero("hook_embed", keys=1)}, InputError, "'hook_embed' has no keys: its axes"),
+    ],
+)  # fmt: skip
+def test_a_block_refuses_what_does_not_fit_as_it_is_entered(lens, changes, kind, text):
+    with pytest.raises(kind) as refused, lens.hooks(**changes):
+        pytest.fail("the block was entered")
+    assert text in str(refused.value)
+    assert not lens.is_changed
+
+
+def test_what_is_no_number_is_refused_where_a_run_stops_early_too(lens):
+    broken = [("blocks.0.hook_resid_post", lambda x, hook: np.full_like(x, np.nan))]
+    for pos_slice in (None, -1):
+        with pytest.raises(InputError, match="With the functions, some values of the residual stream are no numbers"):
+            lens.run_with_cache(["the cat", "the"], fwd_hooks=broken, stop_at_layer=1, pos_slice=pos_slice)
