@@ -61,6 +61,7 @@ class Continuations:
         self._edits = runner.resolve(interventions, mask=np.ones((1, len(self.prompt)), np.int64), limit=total)
         find_functions(self._fwd_hooks, runner.select)
         self._cache: KVCache | None = None
+        self._computed = 0
         self.ids = np.zeros((1, 0), np.int64)
 
     @property
@@ -86,6 +87,14 @@ class Continuations:
         self.ids = np.concatenate([self.ids[rows], new], axis=1)
         return self._run(new, rows)
 
+    def check_reached(self) -> None:
+        """Sees to it, when the search has ended, that no position was named that it did not come to.
+
+        Raises:
+            InputError: one was.
+        """
+        self._edits.check_reached(self._computed)
+
     def _run(self, ids: np.ndarray, rows: np.ndarray | None) -> Output:
         output = self._runner.run(
             ids,
@@ -97,4 +106,5 @@ class Continuations:
             fwd_hooks=self._fwd_hooks,
         )
         self._cache = output.kv_cache
+        self._computed += ids.shape[1]
         return output

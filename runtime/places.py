@@ -190,6 +190,11 @@ def _listed(
     if not given:
         raise InputError(f"The intervention at {point.name!r} lists no {axis}; leave {axis} out for all of them.")
     for one in given:
+        if one < -length and length != size:
+            raise InputError(
+                f"The intervention at {point.name!r} names {ONE[axis]} {one}, counted from the end of the prompt, "
+                f"which has {length} {axis}."
+            )
         if not -length <= one < size:
             raise InputError(
                 f"The intervention at {point.name!r} names {ONE[axis]} {one}, and {whose} {axis} 0 to {size - 1}."

@@ -501,6 +501,7 @@ def test_positions_that_a_generation_cannot_have_are_refused(runner):
         (slice(6, 13), r"The positions 6:13 of the intervention at '.*hook_z' are none: there are positions 0 to 5."),
         (6, r"names position 6, and the text has positions 0 to 5."),
         (slice(3, 3), "The positions 3:3 of the intervention"),
+        (-4, "names position -4, counted from the end of the prompt, which has 3 positions."),
     ):
         with pytest.raises(InputError, match=text):
             generated(model, prompt, Intervention.zero(Z, positions=positions))
