@@ -35,6 +35,8 @@ _PATTERNS = "blocks.*.attn.hook_pattern"
 class Intervention:
     """One change, made wherever its hook points are computed. The class methods make every kind of it.
 
+    At scores and patterns, what the causal mask and padding hide stays hidden, whatever the change.
+
     Attributes:
         hook: name or glob of the hook points to change, or several.
         operation: `zero`; `replace` by a value; `mean`, `patch` and `freeze`, which replace by values from other runs;

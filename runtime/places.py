@@ -98,7 +98,6 @@ def find_places(intervention: Intervention, point: HookPoint, config: ModelConfi
     Raises:
         InputError: the hook point does not have an axis that is named, or an index is not there.
     """
-    check_axes(intervention, point, config)
     sizes = {"rows": layout.rows, "heads": config.n_head, "neurons": config.d_mlp}
     named: dict[str, list[int] | None] = dict.fromkeys(AXES)
     for axis, size in sizes.items():
@@ -110,9 +109,9 @@ def find_places(intervention: Intervention, point: HookPoint, config: ModelConfi
     rows = named["rows"] or range(layout.rows)
     groups = layout.alike(rows) if layout.is_padded else [list(rows)]
     found = [_of_texts(intervention, point, layout, limited, named, group, alone=len(groups) == 1) for group in groups]
-    places = [place for place in found if place is not None]
+    places = [place for place in found if isinstance(place, Place)]
     if not places:
-        axis = limited[0]
+        axis = next(axis for axis in found if isinstance(axis, str))
         last = max(len(layout.columns(group[0])) for group in groups) - 1
         raise InputError(
             f"The {axis} {slice_text(getattr(intervention, axis))} of the intervention at {point.name!r} are none: "
@@ -130,8 +129,8 @@ def _of_texts(
     rows: list[int],
     *,
     alone: bool,
-) -> Place | None:
-    """What is changed in rows that are alike; None if slices leave nothing."""
+) -> Place | str:
+    """What is changed in rows that are alike; or the axis of which a slice leaves nothing."""
     row = rows[0]
     columns = layout.columns(row)
     length = int(layout.mask[row].sum())
@@ -144,7 +143,7 @@ def _of_texts(
         if isinstance(given, slice):
             indices = [one for one in _within(given, length, len(columns)) if one >= first]
             if not indices:
-                return None
+                return axis
         else:
             whose = "the text has" if alone else f"row {row} of the batch has"
             indices = _listed(intervention, axis, point, given, length, len(columns), whose)

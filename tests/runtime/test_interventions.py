@@ -562,6 +562,14 @@ def test_a_report_of_a_padded_batch_names_rows_where_positions_differ(runner):
         model.run(*PADDED, interventions=[Intervention.zero(Z, positions=slice(6, 9))])
 
 
+def test_the_slice_that_is_empty_is_the_one_that_is_named(runner):
+    edit = Intervention.zero("blocks.0.attn.hook_pattern", positions=[0, 1], keys=slice(8, 9))
+    with pytest.raises(InputError, match=r"The keys 8:9 of the intervention at .* are none: there are keys 0 to 6."):
+        runner("base").run(ids_for(runner("base")), interventions=[edit])
+    with pytest.raises(InputError, match=r"The heads 5:9 of the intervention at .* are none: there are heads 0 to 3."):
+        runner("base").run([1], interventions=[Intervention.zero(Z, heads=slice(5, 9))])
+
+
 def test_a_position_that_an_earlier_pass_computed_is_refused(runner):
     model = runner("base")
     past = model.run([5, 6, 7]).kv_cache
