@@ -102,8 +102,9 @@ def beam_search(
     def adjust(logprobs: np.ndarray, ids: np.ndarray, step: int) -> np.ndarray:
         return logprobs if shape is None else shape(logprobs, _context(lens, ids, step, rng, max_new_tokens))
 
+    texts = _continuations(lens, text, max_new_tokens)
     found = search(
-        _continuations(lens, text, max_new_tokens),
+        texts,
         num_beams=num_beams,
         max_new_tokens=max_new_tokens,
         ends=lambda token: token == lens.tokenizer.eos_token_id,
@@ -113,6 +114,7 @@ def beam_search(
         num_beam_groups=num_beam_groups,
         diversity_penalty=diversity_penalty,
     )
+    texts.check_reached()
     return [_hypothesis(lens, beam.ids, beam.score, beam.logprob) for beam in found[:num_return_sequences]]
 
 
@@ -149,6 +151,7 @@ def contrastive_search(
         max_new_tokens=max_new_tokens,
         ends=lambda token: token == lens.tokenizer.eos_token_id,
     )
+    texts.check_reached()
     return _hypothesis(lens, ids, logprob / len(ids), logprob)
 
 
@@ -210,6 +213,7 @@ def best_of(
             break
         logits = texts.advance([parents[place] for place in stay], [chosen[place] for place in stay]).logits[:, -1]
         going, parents = [going[place] for place in stay], list(range(len(stay)))
+    texts.check_reached()
     return sorted(found, key=lambda one: -one.score)
 
 

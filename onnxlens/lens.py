@@ -10,6 +10,7 @@ from typing import Any, TypeGuard, overload
 import numpy as np
 
 from onnxlens.catalog import find
+from onnxlens.changes import Blocks, Interventions, given
 from onnxlens.generation import Generation
 from onnxlens.gradients import GradientResult, differentiate
 from onnxlens.metrics import TokenMetric
@@ -28,12 +29,11 @@ from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.functions import ForwardHooks, HookFunction
+from onnxlens.runtime.functions import ForwardHooks
 from onnxlens.runtime.generation import Step, generate_ids
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, usual
-from onnxlens.runtime.intervention_files import read_interventions
-from onnxlens.runtime.interventions import Indices, Intervention
 from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.slices import Slice
 from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.trace import open_trace, recorded
 from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
@@ -41,7 +41,6 @@ from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
 __all__ = ["Lens", "load"]
 
 Ids = Sequence[int] | np.ndarray
-Interventions = Intervention | Iterable[Intervention] | str | Path
 
 
 def load(
@@ -91,8 +90,7 @@ class Lens:
         self.runner = runner
         self.plugins = Registry() if plugins is None else plugins
         config = runner.config
-        self._interventions: tuple[Intervention, ...] = ()
-        self._fwd_hooks: tuple[tuple[NamesFilter, HookFunction], ...] = ()
+        self._blocks = Blocks()
         self.tokenizer = Tokenizer(runner.bundle.path / TOKENIZER, config.eos_token_id, config.vocab_size)
 
     def __repr__(self) -> str:
@@ -116,7 +114,7 @@ class Lens:
     @property
     def is_changed(self) -> bool:
         """Whether an enclosing block of `hooks` changes every run."""
-        return bool(self._interventions or self._fwd_hooks)
+        return any(self._blocks.changes)
 
     @property
     def weights(self) -> Mapping[str, np.ndarray]:
@@ -149,6 +147,14 @@ class Lens:
             InputError: an id is out of range, or there are several rows of them.
         """
         return self.tokenizer.decode(_one_row(ids))
+
+    def to_single_token(self, text: str) -> int:
+        """Returns the id of a text that is exactly one token.
+
+        Raises:
+            InputError: it is none, or several, which the error lists.
+        """
+        return self.runner.bundle.facts.token(text)
 
     # A str is a sequence of str, too; the first overload that fits is taken.
     @overload
@@ -232,7 +238,8 @@ class Lens:
                 text whenever they are full.
             names_filter: hook points to read on the way; see the result's `cache`.
             interventions: changes to make on the way, as objects or as the path of a JSON file of them. Positions
-                count from the start of the text, negative ones from the end of the prompt.
+                count from the start of the text, negative ones from the end of the prompt; a slice without an end
+                means all that is run.
             fwd_hooks: pairs of a hook point and a function, see `run_with_hooks`; each pass hands it the positions
                 that are new: those of the prompt, then one at a time.
             explain: say of each token why it was chosen, in its `explanation`.
@@ -301,7 +308,7 @@ class Lens:
         interventions: Interventions = (),
         fwd_hooks: ForwardHooks = (),
         stop_at_layer: int | None = None,
-        pos_slice: Indices = None,
+        pos_slice: Slice = None,
         memory_limit: int | None = None,
         out: str | Path | None = None,
         remove_batch_dim: bool = False,
@@ -317,7 +324,8 @@ class Lens:
             fwd_hooks: pairs of a hook point (name, glob or predicate) and a function; see `run_with_hooks`. What is
                 read is what the functions left.
             stop_at_layer: the block before which to stop; negative ones count from the end. The rest is not computed.
-            pos_slice: the positions to read: a number, several, or a slice; None for all.
+            pos_slice: the positions to read: a number, a range such as `(2, 5)` or `slice(2, 5)`, or a list; None for
+                all. The axis stays, for a number too. In a batch with padding they must count from the end.
             memory_limit: how many bytes the results may take; more is refused before anything is computed. What goes
                 into a file does not count.
             out: a file to write the activations to as they are computed, a trace as `onnxlens.open_trace` opens it.
@@ -336,6 +344,9 @@ class Lens:
             HookFunctionError: a function failed, or returned what cannot be used.
             OutputError: `out` cannot be written.
         """
+        number = isinstance(memory_limit, int | float | np.number) and not isinstance(memory_limit, bool)
+        if memory_limit is not None and not (number and memory_limit >= 0):
+            raise InputError(f"memory_limit must be a number of bytes of at least 0, not {memory_limit!r}.")
         ids, mask = self._batch(text)
         plan = self.runner.plan(
             ids,
@@ -358,6 +369,7 @@ class Lens:
             "positions": plan.positions,
             "str_tokens": self.tokenizer.str_tokens(ids[0].tolist()) if len(ids) == 1 else None,
             "applied": plan.edits.applied,
+            "called": plan.request.calls,
         }
         if out is None:
             output = self.runner.execute(plan)
@@ -429,20 +441,24 @@ class Lens:
     def hooks(self, fwd_hooks: ForwardHooks = (), *, interventions: Interventions = ()) -> Iterator[Lens]:
         """Lets every run inside a `with` block make the same changes; blocks may be nested.
 
+        A block holds for the thread, or asyncio task, that enters it. Others that use the same lens are not changed.
+
         Args:
             fwd_hooks: pairs of a hook point (name, glob or predicate) and a function; see `run_with_hooks`.
             interventions: changes to make inside the graph.
 
         Yields:
             This lens.
+
+        Raises:
+            InputError: an intervention does not fit the model, or something is no change.
+            HookPointError: a name or glob matches no hook point.
+            HookFunctionError: a predicate raised something.
         """
-        before = self._interventions, self._fwd_hooks
-        changes = self._changes(interventions, fwd_hooks)
-        self._interventions, self._fwd_hooks = changes["interventions"], changes["fwd_hooks"]
-        try:
+        changes = given(interventions, fwd_hooks)
+        self.runner.check_changes(*changes)
+        with self._blocks.block(changes):
             yield self
-        finally:
-            self._interventions, self._fwd_hooks = before
 
     def clear_contexts(self) -> None:
         """Empties the `ctx` of every hook, which functions share within a run and from one run to the next."""
@@ -455,7 +471,7 @@ class Lens:
         *,
         names_filter: NamesFilter | None = None,
         stop_at_layer: int | None = None,
-        pos_slice: Indices = None,
+        pos_slice: Slice = None,
     ) -> dict[str, int]:
         """Tells how many bytes each result of `run_with_cache` would take, without running anything.
 
@@ -580,15 +596,7 @@ class Lens:
 
     def _changes(self, interventions: Interventions, fwd_hooks: ForwardHooks) -> dict[str, Any]:
         """What is changed: in the context of `hooks` first, then as given."""
-        given = interventions
-        if isinstance(given, Intervention):
-            given = (given,)
-        elif isinstance(given, str | Path):
-            given = read_interventions(given)
-        return {
-            "interventions": (*self._interventions, *given),
-            "fwd_hooks": (*self._fwd_hooks, *fwd_hooks),
-        }
+        return (self._blocks.changes + given(interventions, fwd_hooks))._asdict()
 
     def _prediction(
         self, ids: list[int], logits: np.ndarray, probabilities: np.ndarray, top: int, applied: tuple[Applied, ...]
@@ -608,7 +616,7 @@ def _is_batch(text: object) -> TypeGuard[Sequence[str]]:
 def _one_row(ids: object) -> list[int]:
     """Token ids [P] or [1, P] as a list."""
     array = _array(ids)
-    if array.ndim == 0 or array.size != array.shape[-1]:
+    if array.ndim not in (1, 2) or array.size != array.shape[-1]:
         raise InputError(f"Expected the token ids of one text, not an array of shape {list(array.shape)}.")
     row: list[int] = array.ravel().tolist()
     return row

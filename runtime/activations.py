@@ -29,7 +29,8 @@ class ActivationCache(Attribution):
 
     Methods that take the residual stream apart return stacks of C components, [C, ..., D], where `...` is B P, without
     the B if the batch axis was removed, and without the P if `pos_slice` is a number. They compute in float32, from
-    what was read and the model's own weights, so parts add up to the whole as far as float32 does.
+    what was read and the model's own weights, so parts add up to the whole as far as float32 does. Where interventions
+    or functions changed the stream on its way, what they added is a part of its own, `change`.
 
     Args:
         activations: arrays in the shapes of the hook table, batch first.
@@ -42,6 +43,7 @@ class ActivationCache(Attribution):
         str_tokens: the tokens' texts, where there is one row of them.
         made_with: versions of the packages that computed the activations; None for those that run now.
         applied: what interventions changed where.
+        called: the hook points at which functions were called.
 
     Attributes:
         tokens: [B, P] int64, also where the batch axis was removed from the activations.
@@ -53,6 +55,7 @@ class ActivationCache(Attribution):
         str_tokens: the tokens' texts, where they are known.
         made_with: versions of the packages that computed what a trace holds; None for what was read here.
         applied: what interventions changed where.
+        called: the hook points at which functions were called, which may have changed what is there.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class ActivationCache(Attribution):
         str_tokens: Sequence[str] | None = None,
         made_with: Mapping[str, str] | None = None,
         applied: Sequence[Applied] = (),
+        called: Sequence[str] = (),
     ) -> None:
         self._activations = dict(activations)
         self.tokens = tokens
@@ -79,6 +83,7 @@ class ActivationCache(Attribution):
         self.str_tokens = None if str_tokens is None else list(str_tokens)
         self.made_with = None if made_with is None else dict(made_with)
         self.applied = tuple(applied)
+        self.called = tuple(called)
 
     def __getitem__(self, key: Key) -> np.ndarray:
         if isinstance(key, str) and key in self._activations:
@@ -124,6 +129,11 @@ class ActivationCache(Attribution):
     def model_hash(self) -> str:
         """What identifies the model's weights and graph, see `Bundle.model_hash`; empty where that is not known."""
         return self.facts.hash if self.facts is not None else ""
+
+    @property
+    def changed(self) -> frozenset[str]:
+        """The hook points whose values interventions or functions may have changed."""
+        return frozenset([*(one.hook for one in self.applied), *self.called])
 
     @property
     def is_folded(self) -> bool:
@@ -204,7 +214,8 @@ class ActivationCache(Attribution):
             A cache of its own; activations that stay the same share their memory with this one.
 
         Raises:
-            InputError: it is folded already, or the model's weights are not known.
+            InputError: it is folded already, the model's weights are not known, or value biases cannot be moved because
+                a pattern was changed whose rows do not add up to one.
         """
         from onnxlens.runtime.folding import folded_activations, folded_facts
 
@@ -213,6 +224,8 @@ class ActivationCache(Attribution):
         self._weights("folded")
         facts = self.facts
         assert facts is not None  # as its weights are
+        if fold_value_biases:
+            self._check_patterns()
         activations = folded_activations(self._activations, facts, fold_value_biases=fold_value_biases)
         return self._copy(activations, folded_facts(facts, fold_value_biases=fold_value_biases))
 
@@ -250,6 +263,20 @@ class ActivationCache(Attribution):
 
         save_trace(self, path, str_tokens)
 
+    def _check_patterns(self) -> None:
+        """Sees to it that the rows of patterns add up to one, which they do unless they were changed."""
+        real = self.attention_mask if self.positions is None else self.attention_mask[:, self.positions]  # [B, Q]
+        for name in sorted(name for name in self.changed if name.endswith("hook_pattern")):
+            if name in self:
+                totals = self[name].sum(axis=-1)[None if not self.has_batch_dim else slice(None)]  # [B, H, Q]
+                if np.allclose(totals.swapaxes(1, 2)[real == 1], 1, rtol=0, atol=1e-4):
+                    continue
+            unless = "its rows do not add up to one" if name in self else "its rows were not read"
+            raise InputError(
+                f"{name!r} was changed, and {unless}, so value biases may not pass through attention as they are, and "
+                "cannot be moved into b_O; give fold_value_biases=False."
+            )
+
     def _copy(self, activations: Mapping[str, np.ndarray], facts: ModelFacts | None) -> ActivationCache:
         return ActivationCache(
             activations,
@@ -262,6 +289,7 @@ class ActivationCache(Attribution):
             str_tokens=self.str_tokens,
             made_with=self.made_with,
             applied=self.applied,
+            called=self.called,
         )
 
 

@@ -45,10 +45,11 @@ class Attribution(Components):
 
         Raises:
             HookPointError: `ln_final.hook_scale` was not read.
-            InputError: a token is out of range or no single token, shapes do not fit, or the cache does not know its
-                model's weights.
+            InputError: a token is out of range or no single token, shapes do not fit, the cache does not know its
+                model's weights, or `ln_final.hook_normalized` was changed, so that it is no sum of parts.
         """
         weights = self._weights("logit_attrs")
+        self._check_normalized(self._config("logit_attrs").n_layer, False)
         stack = self._rows(residual_stack, batch_slice, has_batch_dim)
         direction = self._difference(weights["unembed.W_U"].T, tokens, incorrect_tokens)
         direction = direction * weights["ln_final.w"]  # [D], or [B, D], [P, D], [B, P, D]

@@ -121,6 +121,7 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
     for name in sorted({*request.reads, *changed}):
         if name.endswith(COMPUTED_ON_REQUEST):
             graph.add_result(name, changed=name in changed)
+    graph.note_calls(request.calls)
     for index, (name, kind) in enumerate(request.edits):
         graph.edit(name, kind, index)
     for name in request.calls:
@@ -149,6 +150,12 @@ class _Graph:
         self._constants: list[TensorProto] = []
         self._inputs: dict[str, tuple[int, int]] = {}  # added: element type and rank
         self._points = {point.name: point for point in hook_points(config)}
+        self._unchanged: dict[str, str] = {}  # hook points with where their values are that nothing has changed
+        self._bools: set[str] = set()  # values that are not float
+
+    def note_calls(self, calls: Sequence[str]) -> None:
+        """Tells at which hook points functions will be called, after the edits there."""
+        self._unchanged |= {name: before(name) for name in calls}
 
     def feed(self, name: str) -> None:
         """Takes a hook point's value from an input."""
@@ -189,6 +196,8 @@ class _Graph:
 
         unedited = f"{name}.{index}"
         self.rename_output(name, unedited)
+        if self._unchanged.get(name, before(name)) == before(name):
+            self._unchanged[name] = unedited
         rank = len(self._points[name].axes)
         where, value, *factor = edit_inputs(index, kind)
         self._inputs[where] = (TensorProto.BOOL, rank)
@@ -197,12 +206,22 @@ class _Graph:
             self._add("Mul", [unedited, *factor], f"{unedited}.scaled")
             self._add("Add", [f"{unedited}.scaled", value], f"{unedited}.changed")
             value = f"{unedited}.changed"
-            if name.endswith("hook_attn_scores"):  # what is masked stays masked, even times 0
-                self._add("IsInf", [unedited], f"{unedited}.masked")
-                self._add("Not", [f"{unedited}.masked"], f"{unedited}.seen")
-                self._add("And", [where, f"{unedited}.seen"], f"{unedited}.where")
-                where = f"{unedited}.where"
+        if "key_pos" in self._points[name].axes:
+            self._add("And", [where, self._seen(name)], f"{unedited}.where")
+            where = f"{unedited}.where"
+            self._bools.add(where)
         self._add("Where", [where, value, unedited], name)
+
+    def _seen(self, name: str) -> str:
+        """Which keys each query of an attention sees: those neither later nor padding, whatever scores are changed."""
+        scores = f"{name.rpartition('.')[0]}.hook_attn_scores"
+        seen = f"{scores}.seen"
+        if seen not in self._producer:
+            masked = f"{scores}.masked"
+            self._add("IsInf", [self._unchanged.get(scores, scores)], masked)
+            self._add("Not", [masked], seen)
+            self._bools |= {masked, seen}
+        return seen
 
     def rename_output(self, name: str, new: str) -> None:
         """Gives what is computed under a name another one; what reads the name waits for something else."""
@@ -291,12 +310,15 @@ class _Graph:
         graph.initializer.extend(t for t in (*self._prepared.graph.initializer, *self._constants) if t.name in used)
         given = [value for value in self._prepared.graph.input if value.name in used]
         known = {value.name for value in (*given, *graph.initializer)}
-        for name in sorted(used - computed - known):  # of edits, and values of earlier segments: all of these are float
-            kind, rank = self._inputs.get(name, (TensorProto.FLOAT, None))
+        kinds = dict.fromkeys(self._bools, TensorProto.BOOL)
+        for name in sorted(used - computed - known):  # of edits, and values of earlier segments
+            kind, rank = self._inputs.get(name, (kinds.get(name, TensorProto.FLOAT), None))
             shape = None if rank is None else [None] * rank
             given.append(helper.make_tensor_value_info(name, kind, shape))
         graph.input.extend(given)
-        graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs)
+        graph.output.extend(
+            helper.make_tensor_value_info(name, kinds.get(name, TensorProto.FLOAT), None) for name in outputs
+        )
         return Segment(model, tuple(value.name for value in given), tuple(outputs), calls)
 
     def _constant(self, name: str, values: list[int]) -> str:

@@ -32,7 +32,7 @@ class Components(ResidualStream):
         """Stacks what each attention head adds to the stream.
 
         It is `hook_result` where that was read, else `hook_z` times `W_O`. The heads of a block and its `b_O` add up
-        to the block's `hook_attn_out`.
+        to the block's `hook_attn_out`, unless that was changed: it comes after the heads.
 
         Args:
             layer: the heads of the blocks before this one; -1 or None for all.
@@ -45,7 +45,8 @@ class Components(ResidualStream):
             [C, ..., D], or that and C labels.
 
         Raises:
-            HookPointError: neither `hook_result` nor `hook_z` of a block was read.
+            HookPointError: neither `hook_result` nor `hook_z` of a block was read, or `hook_result` was changed and not
+                read.
             InputError: an argument is out of range, or the cache does not know its model's weights.
         """
         layer = self._up_to(layer, "stack_head_results")
@@ -144,7 +145,8 @@ class Components(ResidualStream):
         """Takes the stream apart as far as it goes; the parts add up to the stream that `layer` reads.
 
         These are, in order: every head; every neuron, or every MLP; the embeddings; and the biases of attention
-        (and of the MLPs, where their neurons are expanded) as one.
+        (and of the MLPs, where their neurons are expanded) as one. Where anything was changed that comes after these
+        parts, such as the stream itself, what that added is the last part, `change`.
 
         Args:
             layer: what this block reads; the number of blocks, -1 or None for all of the stream.
@@ -152,14 +154,15 @@ class Components(ResidualStream):
             expand_neurons: by neuron, which is large unless projected, or by MLP.
             apply_ln: see `apply_ln_to_stack`.
             pos_slice: positions to take.
-            return_labels: return the labels, too: `L0H0`, `L0N0` or `0_mlp_out`, `embed`, `pos_embed`, `bias`.
+            return_labels: return the labels, too: `L0H0`, `L0N0` or `0_mlp_out`, `embed`, `pos_embed`, `bias`,
+                `change`.
             project_output_onto: [D] or [D, n]: return the products with these directions in place of the vectors.
 
         Returns:
             [C, ..., D], projected [C, ..., n] or [C, ...]; or that and C labels.
 
         Raises:
-            HookPointError: a part was not read.
+            HookPointError: a part was not read, or something was changed, and what came of it not read.
             InputError: an argument is out of range, or the cache does not know its model's weights.
         """
         layer = self._up_to(layer, "get_full_resid_decomposition", mlp_input=mlp_input)
@@ -190,6 +193,8 @@ class Components(ResidualStream):
         parts.append(np.broadcast_to(vector(bias), embeddings[0].shape)[np.newaxis])
         labels += ["embed", "pos_embed", "bias"]
         stack = np.concatenate(parts)
+        changes = self._changes(layer, mlp_input, heads=True, neurons=expand_neurons)
+        stack = self._with_change(stack, labels, changes, layer, mlp_input, pos_slice, matrix)
         stack = self._finished(stack, apply_ln, project_output_onto, layer, mlp_input, pos_slice)
         return (stack, labels) if return_labels else stack
 
@@ -198,6 +203,11 @@ class Components(ResidualStream):
         if f"blocks.{layer}.attn.hook_result" in self:
             result = np.moveaxis(sliced(self["result", layer], pos_slice, -3), -2, 0)  # [H, ..., D]
             return result if matrix is None else np.matmul(result, matrix)
+        if f"blocks.{layer}.attn.hook_result" in self.changed:
+            raise KeyNotFoundError(
+                f"'blocks.{layer}.attn.hook_result' was changed and not read, so what the heads of block {layer} add "
+                "cannot be told; name it in names_filter."
+            )
         if f"blocks.{layer}.attn.hook_z" not in self:
             raise KeyNotFoundError(
                 f"The heads of block {layer} need 'blocks.{layer}.attn.hook_z' (or the larger hook_result), and "

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from onnxlens.runtime.errors import ContextLengthError, InputError
-from onnxlens.runtime.functions import ForwardHooks, find_functions
+from onnxlens.runtime.functions import ForwardHooks, find_functions, pairs_of
 from onnxlens.runtime.hooks import NamesFilter
 from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.kv_cache import KVCache
@@ -45,7 +45,7 @@ class Continuations:
         max_new_tokens: int,
         *,
         names_filter: NamesFilter | None = None,
-        interventions: Iterable[Intervention] = (),
+        interventions: Iterable[Intervention] | Intervention | None = (),
         fwd_hooks: ForwardHooks = (),
     ) -> None:
         if type(max_new_tokens) is not int or max_new_tokens < 1:
@@ -57,10 +57,11 @@ class Continuations:
                 f"The prompt has {len(self.prompt)} tokens and {max_new_tokens} more were asked for, {total} in all; "
                 f"this model has {limit} positions. Ask for fewer, or shorten the prompt."
             )
-        self._runner, self._reads, self._fwd_hooks = runner, names_filter, tuple(fwd_hooks)
-        self._edits = runner.resolve(interventions, rows=1, length=len(self.prompt), limit=total)
+        self._runner, self._reads, self._fwd_hooks = runner, names_filter, pairs_of(fwd_hooks)
+        self._edits = runner.resolve(interventions, mask=np.ones((1, len(self.prompt)), np.int64), limit=total)
         find_functions(self._fwd_hooks, runner.select)
         self._cache: KVCache | None = None
+        self._computed = 0
         self.ids = np.zeros((1, 0), np.int64)
 
     @property
@@ -86,6 +87,14 @@ class Continuations:
         self.ids = np.concatenate([self.ids[rows], new], axis=1)
         return self._run(new, rows)
 
+    def check_reached(self) -> None:
+        """Sees to it, when the search has ended, that no position was named that it did not come to.
+
+        Raises:
+            InputError: one was.
+        """
+        self._edits.check_reached(self._computed)
+
     def _run(self, ids: np.ndarray, rows: np.ndarray | None) -> Output:
         output = self._runner.run(
             ids,
@@ -97,4 +106,5 @@ class Continuations:
             fwd_hooks=self._fwd_hooks,
         )
         self._cache = output.kv_cache
+        self._computed += ids.shape[1]
         return output

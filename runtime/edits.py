@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,11 @@ from onnxlens.runtime.compile import EditKind, edit_inputs
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.hooks import HookPoint, NamesFilter
-from onnxlens.runtime.interventions import Intervention, Source
+from onnxlens.runtime.interventions import Intervention, Source, listed, slice_text
+from onnxlens.runtime.places import AXES, ONE, Layout, Place, check_axes, find_places
 
-__all__ = ["Applied", "Edits", "resolve"]
+__all__ = ["Applied", "Edits", "check", "resolve"]
 
-_AXES = {"rows": ("batch",), "positions": ("pos", "query_pos"), "heads": ("head",), "neurons": ("d_mlp",)}
-_AXES["keys"] = ("key_pos",)
-_ONE = {"rows": "row", "positions": "position", "heads": "head", "neurons": "neuron", "keys": "key"}
 _SHOWN = 8  # indices listed in a sentence
 
 _Listed = tuple[int, ...] | None  # None for all
@@ -32,11 +30,12 @@ class Applied:
         intervention: its number in the list that was given.
         operation: what it did.
         hook: where.
-        positions: the positions that it changed, from the start of the text; None for all.
+        positions: the positions that it changed, from the start of the row's own text; None for all.
         heads: the heads; None for all there are.
         neurons: the neurons; None for all there are.
         keys: the positions looked at; None for all.
-        rows: the rows of the batch; None for all.
+        rows: the rows of the batch; None for all. Where texts have different lengths, what an intervention changed can
+            be several of these, each of other rows.
     """
 
     intervention: int
@@ -55,7 +54,7 @@ class Applied:
         return cls(**given)
 
     def __str__(self) -> str:
-        limits = ((_ONE[name], getattr(self, name)) for name in ("rows", "positions", "heads", "neurons", "keys"))
+        limits = ((ONE[name], getattr(self, name)) for name in ("rows", "positions", "heads", "neurons", "keys"))
         return ", ".join([f"{self.operation} at {self.hook}", *(_said(one, found) for one, found in limits if found)])
 
 
@@ -87,14 +86,15 @@ class Edits:
     Attributes:
         applied: what each of them changes where.
         plan: hook points and kinds of edit, in the order in which a graph makes them.
-        last_position: the last position that is named; -1 if none is.
     """
 
-    def __init__(self, slots: Sequence[_Slot], applied: Sequence[Applied]) -> None:
+    def __init__(
+        self, slots: Sequence[_Slot], applied: Sequence[Applied], interventions: Sequence[Intervention] = ()
+    ) -> None:
         self._slots = tuple(slots)
+        self._interventions = tuple(interventions)
         self.applied = tuple(applied)
         self.plan: tuple[tuple[str, EditKind], ...] = tuple((slot.point.name, slot.kind) for slot in slots)
-        self.last_position = max((max(one.positions) for one in applied if one.positions), default=-1)
 
     def inputs(self, start: int, stop: int) -> dict[str, np.ndarray]:
         """The inputs of a pass over the positions from `start` to before `stop`, of which `stop` are looked at."""
@@ -104,19 +104,68 @@ class Edits:
             found |= zip(names, _window(slot, start, stop), strict=False)
         return found
 
+    def applied_within(self, computed: int) -> tuple[Applied, ...]:
+        """What was changed where, in a text of which so many positions were computed in the end."""
+        found = []
+        for one in self.applied:
+            kept: dict[str, Any] = {
+                axis: tuple(i for i in indices if i < computed) for axis, indices in _of_text(one).items()
+            }
+            if all(kept.values()):
+                found.append(replace(one, **kept))
+        return tuple(found)
+
+    def check_reached(self, computed: int) -> None:
+        """Sees to it that nothing that was named comes after the end of a text; slices mean what there is of them.
+
+        Raises:
+            InputError: a position that was named, or all of a slice, comes later.
+        """
+        for one in self.applied:
+            for axis, indices in _of_text(one).items():
+                given = getattr(self._interventions[one.intervention], axis)
+                last = indices[0] if isinstance(given, slice) else indices[-1]
+                if last >= computed:
+                    what = f"{axis} {slice_text(given)}" if isinstance(given, slice) else f"{ONE[axis]} {last}"
+                    raise InputError(
+                        f"An intervention at {what} was never reached: the text ended when {computed} positions had "
+                        "been computed."
+                    )
+
+
+def _of_text(applied: Applied) -> dict[str, tuple[int, ...]]:
+    """The limits of a change that count the tokens of a text."""
+    limits = {"positions": applied.positions, "keys": applied.keys}
+    return {axis: indices for axis, indices in limits.items() if indices is not None}
+
+
+def check(
+    interventions: Iterable[Intervention] | Intervention | None,
+    points: Sequence[HookPoint],
+    select: Callable[[NamesFilter], tuple[str, ...]],
+    config: ModelConfig,
+    model: Source,
+) -> None:
+    """Sees to what can be told of interventions before there is a text; arguments and errors as for `resolve`."""
+    by_name = {point.name: point for point in points}
+    for intervention in listed(interventions):
+        _check_one(intervention, model)
+        for name in select(intervention.hook):
+            check_axes(intervention, by_name[name], config)
+
 
 def resolve(
-    interventions: Iterable[Intervention],
+    interventions: Iterable[Intervention] | Intervention | None,
     points: Sequence[HookPoint],
     select: Callable[[NamesFilter], tuple[str, ...]],
     config: ModelConfig,
     model: Source,
     *,
-    rows: int,
-    length: int,
+    mask: np.ndarray,
     limit: int | None = None,
+    start: int = 0,
 ) -> Edits:
-    """Finds what interventions change in a model and a text.
+    """Finds what interventions change in a model and a batch of texts.
 
     Edits at one hook point are made in the order given; the hook points follow in the order of computation.
 
@@ -126,103 +175,81 @@ def resolve(
         select: finds hook points by name or glob.
         config: the model's shape.
         model: its name and hash.
-        rows: rows of the batch.
-        length: positions of the text, or of the prompt.
-        limit: positions that there can be at most, if more will be generated.
+        mask: [rows, positions] of the text, or of the prompt; 0 where a token is padding.
+        limit: positions that can be computed at most, if more will be generated.
+        start: the first position that is computed; those before are in the KV cache.
 
     Raises:
         HookPointError: a name or glob matches nothing.
         InputError: an index is out of range, a hook point has no such axis, a value does not fit, or it was read from
             another model.
     """
-    sizes = {"rows": rows, "positions": limit or length, "heads": config.n_head, "neurons": config.d_mlp}
-    sizes["keys"] = length
+    layout = Layout(mask, limit, start)
     by_name = {point.name: point for point in points}
     slots: dict[str, list[_Slot]] = {}
     applied = []
+    interventions = listed(interventions)
     for number, intervention in enumerate(interventions):
-        if not isinstance(intervention, Intervention):
-            raise InputError(f"Expected an Intervention, not {intervention!r}; Intervention.zero(...) makes one.")
-        if intervention.source is not None and intervention.source.hash != model.hash:
-            raise InputError(
-                f"The value of {intervention.operation!r} was read from the model {intervention.source.model!r} "
-                f"({intervention.source.hash[:12]}), and this is {model.model!r} ({model.hash[:12]}): weights or graph "
-                "differ."
-            )
+        _check_one(intervention, model)
         for name in select(intervention.hook):
             point = by_name[name]
-            chosen = {axis: _chosen(intervention, axis, point, sizes[axis], length) for axis in _AXES}
-            listed = {axis: None if found is None else tuple(found) for axis, found in chosen.items()}
-            applied.append(Applied(number, intervention.operation, name, **listed))
-            slot = _slot(intervention, point, chosen, point.shape(config, rows, length), sizes)
+            places = find_places(intervention, point, config, layout)
+            applied += [
+                Applied(number, intervention.operation, name, **limits) for limits in _limits(places, layout.rows)
+            ]
+            slot = _slot(intervention, point, places, point.shape(config, layout.rows, layout.length), config, layout)
             before = slots.setdefault(name, [])
             if before and (merged := _merged(before[-1], slot)):
                 before[-1] = merged
             else:
                 before.append(slot)
-    return Edits([slot for point in points for slot in slots.get(point.name, [])], applied)
+    return Edits([slot for point in points for slot in slots.get(point.name, [])], applied, interventions)
 
 
-def _chosen(intervention: Intervention, axis: str, point: HookPoint, size: int, length: int) -> list[int] | None:
-    """Which indices of an axis are changed; None for all."""
-    given = getattr(intervention, axis)
-    if given is None:
-        return None
-    if not set(_AXES[axis]) & set(point.axes):
+def _check_one(intervention: Intervention, model: Source) -> None:
+    if intervention.source is not None and intervention.source.hash != model.hash:
         raise InputError(
-            f"{point.name!r} has no {axis}: its axes are {', '.join(point.axes)}. Leave {axis} out, or choose other "
-            "hook points."
+            f"The value of {intervention.operation!r} was read from the model {intervention.source.model!r} "
+            f"({intervention.source.hash[:12]}), and this is {model.model!r} ({model.hash[:12]}): weights or graph "
+            "differ."
         )
-    backwards = length if axis == "positions" else size  # from where negative ones count
-    if isinstance(given, slice):
-        start, stop, step = given.indices(backwards)
-        if given.stop is None and (given.step or 1) > 0:
-            start, stop, step = given.indices(size) if given.start is None or given.start >= 0 else (start, size, step)
-        found = list(range(start, stop, step))
-        if not found:
-            raise InputError(
-                f"The {axis} {given.start}:{given.stop} of the intervention at {point.name!r} are none; there are "
-                f"{size} {axis}."
-            )
-        return sorted(found)
-    if not given:
-        raise InputError(f"The intervention at {point.name!r} lists no {axis}; leave {axis} out for all of them.")
-    for one in given:
-        if not -backwards <= one < size:
-            what = "the text has" if axis in ("positions", "keys") else "the batch has" if axis == "rows" else "it has"
-            raise InputError(
-                f"The intervention at {point.name!r} names {_ONE[axis]} {one}, and {what} {axis} 0 to {size - 1}."
-            )
-    return sorted({one + backwards if one < 0 else one for one in given})
+
+
+def _limits(places: Sequence[Place], count: int) -> list[dict[str, _Listed]]:
+    """What places are limited to, those in one that differ by their rows only, of which there are `count`."""
+    found: dict[tuple[_Listed, ...], list[int] | None] = {}
+    for place in places:
+        others = tuple(None if (one := place.named[axis]) is None else tuple(one) for axis in AXES if axis != "rows")
+        rows = place.named["rows"]
+        found[others] = rows if others not in found or rows is None else sorted([*(found[others] or ()), *rows])
+    names = [axis for axis in AXES if axis != "rows"]
+    return [
+        {
+            "rows": None if rows is None or (len(places) > 1 and len(rows) == count) else tuple(rows),
+            **dict(zip(names, others, strict=True)),
+        }
+        for others, rows in found.items()
+    ]
 
 
 def _slot(
     intervention: Intervention,
     point: HookPoint,
-    chosen: dict[str, list[int] | None],
+    places: Sequence[Place],
     shape: tuple[int, ...],
-    sizes: dict[str, int],
+    config: ModelConfig,
+    layout: Layout,
 ) -> _Slot:
-    axis_of = {name: next((point.axes.index(a) for a in axes if a in point.axes), None) for name, axes in _AXES.items()}
-    at = point.position_axis
     value = _value(intervention, point, shape)
-    where = np.ones([1] * len(shape), np.bool_)
-    for name, indices in chosen.items():
-        axis = axis_of[name]
-        if indices is not None and axis is not None and name != "positions":
-            mask = np.zeros(sizes[name], np.bool_)
-            mask[indices] = True
-            where = where & mask.reshape([-1 if i == axis else 1 for i in range(len(shape))])
+    _check_padding(intervention, point, value, places, layout)
+    at = point.position_axis
     per_position = value.shape[at] > 1 or (intervention.operation in ("patch", "freeze") and shape[at] == 1)
-    named = chosen["positions"]
-    beyond = where & (named is None and not per_position)
-    some = np.zeros(0, np.bool_)
-    if named is not None or per_position:
-        some = np.zeros(sizes["positions"], np.bool_)
-        some[slice(None) if named is None else named] = True
-        if per_position:
-            some[shape[at] :] = False
-    where = where & some.reshape([-1 if i == at else 1 for i in range(len(shape))])
+    sizes = {"rows": layout.rows, "positions": layout.limit, "heads": config.n_head, "neurons": config.d_mlp}
+    sizes["keys"] = layout.limit
+    parts = [_elements(point, place.chosen, sizes, shape[at] if per_position else None) for place in places]
+    where, beyond = parts[0]
+    for other, later in parts[1:]:
+        where, beyond = where | other, beyond | later
     kind: EditKind = "affine" if intervention.operation in ("add", "scale") else "set"
     factor = np.ones([1] * len(shape), np.float32)
     if intervention.operation == "scale":
@@ -230,6 +257,63 @@ def _slot(
     elif intervention.operation == "add":
         value = value * np.float32(intervention.factor)
     return _Slot(point, kind, where, beyond, value, factor)
+
+
+def _elements(
+    point: HookPoint, chosen: Mapping[str, list[int] | None], sizes: Mapping[str, int], valued: int | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """A place as `where` and `beyond` of a slot; with `valued`, there is a value for so many positions only."""
+    axis_of = {name: next((point.axes.index(a) for a in axes if a in point.axes), None) for name, axes in AXES.items()}
+    rank, at = len(point.axes), point.position_axis
+
+    def along(axis: int, mask: np.ndarray) -> np.ndarray:
+        return mask.reshape([-1 if i == axis else 1 for i in range(rank)])
+
+    where = np.ones([1] * rank, np.bool_)
+    for name, indices in chosen.items():
+        axis = axis_of[name]
+        if indices is not None and axis is not None and name != "positions":
+            mask = np.zeros(sizes[name], np.bool_)
+            mask[indices] = True
+            where = where & along(axis, mask)
+    named = chosen["positions"]
+    beyond = where & (named is None and valued is None)
+    some = np.zeros(0, np.bool_)
+    if named is not None or valued is not None:
+        some = np.zeros(sizes["positions"], np.bool_)
+        some[slice(None) if named is None else named] = True
+        some[valued:] &= valued is None
+    return where & along(at, some), beyond
+
+
+def _check_padding(
+    intervention: Intervention, point: HookPoint, value: np.ndarray, places: Sequence[Place], layout: Layout
+) -> None:
+    """Sees to it that values by position were read where the row's text has the same position.
+
+    Where all positions are counted from the end, at which padded texts are aligned, it is enough that they were tokens.
+    """
+    axes = [axis for axis, name in enumerate(point.axes) if name in ("pos", "query_pos", "key_pos")]
+    if all(value.shape[axis] == 1 for axis in axes) or (
+        intervention.source is None and intervention.attention_mask is None
+    ):
+        return
+    known = intervention.attention_mask
+    read = np.ones((1, layout.length), np.int64) if known is None else known
+    if read.shape[1] != layout.length or len(read) not in (1, layout.rows):
+        return  # the value has the shape of the batch, so it is not this mask's
+    positions = intervention.positions
+    from_end = isinstance(positions, tuple) and max(positions) < 0 and len(axes) == 1
+    for place in places:
+        rows, columns = place.chosen["rows"], place.chosen["positions"]
+        for row in range(layout.rows) if rows is None else rows:
+            own, other = layout.mask[row], read[row if len(read) > 1 else 0]
+            if not np.array_equal(own, other) and not (from_end and other[columns].all()):
+                raise InputError(
+                    f"The value of {intervention.operation!r} at {point.name!r} was read from a text of "
+                    f"{int(other.sum())} tokens, and row {row} of the batch has {int(own.sum())}, so that its "
+                    "positions are others. Take texts of one length, or leave that row out (rows)."
+                )
 
 
 def _value(intervention: Intervention, point: HookPoint, shape: tuple[int, ...]) -> np.ndarray:
@@ -313,7 +397,7 @@ def _window(slot: _Slot, start: int, stop: int) -> tuple[np.ndarray, np.ndarray,
         parts.append(slot.beyond if not parts else np.repeat(slot.beyond, count, axis=at))
     arrays = [np.concatenate(parts, axis=at), *(_taken(a, at, start, stop) for a in (slot.value, slot.factor))]
     if "key_pos" in axes:
-        arrays = [_widened(array, axes.index("key_pos"), stop) for array in arrays]
+        arrays = [_fitted(array, axes.index("key_pos"), stop) for array in arrays]
     where, value, factor = map(np.ascontiguousarray, arrays)
     return where, value, factor
 
@@ -326,9 +410,11 @@ def _taken(array: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
     return _padded(taken, axis, stop - start)
 
 
-def _widened(array: np.ndarray, axis: int, keys: int) -> np.ndarray:
+def _fitted(array: np.ndarray, axis: int, keys: int) -> np.ndarray:
     """Keys that came later were not looked at then: 0 in a pattern; nowhere, in what is not limited to some keys."""
-    return array if array.shape[axis] in (1, keys) else _padded(array, axis, keys)
+    if array.shape[axis] in (1, keys):
+        return array
+    return _padded(array.take(range(min(keys, array.shape[axis])), axis=axis), axis, keys)
 
 
 def _padded(array: np.ndarray, axis: int, size: int) -> np.ndarray:

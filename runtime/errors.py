@@ -44,7 +44,7 @@ class HookPointError(OnnxLensError):
 
 
 class HookFunctionError(OnnxLensError):
-    """A function at a hook point raised something, or returned what cannot take the activation's place."""
+    """A function at a hook point, or one that chooses them, raised something, or what it returned cannot be used."""
 
 
 class InputError(OnnxLensError):

@@ -11,7 +11,7 @@ import numpy as np
 from onnxlens.runtime.errors import HookFunctionError, InputError
 from onnxlens.runtime.hooks import NamesFilter
 
-__all__ = ["ForwardHooks", "Functions", "Hook", "HookFunction", "call", "find_functions"]
+__all__ = ["ForwardHooks", "Functions", "Hook", "HookFunction", "call", "find_functions", "pairs_of"]
 
 
 @dataclass
@@ -38,8 +38,31 @@ class Hook:
 
 
 HookFunction = Callable[[np.ndarray, Hook], "np.ndarray | None"]
-ForwardHooks = Iterable[tuple[NamesFilter, HookFunction]]
+ForwardHooks = Iterable[tuple[NamesFilter, HookFunction]] | None
 Functions = Mapping[str, Sequence[HookFunction]]
+
+
+def pairs_of(fwd_hooks: ForwardHooks) -> tuple[tuple[NamesFilter, HookFunction], ...]:
+    """Functions with where to call them, as a caller gave them; None is none.
+
+    Raises:
+        InputError: something is no pair of names and a function.
+    """
+    if fwd_hooks is None:
+        return ()
+    if not isinstance(fwd_hooks, Iterable) or isinstance(fwd_hooks, str):
+        raise InputError(
+            "fwd_hooks must be a list of pairs of a hook point (name, glob or predicate) and a function of "
+            f"(activation, hook), not {fwd_hooks!r:.100}."
+        )
+    found = tuple(fwd_hooks)
+    for number, pair in enumerate(found):
+        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2 or not callable(pair[1]):
+            raise InputError(
+                f"Entry {number} of fwd_hooks must be a pair of a hook point (name, glob or predicate) and a function "
+                f"of (activation, hook), not {pair!r}."
+            )
+    return found
 
 
 def find_functions(fwd_hooks: ForwardHooks, select: Callable[[NamesFilter], tuple[str, ...]]) -> Functions:
@@ -50,14 +73,9 @@ def find_functions(fwd_hooks: ForwardHooks, select: Callable[[NamesFilter], tupl
         InputError: something is no pair of names and a function.
     """
     found: dict[str, list[HookFunction]] = {}
-    for number, pair in enumerate(fwd_hooks):
-        if not isinstance(pair, Sequence) or isinstance(pair, str) or len(pair) != 2 or not callable(pair[1]):
-            raise InputError(
-                f"Entry {number} of fwd_hooks must be a pair of a hook point (name, glob or predicate) and a function "
-                f"of (activation, hook), not {pair!r}."
-            )
-        for name in select(pair[0]):
-            found.setdefault(name, []).append(pair[1])
+    for names, function in pairs_of(fwd_hooks):
+        for name in select(names):
+            found.setdefault(name, []).append(function)
     return found
 
 

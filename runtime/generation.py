@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,9 +11,9 @@ import numpy as np
 from onnxlens.runtime.activations import ActivationCache, stitch
 from onnxlens.runtime.edits import Applied, Edits
 from onnxlens.runtime.errors import ContextLengthError, InputError
-from onnxlens.runtime.functions import ForwardHooks, find_functions
+from onnxlens.runtime.functions import ForwardHooks, find_functions, pairs_of
 from onnxlens.runtime.hooks import NamesFilter
-from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.interventions import Intervention, listed
 from onnxlens.runtime.runner import Output, Runner
 
 __all__ = ["OVERFLOW", "Choose", "Overflow", "Step", "generate_ids"]
@@ -52,7 +52,7 @@ def generate_ids(
     max_new_tokens: int,
     overflow: str = "error",
     names_filter: NamesFilter | None = None,
-    interventions: Iterable[Intervention] = (),
+    interventions: Iterable[Intervention] | Intervention | None = (),
     fwd_hooks: ForwardHooks = (),
 ) -> Iterator[Step]:
     """Generates from a prompt; what cannot work is found out before the first token.
@@ -68,12 +68,13 @@ def generate_ids(
             the newer half.
         names_filter: hook points to read on the way.
         interventions: changes to make inside the graph; positions count from the start of the text, negative ones
-            from the end of the prompt.
+            from the end of the prompt, and those that are named one by one must come to be computed.
         fwd_hooks: functions to call at hook points, in each pass on the positions that are new in it.
 
     Raises:
         ContextLengthError: the text would become too long, and `overflow` is `error`.
-        InputError: the prompt or an option has no usable value.
+        InputError: the prompt or an option has no usable value; after the last token, the text has ended before an
+            intervention.
         HookPointError: a name or glob matches no hook point.
         HookFunctionError: a function failed, or returned what cannot be used.
     """
@@ -93,14 +94,15 @@ def generate_ids(
         raise ContextLengthError(
             f"Hook points can be read over at most {limit} positions, and this generation would have {total}."
         )
-    interventions, fwd_hooks = tuple(interventions), tuple(fwd_hooks)
+    interventions, fwd_hooks = listed(interventions), pairs_of(fwd_hooks)
     if total > limit and interventions:
         raise ContextLengthError(
             f"Interventions hold for the positions of one text, at most {limit}, and this generation would have "
             f"{total}."
         )
     reads = runner.select(names_filter) if names_filter is not None else None
-    edits = runner.resolve(interventions, rows=1, length=len(prompt), limit=min(total, limit))
+    computed = total - (names_filter is None)  # nothing needs the last token, unless it is read
+    edits = runner.resolve(interventions, mask=np.ones((1, len(prompt)), np.int64), limit=min(computed, limit))
     find_functions(fwd_hooks, runner.select)
     return _steps(runner, prompt, choose, ends, max_new_tokens, reads, edits, fwd_hooks)
 
@@ -137,13 +139,10 @@ def _steps(
         if last and reads is not None:
             advance([token], output)  # so that what was read covers the whole text
         if last:
-            yield Step(token, logits, last, _collected(runner, reads, outputs, ids, edits), edits.applied)
             computed = len(ids) - (reads is None)
-            if edits.last_position >= computed:
-                raise InputError(
-                    f"An intervention at position {edits.last_position} was never reached: the text ended when "
-                    f"{computed} positions had been computed."
-                )
+            applied = edits.applied_within(computed)
+            yield Step(token, logits, last, _collected(runner, reads, outputs, ids, applied), applied)
+            edits.check_reached(computed)
             return
         yield Step(token, logits, last)
         assert output.kv_cache is not None  # `run` keeps it unless told otherwise
@@ -152,10 +151,11 @@ def _steps(
 
 
 def _collected(
-    runner: Runner, reads: tuple[str, ...] | None, outputs: list[Output], ids: list[int], edits: Edits
+    runner: Runner, reads: tuple[str, ...] | None, outputs: list[Output], ids: list[int], applied: Sequence[Applied]
 ) -> ActivationCache | None:
     if reads is None:
         return None
     points = [point for point in runner.hook_points if point.name in reads]
     activations = stitch(points, [output.activations for output in outputs])
-    return ActivationCache(activations, np.array([ids]), facts=runner.bundle.facts, applied=edits.applied)
+    called = outputs[-1].called
+    return ActivationCache(activations, np.array([ids]), facts=runner.bundle.facts, applied=applied, called=called)

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import HookPointError, InputError, suggestion
+from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError, suggestion
 
 __all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "NamesFilter", "Reached", "hook_points", "select", "usual"]
 
@@ -170,10 +170,11 @@ def select(names_filter: NamesFilter, known: Iterable[str]) -> tuple[str, ...]:
 
     Raises:
         HookPointError: a name or glob, or the function, selects nothing; the text has the nearest names.
+        HookFunctionError: the function raised something.
     """
     names = tuple(known)
     if callable(names_filter):
-        chosen = {name for name in names if names_filter(name)}
+        chosen = {name for name in names if _chosen(names_filter, name)}
         if not chosen:
             raise HookPointError(f"The function given as names_filter chooses none of the {len(names)} hook points.")
     else:
@@ -184,6 +185,16 @@ def select(names_filter: NamesFilter, known: Iterable[str]) -> tuple[str, ...]:
             raise HookPointError("No hook point was named; give a name or a pattern, such as 'blocks.*.attn.*'.")
         chosen = set().union(*(_matches(pattern, names) for pattern in patterns))
     return tuple(name for name in names if name in chosen)
+
+
+def _chosen(function: Callable[[str], bool], name: str) -> bool:
+    try:
+        return bool(function(name))
+    except Exception as error:
+        said = getattr(function, "__qualname__", repr(function))
+        raise HookFunctionError(
+            f"The function {said!r}, which chooses hook points, raised {type(error).__name__} at {name!r}: {error}"
+        ) from error
 
 
 def _listed(names_filter: object) -> list[Any]:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
 
-__all__ = ["Indices", "Intervention", "Operation", "Source"]
+__all__ = ["Indices", "Intervention", "Operation", "Source", "listed", "slice_text"]
 
 Operation = Literal["zero", "mean", "replace", "patch", "add", "scale", "freeze"]
 OPERATIONS: tuple[Operation, ...] = get_args(Operation)
@@ -35,20 +35,25 @@ _PATTERNS = "blocks.*.attn.hook_pattern"
 class Intervention:
     """One change, made wherever its hook points are computed. The class methods make every kind of it.
 
+    At scores and patterns, what the causal mask and padding hide stays hidden, whatever the change.
+
     Attributes:
         hook: name or glob of the hook points to change, or several.
         operation: `zero`; `replace` by a value; `mean`, `patch` and `freeze`, which replace by values from other runs;
             `add` a value times a factor; `scale` by a factor.
-        positions: positions to change, counted from the start of the text (and of its row's padding), also while
-            generating; negative ones from the end of what is run, or of the prompt. None for all.
+        positions: positions to change, counted in the row's own text without its padding, from its start also while
+            generating; negative ones from the end of the text, or of the prompt. A slice means what there is of it;
+            one without an end means all that is run. None for all.
         heads: heads to change; None for all.
         neurons: neurons of the MLP (`hook_pre`, `hook_post`) to change; None for all.
-        keys: for scores and patterns, positions that are looked at; None for all.
+        keys: for scores and patterns, positions that are looked at, counted likewise; None for all.
         rows: rows of the batch to change; None for all.
         value: a number or array that broadcasts to the hook point's shape, or one for each hook point by its name.
         factor: what `add` multiplies the value by, and `scale` the activation.
         source: the model that the value was read from, which must be the one that is changed; None where it is not
             known.
+        attention_mask: the mask of the texts that the value was read from, [rows, positions], 0 where a token is
+            padding; None for no padding, or where it is not known.
     """
 
     hook: str | tuple[str, ...]
@@ -61,11 +66,10 @@ class Intervention:
     value: np.ndarray | Mapping[str, np.ndarray] | None = None
     factor: float = 1.0
     source: Source | None = None
+    attention_mask: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        hook = (self.hook,) if isinstance(self.hook, str) else self.hook
-        if not isinstance(hook, Iterable) or not (hook := tuple(hook)) or not all(isinstance(n, str) for n in hook):
-            raise InputError(f"An intervention's hook must be a name or glob, or several, not {self.hook!r}.")
+        hook = _globs(self.hook)
         object.__setattr__(self, "hook", hook[0] if len(hook) == 1 else hook)
         if self.operation not in OPERATIONS:
             raise InputError(
@@ -85,6 +89,8 @@ class Intervention:
             raise InputError(f"An intervention's factor must be finite, not {self.factor!r}.")
         if self.source is not None:
             object.__setattr__(self, "source", _checked_source(self.source))
+        if self.attention_mask is not None:
+            object.__setattr__(self, "attention_mask", _checked_mask(self.attention_mask))
         if self.factor != 1 and self.operation not in ("add", "scale"):
             raise InputError(f"The operation {self.operation!r} takes no factor; 'add' and 'scale' do.")
 
@@ -108,17 +114,28 @@ class Intervention:
             hook: what to change.
             reference: what `run_with_cache` read, of the hook points to change at least.
             per_position: whether each position gets its own mean over the rows of the reference, in place of one mean
-                over rows and positions. Scores and patterns need it: a mean over queries would look ahead.
+                over rows and positions. Scores and patterns need it: a mean over queries would look ahead. The texts
+                of the reference must then be of one length.
             where: `positions`, `heads`, `neurons`, `keys` and `rows` to change.
 
         Raises:
             HookPointError: the reference has none of the hook points.
-            InputError: the mean over the positions of scores or patterns was asked for.
+            InputError: the mean over the positions of scores or patterns was asked for, or that at each position over
+                texts of different lengths.
         """
         real = getattr(reference, "attention_mask", None)
         values = _matching(hook, reference)
         means = {name: _mean(name, value, real, per_position) for name, value in values.items()}
-        return cls._of("mean", hook, where, value=means, source=_source(reference))
+        padding = _padding(reference) if per_position else None
+        if padding is not None:
+            differs = np.flatnonzero((padding != padding[0]).any(axis=1))
+            if len(differs):
+                raise InputError(
+                    "The mean at each position needs texts of one length, and in this reference row 0 has "
+                    f"{_tokens(padding[0])} and row {differs[0]} has {_tokens(padding[differs[0]])}."
+                )
+            padding = padding[:1]
+        return cls._of("mean", hook, where, value=means, source=_source(reference), attention_mask=padding)
 
     @classmethod
     def replace(cls, hook: str | Sequence[str], value: npt.ArrayLike, **where: Indices) -> Intervention:
@@ -138,7 +155,7 @@ class Intervention:
             HookPointError: the source has none of the hook points.
             InputError: the source is a folded view, or was read at some positions only.
         """
-        return cls._of("patch", hook, where, value=_matching(hook, source), source=_source(source))
+        return cls._of("patch", hook, where, **_of_run(hook, source))
 
     @classmethod
     def add(
@@ -157,7 +174,7 @@ class Intervention:
         cls, source: Mapping[str, np.ndarray], hook: str | Sequence[str] = _PATTERNS, **where: Indices
     ) -> Intervention:
         """Keeps attention patterns as another run had them, whatever else changes."""
-        return cls._of("freeze", hook, where, value=_matching(hook, source), source=_source(source))
+        return cls._of("freeze", hook, where, **_of_run(hook, source))
 
     @classmethod
     def of_run(cls, run: Mapping[str, np.ndarray], entries: Mapping[str, Any]) -> Intervention:
@@ -173,7 +190,7 @@ class Intervention:
         if plain.operation == "mean":
             return cls.mean(hook, run, **where)
         if plain.operation in ("patch", "freeze"):
-            return cls._of(plain.operation, hook, where, value=_matching(hook, run), source=_source(run))
+            return cls._of(plain.operation, hook, where, **_of_run(hook, run))
         raise InputError(f"The operation {plain.operation!r} takes no values of another run.")
 
     @classmethod
@@ -185,7 +202,7 @@ class Intervention:
         """
         if not isinstance(entries, Mapping):
             raise InputError(f"An intervention must be an object with 'hook' and 'operation', not {entries!r}.")
-        known = ("hook", "operation", *_INDICES, "value", "factor", "source")
+        known = ("hook", "operation", *_INDICES, "value", "factor", "source", "attention_mask")
         if unknown := sorted(str(key) for key in entries.keys() - set(known)):
             near = suggestion(unknown[0], known)
             raise InputError(f"An intervention has no entry {unknown[0]!r}; it has {', '.join(known)}.{near}")
@@ -200,7 +217,7 @@ class Intervention:
         for name in _INDICES:
             found = getattr(self, name)
             if found is not None:
-                entries[name] = _slice_text(found) if isinstance(found, slice) else list(found)
+                entries[name] = slice_text(found) if isinstance(found, slice) else list(found)
         if isinstance(self.value, Mapping):
             entries["value"] = {name: array.tolist() for name, array in self.value.items()}
         elif self.value is not None:
@@ -209,6 +226,8 @@ class Intervention:
             entries["factor"] = float(self.factor)
         if self.source is not None:
             entries["source"] = list(self.source)
+        if self.attention_mask is not None:
+            entries["attention_mask"] = self.attention_mask.tolist()
         return entries
 
     def at_rows(self, rows: Indices) -> Intervention:
@@ -224,7 +243,7 @@ class Intervention:
                 f"An intervention cannot be limited to {min(unknown)!r}; it can to {', '.join(_INDICES)}."
                 f"{suggestion(min(unknown), _INDICES)}"
             )
-        return cls(hook=hook if isinstance(hook, str) else tuple(hook), operation=operation, **where, **options)
+        return cls(hook=_globs(hook), operation=operation, **where, **options)
 
     def _checked(self, value: Any) -> np.ndarray | dict[str, np.ndarray]:
         if isinstance(value, Mapping):
@@ -246,9 +265,36 @@ class Intervention:
         return array
 
 
+def listed(interventions: Iterable[Intervention] | Intervention | None) -> tuple[Intervention, ...]:
+    """Interventions as a caller may give them: one, several, or None for none.
+
+    Raises:
+        InputError: they are nothing of that kind.
+    """
+    if interventions is None:
+        return ()
+    if isinstance(interventions, Intervention):
+        return (interventions,)
+    if not isinstance(interventions, Iterable) or isinstance(interventions, str):
+        raise InputError(f"interventions must be an Intervention, or several of them, not {interventions!r:.100}.")
+    found = tuple(interventions)
+    for one in found:
+        if not isinstance(one, Intervention):
+            raise InputError(f"Expected an Intervention, not {one!r:.100}; Intervention.zero(...) makes one.")
+    return found
+
+
+def _globs(hook: object) -> tuple[str, ...]:
+    """The names or globs of hook points."""
+    found = (hook,) if isinstance(hook, str) else tuple(hook) if isinstance(hook, Iterable) else ()
+    if not found or not all(isinstance(name, str) for name in found):
+        raise InputError(f"An intervention's hook must be a name or glob, or several, not {hook!r:.100}.")
+    return found
+
+
 def _matching(hook: str | Sequence[str], source: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a mapping has of the hook points that are named."""
-    globs = [hook] if isinstance(hook, str) else list(hook)
+    globs = _globs(hook)
     if not isinstance(source, Mapping):
         raise InputError(f"Values of another run are a mapping from hook point to array, not {type(source).__name__}.")
     if getattr(source, "is_folded", False):
@@ -262,9 +308,35 @@ def _matching(hook: str | Sequence[str], source: Mapping[str, np.ndarray]) -> di
     found = {name: source[name][rows] for name in source if any(fnmatchcase(name, glob) for glob in globs)}
     if not found:
         named = ", ".join(map(repr, globs))
-        near = suggestion(globs[0], source) if globs else ""
+        near = suggestion(globs[0], source)
         raise HookPointError(f"The other run has read none of {named}; it has {len(source)} hook points.{near}")
     return found
+
+
+def _of_run(hook: str | Sequence[str], run: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Values of another run, and what is known of it."""
+    return {"value": _matching(hook, run), "source": _source(run), "attention_mask": _padding(run)}
+
+
+def _padding(run: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The mask of a run with padding; None where there is none, or none is known."""
+    mask = getattr(run, "attention_mask", None)
+    return None if mask is None or np.all(mask) else np.asarray(mask)
+
+
+def _tokens(mask: np.ndarray) -> str:
+    count = int(np.sum(mask))
+    return f"{count} token{'s' * (count != 1)}"
+
+
+def _checked_mask(given: Any) -> np.ndarray:
+    try:
+        mask = np.asarray(given)
+    except ValueError:
+        mask = np.empty(0)
+    if mask.ndim != 2 or not np.isin(mask, (0, 1)).all():
+        raise InputError("An intervention's attention_mask must be rows of 0 and 1, all of one length.")
+    return mask.astype(np.int64)
 
 
 def _source(cache: Mapping[str, np.ndarray]) -> Source | None:
@@ -305,6 +377,8 @@ def _indices(given: Any, name: str) -> slice | tuple[int, ...] | None:
             part is None or _is_index(part) for part in (given.start, given.stop, given.step)
         ):
             raise InputError(f"{name} must be a slice of whole numbers, not {given!r}.")
+        if isinstance(given, slice) and given.step == 0:
+            raise InputError(f"{name} must be a slice whose step is not 0, not {given!r}.")
         return given
     try:
         found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
@@ -333,6 +407,7 @@ def _parsed_slice(name: str, value: Any) -> Any:
     return slice(*parts)
 
 
-def _slice_text(given: slice) -> str:
+def slice_text(given: slice) -> str:
+    """A slice as it is written in JSON and in errors, such as `3:7`."""
     parts = [given.start, given.stop] + ([given.step] if given.step is not None else [])
     return ":".join("" if part is None else str(part) for part in parts)

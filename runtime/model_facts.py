@@ -43,6 +43,8 @@ class ModelFacts:
         Raises:
             InputError: it is none, or several, or there is no tokenizer.
         """
+        if not isinstance(text, str):
+            raise InputError(f"Expected the text of one token, not {text!r:.100}.")
         if self.tokenizer is None:
             raise InputError(f"This cache has no tokenizer for {text!r}; give the token's id.")
         tokenizer = self.tokenizer()

@@ -8,7 +8,7 @@ TransformerLens's.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ import numpy as np
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.model_facts import ModelFacts
-from onnxlens.runtime.shorthand import Key
+from onnxlens.runtime.shorthand import Key, KeyNotFoundError
 from onnxlens.runtime.slices import Slice, sliced
 
 __all__ = ["ResidualStream"]
@@ -30,6 +30,11 @@ class ResidualStream(Mapping[str, np.ndarray]):
 
     @abstractmethod
     def __getitem__(self, key: Key) -> np.ndarray: ...
+
+    @property
+    @abstractmethod
+    def changed(self) -> frozenset[str]:
+        """The hook points whose values may not be what the model makes of those before them."""
 
     def stack_activation(
         self, activation_name: str, layer: int | None = -1, sublayer_type: str | None = None
@@ -110,7 +115,8 @@ class ResidualStream(Mapping[str, np.ndarray]):
     ) -> Any:
         """Takes the stream apart into embeddings and the outputs of attention and MLP of every block.
 
-        With everything included, the parts add up to the stream that `layer` reads.
+        With everything included, the parts add up to the stream that `layer` reads. Where the stream itself was
+        changed before, what that added is the last part, `change`.
 
         Args:
             layer: what this block reads; the number of blocks, -1 or None for all of the stream.
@@ -119,13 +125,13 @@ class ResidualStream(Mapping[str, np.ndarray]):
             apply_ln: see `apply_ln_to_stack`.
             pos_slice: positions to take.
             incl_embeds: with token and position embedding.
-            return_labels: return the labels, too: `embed`, `pos_embed`, `0_attn_out`, `0_mlp_out`.
+            return_labels: return the labels, too: `embed`, `pos_embed`, `0_attn_out`, `0_mlp_out`, `change`.
 
         Returns:
             [C, ..., D], or that and C labels.
 
         Raises:
-            HookPointError: a part was not read.
+            HookPointError: a part was not read, or the stream was changed and not read.
             InputError: an argument is out of range, nothing is left, or the cache does not know its model.
         """
         if mode not in ("all", "mlp", "attn"):
@@ -143,6 +149,8 @@ class ResidualStream(Mapping[str, np.ndarray]):
                 f"decompose_resid has nothing to stack: no embeddings, and no {mode!r} before block {layer}."
             )
         stack = np.stack([sliced(part, pos_slice, -2) for part in parts])
+        if mode == "all" and incl_embeds:
+            stack = self._with_change(stack, labels, self._changes(layer, mlp_input), layer, mlp_input, pos_slice)
         if apply_ln:
             stack = self.apply_ln_to_stack(stack, layer, mlp_input, pos_slice)
         return (stack, labels) if return_labels else stack
@@ -178,7 +186,8 @@ class ResidualStream(Mapping[str, np.ndarray]):
 
         Raises:
             HookPointError: the scale was not read.
-            InputError: an argument is out of range, or the cache does not know its model.
+            InputError: an argument is out of range, the cache does not know its model, or `hook_normalized` was changed
+                there, so that it is no sum of parts.
         """
         layer = self._up_to(layer, "apply_ln_to_stack", mlp_input=mlp_input)
         residual_stack = self._rows(residual_stack, batch_slice, has_batch_dim)
@@ -189,6 +198,7 @@ class ResidualStream(Mapping[str, np.ndarray]):
             centred /= np.sqrt(variance + np.float32(self._config("apply_ln_to_stack").layer_norm_epsilon))
             normal: np.ndarray = centred * weights["ln_final.w"] + weights["ln_final.b"]
             return normal
+        self._check_normalized(layer, mlp_input)
         centred /= self._scale(layer, mlp_input, pos_slice, batch_slice)
         return centred
 
@@ -223,13 +233,68 @@ class ResidualStream(Mapping[str, np.ndarray]):
             return self["resid_mid", layer]
         # One value under two names; either may have been read.
         names = [f"blocks.{layer}.hook_resid_pre"] if layer < self._config("the residual stream").n_layer else []
-        names += [f"blocks.{layer - 1}.hook_resid_post"] if layer else []
+        if layer and not self.changed.intersection(names):  # two values, where one of them was changed
+            names.append(f"blocks.{layer - 1}.hook_resid_post")
         return self[next((name for name in names if name in self), names[0])]
 
+    def _changes(self, layer: int, mlp_input: bool, *, heads: bool = False, neurons: bool = False) -> list[str]:
+        """The changed hook points for which the stream is not the sum of its parts.
+
+        Args:
+            layer: what this block reads.
+            mlp_input: what its MLP reads.
+            heads: attention is taken apart into heads.
+            neurons: MLPs are taken apart into neurons.
+        """
+        names = []
+        for n in range(layer + 1):
+            names.append(f"blocks.{n}.hook_resid_pre")
+            if n < layer or mlp_input:
+                names += [f"blocks.{n}.hook_attn_out"] * heads + [f"blocks.{n}.hook_resid_mid"]
+            if n < layer:
+                names += [f"blocks.{n}.hook_mlp_out"] * neurons + [f"blocks.{n}.hook_resid_post"]
+        return [name for name in names if name in self.changed]
+
+    def _with_change(
+        self,
+        stack: np.ndarray,
+        labels: list[str],
+        changes: Sequence[str],
+        layer: int,
+        mlp_input: bool,
+        pos_slice: Slice,
+        matrix: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Parts of the stream with what changes of it added, which gets its label; projected, if the parts are."""
+        if not changes:
+            return stack
+        try:
+            stream = sliced(self._stream(layer, mlp_input), pos_slice, -2)
+        except KeyNotFoundError as error:
+            raise KeyNotFoundError(
+                f"{changes[0]!r} was changed, so that the stream is more than the sum of its parts, and how much more "
+                f"cannot be told: {error}"
+            ) from None
+        rest = (stream if matrix is None else stream @ matrix) - stack.sum(axis=0)
+        labels.append("change")
+        return np.concatenate([stack, rest[np.newaxis]])
+
+    def _check_normalized(self, layer: int, mlp_input: bool) -> None:
+        """Sees to it that what a layer normalisation hands on was not changed."""
+        name = f"{self._norm(layer, mlp_input)}.hook_normalized"
+        if name in self.changed:
+            raise InputError(
+                f"{name!r} was changed, so what is read there is no sum of parts of the stream, and no part has a "
+                "share in it."
+            )
+
+    def _norm(self, layer: int, mlp_input: bool) -> str:
+        """The layer normalisation that reads the stream at a place."""
+        final = layer == self._config("a layer normalisation").n_layer
+        return "ln_final" if final else f"blocks.{layer}.ln{2 if mlp_input else 1}"
+
     def _scale(self, layer: int, mlp_input: bool, pos_slice: Slice, batch_slice: Slice) -> np.ndarray:
-        final = layer == self._config("a layer normalisation's scale").n_layer
-        name = "ln_final.hook_scale" if final else f"blocks.{layer}.ln{2 if mlp_input else 1}.hook_scale"
-        scale = sliced(self[name], pos_slice, -2)
+        scale = sliced(self[f"{self._norm(layer, mlp_input)}.hook_scale"], pos_slice, -2)
         return sliced(scale, batch_slice, 0, "batch_slice") if self.has_batch_dim else scale
 
     def _rows(self, stack: np.ndarray, batch_slice: Slice, has_batch_dim: bool | None) -> np.ndarray:

@@ -17,15 +17,16 @@ import numpy.typing as npt
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.compile import PLAIN, POSITIONS, ROWS, Logits, Request, compile_request, edit_inputs
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.edits import Applied, Edits, resolve
+from onnxlens.runtime.edits import Applied, Edits, check, resolve
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
 from onnxlens.runtime.functions import ForwardHooks, Functions, Hook, find_functions
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, Reached, hook_points, select
-from onnxlens.runtime.interventions import Indices, Intervention, Source
+from onnxlens.runtime.interventions import Intervention, Source
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
 from onnxlens.runtime.prepare import Prepared, prepare
 from onnxlens.runtime.program import Part, Program
 from onnxlens.runtime.providers import CPU, Provider, candidates, open_session, session_options
+from onnxlens.runtime.slices import Slice, counts_from_end, positions_of
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -49,6 +50,7 @@ class Output:
         kv_cache: keys and values of all positions so far, for a pass that continues; None if it was not kept.
         residual: what a pass that stopped early ends with, [B, P, D] at the positions that are read; else None.
         applied: what each intervention changed where.
+        called: the hook points at which functions were called.
     """
 
     logits: np.ndarray
@@ -56,6 +58,7 @@ class Output:
     kv_cache: KVCache | None
     residual: np.ndarray | None = None
     applied: tuple[Applied, ...] = ()
+    called: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -148,6 +151,10 @@ class Runner:
         """Names of all hook points, in the order of computation."""
         return tuple(self._points)
 
+    @property
+    def _source(self) -> Source:
+        return Source(self.bundle.facts.name, self.bundle.facts.hash)
+
     @cached_property
     def gradients(self) -> GradientRunner:
         """What runs the graph of the gradients.
@@ -190,20 +197,28 @@ class Runner:
 
     def resolve(
         self,
-        interventions: Iterable[Intervention],
+        interventions: Iterable[Intervention] | Intervention | None,
         select: Callable[[NamesFilter], tuple[str, ...]] | None = None,
-        **sizes: int,
+        **texts: Any,
     ) -> Edits:
-        """What interventions come to in this model and a text; see `onnxlens.runtime.edits.resolve`.
+        """What interventions come to in this model and a batch of texts; see `onnxlens.runtime.edits.resolve`.
 
         Args:
             interventions: what to change.
             select: finds hook points by name or glob; None for among all of them.
-            sizes: `rows`, `length` and perhaps `limit`.
+            texts: `mask`, and perhaps `limit` and `start`.
         """
-        facts = self.bundle.facts
-        model = Source(facts.name, facts.hash)
-        return resolve(interventions, self.hook_points, select or self.select, self.config, model, **sizes)
+        return resolve(interventions, self.hook_points, select or self.select, self.config, self._source, **texts)
+
+    def check_changes(self, interventions: Iterable[Intervention], fwd_hooks: ForwardHooks) -> None:
+        """Sees to what can be told of changes before there is a text: names, axes, heads, neurons and the model.
+
+        Raises:
+            HookPointError: a name or glob matches no hook point.
+            InputError: an intervention does not fit the model, or something is no change.
+        """
+        check(interventions, self.hook_points, self.select, self.config, self._source)
+        find_functions(fwd_hooks, self.select)
 
     def run(self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None, **options: Any) -> Output:
         """Computes one pass: `execute(plan(...))`; the options and errors are those of `plan`."""
@@ -218,10 +233,10 @@ class Runner:
         logits: Logits = "all",
         kv_cache: KVCache | None = None,
         cache_rows: npt.ArrayLike | None = None,
-        interventions: Iterable[Intervention] | Edits = (),
+        interventions: Iterable[Intervention] | Intervention | Edits | None = (),
         fwd_hooks: ForwardHooks = (),
         stop_at_layer: int | None = None,
-        pos_slice: Indices = None,
+        pos_slice: Slice = None,
         keep_cache: bool = True,
         feeds: Mapping[str, np.ndarray] | None = None,
     ) -> Plan:
@@ -241,7 +256,8 @@ class Runner:
                 called as the pass gets there, after the interventions at that point; see `runtime.functions.call`.
             stop_at_layer: the block before which the pass ends, without logits; negative ones count from the end.
                 What comes later is not computed.
-            pos_slice: the positions to read; None for all. For scores and patterns, those of the queries.
+            pos_slice: the positions to read; None for all. For scores and patterns, those of the queries. Where texts
+                are padded, they must count from the end, so that they are the same in each text.
             keep_cache: whether the KV cache is wanted.
             feeds: values of hook points that are taken as given: nothing that only they need is computed. [B, ...]
 
@@ -269,8 +285,8 @@ class Runner:
         functions = find_functions(fwd_hooks, reached.select)
         edits = interventions
         if not isinstance(edits, Edits):
-            edits = self.resolve(edits, reached.select, rows=rows, length=total)
-        picked = _positions(pos_slice, new)
+            edits = self.resolve(edits, reached.select, mask=mask, start=len(past))
+        picked = _positions(pos_slice, mask[:, len(past) :])
         if picked is not None:
             inputs[POSITIONS] = picked
         if picked_rows is not None:
@@ -304,7 +320,7 @@ class Runner:
 
         Raises:
             HookFunctionError: a function failed, or returned what cannot be used.
-            InputError: interventions or functions made logits that are no numbers.
+            InputError: interventions or functions made logits, or a stream, that are no numbers.
             BundleError: ONNX Runtime could not compute it.
         """
         request = plan.request
@@ -331,14 +347,14 @@ class Runner:
             for name in plan.functions.keys() & results.keys():  # read what the functions left
                 results[name][...] = values[name]
         logits = results.pop("logits")
-        self._check_numbers(logits, plan)
+        residual = results[plan.residual] if plan.residual else None
+        self._check_numbers(logits, residual, plan)
         kept = None
         if request.keys_and_values:
             names = zip(cache_inputs(self.config), cache_outputs(self.config), strict=True)
             kept = KVCache(plan.inputs["attention_mask"], {name: values[output] for name, output in names})
-        residual = results[plan.residual] if plan.residual else None
         read = {name: results[name] for name in plan.reads}
-        return Output(logits, read, kept, residual, plan.edits.applied)
+        return Output(logits, read, kept, residual, plan.edits.applied, request.calls)
 
     def check_text(
         self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None
@@ -362,17 +378,24 @@ class Runner:
             if not inputs.issuperset(edit_inputs(index, kind)):
                 raise InputError(f"The intervention at {name!r} is never reached: nothing that was asked for needs it.")
 
-    def _check_numbers(self, logits: np.ndarray, plan: Plan) -> None:
-        changed = plan.edits.applied or plan.functions
+    def _check_numbers(self, logits: np.ndarray, residual: np.ndarray | None, plan: Plan) -> None:
+        """Sees to it that changes leave numbers in what a pass ends with."""
+        if not (plan.edits.applied or plan.functions):
+            return
         mask = plan.inputs["attention_mask"]
-        real = mask[:, mask.shape[1] - logits.shape[1] :] == 1
+        if residual is None:
+            ends, name, real = logits, "some logits", mask[:, mask.shape[1] - logits.shape[1] :] == 1
+        else:
+            new = mask[:, len(plan.past) :]
+            ends, name = residual, "some values of the residual stream"
+            real = (new if plan.positions is None else new[:, plan.positions]) == 1
         # Any NaN or infinity shows in the largest or the smallest one, which takes no array of the logits' size.
-        if changed and not all(np.isfinite(extreme(logits, axis=-1)[real]).all() for extreme in (np.max, np.min)):
+        if not all(np.isfinite(extreme(ends, axis=-1)[real]).all() for extreme in (np.max, np.min)):
             what = " and ".join([
                 *(["the interventions"] if plan.edits.applied else []), *(["the functions"] if plan.functions else [])
             ])  # fmt: skip
             raise InputError(
-                f"With {what}, some logits are no numbers (NaN or infinity); a pattern or score was probably made "
+                f"With {what}, {name} are no numbers (NaN or infinity); a pattern or score was probably made "
                 "impossible, or an activation too large."
             )
 
@@ -459,23 +482,27 @@ def _rows(given: npt.ArrayLike, past: KVCache) -> np.ndarray:
     return rows.astype(np.int64)
 
 
-def _positions(given: Indices, count: int) -> np.ndarray | None:
-    """The positions that are read, [n] int64; None for all."""
-    if given is None:
-        return None
-    found: np.ndarray
-    if isinstance(given, slice):
-        found = np.arange(count)[given]
-    else:
-        try:
-            found = np.atleast_1d(np.asarray(given))
-        except ValueError:
-            found = np.empty(0)
-        if found.ndim != 1 or found.dtype.kind not in "iu":
-            raise InputError(f"pos_slice must be a position, several, or a slice, not {given!r}.")
-        if outside := [int(one) for one in found if not -count <= one < count]:
-            raise InputError(f"pos_slice names position {outside[0]}, and the pass has positions 0 to {count - 1}.")
-        found = np.where(found < 0, found + count, found)
-    if not len(found):
-        raise InputError(f"pos_slice {given!r} leaves none of the {count} positions to read.")
-    return found.astype(np.int64)
+def _positions(given: Slice, mask: np.ndarray) -> np.ndarray | None:
+    """The positions that are read in a pass with this mask, [n] int64; None for all.
+
+    Raises:
+        InputError: it is no part of the positions, or means other tokens in each row because of padding.
+    """
+    found = positions_of(given, mask.shape[1])
+    if found is None or mask.all():
+        return found
+    row = int(mask.all(axis=1).argmin())
+    padding = int((mask[row] == 0).sum())
+    if not counts_from_end(given):
+        raise InputError(
+            f"Row {row} of the batch has {padding} position{'s' * (padding != 1)} of padding, so pos_slice {given!r} "
+            "would mean another token in each text; count from the end with negative positions, or run texts of one "
+            "length."
+        )
+    if not mask[:, found].all():
+        row = int(mask[:, found].all(axis=1).argmin())
+        tokens = int(mask[row].sum())
+        raise InputError(
+            f"pos_slice {given!r} names padding in row {row} of the batch, whose text has {tokens} tokens."
+        )
+    return found

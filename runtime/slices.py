@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxlens.runtime.errors import InputError
 
-__all__ = ["Slice", "sliced"]
+__all__ = ["Slice", "counts_from_end", "positions_of", "sliced"]
 
 Slice = int | slice | tuple[int | None, ...] | Sequence[int] | np.ndarray | None
 
@@ -19,8 +19,8 @@ def sliced(array: np.ndarray, part: Slice, axis: int, name: str = "pos_slice") -
 
     Args:
         array: the values.
-        part: a number, which drops the axis; a slice, or a tuple of its start, stop and perhaps step; a list or array
-            of numbers; None for everything. Negative numbers count from the end.
+        part: a number, which drops the axis; a slice, or a tuple of its stop, or its start, stop and perhaps step; a
+            list or array of numbers; None for everything. Negative numbers count from the end.
         axis: which axis.
         name: what the caller calls `part`, for errors.
 
@@ -32,23 +32,58 @@ def sliced(array: np.ndarray, part: Slice, axis: int, name: str = "pos_slice") -
     """
     if part is None:
         return array
-    index: Any = part
-    if isinstance(part, tuple):
-        if not 1 <= len(part) <= 3:
-            raise InputError(f"{name} as a tuple is (start, stop) or (start, stop, step), not {part!r}.")
-        index = slice(*part)
-    elif not isinstance(part, int | np.integer | slice):
-        index = np.asarray(part)
-        if index.ndim != 1 or (index.size and not np.issubdtype(index.dtype, np.integer)):
-            raise InputError(f"{name} must be a number, a slice, or a list of numbers, not {part!r}.")
-        index = index.astype(np.int64)
-    elif isinstance(part, bool):
-        raise InputError(f"{name} must be a number, a slice, or a list of numbers, not {part!r}.")
     try:
-        chosen = array[(*(slice(None),) * (axis % array.ndim), index)]
+        chosen = array[(*(slice(None),) * (axis % array.ndim), _index(part, name))]
     except (IndexError, TypeError, ValueError) as error:
         size = array.shape[axis]
         raise InputError(f"{name} {part!r} is out of range: the axis has {size} entries, 0 to {size - 1}.") from error
     if array.size and not chosen.size:
         raise InputError(f"{name} {part!r} selects none of the {array.shape[axis]} entries of its axis.")
     return chosen
+
+
+def positions_of(part: Slice, count: int) -> np.ndarray | None:
+    """The positions that a `pos_slice` means, of a pass over so many; arguments and errors as for `sliced`.
+
+    Returns:
+        [n] int64, from 0; None for all of them.
+    """
+    return None if part is None else np.atleast_1d(sliced(np.arange(count), part, 0))
+
+
+def counts_from_end(part: Slice) -> bool:
+    """Whether nothing in it counts from the start, so that it means the same in texts that end at the same place."""
+    index = _index(part, "pos_slice")
+    if not isinstance(index, slice):
+        return bool((np.asarray(index) < 0).all())
+    forwards = index.step is None or index.step > 0
+    first, last = (index.start, index.stop) if forwards else (index.stop, index.start)
+    # Forwards from -3 on, or backwards down to it; where there is no end, that of the texts is meant.
+    return first is not None and first < 0 and (last is None or last < 0)
+
+
+def _index(part: Slice, name: str) -> Any:
+    """What NumPy takes for it."""
+    if isinstance(part, tuple):
+        if not 1 <= len(part) <= 3:
+            raise InputError(f"{name} as a tuple is (start, stop) or (start, stop, step), not {part!r}.")
+        part = slice(*part)
+    if isinstance(part, slice):
+        if any(isinstance(one, bool) or not isinstance(one, int | np.integer | None) for one in _parts(part)):
+            raise InputError(f"{name} must be a slice of whole numbers, not {part!r}.")
+        if part.step == 0:
+            raise InputError(f"{name} must be a slice whose step is not 0, not {part!r}.")
+        return part
+    if isinstance(part, int | np.integer) and not isinstance(part, bool):
+        return part
+    try:
+        index = np.asarray(part)
+    except ValueError:
+        index = np.empty((0, 0))
+    if index.ndim > 1 or isinstance(part, bool) or (index.size and not np.issubdtype(index.dtype, np.integer)):
+        raise InputError(f"{name} must be a number, a slice, or a list of numbers, not {part!r}.")
+    return index.astype(np.int64)
+
+
+def _parts(part: slice) -> tuple[Any, Any, Any]:
+    return part.start, part.stop, part.step

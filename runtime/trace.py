@@ -11,6 +11,7 @@ The file has one tensor for each hook point, `tokens` and `attention_mask`. Its 
     positions       the request: which positions were read, as JSON; null for all
     has_batch_dim   true or false
     applied         the request: what interventions changed, as JSON, a list of `Applied`; only where they did
+    called          the request: at which hook points functions were called, as JSON; only where they were
     str_tokens      the tokens' texts, as JSON; only where they were given
     sha256          of all tensors, in the order of their names: each name, a zero byte, the tensor's bytes
 """
@@ -161,6 +162,8 @@ def _metadata(cache: ActivationCache, str_tokens: Sequence[str] | None) -> dict[
         header["str_tokens"] = json.dumps(list(str_tokens))
     if cache.applied:
         header["applied"] = json.dumps([asdict(one) for one in cache.applied])
+    if cache.called:
+        header["called"] = json.dumps(list(cache.called))
     return header
 
 
@@ -261,6 +264,7 @@ def _cache(path: Path, header: TensorHeader) -> ActivationCache:
         str_tokens=str_tokens,
         made_with=made_with,
         applied=[Applied.from_dict(one) for one in _json(texts, "applied", list)] if "applied" in texts else (),
+        called=[str(name) for name in _json(texts, "called", list)] if "called" in texts else (),
     )
 
 

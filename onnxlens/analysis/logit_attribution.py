@@ -26,6 +26,7 @@ class LogitAttribution:
         embed: what the token embedding adds.
         pos_embed: what the position embedding adds.
         biases: what the biases of attention add, and the bias of the final layer normalisation.
+        change: what changes of the residual stream and of the sum of heads add, in a block of `Lens.hooks`; else 0.
         neurons: what each neuron adds, [layers, neurons] float64, where that was asked for; the neurons of a block and
             its `b_out` add up to its MLP.
         logit: the logit that the model computed, or the difference.
@@ -46,11 +47,12 @@ class LogitAttribution:
     against: int | None
     position: int
     tokens: np.ndarray
+    change: float = 0.0
 
     @property
     def total(self) -> float:
         """The sum of the parts."""
-        return float(self.heads.sum() + self.mlps.sum() + self.embed + self.pos_embed + self.biases)
+        return float(self.heads.sum() + self.mlps.sum() + self.embed + self.pos_embed + self.biases + self.change)
 
 
 def attribute_logit(
@@ -76,14 +78,19 @@ def attribute_logit(
         neurons: take MLPs apart into neurons, too.
 
     Raises:
-        InputError: the text, a token or the position cannot be used.
+        InputError: the text, a token or the position cannot be used; or the run is changed, in a block of `Lens.hooks`,
+            where no parts add up any more: after the final layer normalisation or, for neurons, at `hook_mlp_out`.
     """
     ids = one_text(lens, text, "attribute_logit")
     length = ids.shape[1]
     if type(position) is not int or not -length <= position < length:
         raise InputError(f"position must be a whole number from {-length} to {length - 1}, not {position!r}.")
     names = ["hook_*embed", "*.hook_z", "*.hook_mlp_out", "ln_final.hook_scale", *(["*.mlp.hook_post"] * neurons)]
+    if lens.is_changed:  # what is changed can be told by what came of it
+        names += ["*.hook_result", f"blocks.{lens.config.n_layer - 1}.hook_resid_post"]
     logits, cache = lens.run_with_cache(ids, names_filter=names, pos_slice=position)
+    if neurons and (found := sorted(name for name in cache.changed if name.endswith("hook_mlp_out"))):
+        raise InputError(f"{found[0]!r} is changed, so neurons do not add up to their MLP; leave neurons out.")
     row = logits[0, position].astype(np.float64)  # [V]
     chosen = int(row.argmax()) if token is None else _id(lens, token)
     other = None if against is None else _id(lens, against)
@@ -104,6 +111,7 @@ def attribute_logit(
         embed=float(rest[0]),
         pos_embed=float(rest[1]),
         biases=float(rest[2]) + bias,
+        change=float(rest[3:].sum()),
         neurons=each,
         logit=float(row[chosen] - (0 if other is None else row[other])),
         token=chosen,

@@ -51,7 +51,8 @@ def logit_lens(lens: Lens, text: Text, *, top: int = 5) -> LogitLens:
         top: how many candidates to keep.
 
     Raises:
-        InputError: the text cannot be used, or `top` is not between 1 and the size of the vocabulary.
+        InputError: the text cannot be used, `top` is not between 1 and the size of the vocabulary, or the final layer
+            normalisation is changed in a block of `Lens.hooks`.
     """
     if type(top) is not int or not 1 <= top <= lens.config.vocab_size:
         raise InputError(f"top must be a whole number from 1 to {lens.config.vocab_size}, not {top!r}.")
@@ -59,13 +60,18 @@ def logit_lens(lens: Lens, text: Text, *, top: int = 5) -> LogitLens:
     last = f"blocks.{lens.config.n_layer - 1}.hook_resid_post"
     names = ["blocks.*.hook_resid_pre", last]
     logits, cache = lens.run_with_cache(ids, names_filter=names)
+    if final := sorted(name for name in cache.changed if name.startswith("ln_final.")):
+        raise InputError(
+            "logit_lens applies the final layer normalisation to every state as it is, and "
+            f"{final[0]!r} is changed; call it outside of the block of lens.hooks."
+        )
     states, labels = cache.accumulated_resid(return_labels=True)  # [S, 1, P, D]
-    final = logits[0].argmax(-1)  # [P]
+    predicted = logits[0].argmax(-1)  # [P]
     found = []
     for state in states[:-1]:  # the model itself computes logits from it: the same operators, the same rounding
         output = lens.runner.run(ids, feeds={last: state}, keep_cache=False)
-        found.append(_predicted(output.logits[0], final, top))
-    found.append(_predicted(logits[0], final, top))
+        found.append(_predicted(output.logits[0], predicted, top))
+    found.append(_predicted(logits[0], predicted, top))
     arrays = (np.stack(parts) for parts in zip(*found, strict=True))
     best, probabilities, entropy, rank, probability = arrays
     return LogitLens(

@@ -153,7 +153,8 @@ def patch_path(
         corrupted: another one with as many tokens.
         metric: what is measured; see `onnxlens.metrics`.
         sender: layer and head.
-        receiver: layer and head of a later layer; or `logits`, for the direct path to the output.
+        receiver: layer and head of a later layer; or `logits`, for the direct path to the output, MLPs on the way
+            included.
         inputs: which inputs of the receiver take part: `q`, `k`, `v`.
 
     Raises:

@@ -75,6 +75,7 @@ def read(
         facts=facts,
         str_tokens=str_tokens,
         applied=output.applied if output else (),
+        called=output.called if output else (),
     )
     cache.remove_batch_dim()
     return View(facts.name, runner.config, tokens[0], tuple(str_tokens), cache, found, tokenizer, lens)

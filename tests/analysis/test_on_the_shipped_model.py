@@ -92,6 +92,38 @@ def test_the_parts_of_a_logit_add_up_to_it(lens, truth, against, position):
     assert attribute_logit(lens, CLEAN).token == lens.predict(CLEAN).top[0].id
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["blocks.1.hook_resid_post", "blocks.3.hook_attn_out", "blocks.2.attn.hook_result", "blocks.0.hook_resid_pre",
+     "blocks.4.hook_mlp_out", "blocks.2.attn.hook_pattern", "ln_final.hook_scale"],
+)  # fmt: skip
+@pytest.mark.parametrize("function", [False, True])
+def test_the_parts_of_a_logit_add_up_to_it_in_a_changed_run(lens, name, function):
+    hooks = [(name, lambda activation, hook: activation * np.float32(0.5))] if function else []
+    with lens.hooks(hooks, interventions=() if function else Intervention.scale(name, 0.5)):
+        found = attribute_logit(lens, CLEAN, " Mary", " John")
+        logits = lens.predict(CLEAN).logits
+    assert found.logit == pytest.approx(logits[found.token] - logits[found.against])
+    assert found.total == pytest.approx(found.logit, abs=2e-3)
+    sums = ("resid_post", "resid_pre", "attn_out")
+    assert (abs(found.change) > 1e-3) == name.endswith(sums)
+
+
+def test_what_a_change_leaves_no_parts_of_is_refused(lens):
+    with lens.hooks(interventions=Intervention.scale("ln_final.hook_normalized", 0.5)):
+        with pytest.raises(
+            InputError, match=r"'ln_final.hook_normalized' was changed, so what is read there is no sum"
+        ):
+            attribute_logit(lens, CLEAN)
+        with pytest.raises(InputError, match=r"'ln_final.hook_normalized' is changed; call it outside of the block"):
+            logit_lens(lens, CLEAN)
+    with (
+        lens.hooks(interventions=Intervention.zero("blocks.1.hook_mlp_out")),
+        pytest.raises(InputError, match=r"'blocks.1.hook_mlp_out' is changed, so neurons do not add up to their MLP"),
+    ):
+        attribute_logit(lens, CLEAN, neurons=True)
+
+
 def test_an_ablation_is_an_intervention_for_each_head(lens):
     for operation in ("zero", "mean"):
         found = ablate_heads(lens, CLEAN, METRIC, operation=operation)

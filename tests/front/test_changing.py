@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from concurrent.futures import ThreadPoolExecutor
+from threading import Thread
 
 import numpy as np
 import pytest
@@ -79,17 +82,45 @@ def test_a_stop_gives_the_residual_stream_and_computes_no_more(lens):
 
 
 def test_chosen_positions_are_those_of_the_whole_run(lens):
-    _, full = lens.run_with_cache(["the cat sat", "dog"])
+    texts = ["the cat sat", "dog sat"]
+    _, full = lens.run_with_cache(texts)
+    assert full.attention_mask.all()
     length = full.tokens.shape[1]
-    for pos_slice in (0, -1, [1, 0], slice(1, None), np.array([0])):
-        chosen = np.atleast_1d(np.arange(length)[pos_slice])
-        _, cache = lens.run_with_cache(["the cat sat", "dog"], pos_slice=pos_slice)
+    parts = {0: 0, -1: -1, (1, 3): slice(1, 3), (2,): slice(2), (0, 3, 2): slice(0, 3, 2)}
+    for pos_slice, index in [*parts.items(), *((one, one) for one in ([1, 0], slice(1, None), np.array([0])))]:
+        chosen = np.atleast_1d(np.arange(length)[index])
+        _, cache = lens.run_with_cache(texts, pos_slice=pos_slice)
         for name, value in cache.items():
             axis = 2 if name.endswith(("attn_scores", "pattern")) else 1
             assert np.array_equal(value, full[name].take(chosen, axis)), name
-    for wrong, text in ((length, "names position"), (slice(3, 3), "leaves none of the"), ("1", "must be a position")):
+        assert cache.positions == chosen.tolist()
+        if np.size(chosen) > 1:
+            assert np.array_equal(full.decompose_resid(pos_slice=pos_slice), cache.decompose_resid())
+    for wrong, text in (
+        (length, "is out of range"), (slice(3, 3), "selects none of the"), ("1", "must be a number, a slice"),
+        ((), "as a tuple is"), (slice(0, 1, 0), "whose step is not 0"), (True, "must be a number"),
+        ((0.5, 2), "must be a slice of whole numbers"),
+    ):  # fmt: skip
         with pytest.raises(InputError, match=text):
             lens.run_with_cache("the cat sat", pos_slice=wrong)
+
+
+def test_chosen_positions_of_a_padded_batch_count_from_the_end(lens):
+    texts = ["the cat sat", "dog"]
+    _, full = lens.run_with_cache(texts)
+    assert full.attention_mask.tolist() == [[1, 1, 1], [0, 1, 1]]
+    for pos_slice in (-1, [-2, -1], slice(-2, None), (-2, -1), slice(None, -3, -1)):
+        _, cache = lens.run_with_cache(texts, pos_slice=pos_slice)
+        index = slice(*pos_slice) if isinstance(pos_slice, tuple) else pos_slice
+        chosen = np.atleast_1d(np.arange(3)[index])
+        assert np.array_equal(cache["resid_post", 1], full["resid_post", 1][:, chosen])
+    for pos_slice in (0, 2, [0, -1], slice(1, None), (0, 2), slice(None, -1), slice(None)):
+        with pytest.raises(
+            InputError, match=r"Row 1 of the batch has 1 position of padding, so pos_slice .* would mean"
+        ):
+            lens.run_with_cache(texts, pos_slice=pos_slice)
+    with pytest.raises(InputError, match="pos_slice -3 names padding in row 1 of the batch, whose text has 2 tok"):
+        lens.run_with_cache(texts, pos_slice=-3)
 
 
 def test_the_bytes_of_a_run_are_known_before_it_and_a_limit_refuses_it(lens):
@@ -186,3 +217,152 @@ def test_a_trace_that_cannot_be_finished_leaves_what_was_there(lens, tmp_path):
     assert (tmp_path / "a.safetensors").read_text() == "precious"
     with pytest.raises(OutputError, match="there is no folder"):
         lens.run_with_cache("the cat", out=tmp_path / "no" / "a.safetensors")
+
+
+def test_threads_that_share_a_lens_change_only_their_own_runs(lens):
+    heads = range(lens.config.n_head)
+
+    def without(head):
+        return Intervention.zero("blocks.1.attn.hook_z", heads=head)
+
+    def run(head):
+        with lens.hooks(interventions=without(head)):
+            return lens.run_with_hooks("the cat sat", [])
+
+    plain = lens.run_with_hooks("the cat sat", [])
+    expected = [lens.run_with_hooks("the cat sat", [], interventions=without(head)) for head in heads]
+    with ThreadPoolExecutor(4) as pool, lens.hooks([SHIFT]):
+        found = list(pool.map(run, [*heads] * 6))
+        assert lens.is_changed
+        assert not pool.submit(lambda: lens.is_changed).result()
+    assert all(np.array_equal(one, expected[number % len(heads)]) for number, one in enumerate(found))
+    assert not lens.is_changed
+    assert np.array_equal(lens.run_with_hooks("the cat sat", []), plain)
+
+
+def test_blocks_may_end_in_any_order(lens):
+    plain, both, head = (
+        lens.predict("the cat", interventions=edits, fwd_hooks=hooks).logits
+        for edits, hooks in (((), ()), (HEAD, [SHIFT]), (HEAD, ()))
+    )
+    first, second = lens.hooks([SHIFT]), lens.hooks(interventions=HEAD)
+    first.__enter__()
+    second.__enter__()
+    assert np.array_equal(lens.predict("the cat").logits, both)
+    first.__exit__(None, None, None)
+    assert np.array_equal(lens.predict("the cat").logits, head)
+    second.__exit__(None, None, None)
+    assert np.array_equal(lens.predict("the cat").logits, plain)
+
+
+def test_a_block_ends_everywhere_also_when_another_thread_ends_it(lens):
+    block = lens.hooks([SHIFT])
+    block.__enter__()
+    thread = Thread(target=block.__exit__, args=(None, None, None))
+    thread.start()
+    thread.join()
+    assert not lens.is_changed
+
+
+def test_tasks_that_share_a_lens_change_only_their_own_runs(lens):
+    async def changed(number):
+        with lens.hooks([SHIFT] * number):
+            await asyncio.sleep(0)
+            return len(lens._changes(None, None)["fwd_hooks"])
+
+    async def every():
+        return await asyncio.gather(*map(changed, range(4)))
+
+    assert asyncio.run(every()) == [0, 1, 2, 3]
+
+
+def test_a_block_changes_its_own_lens_only(lens):
+    other = onnxlens.Lens(lens.runner)
+    with lens.hooks([SHIFT]):
+        assert (lens.is_changed, other.is_changed) == (True, False)
+
+
+def test_a_generation_keeps_the_changes_with_which_it_began(lens):
+    options = {"max_new_tokens": 3, "temperature": 0}
+    expected = [token.id for token in lens.generate("the cat", fwd_hooks=[SHIFT], **options)]
+    with lens.hooks([SHIFT]):
+        generation = lens.generate("the cat", **options)
+    assert [token.id for token in generation] == expected
+
+
+def test_changes_that_are_none_are_no_changes(lens):
+    plain = lens.predict("the cat").logits
+    assert np.array_equal(lens.predict("the cat", interventions=None, fwd_hooks=None).logits, plain)
+    assert np.array_equal(lens.run_with_hooks("the cat", None)[0, -1], plain)
+    with lens.hooks(None, interventions=None):
+        assert not lens.is_changed
+        assert [token.id for token in lens.generate("the cat", max_new_tokens=1, temperature=0, fwd_hooks=None)] == [
+            plain.argmax()
+        ]
+    output = lens.runner.run([1, 2], interventions=None, fwd_hooks=None)
+    assert (output.applied, output.called) == ((), ())
+    assert lens.runner.run([1, 2], interventions=HEAD).applied[0].heads == (2,)
+
+
+def raises(name):
+    raise KeyError(name)
+
+
+@pytest.mark.parametrize(
+    ("call", "kind", "text"),
+    [
+        (lambda lens: lens.predict("the", interventions=3), InputError, "interventions must be an Interv"),
+        (lambda lens: lens.predict("the", interventions=[3]), InputError, "Expected an Intervention, not 3"),
+        (lambda lens: lens.predict("the", fwd_hooks=3), InputError, "fwd_hooks must be a list of pairs"),
+        (lambda lens: lens.runner.run([1], interventions=3), InputError, "interventions must be an Intervention, or"),
+        (lambda lens: Intervention.zero(None), InputError, "hook must be a name or glob, or several, not None."),
+        (lambda lens: Intervention.patch(None, {}), InputError, "hook must be a name or glob, or several, not None."),
+        (lambda lens: Intervention.zero([]), InputError, "hook must be a name or glob, or several, not []."),
+        (
+            lambda lens: lens.run_with_cache("the", names_filter=raises),
+            HookFunctionError,
+            "The function 'raises', which chooses hook points, raised KeyError at 'hook_embed': 'hook_embed'",
+        ),
+        (
+            lambda lens: lens.run_with_hooks("the", [(raises, SHIFT[1])]),
+            HookFunctionError,
+            "The function 'raises', which chooses hook points, raised KeyError",
+        ),
+        (lambda lens: lens.predict(np.zeros((1, 1, 2), int)), InputError, "not an array of shape [1, 1, 2]."),
+        (lambda lens: lens.run_with_cache("the", memory_limit=-1), InputError, "memory_limit must be a number"),
+        (lambda lens: lens.run_with_cache("the", memory_limit="1"), InputError, "of at least 0, not '1'."),
+    ],
+)  # fmt: skip
+def test_what_is_no_change_is_named(lens, call, kind, text):
+    with pytest.raises(kind) as refused:
+        call(lens)
+    assert text in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "text"),
+    [
+        ({"fwd_hooks": [("blocks.9.nope", SHIFT[1])]}, HookPointError, "Unknown hook point 'blocks.9.nope'"),
+        ({"fwd_hooks": [SHIFT[1]]}, InputError, "Entry 0 of fwd_hooks must be a pair"),
+        ({"interventions": Intervention.zero("hook_z")}, HookPointError, "Unknown hook point 'hook_z'. Did you mean"),
+        (
+            {"interventions": Intervention.zero("blocks.0.attn.hook_z", heads=9)},
+            InputError,
+            "names head 9, and it has heads 0 to 3.",
+        ),
+        ({"interventions": Intervention.zero("hook_embed", heads=1)}, InputError, "'hook_embed' has no heads"),
+        ({"interventions": Intervention.zero("hook_embed", keys=1)}, InputError, "'hook_embed' has no keys: its axes"),
+    ],
+)  # fmt: skip
+def test_a_block_refuses_what_does_not_fit_as_it_is_entered(lens, changes, kind, text):
+    with pytest.raises(kind) as refused, lens.hooks(**changes):
+        pytest.fail("the block was entered")
+    assert text in str(refused.value)
+    assert not lens.is_changed
+
+
+def test_what_is_no_number_is_refused_where_a_run_stops_early_too(lens):
+    broken = [("blocks.0.hook_resid_post", lambda x, hook: np.full_like(x, np.nan))]
+    for pos_slice in (None, -1):
+        with pytest.raises(InputError, match="With the functions, some values of the residual stream are no numbers"):
+            lens.run_with_cache(["the cat", "the"], fwd_hooks=broken, stop_at_layer=1, pos_slice=pos_slice)

@@ -370,3 +370,25 @@ def test_the_command_says_what_the_search_found(command, lens, arguments, search
 def test_the_command_refuses_in_one_line(command):
     refused = command("search", "beam", "a", "--early-stopping", "soon")
     assert (refused.code, refused.err) == (1, "Error: --early-stopping must be no, yes or never, not 'soon'.\n")
+
+
+def test_a_position_that_a_search_does_not_come_to_is_an_error(lens):
+    length = lens.to_tokens("the cat").shape[1]
+
+    def scaled(positions):
+        return Intervention.scale("hook_embed", 0.5, positions=positions)
+
+    for find in (beam_search, contrastive_search, best_of):
+        with (
+            lens.hooks(interventions=scaled(slice(length + 4, None))),
+            pytest.raises(InputError, match="are none: there are positions 0 to"),
+        ):
+            find(lens, "the cat", max_new_tokens=4)
+        with lens.hooks(interventions=scaled(slice(length, None))):
+            find(lens, "the cat", max_new_tokens=4)
+    for find in (beam_search, best_of):  # which have no use for the last token's values
+        with (
+            lens.hooks(interventions=scaled(length + 3)),
+            pytest.raises(InputError, match=f"at position {length + 3} was never reached: the text ended when"),
+        ):
+            find(lens, "the cat", max_new_tokens=4)

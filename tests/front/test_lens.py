@@ -242,3 +242,14 @@ def test_loading_with_verification(bundle, tmp_path):
 def test_log_probabilities_are_natural_and_of_the_model_not_the_sampler(lens):
     (token,) = lens.generate("the cat", max_new_tokens=1, temperature=0.1, top_k=2, seed=1)
     assert token.logprob == pytest.approx(math.log(lens.predict("the cat").probabilities[token.id]), rel=1e-6)
+
+
+def test_the_id_of_a_text_that_is_one_token(runner):
+    lens = Lens(runner("base"))
+    assert lens.to_single_token(" cat") == lens.to_tokens(" cat")[0, 0]
+    with pytest.raises(InputError, match=r"'the cat' is 2 tokens \('the', ' cat'\), and must be one"):
+        lens.to_single_token("the cat")
+    with pytest.raises(InputError, match="'' is 0 tokens, and must be one"):
+        lens.to_single_token("")
+    with pytest.raises(InputError, match="Expected the text of one token, not 5"):
+        lens.to_single_token(5)

@@ -56,7 +56,7 @@ def ids_for(model: Runner, seed: int = 3, size: tuple[int, int] = SIZE) -> np.nd
 def make_change(
     model: Runner, name: str, operation: str, seed: int, where: dict, size: tuple[int, int] = SIZE
 ) -> Change:
-    """Draws values for an operation. Divisors stay away from 0, and scores are not zeroed where they are masked."""
+    """Draws values for an operation. Divisors stay away from 0."""
     rng = np.random.default_rng(seed)
     point = point_of(model, name)
     shape = point.shape(model.config, *size)
@@ -94,6 +94,9 @@ def make_change(
         lists = [np.atleast_1d(np.arange(n)[i]) for n, i in zip(value.shape, index, strict=True)]
         grid = np.ix_(*lists)
         result[grid] = np.asarray(new(value))[grid]
+        if patterns:  # what is masked stays so
+            hidden = -np.inf if name.endswith("scores") else 0
+            result[value == hidden] = hidden
         return result
 
     return Change(made[operation](), name, direct)
@@ -125,7 +128,7 @@ def measure(errors: Errors, model: Runner, changes: list[Change], size: tuple[in
 
 
 def possible(name: str, operation: str) -> bool:
-    """Whether it leaves numbers: no division by 0. A score that is 0 or 0.7 where it was masked lets look ahead."""
+    """Whether it leaves numbers: no division by 0."""
     return not (name.endswith("hook_scale") and operation == "zero")
 
 
@@ -260,8 +263,6 @@ def test_generating_under_an_edit_is_computing_everything_anew_under_it(runner, 
     operation = data.draw(st.sampled_from(("zero", "add")), label="operation")
     where = {} if position is None else {"positions": position}
     edit = Intervention.zero(name, **where) if operation == "zero" else Intervention.add(name, 0.3, **where)
-    if name.endswith("hook_attn_scores") and operation == "zero" and position != 0:
-        edit = Intervention.add(name, -1.0, keys=0, **where)  # scores of 0 would let look ahead, where a cache cannot
     steps = list(
         generate_ids(model, prompt, lambda logits, ids, step: int(logits.argmax()), max_new_tokens=5,
                      interventions=[edit], names_filter=name)
@@ -273,8 +274,7 @@ def test_generating_under_an_edit_is_computing_everything_anew_under_it(runner, 
         again = model.run(ids[:end], interventions=[edit] if fits else [])
         np.testing.assert_allclose(step.logits, again.logits[0, -1], rtol=0, atol=3e-5)
     whole = model.run(ids, interventions=[edit], names_filter=name)
-    if "key_pos" not in point_of(model, name).axes or operation != "zero":
-        np.testing.assert_allclose(steps[-1].cache[name], whole.activations[name], rtol=0, atol=3e-5)
+    np.testing.assert_allclose(steps[-1].cache[name], whole.activations[name], rtol=0, atol=3e-5)
     assert [str(one) for one in steps[-1].cache.applied] == [str(one) for one in whole.applied]
 
 
@@ -459,3 +459,220 @@ def test_a_trace_says_what_was_changed(bundle, tmp_path):
     _, cache = lens.run_with_cache("the cat", interventions=Intervention.zero(Z, heads=[1, 2]), names_filter=Z)
     cache.save(tmp_path / "a.safetensors")
     assert onnxlens.open_trace(tmp_path / "a.safetensors").applied == cache.applied != ()
+
+
+def generated(model: Runner, prompt: list[int], edit: Intervention, *, new: int = 4, end: int | None = None, **options):
+    """The last step of a generation that takes the most probable token, or ends after so many tokens."""
+    chosen: list[int] = []
+
+    def choose(logits: np.ndarray, ids: np.ndarray, step: int) -> int:
+        chosen.append(int(logits.argmax()))
+        return chosen[-1]
+
+    *_, last = generate_ids(
+        model, prompt, choose, lambda token: len(chosen) == end, max_new_tokens=new, interventions=[edit], **options
+    )
+    return last, chosen
+
+
+@pytest.mark.parametrize(
+    ("part", "first", "stop"),
+    [
+        (slice(None), 0, 99), (slice(3, None), 3, 99), (slice(-1, None), 2, 99), (slice(4, 100), 4, 99),
+        (slice(0, 100), 0, 99), (slice(1, 5), 1, 5), (slice(-2, -1), 1, 2), (slice(3, 13), 3, 13),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("end", [None, 3])
+def test_a_slice_of_positions_counts_over_all_that_is_generated(runner, part, first, stop, end):
+    model, prompt = runner("base"), [5, 6, 7]
+    edit = Intervention.scale("blocks.0.hook_resid_post", -1.5, positions=part)
+    last, chosen = generated(model, prompt, edit, end=end)
+    computed = len(prompt) + len(chosen) - 1
+    where = tuple(range(first, min(stop, computed)))
+    assert last.applied[0].positions == where
+    expected = [Intervention.scale("blocks.0.hook_resid_post", -1.5, positions=list(where))]
+    again = model.run([*prompt, *chosen[:-1]], interventions=expected)
+    np.testing.assert_allclose(last.logits, again.logits[0, -1], rtol=0, atol=3e-5)
+
+
+def test_positions_that_a_generation_cannot_have_are_refused(runner):
+    model, prompt = runner("base"), [5, 6, 7]
+    for positions, text in (
+        (slice(6, 13), r"The positions 6:13 of the intervention at '.*hook_z' are none: there are positions 0 to 5."),
+        (6, r"names position 6, and the text has positions 0 to 5."),
+        (slice(3, 3), "The positions 3:3 of the intervention"),
+        (-4, "names position -4, counted from the end of the prompt, which has 3 positions."),
+    ):
+        with pytest.raises(InputError, match=text):
+            generated(model, prompt, Intervention.zero(Z, positions=positions))
+    with pytest.raises(InputError, match="at positions 4:9 was never reached: the text ended when 4 positions had"):
+        generated(model, prompt, Intervention.zero(Z, positions=slice(4, 9)), end=2)
+    last, _ = generated(model, prompt, Intervention.zero(Z, positions=6), names_filter=Z)
+    assert (last.cache[Z][0, 6] == 0).all()
+    with pytest.raises(InputError, match="positions must be a slice whose step is not 0"):
+        Intervention.zero(Z, positions=slice(0, 3, 0))
+
+
+def test_keys_count_over_all_that_is_generated(runner):
+    model, prompt = runner("base"), [5, 6, 7]
+    pattern = "blocks.1.attn.hook_pattern"
+    last, chosen = generated(model, prompt, Intervention.scale(pattern, 0.5, keys=slice(2, None)))
+    assert last.applied[0].keys == (2, 3, 4, 5)
+    edit = Intervention.scale(pattern, 0.5, keys=[2, 3, 4, 5])
+    again = model.run([*prompt, *chosen[:-1]], interventions=[edit])
+    np.testing.assert_allclose(last.logits, again.logits[0, -1], rtol=0, atol=3e-5)
+
+
+PADDED = np.array([[9, 9, 9, 4, 5, 6, 7], [9, 1, 2, 3, 4, 5, 6]]), np.array([[0, 0, 0, 1, 1, 1, 1], [0, *[1] * 6]])
+
+
+@pytest.mark.parametrize("positions", [0, 3, -1, [0, -2], slice(1, 3), slice(-2, None), slice(None, None, 2)])
+def test_positions_of_a_padded_row_count_its_own_tokens(runner, positions):
+    model = runner("base")
+    ids, mask = PADDED
+    for name in ("blocks.0.hook_resid_mid", Z, "blocks.1.attn.hook_pattern"):
+        where = {"positions": positions} | ({"keys": 0} if name.endswith("pattern") else {})
+        found = model.run(ids, mask, interventions=[Intervention.scale(name, 0.25, **where)])
+        edit = Intervention.scale(name, 0.25, **where)
+        for row, kept in enumerate(mask):
+            alone = model.run(ids[row][kept == 1], interventions=[edit])
+            np.testing.assert_allclose(found.logits[row][kept == 1], alone.logits[0], rtol=0, atol=2e-5)
+            (said,) = (one for one in found.applied if one.rows in (None, (row,)))
+            assert (said.positions, said.keys) == (alone.applied[0].positions, alone.applied[0].keys)
+
+
+def test_a_report_of_a_padded_batch_names_rows_where_positions_differ(runner):
+    model = runner("base")
+    said = [
+        [str(one) for one in model.run(*PADDED, interventions=[Intervention.zero(Z, **where)]).applied]
+        for where in ({"positions": 0}, {"positions": -1}, {"positions": slice(3, None)}, {"positions": -1, "rows": 1})
+    ]
+    assert said == [
+        [f"zero at {Z}, position 0"],
+        [f"zero at {Z}, row 0, position 3", f"zero at {Z}, row 1, position 5"],
+        [f"zero at {Z}, row 0, position 3", f"zero at {Z}, row 1, positions 3, 4, 5"],
+        [f"zero at {Z}, row 1, position 5"],
+    ]
+    with pytest.raises(InputError, match="names position 4, and row 0 of the batch has positions 0 to 3"):
+        model.run(*PADDED, interventions=[Intervention.zero(Z, positions=4)])
+    model.run(*PADDED, interventions=[Intervention.zero(Z, positions=4, rows=1)])
+    with pytest.raises(
+        InputError, match=r"The positions 6:9 of the intervention .* are none: there are positions 0 to"
+    ):
+        model.run(*PADDED, interventions=[Intervention.zero(Z, positions=slice(6, 9))])
+
+
+def test_the_slice_that_is_empty_is_the_one_that_is_named(runner):
+    edit = Intervention.zero("blocks.0.attn.hook_pattern", positions=[0, 1], keys=slice(8, 9))
+    with pytest.raises(InputError, match=r"The keys 8:9 of the intervention at .* are none: there are keys 0 to 6."):
+        runner("base").run(ids_for(runner("base")), interventions=[edit])
+    with pytest.raises(InputError, match=r"The heads 5:9 of the intervention at .* are none: there are heads 0 to 3."):
+        runner("base").run([1], interventions=[Intervention.zero(Z, heads=slice(5, 9))])
+
+
+def test_a_position_that_an_earlier_pass_computed_is_refused(runner):
+    model = runner("base")
+    past = model.run([5, 6, 7]).kv_cache
+    with pytest.raises(InputError, match="names position 2, which an earlier pass has computed: the KV cache holds"):
+        model.run([8, 9], kv_cache=past, interventions=[Intervention.zero(Z, positions=2)])
+    found = model.run([8, 9], kv_cache=past, interventions=[Intervention.zero(Z, positions=slice(1, None))])
+    assert found.applied[0].positions == (3, 4)
+
+
+ATTENTION = ("blocks.1.attn.hook_attn_scores", "blocks.1.attn.hook_pattern")
+
+
+@pytest.mark.parametrize("name", ATTENTION)
+@pytest.mark.parametrize("operation", ["zero", "replace", "add", "scale", "patch", "mean"])
+def test_what_is_masked_stays_masked(runner, name, operation):
+    """No key that comes later or is padding is looked at, so nothing depends on them."""
+    model = runner("base")
+    value = np.full((1, 1, 1, 1), 0.6, np.float32)
+    full = {name: np.full((2, model.config.n_head, 7, 7), 0.6, np.float32)}
+    edit = {
+        "zero": lambda: Intervention.zero(name),
+        "replace": lambda: Intervention.replace(name, value),
+        "add": lambda: Intervention.add(name, value),
+        "scale": lambda: Intervention.scale(name, 0.0),
+        "patch": lambda: Intervention.patch(name, full),
+        "mean": lambda: Intervention.mean(name, full, per_position=True),
+    }[operation]()
+    ids, mask = PADDED
+    plain = model.run(ids, mask, names_filter=ATTENTION).activations
+    found = model.run(ids, mask, names_filter=ATTENTION, interventions=[edit])
+    seen = np.isfinite(plain[ATTENTION[0]])
+    assert (found.activations[ATTENTION[1]][~seen] == 0).all()
+    assert np.isneginf(found.activations[ATTENTION[0]][~seen]).all()
+    assert (found.activations[name] != plain[name])[seen].mean() > 0.5
+    later, padding = ids.copy(), ids.copy()
+    later[:, -1], padding[mask == 0] = 11, 12
+    again = model.run(later, mask, interventions=[edit])
+    np.testing.assert_allclose(
+        again.logits[:, :-1][mask[:, :-1] == 1], found.logits[:, :-1][mask[:, :-1] == 1], atol=1e-6
+    )
+    again = model.run(padding, mask, interventions=[edit])
+    assert np.array_equal(again.logits[mask == 1], found.logits[mask == 1])
+
+
+def test_what_is_masked_is_what_the_model_masks_not_what_a_change_hides(runner):
+    model, ids = runner("base"), ids_for(runner("base"))
+    scores, pattern = ATTENTION
+    hidden = [Intervention.replace(scores, -np.inf, keys=2, positions=slice(3, None))]
+
+    def hide(activation, hook):
+        activation[:, :, 3:, 2] = -np.inf
+
+    shown = Intervention.replace(pattern, 0.5, keys=2)
+    for changes in ({"interventions": [*hidden, shown]}, {"interventions": [shown], "fwd_hooks": [(scores, hide)]}):
+        found = model.run(ids, names_filter=ATTENTION, **changes).activations
+        assert np.isneginf(found[scores][:, :, 3:, 2]).all()
+        assert (found[pattern][:, :, 2:, 2] == 0.5).all()
+        assert (found[pattern][:, :, :2, 2] == 0).all()
+    both = model.run(ids, names_filter=scores, interventions=[*hidden, Intervention.replace(scores, 0.25, keys=2)])
+    assert (both.activations[scores][:, :, 2:, 2] == 0.25).all()
+    free = model.run(ids, names_filter=pattern, fwd_hooks=[(pattern, lambda x, hook: np.full_like(x, 0.5))])
+    assert (free.activations[pattern] == 0.5).all()
+
+
+def test_values_by_position_come_from_a_text_that_is_padded_alike(bundle):
+    import onnxlens
+
+    lens = onnxlens.load(bundle("base"), provider="cpu", threads=1)
+    name = "blocks.0.hook_resid_mid"
+    clean, corrupted = ["the cat sat", "the cat"], ["dog sat", "cat sat"]
+    _, cache = lens.run_with_cache(clean, names_filter=[name, "*.hook_pattern"])
+    alike = lens.run_with_hooks(corrupted, [], interventions=Intervention.patch(name, cache))
+    mask = cache.attention_mask
+    one = [lens.run_with_cache(text, names_filter=name)[1] for text in clean]
+    for row, text in enumerate(corrupted):
+        alone = lens.run_with_hooks(text, [], interventions=Intervention.patch(name, one[row]))
+        np.testing.assert_allclose(alike[row][mask[row] == 1], alone[0], rtol=0, atol=2e-5)
+    longer, shorter = int(mask[0].sum()), int(mask[1].sum())
+    for edit in (
+        Intervention.patch(name, cache),
+        Intervention.patch(name, cache, positions=0),
+        Intervention.freeze(cache),
+        Intervention.from_dict(Intervention.patch(name, cache, positions=[0]).to_dict()),
+    ):
+        with pytest.raises(
+            InputError, match=f"a text of {shorter} tokens, and row 1 of the batch has {longer}, so tha"
+        ):
+            lens.run_with_hooks([clean[0]] * 2, [], interventions=edit)
+        lens.run_with_hooks([clean[0]] * 2, [], interventions=edit.at_rows(0))
+    with pytest.raises(InputError, match=f"a text of {longer} tokens, and row 1 of the batch has {shorter}, so that"):
+        lens.run_with_hooks(clean, [], interventions=Intervention.patch(name, one[0]))
+    end = lens.run_with_hooks([clean[0]] * 2, [], interventions=Intervention.patch(name, cache, positions=-1))
+    assert not np.array_equal(end[0, -1], end[1, -1])
+
+
+def test_a_mean_at_each_position_needs_texts_of_one_length(bundle):
+    import onnxlens
+
+    lens = onnxlens.load(bundle("base"), provider="cpu", threads=1)
+    _, cache = lens.run_with_cache(["the cat sat", "the cat"], names_filter=Z)
+    longer, shorter = cache.attention_mask.sum(axis=1)
+    with pytest.raises(InputError, match=f"in this reference row 0 has {longer} tokens and row 1 has {shorter} tokens"):
+        Intervention.mean(Z, cache, per_position=True)
+    lens.predict("the cat", interventions=Intervention.mean(Z, cache))
+    with pytest.raises(InputError, match="An intervention's attention_mask must be rows of 0 and 1"):
+        Intervention(hook=Z, operation="patch", value=np.zeros(1), attention_mask=[[0, 2]])

@@ -1,0 +1,77 @@
+"""What is changed in a run: what it was given, and what the `with` blocks of `Lens.hooks` around it say."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from onnxlens.runtime.functions import ForwardHooks, HookFunction, pairs_of
+from onnxlens.runtime.hooks import NamesFilter
+from onnxlens.runtime.intervention_files import read_interventions
+from onnxlens.runtime.interventions import Intervention, listed
+
+__all__ = ["Blocks", "Changes", "Interventions", "given"]
+
+Interventions = Intervention | Iterable[Intervention] | str | Path | None
+
+
+class Changes(NamedTuple):
+    """What is changed in a run, under the names that the runner has for it."""
+
+    interventions: tuple[Intervention, ...] = ()
+    fwd_hooks: tuple[tuple[NamesFilter, HookFunction], ...] = ()
+
+    def __add__(self, others: object) -> Changes:
+        """These, and then others."""
+        if not isinstance(others, Changes):
+            return NotImplemented
+        return Changes((*self.interventions, *others.interventions), (*self.fwd_hooks, *others.fwd_hooks))
+
+
+def given(interventions: Interventions, fwd_hooks: ForwardHooks) -> Changes:
+    """Changes as a caller may give them: one, several, the path of a file of them, or None for none.
+
+    Raises:
+        InputError: they are nothing of that kind, or the file cannot be read.
+    """
+    found = read_interventions(interventions) if isinstance(interventions, str | Path) else listed(interventions)
+    return Changes(tuple(found), pairs_of(fwd_hooks))
+
+
+@dataclass(eq=False)
+class _Block:
+    """A `with` block: whose it is, and what it changes while it is open."""
+
+    owner: Blocks
+    changes: Changes
+    is_open: bool = True
+
+
+# One variable for all models, as the documentation of contextvars wants it: a context never lets go of a variable.
+_ENTERED: ContextVar[tuple[_Block, ...]] = ContextVar("onnxlens_blocks", default=())
+
+
+class Blocks:
+    """The `with` blocks of one model that are open where the program is: each thread and asyncio task has its own."""
+
+    @property
+    def changes(self) -> Changes:
+        """What all of them change, in the order in which they were entered."""
+        mine = (block.changes for block in _ENTERED.get() if block.owner is self and block.is_open)
+        return sum(mine, Changes())
+
+    @contextmanager
+    def block(self, changes: Changes) -> Iterator[None]:
+        """Lets changes hold until the block ends, in whichever order blocks end."""
+        block = _Block(self, changes)
+        _ENTERED.set((*_ENTERED.get(), block))
+        try:
+            yield
+        finally:
+            # A block may end in another context than it began in, where only this tells of its end.
+            block.is_open = False
+            _ENTERED.set(tuple(one for one in _ENTERED.get() if one.is_open))
