@@ -49,6 +49,8 @@ class Attribution(Visualizer):
                 (f"block {layer} MLP", float(found.mlps[layer])),
             ]
         parts.append(("biases", found.biases))
+        if found.change:
+            parts.append(("changes of the stream", found.change))
         charts: list[Chart] = [
             Bars(f"What adds up to the {what}, {found.logit:.3f}", parts, unit="logit", axis="part", cumulative=True),
             Heatmap(

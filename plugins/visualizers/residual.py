@@ -32,10 +32,12 @@ class Residual(Visualizer):
         parts = {"embed": view.cache["hook_embed"], "pos_embed": view.cache["hook_pos_embed"]}
         for layer in range(view.config.n_layer):
             parts |= {f"{layer}_{name}": view.cache[f"{name}_out", layer] for name in ("attn", "mlp")}
+        end = view.cache["resid_post", view.config.n_layer - 1].astype(np.float64)  # [P, D]
+        if view.cache.changed:  # what changes of the stream itself added
+            parts["change"] = end - sum(one.astype(np.float64) for one in parts.values())
         added = np.stack(list(parts.values())).astype(np.float64)  # [C, P, D]
         stream = np.cumsum(added, axis=0)  # [C, P, D]
         lengths = np.linalg.norm(stream, axis=-1)  # [C, P]
-        end = view.cache["resid_post", view.config.n_layer - 1].astype(np.float64)  # [P, D]
         square = (end**2).sum(-1)
         share = (added * end).sum(-1) / np.where(square > 0, square, 1.0)  # [C, P]
         cosine = (stream * end).sum(-1) / np.where(square > 0, lengths * np.sqrt(square), 1.0)  # [C, P]

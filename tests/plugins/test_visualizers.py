@@ -18,6 +18,7 @@ from onnxlens.lens import Lens
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.visualizers.builtin import VISUALIZERS
 from onnxlens.runtime.errors import InputError, PluginError
+from onnxlens.runtime.interventions import Intervention
 
 TEXT = "the cat sat on the cat"
 OTHER = "the sat sat on the cat"
@@ -249,6 +250,18 @@ def test_views_obey_an_enclosing_block(lens):
         changed = lens.view("logit_lens", TEXT)
     assert not stripes.panels[""][0].any()
     assert not np.allclose(changed.panels["probability of the final prediction"], logit_lens(lens, TEXT).probability)
+
+
+def test_parts_of_a_changed_stream_still_add_up(lens):
+    double = Intervention.scale("blocks.0.hook_resid_post", 2.0)
+    with lens.hooks(interventions=double):
+        waterfall = lens.view("attribution", TEXT).charts[0]
+        lengths, share, _ = lens.view("residual", TEXT).charts
+        logits = lens.run(lens.to_tokens(TEXT)).logits[0, -1]
+    assert sum(value for _, value in waterfall.lists[""]) == pytest.approx(float(logits.max()), abs=1e-3)
+    assert waterfall.lists[""][-1][0] == "changes of the stream"
+    assert lengths.rows[-1] == "change"
+    np.testing.assert_allclose(share.panels[""].sum(0), 1, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
