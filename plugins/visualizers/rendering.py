@@ -194,7 +194,7 @@ class Rendering:
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji is a box, then
             metadata = {"Date": None} if ending == "svg" else {"Software": None}
             figure.savefig(file, format=ending, dpi=_DPI, bbox_inches="tight", metadata=metadata)
-        return file.getvalue()
+        return _named_anew(file.getvalue()) if ending == "svg" else file.getvalue()
 
     def _lacks(self, method: str, ending: str = "") -> InputError:
         wanted = f".{ending}" if ending else f"{method}()"
@@ -223,6 +223,16 @@ def check_ending(path: str | Path) -> str:
 def _listed(endings: Any) -> str:
     names = [f".{ending}" for ending in endings]
     return " or ".join([", ".join(names[:-1]), names[-1]]) if len(names) > 1 else "".join(names) or "none"
+
+
+def _named_anew(svg: bytes) -> bytes:
+    """The same with clipping paths named in their order: matplotlib names them by where they happen to be in memory."""
+    names: dict[bytes, bytes] = {}
+
+    def name(found: re.Match[bytes]) -> bytes:
+        return found[1] + names.setdefault(found[2], b"clip%d" % len(names))
+
+    return re.sub(rb'(id="|url\(#)(p[0-9a-f]{10})\b', name, svg)
 
 
 def _plain(renderable: RenderableType) -> str:

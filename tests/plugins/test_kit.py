@@ -78,10 +78,6 @@ def test_built_in_visualizers_pass(name, options):
     check_visualizer(VISUALIZERS[name].plugin, **options)
 
 
-def test_every_built_in_visualizer_is_checked():
-    assert set(VISUALIZERS) == set(VIEWS)
-
-
 @dataclass
 class Base(Sampler):
     """Leaves everything as it is."""
