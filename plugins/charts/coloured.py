@@ -63,16 +63,18 @@ class ColouredText(Chart):
         table = Table(box=None, pad_edge=False)
         table.add_column("position", justify="right")
         table.add_column("token", overflow="fold")
-        table.add_column("value", justify="right", no_wrap=True)
+        if self.unit:
+            table.add_column("value", justify="right", no_wrap=True)
         for heading, column in self.details.items():
             is_text = any(isinstance(one, str) for one in column)
             table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
         for place, (token, colour) in enumerate(zip(self.tokens, self._colours(), strict=True)):
             style = f"{ink(colour)} on {colour}" if colour else ""
-            value = f"{self.values[place]:.2f}" if colour else ""
+            value = [Text(f"{self.values[place]:.2f}" if colour else "")] if self.unit else []
             more = [_said(column[place]) for column in self.details.values()]
-            table.add_row(str(place), Text(repr(token), style=style), Text(value), *map(Text, more))
-        return Group(Text(self.title), Text(self._scale(), style="dim"), "", table)
+            table.add_row(str(place), Text(repr(token), style=style), *value, *map(Text, more))
+        scale = [Text(self._scale(), style="dim")] if self.unit else []
+        return Group(Text(self.title), *scale, "", table)
 
     def size(self) -> tuple[float, float]:
         """Width and height of the picture in inches."""
@@ -82,7 +84,7 @@ class ColouredText(Chart):
         """Draws the tokens in lines, on their colours."""
         from matplotlib.patches import Rectangle
 
-        head(figure, f"{self.title}; {self._scale()}", self.size()[0])
+        head(figure, self._heading(), self.size()[0])
         axes = figure.subplots()
         axes.set_axis_off()
         axes.set(xlim=(0, _PER_LINE), ylim=(max(1, -(-len(self.tokens) // _PER_LINE)), 0))
@@ -92,7 +94,7 @@ class ColouredText(Chart):
             frame: dict[str, Any] = {
                 "facecolor": colour or "none",
                 "edgecolor": "#888888",
-                "linestyle": "-" if colour else "--",
+                "linestyle": "--" if self.unit and not colour else "-",
             }
             axes.add_patch(Rectangle((column + 0.03, line + 0.1), 0.94, 0.8, linewidth=0.5, **frame))
             axes.text(
@@ -136,6 +138,9 @@ class ColouredText(Chart):
             self.values - other.values,
             unit=f"difference, {self.unit}",
         )
+
+    def _heading(self) -> str:
+        return f"{self.title}; {self._scale()}" if self.unit else self.title
 
     def _ends(self) -> tuple[float, float]:
         """What the lightest or one, and the darkest or other colour stand for; zero is always white."""

@@ -35,16 +35,16 @@ class Compare(Visualizer):
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """None: the other visualizer names its own."""
+        return ()
+
+    def draw(self, view: View) -> Stack:
+        """Returns each chart of both, and what the second has more."""
         given = [name for name in ("other_text", "other_model", "interventions") if getattr(self, name) is not None]
         if len(given) != 1:
             what = f"{' and '.join(given)} were" if given else "none of them was"
             raise InputError(f"compare needs one of other_text, other_model and interventions, and {what} given.")
         if self.of == "compare":
             raise InputError("compare cannot compare itself; name another visualizer with of.")
-        return ()
-
-    def draw(self, view: View) -> Stack:
-        """Returns each chart of both, and what the second has more."""
         lens, ids = view.model_lens, view.ids
         first = self._charts(lens, ids)
         if self.other_text is not None:
