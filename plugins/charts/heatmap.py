@@ -29,6 +29,7 @@ _INCHES = 0.16  # that a label takes
 _FITS = 9  # columns that a terminal shows as a table
 _STRONGEST = 4  # columns that it names for each row otherwise
 _ROWS = 48  # rows that it shows at most
+_FEW = 30  # maps that are drawn larger than thumbnails
 _NOTED = 40  # columns and rows in which notes fit into the cells
 
 
@@ -225,7 +226,8 @@ class Heatmap(Chart):
     def _side(self) -> tuple[float, float]:
         """Width and height of one map."""
         if self.squares:
-            side = min(11.0, max(3.5, 0.25 * len(self.columns))) if len(self.panels) == 1 else 2.4
+            alone = min(11.0, max(3.5, 0.25 * len(self.columns)))
+            side = alone if len(self.panels) == 1 else 2.4 if len(self.panels) <= _FEW else 1.3
             return side, side
         columns = self._grid()[0]
         wide = min(11.0 / columns, max(3.0, (0.55 if self.notes else 0.25) * len(self.columns)))
