@@ -28,7 +28,8 @@ _LABEL = 14  # characters of a label
 _INCHES = 0.16  # that a label takes
 _FITS = 9  # columns that a terminal shows as a table
 _STRONGEST = 4  # columns that it names for each row otherwise
-_ROWS = 48  # rows that it shows at most
+_ROWS = 48  # rows that it shows at most, of all matrices together
+_LEAST = 5  # but of each so many
 _FEW = 30  # maps that are drawn larger than thumbnails
 _NOTED = 40  # columns and rows in which notes fit into the cells
 
@@ -102,7 +103,7 @@ class Heatmap(Chart):
                     table.add_column(Text(short(column, _LABEL)), justify="left" if self.notes else "right")
             else:
                 table.add_column(f"strongest {self.column_axis}", overflow="fold")
-            for row in thinned(len(self.rows), _ROWS):
+            for row in thinned(len(self.rows), max(_LEAST, _ROWS // len(self.panels))):
                 places = range(len(self.columns)) if fits else self._strongest(panel[row])
                 cells = [self._cell(name, panel, row, column, is_named=not fits) for column in places]
                 shown = cells if fits else [Text(" ").join(cells)]
@@ -231,7 +232,7 @@ class Heatmap(Chart):
             return side, side
         columns = self._grid()[0]
         wide = min(11.0 / columns, max(3.0, (0.55 if self.notes else 0.25) * len(self.columns)))
-        return wide, min(11.0, max(0.9, 0.25 * len(self.rows)))
+        return wide, min(7.0, max(0.9, 0.25 * len(self.rows)))
 
     def _label(self, axes: Axes, wide: float, high: float, *, is_left: bool, is_low: bool) -> None:
         """Names what is beside the axes, as much as there is room for."""
