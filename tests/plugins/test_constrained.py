@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jsonschema
@@ -437,6 +438,30 @@ def test_a_clone_goes_its_own_way_and_a_reset_begins_anew(sampler):
     assert second == allowed(sampler, context) != first
     twin.reset()
     assert allowed(twin, at("")) == first and allowed(sampler, context) == second
+
+
+def test_clones_work_in_threads_of_their_own():
+    """The library refuses one state to two threads at a time."""
+    sampler = JsonSchema({"type": "array"}, whitespace=True)
+    expected = allowed(sampler, at("["))
+
+    def ask(twin: Sampler) -> bool:
+        return all(allowed(twin, at("[")) == expected for _ in range(150))
+
+    with ThreadPoolExecutor(4) as pool:
+        assert all(pool.map(ask, [sampler.clone() for _ in range(4)]))
+
+
+def test_a_step_takes_one_token_and_not_the_whole_text_again(monkeypatch):
+    taken: list[int] = []
+    after_tokens = grammars.State.after
+    monkeypatch.setattr(grammars.State, "after", lambda self, ids: taken.append(len(ids)) or after_tokens(self, ids))
+    sampler = Regex("[a-c]*")
+    for text in ("", "a", "ac", "aca"):
+        ids = [ids_of(letter)[0] for letter in text]
+        context = Context(np.array([[7, *ids]]), len(ids), np.random.default_rng(0), SIZE - 1, tokenizer=shipped())
+        allowed(sampler, context)
+    assert taken == [0, 1, 1, 1]
 
 
 def test_another_tokenizer_is_noticed():
