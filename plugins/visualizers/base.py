@@ -105,10 +105,7 @@ class Visualizer(Options, ABC):
         Raises:
             InputError: the model has no such one.
         """
-        value: int = getattr(self, option)
-        if not -count <= value < count:
-            raise InputError(f"{option} must be one of this model's, {-count} to {count - 1}, not {value}.")
-        return value % count
+        return self._counted(option, count, "this model's")
 
     def placed(self, option: str, count: int) -> int:
         """The value of an option that is a position of the text, negative ones from the end.
@@ -120,7 +117,10 @@ class Visualizer(Options, ABC):
         Raises:
             InputError: the text has no such position.
         """
+        return self._counted(option, count, f"the text's {count}")
+
+    def _counted(self, option: str, count: int, whose: str) -> int:
         value: int = getattr(self, option)
         if not -count <= value < count:
-            raise InputError(f"{option} must be one of the text's {count}, {-count} to {count - 1}, not {value}.")
+            raise InputError(f"{option} must be one of {whose}, {-count} to {count - 1}, not {value}.")
         return value % count
