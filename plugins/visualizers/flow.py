@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from onnxlens.runtime.logits import log_softmax
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
+    from rich.console import RenderableType
 
 __all__ = ["Flow"]
 
@@ -35,6 +36,8 @@ _NAMES = {
     "mlp_out": "+ MLP",
     "resid_post": "stream",
 }
+
+_LENGTH = "mean length over the tokens"
 
 
 @dataclass
@@ -98,32 +101,25 @@ class _Picture(Chart):
         text = self.encoded("svg").decode()
         return re.sub(r"^.*?<svg", "<svg", text, count=1, flags=re.S)
 
-    def data(self) -> dict[str, object]:
+    def data(self) -> Any:
         """Of each map, the mean length over the tokens."""
-        found = {"title": self.title, "unit": "mean length over the tokens"}
-        lengths: dict[str, list[float]] = {}
-        for name in _SEEN:
-            if name != "pattern":
-                lengths[name] = [
-                    float(np.linalg.norm(self._view.cache[name, layer], axis=-1).mean())
-                    for layer in range(self._view.config.n_layer)
-                ]
-        return {**found, "lengths": lengths}
+        return {"title": self.title, "unit": _LENGTH, "lengths": self._lengths()}
 
-    def text(self) -> object:  # type: ignore[override]
+    def text(self) -> RenderableType:
         """The path of the stream by its lengths."""
-        from rich.table import Table as RichTable
-        from rich.text import Text
+        lengths = self._lengths()
+        rows = [[layer, *values] for layer, values in enumerate(zip(*lengths.values(), strict=True))]
+        return Table(_LENGTH, ["block", *lengths], rows).text()
 
-        table = RichTable(box=None, pad_edge=False)
-        names = [name for name in _SEEN if name != "pattern"]
-        for heading in ("block", *names):
-            table.add_column(heading, justify="right")
-        lengths = self.data()["lengths"]
-        assert isinstance(lengths, dict)
-        for layer in range(self._view.config.n_layer):
-            table.add_row(str(layer), *(Text(f"{lengths[name][layer]:.1f}") for name in names))
-        return table
+    def _lengths(self) -> dict[str, list[float]]:
+        view = self._view
+        return {
+            name: [
+                float(np.linalg.norm(view.cache[name, layer], axis=-1).mean()) for layer in range(view.config.n_layer)
+            ]
+            for name in _SEEN
+            if name != "pattern"
+        }
 
     def _predict(self, stream: Axes, axes: Axes) -> None:
         """The last position's prediction."""

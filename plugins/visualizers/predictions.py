@@ -14,12 +14,14 @@ from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
+from onnxlens.plugins.visualizers.expected import expected
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.logits import log_softmax
 
 __all__ = ["Predictions"]
 
+_NAMED = 3  # tokens, at every position
 _TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 
@@ -61,12 +63,12 @@ class Predictions(Visualizer):
             limits=(0.0, 1.0),
         )
         entropy = -(np.exp(logs) * logs).sum(-1)  # [P]
-        order = np.argsort(-view.logits, axis=-1, kind="stable")[:, :3].tolist()
+        named = expected(view, view.logits, logs, _NAMED)
         rows = [
             [
                 place,
                 label,
-                "  ".join(f"{view.shown(token)} {np.exp(logs[place, token]):.1%}" for token in order[place]),
+                named[place],
                 float(entropy[place]),
                 float(np.exp(entropy[place])),
             ]

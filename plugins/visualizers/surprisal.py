@@ -11,6 +11,7 @@ import numpy as np
 from onnxlens.plugins.charts.coloured import ColouredText
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
+from onnxlens.plugins.visualizers.expected import expected
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.logits import log_softmax
@@ -36,11 +37,7 @@ class Surprisal(Visualizer):
         following = view.ids[1:, np.newaxis]  # [P - 1, 1]
         own = np.take_along_axis(logits, following, axis=-1)
         ranks = (logits > own).sum(-1).tolist()
-        best = np.argsort(-logits, axis=-1, kind="stable")[:, : self.alternatives].tolist()
-        expected = [
-            "  ".join(f"{view.shown(token)} {np.exp(logs[place, token]):.1%}" for token in tokens)
-            for place, tokens in enumerate(best)
-        ]
+        named = expected(view, logits, logs, self.alternatives)
         values = -np.take_along_axis(logs, following, axis=-1)[:, 0]
         loss = f"; mean {values.mean():.3f}, perplexity {np.exp(values.mean()):.2f}" if len(values) else ""
         return ColouredText(
@@ -48,5 +45,5 @@ class Surprisal(Visualizer):
             view.str_tokens,
             [np.nan, *values],
             unit="surprisal in nats",
-            details={"rank": [None, *ranks], "expected": [None, *expected]},
+            details={"rank": [None, *ranks], "expected": [None, *named]},
         )

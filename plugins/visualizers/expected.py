@@ -1,0 +1,25 @@
+"""What a model expects next, in words."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from onnxlens.plugins.visualizers.base import View
+
+__all__ = ["expected"]
+
+
+def expected(view: View, logits: np.ndarray, logprobs: np.ndarray, count: int) -> list[str]:
+    """Names the most probable tokens of each position with their probabilities.
+
+    Args:
+        view: the text.
+        logits: [P, V].
+        logprobs: their log-softmax, [P, V].
+        count: how many tokens to name.
+    """
+    best = np.argsort(-logits, axis=-1, kind="stable")[:, :count].tolist()
+    return [
+        "  ".join(f"{view.shown(token)} {np.exp(logprobs[place, token]):.1%}" for token in tokens)
+        for place, tokens in enumerate(best)
+    ]
