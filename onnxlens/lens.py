@@ -14,13 +14,9 @@ from onnxlens.changes import Blocks, Interventions, given
 from onnxlens.generation import Generation
 from onnxlens.gradients import GradientResult, differentiate
 from onnxlens.metrics import TokenMetric
-from onnxlens.plugins.blame import blamed
-from onnxlens.plugins.options import make
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers import softmax
 from onnxlens.plugins.samplers.explain import Explanation
-from onnxlens.plugins.visualizers.base import Visualizer
-from onnxlens.plugins.visualizers.reading import drawn, read
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.prediction import Candidate, Prediction
 from onnxlens.runtime.activations import ActivationCache
@@ -32,11 +28,13 @@ from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.functions import ForwardHooks
 from onnxlens.runtime.generation import Step, generate_ids
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, usual
+from onnxlens.runtime.logits import top_ids
 from onnxlens.runtime.runner import Output, Runner
 from onnxlens.runtime.slices import Slice
 from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.trace import open_trace, recorded
 from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
+from onnxlens.viewing import AnyVisualizer, views
 
 __all__ = ["Lens", "load"]
 
@@ -491,7 +489,7 @@ class Lens:
         )
         return plan.nbytes
 
-    def view(self, visualizer: str | Visualizer | type[Visualizer], text: str | Ids, /, **options: Any) -> Rendering:
+    def view(self, visualizer: AnyVisualizer, text: str | Ids, /, **options: Any) -> Rendering:
         """Shows what happens inside while a text runs.
 
         Exactly the hook points that the visualizer names are read. In a block of `hooks`, what is shown is what the
@@ -512,25 +510,34 @@ class Lens:
             ContextLengthError: the text has more tokens than the model has positions.
             HookPointError: the visualizer names a hook point that the model does not have.
         """
+        return self.views(text, [(visualizer, options)])[0]
+
+    def views(
+        self, text: str | Ids, visualizers: Iterable[AnyVisualizer | tuple[AnyVisualizer, Mapping[str, Any]]]
+    ) -> list[Rendering]:
+        """Shows several views of one text, for all of which the model runs once.
+
+        What a visualizer computes beyond its hook points, as the sweeps do, it computes for itself.
+
+        Args:
+            text: a text, or its token ids.
+            visualizers: each as in `view`, or with its options: `["tokens", ("attention", {"layer": 3})]`.
+
+        Returns:
+            Their renderings, in the same order.
+
+        Raises:
+            PluginError, InputError, ContextLengthError, HookPointError: as `view`.
+        """
         if _is_batch(text):
             raise InputError("view shows one text at a time.")
-        if isinstance(visualizer, str):
-            entry = self.plugins.get("visualizer", visualizer)
-            kind, name, owner = entry.plugin, entry.name, f" ({entry.distribution})"
-        else:
-            kind = visualizer if isinstance(visualizer, type) else type(visualizer)
-            if not issubclass(kind, Visualizer):
-                raise InputError(f"A visualizer is given by its name, or as one, not as {visualizer!r:.100}.")
-            name, owner = kind.__name__, ""
-        with blamed(f"The visualizer {name!r}{owner}"):
-            if isinstance(visualizer, Visualizer):
-                if options:
-                    raise InputError("Options are given to a visualizer when it is made; this one is made already.")
-                made = visualizer
-            else:
-                made = make(kind, name, options)
-            ids = self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text)
-            return drawn(made, read(self.runner, self.tokenizer, made, ids, self))
+        if isinstance(visualizers, str) or not isinstance(visualizers, Iterable):
+            raise InputError(f"views takes a list of visualizers, not {visualizers!r:.100}; for one there is view.")
+        wanted = [one if isinstance(one, tuple) else (one, {}) for one in visualizers]
+        for one in wanted:
+            if len(one) != 2 or not isinstance(one[1], Mapping):
+                raise InputError(f"A visualizer with options is (name, {{option: value}}), not {one!r:.100}.")
+        return views(self, self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text), wanted)
 
     def grad(
         self,
@@ -601,7 +608,7 @@ class Lens:
     def _prediction(
         self, ids: list[int], logits: np.ndarray, probabilities: np.ndarray, top: int, applied: tuple[Applied, ...]
     ) -> Prediction:
-        best = np.argsort(-logits, kind="stable")[:top].tolist()
+        best = top_ids(logits, top).tolist()
         listed = [
             Candidate(token, text, float(logits[token]), float(probabilities[token]))
             for token, text in zip(best, self.tokenizer.str_tokens(best), strict=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.logits import log_softmax, top_ids
 from onnxlens.runtime.runner import Output, Runner
 
 __all__ = ["NORMALIZED", "contrastive_search"]
@@ -68,7 +68,7 @@ def contrastive_search(
     row, total = 0, 0.0
     for _ in range(max_new_tokens):
         logprobs = log_softmax(output.logits[row, -1])  # [V]
-        candidates = np.argsort(-logprobs, kind="stable")[:top_k]  # [k]
+        candidates = top_ids(logprobs, top_k)  # [k]
         output = texts.advance([row] * len(candidates), candidates)
         own = states(output)[:, 0]  # [k, D]
         alike = (own @ before.T).max(axis=1)

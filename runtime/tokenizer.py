@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import operator
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -11,6 +12,7 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 
 from onnxlens.runtime.errors import BundleError, InputError
+from onnxlens.runtime.merges import Merge, Merges, token_bytes
 
 __all__ = ["TextStream", "Tokenizer"]
 
@@ -90,6 +92,39 @@ class Tokenizer:
         """
         return [self.decode([token]) for token in ids]
 
+    def token_bytes(self, token: int) -> bytes:
+        """Returns the bytes of a token, which may be a part of a UTF-8 character only.
+
+        Raises:
+            InputError: the id is no whole number or not in the vocabulary.
+        """
+        known = self._fast.id_to_token(self._checked(token))
+        return self.decode([token]).encode() if known is None else token_bytes(known)
+
+    def merge_steps(self, text: str, position: int) -> tuple[range, list[Merge]]:
+        """Tells how the word that a token is of was put together from its bytes.
+
+        Args:
+            text: a text.
+            position: of one of its tokens.
+
+        Returns:
+            The positions of the word's tokens, and the steps; none for a special token.
+
+        Raises:
+            InputError: the tokenizer is no byte-pair encoding over bytes.
+        """
+        encoded = self._fast.encode(text)
+        words, first, last = encoded.word_ids, position, position + 1
+        while first > 0 and words[first - 1] == words[position]:
+            first -= 1
+        while last < len(words) and words[last] == words[position]:
+            last += 1
+        merges = self._merges
+        if encoded.ids[position] in self._fast.get_added_tokens_decoder():
+            return range(position, position + 1), []
+        return range(first, last), merges.steps("".join(encoded.tokens[first:last]))
+
     def stream(self, stop: str | Sequence[str] | None = ()) -> TextStream:
         """Starts decoding token by token; see `TextStream`."""
         return TextStream(self, stop)
@@ -105,6 +140,10 @@ class Tokenizer:
     def knows(self, token: int) -> bool:
         """Whether an id is in the tokenizer's vocabulary, not in the model's only."""
         return self._fast.id_to_token(token) is not None
+
+    @functools.cached_property
+    def _merges(self) -> Merges:
+        return Merges(self.to_json())
 
     def _checked(self, token: int) -> int:
         try:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlens.analysis.sweeps import Text, one_text
+from onnxlens.analysis.sweeps import Text, one_text, one_token
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -92,8 +92,8 @@ def attribute_logit(
     if neurons and (found := sorted(name for name in cache.changed if name.endswith("hook_mlp_out"))):
         raise InputError(f"{found[0]!r} is changed, so neurons do not add up to their MLP; leave neurons out.")
     row = logits[0, position].astype(np.float64)  # [V]
-    chosen = int(row.argmax()) if token is None else _id(lens, token)
-    other = None if against is None else _id(lens, against)
+    chosen = int(row.argmax()) if token is None else one_token(lens, token)
+    other = None if against is None else one_token(lens, against)
     parts = cache.get_full_resid_decomposition(expand_neurons=False)  # [C, 1, 1, D]
     values = cache.logit_attrs(parts, chosen, other).astype(np.float64)[:, 0, 0]  # [C]
     count = lens.config.n_layer * lens.config.n_head
@@ -119,11 +119,3 @@ def attribute_logit(
         position=position % length,
         tokens=ids[0],
     )
-
-
-def _id(lens: Lens, token: int | str) -> int:
-    if isinstance(token, str):
-        return lens.runner.bundle.facts.token(token)
-    if type(token) is not int or not 0 <= token < lens.config.vocab_size:
-        raise InputError(f"A token is a text, or an id from 0 to {lens.config.vocab_size - 1}, not {token!r}.")
-    return token

@@ -16,7 +16,7 @@ from onnxlens.runtime.interventions import Intervention
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
 
-__all__ = ["Text", "one_text", "sweep"]
+__all__ = ["Text", "one_text", "one_token", "sweep"]
 
 Text = str | Sequence[int] | np.ndarray
 
@@ -36,6 +36,19 @@ def one_text(lens: Lens, text: Text, what: str) -> np.ndarray:
     if len(ids) != 1:
         raise InputError(f"{what} takes one text at a time, not {len(ids)}.")
     return ids
+
+
+def one_token(lens: Lens, token: int | str) -> int:
+    """The id of a token, given by its id or text.
+
+    Raises:
+        InputError: it is no id, or no single token.
+    """
+    if isinstance(token, str):
+        return lens.runner.bundle.facts.token(token)
+    if type(token) is not int or not 0 <= token < lens.config.vocab_size:
+        raise InputError(f"A token is a text, or an id from 0 to {lens.config.vocab_size - 1}, not {token!r}.")
+    return token
 
 
 def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]], metric: TokenMetric) -> np.ndarray:

@@ -35,18 +35,29 @@ def _metric_options(function: F) -> F:
 @command.command("logit-lens")
 @text_argument
 @click.option("--top", default=1, show_default=True, metavar="N", help="How many candidates at each place.")
+@click.option("--watch", multiple=True, metavar="TOKEN", help="Tell the rank of this token, too.  [may be repeated]")
 @run_options
 def logit_lens(
-    text: str | None, top: int, model: str | None, provider: str, threads: int | None, as_json: bool
+    text: str | None,
+    top: int,
+    watch: tuple[str, ...],
+    model: str | None,
+    provider: str,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """What the model would predict after each token of TEXT, if it ended after each block."""
+    import numpy as np
+
     from onnxlens.analysis.logit_lens import logit_lens as analyse
 
     lens, text = _opened(model, provider, threads, text)
-    found = analyse(lens, text, top=top)
+    found = analyse(lens, text, top=top, watch=watch)
     tokens = lens.to_str_tokens(found.tokens)
     if as_json:
-        arrays = {name: getattr(found, name) for name in ("ids", "probabilities", "entropy", "rank", "probability")}
+        names = ["ids", "probabilities", "entropy", "rank", "probability"]
+        names += ["watched", "watched_rank", "watched_probability"] if watch else []
+        arrays = {name: np.asarray(getattr(found, name)) for name in names}
         _print_json(lens, tokens, labels=list(found.labels), axes=list(found.axes), **arrays)
         return
     rows = []
@@ -54,7 +65,9 @@ def logit_lens(
         cells = []
         for state in range(len(found.labels)):
             best = zip(found.ids[state, position].tolist(), found.probabilities[state, position], strict=True)
-            cells.append("\n".join(f"{shown(lens.to_str_tokens([i])[0])} {p:.0%}" for i, p in best))
+            ranks = zip(watch, found.watched_rank[state, position].tolist(), strict=True)
+            lines = [f"{shown(lens.to_str_tokens([i])[0])} {p:.0%}" for i, p in best]
+            cells.append("\n".join(lines + [f"#{rank} {shown(token)}" for token, rank in ranks]))
         rows.append((shown(token), *cells))
     _print_table(("token", *found.labels), rows)
 

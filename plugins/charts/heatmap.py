@@ -159,9 +159,11 @@ class Heatmap(Chart):
                 x=columns,
                 y=rows,
                 text=notes or None,
+                texttemplate="%{text}" if notes and max(panel.shape) <= _NOTED else None,
                 name=escape(name),
                 visible=name == first,
                 coloraxis="coloraxis",
+                meta={"x": self.columns, "y": self.rows} | ({"z": self.notes[name]} if notes else {}),
                 hoverongaps=False,
                 hovertemplate=f"%{{y}}<br>%{{x}}: <b>%{{z}}</b>{'<br>%{text}' if notes else ''}<extra></extra>",
             )

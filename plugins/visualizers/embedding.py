@@ -16,6 +16,7 @@ from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.logits import top_ids
 
 __all__ = ["Embedding"]
 
@@ -66,6 +67,6 @@ class Embedding(Visualizer):
         lengths = np.linalg.norm(embeddings, axis=-1) * np.linalg.norm(own)
         cosine = embeddings @ own / np.where(lengths > 0, lengths, 1.0)  # [V]
         cosine[token] = -np.inf
-        order = np.argsort(-cosine, kind="stable")[: min(self.nearest, len(cosine) - 1)].tolist()
+        order = top_ids(cosine, min(self.nearest, len(cosine) - 1)).tolist()
         rows = [[view.shown(one), one, float(cosine[one])] for one in order]
         return Table(f"Nearest to {label} in embedding space", ["token", "id", "cosine"], rows)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxlens.plugins.visualizers.base import View
+from onnxlens.runtime.logits import top_ids
 
 __all__ = ["expected"]
 
@@ -18,7 +19,7 @@ def expected(view: View, logits: np.ndarray, logprobs: np.ndarray, count: int) -
         logprobs: their log-softmax, [P, V].
         count: how many tokens to name.
     """
-    best = np.argsort(-logits, axis=-1, kind="stable")[:, :count].tolist()
+    best = top_ids(logits, count).tolist()
     return [
         "  ".join(f"{view.shown(token)} {np.exp(logprobs[place, token]):.1%}" for token in tokens)
         for place, tokens in enumerate(best)

@@ -16,7 +16,7 @@ from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable, short
 from onnxlens.plugins.visualizers.page import Part
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.logits import log_softmax, top_ids
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -125,9 +125,9 @@ class _Picture(Chart):
         """The last position's prediction."""
         view = self._view
         assert view.logits is not None
-        _map(stream, view.logits[:, np.argsort(-view.logits[-1])[:64]], "logits of 64 tokens")
+        _map(stream, view.logits[:, top_ids(view.logits[-1], 64)], "logits of 64 tokens")
         probabilities = np.exp(log_softmax(view.logits[-1:]))[0]
-        best = np.argsort(-probabilities, kind="stable")[:5]
+        best = top_ids(probabilities, 5)
         axes.barh(np.arange(len(best)), probabilities[best], color="#6baed6")
         for place, token in enumerate(best.tolist()):
             axes.text(0.03, place, short(view.shown(token), 12), fontsize=7, va="center", parse_math=False)

@@ -27,7 +27,7 @@ td, th { padding: .15em .8em .15em 0; text-align: left; vertical-align: top; whi
 ol.tokens { list-style: none; padding: 0; line-height: 2.2; }
 ol.tokens li { display: inline; }
 ol.tokens code { border-radius: 3px; padding: .2em .1em; border: 1px solid #8884; cursor: pointer; }
-ol.tokens code.same { outline: 3px solid #e6a100; }
+ol.tokens code.same, td.same { outline: 3px solid #e6a100; }
 svg.links { max-width: 100%; }
 svg.links text { font: 13px ui-monospace, monospace; fill: currentColor; cursor: default; }
 svg.links.some line { display: none; }
@@ -55,18 +55,49 @@ _LINKS = """for (const drawing of document.querySelectorAll("svg.links")) {
   }
 }"""
 
-# A token that is clicked, or chosen by keyboard, is marked wherever it stands.
-_SAME = """document.addEventListener("click", (event) => {
-  const chosen = event.target.closest("ol.tokens code");
-  if (!chosen) return;
-  const was = chosen.classList.contains("same");
-  for (const token of document.querySelectorAll("ol.tokens code")) {
-    token.classList.toggle("same", !was && token.textContent === chosen.textContent);
+# A token that is clicked, or chosen by keyboard, is marked wherever it stands: in texts, tables and drawings. A trace
+# says in `meta` what its places are called along x and y, and its cells, z.
+_SAME = """const seen = (label) => label.replaceAll("\u2423", " ");
+let marked = null;
+const markDrawing = (drawing) => {
+  const trace = drawing.data?.find((one) => one.visible !== false);
+  const known = trace?.meta ?? {};
+  const shapes = [...(drawing.own ?? [])];
+  const mark = (x0, x1, y0, y1, whole) => shapes.push({
+    type: "rect", x0, x1, y0, y1, xref: whole === "x" ? "x domain" : "x", yref: whole === "y" ? "y domain" : "y",
+    line: {color: "#e6a100", width: 2},
+  });
+  known.x?.forEach((label, at) => { if (seen(label) === marked) mark(at - 0.5, at + 0.5, 0, 1, "y"); });
+  known.y?.forEach((label, at) => { if (seen(label) === marked) mark(0, 1, at - 0.5, at + 0.5, "x"); });
+  known.z?.forEach((row, y) => row.forEach((label, x) => {
+    if (seen(label) === marked) mark(x - 0.5, x + 0.5, y - 0.5, y + 0.5);
+  }));
+  Plotly.relayout(drawing, {shapes});
+};
+const markAll = (label) => {
+  marked = seen(label) === marked ? null : seen(label);
+  for (const one of document.querySelectorAll("ol.tokens code, td")) {
+    one.classList.toggle("same", seen(one.textContent) === marked);
   }
+  for (const drawing of document.querySelectorAll(".drawing")) if (drawing.data) markDrawing(drawing);
+};
+const answer = (drawing) => {
+  drawing.own = drawing.layout.shapes ?? [];
+  drawing.on("plotly_click", ({points: [point]}) => {
+    const {x, y, z} = point.data.meta ?? {}, at = point.pointIndex;
+    const label = Array.isArray(at) ? (z ? z[at[0]][at[1]] : x?.[at[1]]) : (x ?? y)?.[at];
+    if (label !== undefined) markAll(label);
+  });
+  drawing.on("plotly_restyle", () => { if (marked !== null) markDrawing(drawing); });
+};
+document.addEventListener("click", (event) => {
+  const chosen = event.target.closest("ol.tokens code");
+  if (chosen) markAll(chosen.textContent);
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches("ol.tokens code")) event.target.click();
 });"""
+_HINT = "<p>A click marks what is there, such as a token, wherever else it appears.</p>"
 
 # A drawing of plotly is light. Its buttons are named one by one: those it has by itself send the drawing to a service.
 _DRAWING = ":root { color-scheme: light; }\n.drawing { height: 85vh; }"
@@ -144,14 +175,16 @@ def parts_page(title: str, parts: Sequence[Part]) -> str:
         body.append(f'<div id="{name}" class="drawing"{height}></div>')
         drawing = part.to_json()  # in which every `<` is an escape
         scripts.append(
-            f'{{ const drawing = {drawing};\nPlotly.newPlot("{name}", drawing.data, drawing.layout, settings); }}'
+            f"{{ const drawing = {drawing};\n"
+            f'Plotly.newPlot("{name}", drawing.data, drawing.layout, settings).then(answer); }}'
         )
     if scripts:
         drawings = "\n".join(scripts)
         scripts = [_UNPACKED % (_packed_library(), f"const settings = {_SETTINGS};\n{drawings}")]
     texts = [part for part in parts if isinstance(part, str)]
-    if any('<ol class="tokens">' in text for text in texts):
-        scripts.append(_SAME)
+    if len(texts) < len(parts) or any('<ol class="tokens">' in text for text in texts):
+        scripts.insert(0, _SAME)
+        body.insert(1, _HINT)
     if any('<svg class="links"' in text for text in texts):
         scripts.append(_LINKS)
     return page(title, "\n".join(body), style=_DRAWING if len(texts) < len(parts) else "", script="\n".join(scripts))

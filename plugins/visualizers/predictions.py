@@ -17,7 +17,7 @@ from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
 from onnxlens.plugins.visualizers.expected import expected
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.logits import log_softmax, top_ids
 
 __all__ = ["Predictions"]
 
@@ -42,8 +42,11 @@ class Predictions(Visualizer):
         at = self.placed("position", len(view.ids))
         logs = log_softmax(view.logits)  # [P, V]
         row = view.logits[at].astype(np.float64)  # [V]
-        best = np.argsort(-row, kind="stable")[: self.top].tolist()
-        names = [f"{place + 1}. {view.shown(token)}" for place, token in enumerate(best)]
+        best = top_ids(row, self.top).tolist()
+        shown = [view.shown(token) for token in best]
+        names = [
+            f"{text} (id {token})" if shown.count(text) > 1 else text for text, token in zip(shown, best, strict=True)
+        ]
         bars = Bars(
             f"After token {at}, {view.labels[at]}",
             [(name, float(np.exp(logs[at, token]))) for name, token in zip(names, best, strict=True)],

@@ -19,7 +19,7 @@ from onnxlens.runtime.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
 
-__all__ = ["drawn", "needed", "read"]
+__all__ = ["drawn", "needed", "read", "read_together"]
 
 
 def needed(visualizer: Visualizer, config: ModelConfig) -> tuple[tuple[str, ...], bool]:
@@ -44,41 +44,59 @@ def needed(visualizer: Visualizer, config: ModelConfig) -> tuple[tuple[str, ...]
 def read(
     runner: Runner, tokenizer: Tokenizer, visualizer: Visualizer, ids: Sequence[int], lens: Lens | None = None
 ) -> View:
-    """Reads what a visualizer needs.
-
-    Args:
-        runner: the model.
-        tokenizer: its tokenizer.
-        visualizer: what names the hook points.
-        ids: the text's token ids.
-        lens: what runs the model, with what it changes; without it, the runner does.
+    """Reads what a visualizer needs; see `read_together`.
 
     Raises:
         HookPointError: a name or glob matches no hook point.
         InputError: the ids cannot be used.
         PluginError: it does not name them as it should.
     """
-    names, logits = needed(visualizer, runner.config)
+    return read_together(runner, tokenizer, [needed(visualizer, runner.config)], ids, lens)[0]
+
+
+def read_together(
+    runner: Runner,
+    tokenizer: Tokenizer,
+    needs: Sequence[tuple[Sequence[str], bool]],
+    ids: Sequence[int],
+    lens: Lens | None = None,
+) -> list[View]:
+    """Runs a model once, and returns for each visualizer what it needs and nothing else.
+
+    Args:
+        runner: the model.
+        tokenizer: its tokenizer.
+        needs: for each visualizer, its hook points, and whether it needs the logits; see `needed`.
+        ids: the text's token ids.
+        lens: what runs the model, with what it changes; without it, the runner does.
+
+    Raises:
+        InputError: the ids cannot be used.
+    """
     tokens = np.asarray(ids, np.int64)[np.newaxis]  # [1, P]
-    str_tokens = tokenizer.str_tokens(tokens[0].tolist())
-    output = None
-    if names or logits:
-        wanted = "all" if logits else "none"
-        output = (runner.run if lens is None else lens.run)(
-            tokens, names_filter=names or None, logits=wanted, keep_cache=False
-        )
-    found = output.logits[0] if output and logits else None  # [P, V]
+    str_tokens = tuple(tokenizer.str_tokens(tokens[0].tolist()))
     facts = runner.bundle.facts
-    cache = ActivationCache(
-        output.activations if output else {},
-        tokens,
-        facts=facts,
-        str_tokens=str_tokens,
-        applied=output.applied if output else (),
-        called=output.called if output else (),
-    )
-    cache.remove_batch_dim()
-    return View(facts.name, runner.config, tokens[0], tuple(str_tokens), cache, found, tokenizer, lens)
+    names = tuple(dict.fromkeys(name for some, _ in needs for name in some))
+    with_logits = any(logits for _, logits in needs)
+    output = None
+    if names or with_logits:
+        output = (runner.run if lens is None else lens.run)(
+            tokens, names_filter=names or None, logits="all" if with_logits else "none", keep_cache=False
+        )
+    views = []
+    for some, logits in needs:
+        cache = ActivationCache(
+            {name: output.activations[name] for name in some} if output else {},
+            tokens,
+            facts=facts,
+            str_tokens=str_tokens,
+            applied=output.applied if output else (),
+            called=output.called if output else (),
+        )
+        cache.remove_batch_dim()
+        found = output.logits[0] if output and logits else None  # [P, V]
+        views.append(View(facts.name, runner.config, tokens[0], str_tokens, cache, found, tokenizer, lens))
+    return views
 
 
 def drawn(visualizer: Visualizer, view: View) -> Rendering:

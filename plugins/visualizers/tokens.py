@@ -8,10 +8,13 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.coloured import ColouredText
+from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.visualizers.labels import printable, visible
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax
@@ -38,6 +41,11 @@ class Tokens(Visualizer):
         Option("for norm, the block whose residual stream is measured; from the end if negative, the last by default"),
     ] = None
 
+    word: Annotated[
+        int | None,
+        Option("a position: show how the word that its token is of was put together; negative ones from the end"),
+    ] = None
+
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The logits, or one residual stream, or nothing."""
         if self.colour == "norm":
@@ -46,8 +54,8 @@ class Tokens(Visualizer):
             raise InputError(f"layer says whose residual stream is measured: with colour norm, not {self.colour}.")
         return (LOGITS,) if self.colour == "surprisal" else ()
 
-    def draw(self, view: View) -> TokensRendering:
-        """Returns the tokens with their numbers."""
+    def draw(self, view: View) -> Chart:
+        """Returns the tokens with their numbers, and how one word came about."""
         values: list[float | None] = [None] * len(view.ids)
         meaning = _MEANING[self.colour]
         if self.colour == "norm":
@@ -58,7 +66,30 @@ class Tokens(Visualizer):
         elif self.colour == "surprisal" and view.logits is not None:
             logprobs = log_softmax(view.logits[:-1])[np.arange(len(view.ids) - 1), view.ids[1:]]  # [P - 1]
             values = [None, *(-logprobs).tolist()]  # nothing predicts the first one
-        return TokensRendering(view.model, view.ids.tolist(), view.str_tokens, values, meaning)
+        ids = view.ids.tolist()
+        encoded = [view.tokenizer.token_bytes(token) for token in ids] if view.tokenizer else None
+        tokens = TokensRendering(view.model, ids, view.str_tokens, values, meaning, encoded)
+        if self.word is None:
+            return tokens
+        return Stack(tokens.title, [tokens.titled("Tokens"), self._merged(view, self.placed("word", len(ids)))])
+
+    def _merged(self, view: View, at: int) -> Table:
+        """The merge steps of a word."""
+        if view.tokenizer is None:
+            raise InputError("The merge steps of a word need a tokenizer, and the view has none.")
+        text = view.tokenizer.decode(view.ids.tolist())
+        if view.tokenizer.encode(text) != view.ids.tolist():
+            raise InputError("These ids are not what their text is cut into, so no merges led to them; give the text.")
+        places, steps = view.tokenizer.merge_steps(text, at)
+        tokens = [view.tokenizer.token_bytes(token) for token in view.ids[places.start : places.stop].tolist()]
+        word = b"".join(tokens)
+        letters = [word] if not steps and len(tokens) == 1 else [word[one : one + 1] for one in range(len(word))]
+        rows: list[list[str | int | None]] = [[0, None, None, _pieces(letters)]]
+        for number, step in enumerate(steps, 1):
+            rows.append([number, " + ".join(map(_piece, step.pair)), step.rank, _pieces(step.pieces)])
+        how = "the pair that was learned first is joined, until none is left"
+        title = f"How {_piece(word)} comes about: {how if steps or len(tokens) > 1 else 'it is never cut'}"
+        return Table(title, ["step", "joined", "rank", "pieces"], rows)
 
     def _layer(self, config: ModelConfig) -> int:
         return config.n_layer - 1 if self.layer is None else self.numbered("layer", config.n_layer)
@@ -73,17 +104,33 @@ class TokensRendering(ColouredText):
         str_tokens: their texts.
         values: a number for each; None where there is none.
         meaning: what the numbers are; empty where there are none.
+        encoded: their bytes, where they are known.
     """
 
     def __init__(
-        self, model: str, ids: list[int], str_tokens: Sequence[str], values: list[float | None], meaning: str
+        self,
+        model: str,
+        ids: list[int],
+        str_tokens: Sequence[str],
+        values: list[float | None],
+        meaning: str,
+        encoded: Sequence[bytes] | None = None,
     ) -> None:
-        self.model, self.ids = model, ids
+        self.model = model
         numbers = [np.nan if value is None else value for value in values]
-        super().__init__(f"{printable(model)}: tokens", str_tokens, numbers, unit=meaning, details={"id": ids})
+        details: dict[str, Sequence[str | int]] = {"id": ids}
+        if encoded is not None:
+            details["bytes"] = [one.hex(" ") for one in encoded]
+        super().__init__(f"{printable(model)}: tokens", str_tokens, numbers, unit=meaning, details=details)
 
     def data(self) -> Any:
         """The model, what the numbers mean, and each token with its number."""
-        shown = super().data()["tokens"]
-        tokens = [{"id": one["id"], "token": one["token"], "value": one["value"]} for one in shown]
-        return {"model": self.model, "value": self.unit or None, "tokens": tokens}
+        return {"model": self.model, "value": self.unit or None, "tokens": super().data()["tokens"]}
+
+
+def _piece(encoded: bytes) -> str:
+    return visible(encoded.decode("utf-8", "backslashreplace"))
+
+
+def _pieces(pieces: Sequence[bytes]) -> str:
+    return " · ".join(map(_piece, pieces))

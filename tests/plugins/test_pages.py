@@ -152,6 +152,62 @@ def test_a_token_is_marked_wherever_it_stands(lens, show):
     assert page.locator("ol.tokens code.same").count() == 0
 
 
+def clicked(page, drawing: str, column: float, row: float) -> None:
+    """Clicks on a place of a drawing, once the pointer reads it."""
+    hovered(page, drawing, column, row)
+    box = page.locator(f"{drawing} .nsewdrag").first.bounding_box()
+    page.mouse.click(box["x"] + column * box["width"], box["y"] + row * box["height"])
+
+
+def marks(page, drawing: str) -> list[dict]:
+    return page.evaluate(f"document.querySelector('{drawing}').layout.shapes ?? []")
+
+
+def is_cell(mark: dict) -> bool:
+    """Whether it is one cell that is marked, not a whole row or column."""
+    return (mark["xref"], mark["yref"]) == ("x", "y")
+
+
+def test_a_token_is_marked_wherever_it_stands_in_a_map(lens, show):
+    page = show(lens.view("attention", TEXT))
+    tokens = lens.to_str_tokens(TEXT)
+    (place, *_), count = [at for at, token in enumerate(tokens) if token == " cat"], len(tokens)
+    where = ((place + 0.5) / count, (count - 0.5) / count)
+    clicked(page, "#drawing", *where)
+    until(lambda: marks(page, "#drawing"))
+    found = marks(page, "#drawing")
+    for axis, other in (("x", "yref"), ("y", "xref")):
+        starts = [one[f"{axis}0"] for one in found if one[other].endswith("domain")]
+        assert starts == [at - 0.5 for at, token in enumerate(tokens) if token == " cat"]
+    assert len(found) == 4
+    clicked(page, "#drawing", *where)
+    until(lambda: not marks(page, "#drawing"))
+
+
+def test_a_token_is_marked_wherever_the_logit_lens_expects_it(lens, show):
+    shown = lens.view("logit_lens", TEXT)
+    page = show(shown)
+    cells = np.array(shown.notes["probability of the most probable"])
+    clicked(page, "#drawing", 1.5 / cells.shape[1], (len(cells) - 0.5) / len(cells))
+    until(lambda: marks(page, "#drawing"))
+    found = [(one["y0"] + 0.5, one["x0"] + 0.5) for one in marks(page, "#drawing") if is_cell(one)]
+    assert found == [tuple(place) for place in np.argwhere(cells == cells[-1, 1]).tolist()]
+    page.locator(".updatemenu-header").click()
+    page.locator(".updatemenu-dropdown-button", has_text="final prediction").click()
+    until(lambda: not any(is_cell(one) for one in marks(page, "#drawing")))  # whose cells are ranks
+
+
+def test_a_token_is_marked_in_tables_and_other_drawings(lens, show):
+    page = show(lens.view("predictions", TEXT, top=4))
+    chosen = lens.predict(TEXT).top[0].token.replace(" ", "␣")
+    clicked(page, "#drawing-1", 0.02, 0.14)
+    until(lambda: marks(page, "#drawing-1"))
+    assert [one["y0"] for one in marks(page, "#drawing-1")] == [-0.5]
+    assert [one["x0"] for one in marks(page, "#drawing-3")] == [-0.5]  # the column of the temperatures
+    same = page.locator("td.same").all_text_contents()
+    assert same == [token for token in lens.view("tokens", TEXT).tokens if token.replace(" ", "␣") == chosen]
+
+
 def test_a_label_leaves_its_own_lines(lens, show):
     shown = lens.view("attention", TEXT, layer=0, head=0, values="lines")
     page = show(shown)

@@ -63,6 +63,48 @@ def test_exactly_what_was_named_is_read(lens, monkeypatch, options, names, logit
     assert (one.request.reads, one.request.logits, one.request.keys_and_values) == (names, logits, False)
 
 
+def test_several_views_share_one_run(lens, monkeypatch):
+    plans, plan = [], lens.runner.plan
+    monkeypatch.setattr(lens.runner, "plan", lambda *a, **o: plans.append(plan(*a, **o)) or plans[-1])
+    wanted = ["tokens", ("attention", {"layer": 1}), Tokens(colour="norm", layer=1), (Tokens, {"colour": "norm"})]
+    shown = lens.views("the cat", wanted)
+    (one,) = plans
+    assert one.request.reads == ("blocks.1.attn.hook_pattern", "blocks.1.hook_resid_post")
+    assert one.request.logits == "all"
+    monkeypatch.undo()
+    singly = [lens.view("tokens", "the cat"), lens.view("attention", "the cat", layer=1)]
+    singly += [lens.view("tokens", "the cat", colour="norm", layer=1)] * 2
+    assert [one.data() for one in shown] == [one.data() for one in singly]
+
+
+def test_each_view_has_what_its_visualizer_named_and_nothing_else(lens):
+    seen = []
+
+    class Nosy(Tokens):
+        def draw(self, view):
+            seen.append((sorted(view.cache), view.logits is not None))
+            return super().draw(view)
+
+    lens.views("the cat", [Nosy(colour="norm"), Nosy(), Nosy(colour="nothing")])
+    assert seen == [(["blocks.1.hook_resid_post"], False), ([], True), ([], False)]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        ("tokens", "views takes a list of visualizers, not 'tokens'; for one there is view."),
+        (3, "views takes a list of visualizers, not 3"),
+        ([("tokens",)], "A visualizer with options is (name, {option: value}), not ('tokens',)."),
+        ([("tokens", "layer")], "A visualizer with options is (name, {option: value}), not ('tokens', 'layer')."),
+        (["tokens", ("attention", {"layer": 9})], "layer must be one of this model's, -2 to 1, not 9."),
+    ],
+)
+def test_wrong_lists_of_views(lens, wanted, expected):
+    with pytest.raises(InputError) as caught:
+        lens.views("the cat", wanted)
+    assert str(caught.value).startswith(expected)
+
+
 def test_what_reads_nothing_runs_nothing(lens, monkeypatch):
     monkeypatch.setattr(lens.runner, "plan", None)
     assert lens.view("tokens", "a " * 500, colour="nothing").data()["value"] is None
@@ -93,7 +135,10 @@ def test_a_visualizer_may_be_given_as_one(lens):
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        ({"color": "norm"}, "tokens has no option 'color'; its options are colour, layer. Did you mean 'colour'?"),
+        (
+            {"color": "norm"},
+            "tokens has no option 'color'; its options are colour, layer, word. Did you mean 'colour'?",
+        ),
         ({"colour": "blue"}, "tokens: colour must be one of 'norm', 'nothing', 'surprisal', not 'blue'."),
         ({"layer": "many"}, "tokens: layer must be a whole number, not 'many'."),
         ({"layer": 1.5}, "tokens: layer must be a whole number, not 1.5."),

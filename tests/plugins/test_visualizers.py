@@ -124,6 +124,37 @@ def test_logit_lens(lens):
     assert shown.notes["probability of the final prediction"][-1] == ["rank 0"] * len(last)
 
 
+def test_logit_lens_watches_tokens(lens):
+    shown = lens.view("logit_lens", TEXT, watch=[" cat", " sat", " cat"])
+    expected = logit_lens(lens, TEXT, watch=[" cat", lens.to_single_token(" sat")])
+    assert list(shown.panels)[2:] == ["probability of ␣cat", "probability of ␣sat"]
+    for place, name in enumerate(list(shown.panels)[2:]):
+        equal(shown.panels[name], expected.watched_probability[:, :, place])
+        assert shown.notes[name] == [[f"rank {one}" for one in row] for row in expected.watched_rank[:, :, place]]
+    last = lens.run(lens.to_tokens(TEXT)).logits[0].astype(np.float64)  # [P, V]
+    own = last[:, expected.watched[0]]
+    chances = np.exp(own) / np.exp(last).sum(-1)
+    np.testing.assert_allclose(expected.watched_probability[-1, :, 0], chances, rtol=1e-5)
+    assert expected.watched_rank[-1, :, 0].tolist() == (last > own[:, np.newaxis]).sum(-1).tolist()
+
+
+def test_tokens_say_how_a_word_came_about(lens):
+    text = "unbelievable cats é"
+    tokens, steps = lens.view("tokens", text, word=0, colour="nothing").charts
+    ids = lens.to_tokens(text)[0].tolist()
+    assert tokens.details["id"] == ids
+    assert bytes.fromhex("".join(tokens.details["bytes"])) == text.encode()
+    assert steps.rows[0] == [0, None, None, " · ".join("unbelievable")]
+    pieces = steps.rows[-1][-1].split(" · ")
+    assert "".join(pieces) == "unbelievable"
+    assert pieces == lens.to_str_tokens(text)[: len(pieces)]
+    assert len(steps.rows) == 1 + len("unbelievable") - len(pieces)  # each step has one piece less, but for doubles
+    with pytest.raises(InputError, match="word must be one of the text's"):
+        lens.view("tokens", text, word=len(ids))
+    with pytest.raises(InputError, match="These ids are not what their text is cut into"):
+        lens.view("tokens", [lens.to_single_token("t"), lens.to_single_token("he")], word=0)
+
+
 def test_attribution(lens):
     waterfall, heads = lens.view("attribution", TEXT).charts[:2]
     token = int(lens.run(lens.to_tokens(TEXT)).logits[0, -1].argmax())
