@@ -126,7 +126,7 @@ class Bars(Chart):
                 orientation="h",
                 name=escape(name),
                 visible=name == first,
-                meta={"y": [label for label, _ in bars]},
+                meta={"y": [escape(label) for label, _ in bars]},
                 marker_color=[self._colour(label, value) for label, value in bars],
                 customdata=[[value, escape(self.notes.get(label, ""))] for label, value in bars],
                 hovertemplate="%{y}: <b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",

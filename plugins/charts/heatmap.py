@@ -150,6 +150,7 @@ class Heatmap(Chart):
         import plotly.graph_objects as go
 
         rows, columns = (distinct([short(label, _LABEL) for label in labels]) for labels in (self.rows, self.columns))
+        named = [list(map(escape, labels)) for labels in (self.rows, self.columns)]
         first = next(iter(self.panels))
         figure = go.Figure()
         for name, panel in self.panels.items():
@@ -163,7 +164,7 @@ class Heatmap(Chart):
                 name=escape(name),
                 visible=name == first,
                 coloraxis="coloraxis",
-                meta={"x": self.columns, "y": self.rows} | ({"z": self.notes[name]} if notes else {}),
+                meta={"x": named[1], "y": named[0]} | ({"z": notes} if notes else {}),
                 hoverongaps=False,
                 hovertemplate=f"%{{y}}<br>%{{x}}: <b>%{{z}}</b>{'<br>%{text}' if notes else ''}<extra></extra>",
             )

@@ -126,7 +126,7 @@ class Lines(Chart):
                 y=numbers(values),
                 name=escape(short(name, 2 * _LABEL)),
                 mode="lines+markers",
-                meta={"x": self.places},
+                meta={"x": list(map(escape, self.places))},
                 line={"color": _COLOURS[number % len(_COLOURS)]},
                 hovertemplate="%{x}: <b>%{y}</b>",
             )

@@ -56,8 +56,10 @@ _LINKS = """for (const drawing of document.querySelectorAll("svg.links")) {
 }"""
 
 # A token that is clicked, or chosen by keyboard, is marked wherever it stands: in texts, tables and drawings. A trace
-# says in `meta` what its places are called along x and y, and its cells, z.
-_SAME = """const seen = (label) => label.replaceAll("\u2423", " ");
+# says in `meta` what its places are called along x and y, and its cells, z, all escaped as Python does it.
+_SAME = """const codes = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"};
+const seen = (label) => label.replaceAll("\u2423", " ");
+const said = (element) => element.textContent.replace(/[&<>"']/g, (letter) => codes[letter]);
 let marked = null;
 const markDrawing = (drawing) => {
   const trace = drawing.data?.find((one) => one.visible !== false);
@@ -77,7 +79,7 @@ const markDrawing = (drawing) => {
 const markAll = (label) => {
   marked = seen(label) === marked ? null : seen(label);
   for (const one of document.querySelectorAll("ol.tokens code, td")) {
-    one.classList.toggle("same", seen(one.textContent) === marked);
+    one.classList.toggle("same", seen(said(one)) === marked);
   }
   for (const drawing of document.querySelectorAll(".drawing")) if (drawing.data) markDrawing(drawing);
 };
@@ -92,7 +94,7 @@ const answer = (drawing) => {
 };
 document.addEventListener("click", (event) => {
   const chosen = event.target.closest("ol.tokens code");
-  if (chosen) markAll(chosen.textContent);
+  if (chosen) markAll(said(chosen));
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches("ol.tokens code")) event.target.click();

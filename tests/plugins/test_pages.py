@@ -208,6 +208,21 @@ def test_a_token_is_marked_in_tables_and_other_drawings(lens, show):
     assert same == [token for token in lens.view("tokens", TEXT).tokens if token.replace(" ", "␣") == chosen]
 
 
+def test_a_token_with_signs_of_html_is_marked_too(show):
+    from onnxlens.plugins.charts import ColouredText, Heatmap, Stack
+
+    tokens = ["<b>", " &amp;", "<b>"]
+    text = ColouredText("text", tokens, [1.0, 2.0, 3.0], unit="nats")
+    grid = Heatmap("map", np.ones((1, 3)), ["row"], tokens, unit="nats", row_axis="row", column_axis="token")
+    page = show(Stack("both", [text, grid]))
+    page.locator("ol.tokens code").first.click()
+    until(lambda: marks(page, "#drawing-3"))
+    assert [one["x0"] for one in marks(page, "#drawing-3")] == [-0.5, 1.5]
+    clicked(page, "#drawing-3", 0.5, 0.5)
+    until(lambda: page.locator("ol.tokens code.same").count() == 1)
+    assert page.locator("ol.tokens code.same").text_content() == " &amp;"
+
+
 def test_a_label_leaves_its_own_lines(lens, show):
     shown = lens.view("attention", TEXT, layer=0, head=0, values="lines")
     page = show(shown)
