@@ -99,6 +99,7 @@ class Bars(Chart):
             axes.set_xlabel(self.unit, fontsize=8, parse_math=False)
             axes.tick_params(labelsize=7, length=2)
             axes.axvline(0, color="#444444", linewidth=0.6)
+            axes.use_sticky_edges = not self.cumulative  # there a bar may begin where the picture would end
             axes.margins(x=0.12)
             ends = starts + values
             for place, (value, end) in enumerate(zip(values, np.broadcast_to(ends, values.shape), strict=True)):

@@ -30,6 +30,7 @@ class ColouredText(Chart):
         values: a number for each, P; NaN where there is none.
         unit: what the numbers are, and in what.
         details: what else is known of them: by heading, a text or number for each.
+        captions: in a picture, a short text below each.
     """
 
     def __init__(
@@ -40,8 +41,10 @@ class ColouredText(Chart):
         *,
         unit: str,
         details: Mapping[str, Sequence[str | int | float | None]] | None = None,
+        captions: Sequence[str] = (),
     ) -> None:
         self.title, self.unit, self.tokens = title, unit, list(tokens)
+        self.captions = [printable(caption) for caption in captions] or [""] * len(self.tokens)
         self.values = np.asarray(values, np.float64)
         self.details = {
             heading: [printable(one) if isinstance(one, str) else one for one in column]
@@ -50,6 +53,7 @@ class ColouredText(Chart):
         for heading, size in {
             self.unit: len(self.values),
             **{name: len(one) for name, one in self.details.items()},
+            "captions": len(self.captions),
         }.items():
             if size != len(self.tokens):
                 raise ValueError(f"{heading!r} has {size} entries for {len(self.tokens)} tokens")
@@ -97,17 +101,21 @@ class ColouredText(Chart):
                 "linestyle": "--" if self.unit and not colour else "-",
             }
             axes.add_patch(Rectangle((column + 0.03, line + 0.1), 0.94, 0.8, linewidth=0.5, **frame))
-            axes.text(
-                column + 0.5,
-                line + 0.5,
-                short(visible(token), 12),  # which may be longer than its place
-                ha="center",
-                va="center",
-                fontsize=8,
-                family="monospace",
-                color=ink(colour) if colour else "#000000",
-                parse_math=False,  # a dollar sign is one
-            )
+            caption = self.captions[place]
+            # Tokens may be longer than their places. A dollar sign is one.
+            shown = [(0.42 if caption else 0.5, 8, short(visible(token), 12)), (0.76, 5, short(caption, 20))]
+            for down, size, text in shown:
+                axes.text(
+                    column + 0.5,
+                    line + down,
+                    text,
+                    ha="center",
+                    va="center",
+                    fontsize=size,
+                    family="monospace",
+                    color=ink(colour) if colour else "#000000",
+                    parse_math=False,
+                )
 
     def part(self) -> Part:
         """The text as it reads; what is known of a token where the pointer rests, its likes where it is clicked."""

@@ -15,6 +15,7 @@ from onnxlens.plugins.visualizers.labels import ink, printable, short, thinned, 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
+    from matplotlib.image import AxesImage
     from plotly.graph_objects import Figure
     from rich.console import RenderableType
     from rich.text import Text
@@ -30,6 +31,7 @@ _FITS = 9  # columns that a terminal shows as a table
 _STRONGEST = 4  # columns that it names for each row otherwise
 _ROWS = 48  # rows that it shows at most, of all matrices together
 _LEAST = 5  # but of each so many
+_SQUARE = 0.82  # of its place, a thumbnail; the rest is for its name
 _FEW = 30  # maps that are drawn larger than thumbnails
 _NOTED = 40  # columns and rows in which notes fit into the cells
 
@@ -121,27 +123,13 @@ class Heatmap(Chart):
         """Draws a map for each matrix."""
         from matplotlib import colormaps
 
-        columns, rows = self._grid()
-        wide, high = self._side()
         head(figure, self.title, self.size()[0])
         least, most = self.limits
         colours = colormaps[_TWO_ENDS if least < 0 else _ONE_END].with_extremes(bad=_NOTHING)
-        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-        for axes in grid.flat[len(self.panels) :]:
-            axes.set_axis_off()
         # One pixel of the picture for a cell, where there are more cells than pixels: a mean would hide single ones.
         how = {"cmap": colours, "vmin": least, "vmax": most, "interpolation": "nearest"}
-        for place, (axes, (name, panel)) in enumerate(zip(grid.flat, self.panels.items(), strict=False)):
-            image = axes.imshow(panel, aspect="equal" if self.squares else "auto", **how)
-            if name:
-                axes.set_title(printable(name), fontsize=8, parse_math=False)
-            if self.squares and len(self.panels) > 1:  # thumbnails, which have no room for labels
-                axes.set(xticks=[], yticks=[])
-            else:
-                self._label(axes, wide, high, is_left=place % columns == 0, is_low=place >= len(self.panels) - columns)
-            if name in self.notes and max(panel.shape) <= _NOTED:
-                self._write(axes, name, panel, wide)
-        bar = figure.colorbar(image, ax=grid, shrink=0.8)
+        draw = self._draw_thumbnails if self.squares and len(self.panels) > 1 else self._draw_maps
+        bar = figure.colorbar(draw(figure, how), ax=figure.axes, shrink=0.8)
         bar.set_label(self.unit, fontsize=8, parse_math=False)
         bar.ax.tick_params(labelsize=7)
 
@@ -199,6 +187,51 @@ class Heatmap(Chart):
             squares=self.squares,
             columns_of_panels=self._columns,
         )
+
+    def _draw_maps(self, figure: FigureBase, how: dict[str, Any]) -> AxesImage:
+        """Draws the matrices with labels beside them, and returns the last one."""
+        columns, rows = self._grid()
+        wide, high = self._side()
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for axes in grid.flat[len(self.panels) :]:
+            axes.set_axis_off()
+        for place, (axes, (name, panel)) in enumerate(zip(grid.flat, self.panels.items(), strict=False)):
+            image = axes.imshow(panel, aspect="equal" if self.squares else "auto", **how)
+            if name:
+                axes.set_title(printable(name), fontsize=8, parse_math=False)
+            self._label(axes, wide, high, is_left=place % columns == 0, is_low=place >= len(self.panels) - columns)
+            if name in self.notes and max(panel.shape) <= _NOTED:
+                self._write(axes, name, panel, wide)
+        return image
+
+    def _draw_thumbnails(self, figure: FigureBase, how: dict[str, Any]) -> AxesImage:
+        """Draws the matrices without labels in one system of axes, since one for each takes far longer."""
+        columns, rows = self._grid()
+        axes = figure.subplots()
+        for place, (name, panel) in enumerate(self.panels.items()):
+            row, column = divmod(place, columns)
+            image = axes.imshow(panel, extent=(column, column + _SQUARE, row + _SQUARE, row), **how)
+            axes.text(
+                column + _SQUARE / 2,
+                row - 0.03,
+                printable(name),
+                ha="center",
+                va="bottom",
+                fontsize=8,
+                parse_math=False,
+            )
+        axes.set(xlim=(0, columns), ylim=(rows, -0.15), xticks=[], yticks=[], aspect="equal")
+        axes.text(
+            0,
+            rows - 0.1,
+            f"along: {self.column_axis}; down: {self.row_axis}",
+            fontsize=8,
+            va="center",
+            parse_math=False,
+        )
+        for side in axes.spines.values():
+            side.set_visible(False)
+        return image
 
     def _strongest(self, row: np.ndarray) -> list[int]:
         strength = np.where(np.isfinite(row), np.abs(row), -1.0)

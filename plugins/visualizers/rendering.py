@@ -26,6 +26,7 @@ FORMATS = {"txt": "text", "png": "figure", "svg": "figure", "html": "html", "jso
 _PLOTS = ("matplotlib", "plotly")  # the extra `plots`
 _WIDTH = 100  # of text in a file
 _DPI = 150  # of a PNG
+_MARGIN = 0.1  # inches around a picture
 
 
 class Rendering:
@@ -193,7 +194,13 @@ class Rendering:
         with matplotlib.rc_context({"svg.hashsalt": "onnxlens", "svg.fonttype": "path"}), warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji is a box, then
             metadata = {"Date": None} if ending == "svg" else {"Software": None}
-            figure.savefig(file, format=ending, dpi=_DPI, bbox_inches="tight", metadata=metadata)
+            # What bbox_inches="tight" does takes one more drawing of everything.
+            figure.set_dpi(_DPI)  # texts are not equally wide at all
+            if (engine := figure.get_layout_engine()) is not None:
+                engine.execute(figure)
+                figure.set_layout_engine(None)
+            box = figure.get_tightbbox().padded(_MARGIN)
+            figure.savefig(file, format=ending, dpi=_DPI, bbox_inches=box, metadata=metadata)
         return _named_anew(file.getvalue()) if ending == "svg" else file.getvalue()
 
     def _lacks(self, method: str, ending: str = "") -> InputError:

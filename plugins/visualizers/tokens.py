@@ -121,7 +121,9 @@ class TokensRendering(ColouredText):
         details: dict[str, Sequence[str | int]] = {"id": ids}
         if encoded is not None:
             details["bytes"] = [one.hex(" ") for one in encoded]
-        super().__init__(f"{printable(model)}: tokens", str_tokens, numbers, unit=meaning, details=details)
+        captions = [f"{position}: id {token}" for position, token in enumerate(ids)]
+        title = f"{printable(model)}: tokens"
+        super().__init__(title, str_tokens, numbers, unit=meaning, details=details, captions=captions)
 
     def data(self) -> Any:
         """The model, what the numbers mean, and each token with its number."""
