@@ -98,6 +98,9 @@ class Bars(Chart):
             axes.set_ylim(max(1, len(bars)) - 0.5, -0.5)
             axes.set_xlabel(self.unit, fontsize=8, parse_math=False)
             axes.tick_params(labelsize=7, length=2)
+            axes.locator_params(axis="x", nbins=5)
+            axes.ticklabel_format(axis="x", scilimits=(-2, 5))
+            axes.xaxis.get_offset_text().set_fontsize(7)
             axes.axvline(0, color="#444444", linewidth=0.6)
             axes.use_sticky_edges = not self.cumulative  # there a bar may begin where the picture would end
             axes.margins(x=0.12)

@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
 from onnxlens.plugins.visualizers.labels import ink, printable, short, thinned, tint
+from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -33,6 +34,7 @@ _ROWS = 48  # rows that it shows at most, of all matrices together
 _LEAST = 5  # but of each so many
 _SQUARE = 0.82  # of its place, a thumbnail; the rest is for its name
 _FEW = 30  # maps that are drawn larger than thumbnails
+_CELLS = 10_000_000  # of all maps of a page together
 _NOTED = 40  # columns and rows in which notes fit into the cells
 
 
@@ -137,6 +139,13 @@ class Heatmap(Chart):
         """A map of one matrix, picked in a list; the pointer reads the exact values."""
         import plotly.graph_objects as go
 
+        cells = sum(panel.size for panel in self.panels.values())
+        if cells > _CELLS:
+            raise InputError(
+                f"A page of {len(self.panels)} maps of {len(self.rows):,} times {len(self.columns):,} would hold "
+                f"{cells:,} numbers, and no browser is glad of more than {_CELLS:,}: show less, such as one block or "
+                "head, or write a .png or .json."
+            )
         rows, columns = (distinct([short(label, _LABEL) for label in labels]) for labels in (self.rows, self.columns))
         named = [list(map(escape, labels)) for labels in (self.rows, self.columns)]
         first = next(iter(self.panels))

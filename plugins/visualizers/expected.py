@@ -21,6 +21,6 @@ def expected(view: View, logits: np.ndarray, logprobs: np.ndarray, count: int) -
     """
     best = top_ids(logits, count).tolist()
     return [
-        "  ".join(f"{view.shown(token)} {np.exp(logprobs[place, token]):.1%}" for token in tokens)
+        "  ".join(f"{view.shown(token)} {100 * np.exp(logprobs[place, token]):.3g}%" for token in tokens)
         for place, tokens in enumerate(best)
     ]

@@ -31,6 +31,6 @@ def metric_of(view: View, token: str | None, against: str | None) -> tuple[Token
     best = int(np.argmax(lens.run(view.ids[np.newaxis], logits="last", keep_cache=False).logits[0, -1]))
     chosen = best if token is None else lens.runner.bundle.facts.token(token)
     if against is None:
-        return metrics.log_probability(chosen), f"log-probability of {view.shown(chosen)}, nats"
+        return metrics.log_probability(chosen), f"log-probability (nats) of {view.shown(chosen)}"
     other = lens.runner.bundle.facts.token(against)
     return metrics.logit_difference(chosen, other), f"logit of {view.shown(chosen)} less that of {view.shown(other)}"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from onnxlens.plugins.charts import Bars, ColouredText, Heatmap, Lines, Links, Stack, Table
+from onnxlens.runtime.errors import InputError
 
 NASTY = ["<b>x</b>", "[bold]y[/bold]", "$\\frac{1}{0}$", "\x1b[31m\n"]
 VALUES = np.array([[1.0, -2.0, np.nan, 0.25], [0.5, 0.0, 3.0, -np.inf]])
@@ -81,6 +82,21 @@ def test_a_narrow_map_is_a_table_and_a_wide_one_names_the_strongest():
     wide = Heatmap("wide", np.arange(40.0)[np.newaxis], ["r"], [f"c{n}" for n in range(40)], unit="u", row_axis="row",
                    column_axis="column")  # fmt: skip
     assert wide.encoded("txt").decode().splitlines()[4].split()[:4] == ["r", "c39", "39", "c38"]
+
+
+def test_a_page_that_no_browser_could_show_is_an_error():
+    labels = [str(place) for place in range(1001)]
+    large = Heatmap(
+        "large",
+        dict.fromkeys(map(str, range(10)), np.zeros((1001, 1001), np.float32)),
+        labels,
+        labels,
+        unit="nats",
+        row_axis="row",
+        column_axis="column",
+    )
+    with pytest.raises(InputError, match=r"A page of 10 maps of 1,001 times 1,001 would hold 10,020,010 numbers"):
+        large.html()
 
 
 def test_bars_of_a_waterfall_begin_where_the_one_before_ended():
