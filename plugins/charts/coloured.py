@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 __all__ = ["ColouredText"]
 
 _PER_LINE = 12  # tokens in a line of a picture
+_DRAWN = 1_200  # tokens of a picture, and of a table in a terminal: more than most models read
+_PRINTED = 10_000
 
 
 class ColouredText(Chart):
@@ -72,17 +74,19 @@ class ColouredText(Chart):
         for heading, column in self.details.items():
             is_text = any(isinstance(one, str) for one in column)
             table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
-        for place, (token, colour) in enumerate(zip(self.tokens, self._colours(), strict=True)):
+        for place, (token, colour) in enumerate(zip(self.tokens[:_PRINTED], self._colours()[:_PRINTED], strict=True)):
             style = f"{ink(colour)} on {colour}" if colour else ""
             value = [Text(f"{self.values[place]:.2f}" if colour else "")] if self.unit else []
             more = [_said(column[place]) for column in self.details.values()]
             table.add_row(str(place), Text(repr(token), style=style), *value, *map(Text, more))
         scale = [Text(self._scale(), style="dim")] if self.unit else []
-        return Group(Text(self.title), *scale, "", table)
+        more = len(self.tokens) - _PRINTED
+        rest = [Text(f"and {more:,} more, which .html and .json have")] if more > 0 else []
+        return Group(Text(self.title), *scale, "", table, *rest)
 
     def size(self) -> tuple[float, float]:
         """Width and height of the picture in inches."""
-        return 12.0, 0.9 + 0.5 * max(1, -(-len(self.tokens) // _PER_LINE))
+        return 12.0, 0.9 + 0.5 * self._lines()
 
     def draw_on(self, figure: FigureBase) -> None:
         """Draws the tokens in lines, on their colours."""
@@ -91,8 +95,11 @@ class ColouredText(Chart):
         head(figure, self._heading(), self.size()[0])
         axes = figure.subplots()
         axes.set_axis_off()
-        axes.set(xlim=(0, _PER_LINE), ylim=(max(1, -(-len(self.tokens) // _PER_LINE)), 0))
-        for place, (token, colour) in enumerate(zip(self.tokens, self._colours(), strict=True)):
+        axes.set(xlim=(0, _PER_LINE), ylim=(self._lines(), 0))
+        if len(self.tokens) > _DRAWN:
+            rest = f"and {len(self.tokens) - _DRAWN:,} more, which .html and .json have"
+            axes.text(0.03, self._lines() - 0.5, rest, va="center", fontsize=8, parse_math=False)
+        for place, (token, colour) in enumerate(zip(self.tokens[:_DRAWN], self._colours()[:_DRAWN], strict=True)):
             line, column = divmod(place, _PER_LINE)
             # A dashed frame: that a token has no number is not that it is small.
             frame: dict[str, Any] = {
@@ -146,6 +153,10 @@ class ColouredText(Chart):
             self.values - other.values,
             unit=f"difference, {self.unit}",
         )
+
+    def _lines(self) -> int:
+        """Lines of a picture."""
+        return max(1, -(-min(len(self.tokens), _DRAWN) // _PER_LINE)) + (len(self.tokens) > _DRAWN)
 
     def _heading(self) -> str:
         return f"{self.title}; {self._scale()}" if self.unit else self.title

@@ -84,6 +84,17 @@ def test_a_narrow_map_is_a_table_and_a_wide_one_names_the_strongest():
     assert wide.encoded("txt").decode().splitlines()[4].split()[:4] == ["r", "c39", "39", "c38"]
 
 
+def test_a_text_of_many_tokens_is_shown_in_part_and_says_so():
+    count = 30_000
+    long = ColouredText("long", ["a", " b", "\x1b[31m"] * (count // 3), np.ones(count), unit="nats")
+    assert f"and {count - 10_000:,} more, which .html and .json have" in long.encoded("txt").decode()
+    figure = long.figure()
+    assert figure.axes[0].texts[0].get_text() == f"and {count - 1_200:,} more, which .html and .json have"
+    assert long.encoded("png")
+    assert len(long.data()["tokens"]) == count
+    assert long.html().count("<li>") == count
+
+
 def test_a_page_that_no_browser_could_show_is_an_error():
     labels = [str(place) for place in range(1001)]
     large = Heatmap(
