@@ -69,9 +69,7 @@ class Attention(nn.Module):
         self.n_head, self.d_head = config.n_head, config.d_head
         self.c_attn = Linear(config.n_embd, 3 * config.n_embd)
         self.c_proj = Linear(config.n_embd, config.n_embd)
-        self.divisor = math.sqrt(config.d_head) if config.scale_attn_weights else 1.0
-        if config.scale_attn_by_inverse_layer_idx:
-            self.divisor *= layer + 1
+        self.divisor = config.attn_divisor(layer)
 
     def forward(self, x: Tensor, hidden: Tensor, past: KeyValue | None, tap: Tap, name: str) -> tuple[Tensor, KeyValue]:
         batch, new, _ = x.shape

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -54,6 +55,11 @@ class ModelConfig:
     def d_mlp(self) -> int:
         """Width of the MLP's hidden layer."""
         return self.n_inner if self.n_inner is not None else 4 * self.n_embd
+
+    def attn_divisor(self, layer: int) -> float:
+        """What the products of queries and keys are divided by in a block."""
+        by_width = math.sqrt(self.d_head) if self.scale_attn_weights else 1.0
+        return by_width * (layer + 1) if self.scale_attn_by_inverse_layer_idx else by_width
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any], origin: str = "config.json") -> ModelConfig:

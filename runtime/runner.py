@@ -110,6 +110,7 @@ class Runner:
         bundle: the bundle.
         config: the model's shape and switches.
         provider: the provider that runs the model.
+        threads: how many threads compute; None for as many as there are physical cores.
         hook_points: what can be read, in the order of computation.
         hooks: what functions at a hook point are handed, by its name.
 
@@ -140,7 +141,7 @@ class Runner:
         self.hook_points: tuple[HookPoint, ...] = hook_points(self.config)
         self._points = {point.name: point for point in self.hook_points}
         self.hooks = {name: Hook(name) for name in self._points}
-        self._threads = threads
+        self.threads = threads
         self._progress = progress
         self._max_sessions = max_sessions
         self._program = lru_cache(maxsize=max_sessions)(self._open)
@@ -164,7 +165,7 @@ class Runner:
         """
         from onnxlens.runtime.gradients import GradientRunner
 
-        return GradientRunner(self, threads=self._threads, max_sessions=self._max_sessions, progress=self._progress)
+        return GradientRunner(self, threads=self.threads, max_sessions=self._max_sessions, progress=self._progress)
 
     def select(self, names_filter: NamesFilter) -> tuple[str, ...]:
         """Names of the hook points that a filter selects; see `onnxlens.runtime.hooks.select`."""
@@ -419,10 +420,10 @@ class Runner:
         folder = self._prepared.folder
         try:
             if request == PLAIN:
-                session = open_session(self._prepared.plain_graph, session_options(self._threads), self.provider)
+                session = open_session(self._prepared.plain_graph, session_options(self.threads), self.provider)
                 return Program([Part.of_session(session)], self.provider)
             segments = compile_request(self._graph, request, self.config)
-            options = session_options(self._threads, folder, takes_turns=len(segments) > 1)
+            options = session_options(self.threads, folder, takes_turns=len(segments) > 1)
             sessions = (open_session(s.model.SerializeToString(), options, self.provider) for s in segments)
             parts = [Part.of(*pair) for pair in zip(segments, sessions, strict=True)]
             return Program(parts, self.provider)

@@ -121,15 +121,16 @@ def _show(
         if output in ("", "-"):
             raise click.UsageError("A rendering goes to a file; name one with -o, such as -o view.html.")
         check_ending(output)
-    elif is_opened:
-        output = _scratch(f"{entry.name}.html")
-    path = None if output is None else Path(output).expanduser().absolute()  # a plugin may leave the folder
+    path = None if output is None else _absolute(output)  # a plugin may leave the folder
     with blamed(who), quiet():
         make(entry.plugin, entry.name, options)  # what is wrong with them is said before a model is opened
     text = read_text(text)
     lens = open_lens(*open_with)
     with quiet():
         rendering = lens.view(entry.name, text, **options)
+    if is_opened and path is None:
+        output = _scratch(f"{entry.name}.html")
+        path = Path(output)
     if path is not None:
         with blamed(who), quiet():
             rendering.save(path)
@@ -147,13 +148,25 @@ def _show(
             document = rendering.json()
         click.echo(document)
     else:
-        if console().is_terminal and (frames := rendering.frames()) is not None:
-            _play(frames, who)
-            return
+        if console().is_terminal:
+            with blamed(who), quiet():
+                frames = rendering.frames()
+            if frames is not None:
+                _play(frames, who)
+                return
         with blamed(who), quiet():
             segments = inert_segments(rendering.renderable())
         ends = bool(segments.segments) and segments.segments[-1].text.endswith("\n")
         console().print(segments, end="" if ends else "\n")
+
+
+def _absolute(output: str) -> Path:
+    from onnxlens.runtime.errors import OutputError
+
+    try:
+        return Path(output).expanduser().absolute()
+    except RuntimeError as error:
+        raise OutputError(f"Cannot write {output}: there is no such user, whose folder it would be in.") from error
 
 
 def _scratch(name: str) -> str:
@@ -201,8 +214,8 @@ def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:
 def _value(given: Any, schema: dict[str, Any]) -> Any:
     """What was given, as what is converted to the option's type; JSON where that has parts."""
     if isinstance(given, tuple):
-        if len(given) == 1 and given[0].lstrip().startswith("["):
-            return _parsed(given[0])
+        if len(given) == 1 and given[0].lstrip().startswith("[") and isinstance(found := _parsed(given[0]), list):
+            return found
         if (_kinds(_list(schema).get("items") or {}) or {""}) <= _NUMBERS:
             return [part.strip() for one in given for part in one.split(",")]
         return list(given)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
@@ -47,7 +49,8 @@ class Bars(Chart):
         marked: Sequence[str] = (),
         cumulative: bool = False,
     ) -> None:
-        self.title, self.unit, self.axis, self.cumulative = title, unit, axis, cumulative
+        self.title, self.unit, self.axis = printable(title), printable(unit), printable(axis)
+        self.cumulative = cumulative
         lists = bars if isinstance(bars, Mapping) else {"": bars}
         self.lists = {name: [(printable(label), float(value)) for label, value in one] for name, one in lists.items()}
         self.notes = {printable(label): printable(note) for label, note in (notes or {}).items()}
@@ -60,15 +63,16 @@ class Bars(Chart):
         from rich.text import Text
 
         parts: list[RenderableType] = [Text(self.title), Text(self.unit, style="dim")]
-        largest = max((abs(value) for bars in self.lists.values() for _, value in bars), default=0.0) or 1.0
+        known = [abs(value) for bars in self.lists.values() for _, value in bars if math.isfinite(value)]
+        largest = max(known, default=0.0) or 1.0
         for name, bars in self.lists.items():
             table = Table(box=None, pad_edge=False)
-            table.add_column(self.axis, overflow="fold")
+            table.add_column(Text(self.axis), overflow="fold")
             table.add_column("value", justify="right", no_wrap=True)
             table.add_column("", no_wrap=True)
             table.add_column("", overflow="fold")
             for label, value in bars:
-                length = round(_WIDE * abs(value) / largest)
+                length = round(_WIDE * abs(value) / largest) if math.isfinite(value) else 0
                 bar = Text(("█" if value >= 0 else "▒") * length, style=self._colour(label, value))
                 table.add_row(Text(short(label, _LABEL)), Text(f"{value:.4g}"), bar, Text(self.notes.get(label, "")))
             parts += ["", *([Text(printable(name))] if name else []), table]
@@ -152,22 +156,23 @@ class Bars(Chart):
     def data(self) -> Any:
         """What is shown: the unit, and the numbers by name."""
         lists = {
-            name: [{self.axis: label, "value": numbers(value)} for label, value in bars]
+            name: [{"name": label, "value": numbers(value)} for label, value in bars]
             for name, bars in self.lists.items()
         }
-        found: dict[str, Any] = {"title": self.title, "unit": self.unit, "bars": lists}
+        found: dict[str, Any] = {"title": self.title, "unit": self.unit, "axis": self.axis, "bars": lists}
         if self.notes:
             found["notes"] = self.notes
         return found
 
     def less(self, other: Chart) -> Chart | None:
-        """Returns the differences of the bars that both have."""
-        if not isinstance(other, Bars) or [*other.lists] != [*self.lists]:
+        """Returns the differences of the bars that both have, where they mean the same."""
+        if not isinstance(other, Bars) or [*other.lists] != [*self.lists] or other.unit != self.unit:
             return None
         lists = {}
         for name, bars in self.lists.items():
-            theirs = dict(other.lists[name])
-            lists[name] = [(label, value - theirs[label]) for label, value in bars if label in theirs]
+            theirs = dict(_counted(other.lists[name]))
+            own = _counted(bars)
+            lists[name] = [(key[0], value - theirs[key]) for key, value in own if key in theirs]
         if not any(lists.values()):
             return None
         return Bars(f"difference: {self.title}", lists, unit=f"difference, {self.unit}", axis=self.axis)
@@ -178,3 +183,13 @@ class Bars(Chart):
 
     def _colour(self, label: str, value: float) -> str:
         return _CHOSEN if label in self.marked else _ABOVE if value >= 0 else _BELOW
+
+
+def _counted(bars: Sequence[tuple[str, float]]) -> list[tuple[tuple[str, int], float]]:
+    """The bars, each with its name and which one of that name it is."""
+    seen: Counter[str] = Counter()
+    found = []
+    for label, value in bars:
+        found.append(((label, seen[label]), value))
+        seen[label] += 1
+    return found

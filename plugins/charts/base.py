@@ -8,6 +8,7 @@ from abc import abstractmethod
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.plugins.visualizers.page import Part, parts_page
 from onnxlens.plugins.visualizers.rendering import Rendering
 
@@ -47,7 +48,7 @@ class Chart(Rendering):
     def titled(self, title: str) -> Chart:
         """Returns the same under another title."""
         twin = copy.copy(self)
-        twin.title = title
+        twin.title = printable(title)
         return twin
 
     def figure(self) -> Figure:

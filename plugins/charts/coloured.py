@@ -45,11 +45,11 @@ class ColouredText(Chart):
         details: Mapping[str, Sequence[str | int | float | None]] | None = None,
         captions: Sequence[str] = (),
     ) -> None:
-        self.title, self.unit, self.tokens = title, unit, list(tokens)
+        self.title, self.unit, self.tokens = printable(title), printable(unit), list(tokens)
         self.captions = [printable(caption) for caption in captions] or [""] * len(self.tokens)
         self.values = np.asarray(values, np.float64)
         self.details = {
-            heading: [printable(one) if isinstance(one, str) else one for one in column]
+            printable(heading): [printable(one) if isinstance(one, str) else one for one in column]
             for heading, column in (details or {}).items()
         }
         for heading, size in {
@@ -73,7 +73,7 @@ class ColouredText(Chart):
             table.add_column("value", justify="right", no_wrap=True)
         for heading, column in self.details.items():
             is_text = any(isinstance(one, str) for one in column)
-            table.add_column(heading, justify="left" if is_text else "right", overflow="fold")
+            table.add_column(Text(heading), justify="left" if is_text else "right", overflow="fold")
         for place, (token, colour) in enumerate(zip(self.tokens[:_PRINTED], self._colours()[:_PRINTED], strict=True)):
             style = f"{ink(colour)} on {colour}" if colour else ""
             value = [Text(f"{self.values[place]:.2f}" if colour else "")] if self.unit else []
@@ -145,7 +145,7 @@ class ColouredText(Chart):
 
     def less(self, other: Chart) -> Chart | None:
         """Returns the differences of the numbers, where both have as many tokens."""
-        if not isinstance(other, ColouredText) or len(other.tokens) != len(self.tokens):
+        if not isinstance(other, ColouredText) or len(other.tokens) != len(self.tokens) or other.unit != self.unit:
             return None
         return ColouredText(
             f"difference: {self.title}",

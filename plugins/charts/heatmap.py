@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -53,6 +54,8 @@ class Heatmap(Chart):
             zero as above.
         notes: texts for the cells, R of C each, or by the name of the matrix.
         squares: whether cells are drawn as squares.
+        named_rows: whether rows belong together in a difference by their labels, not by their places.
+        named_columns: the same of columns.
         columns_of_panels: how many maps stand side by side in a picture; as many as make a square if left out.
     """
 
@@ -69,9 +72,12 @@ class Heatmap(Chart):
         limits: tuple[float, float] | None = None,
         notes: Sequence[Sequence[str]] | Mapping[str, Sequence[Sequence[str]]] | None = None,
         squares: bool = False,
+        named_rows: bool = False,
+        named_columns: bool = False,
         columns_of_panels: int | None = None,
     ) -> None:
-        self.title, self.unit, self.row_axis, self.column_axis = title, unit, row_axis, column_axis
+        self.title, self.unit = printable(title), printable(unit)
+        self.row_axis, self.column_axis = printable(row_axis), printable(column_axis)
         self.panels = {"": np.asarray(values)} if not isinstance(values, Mapping) else dict(values)
         self.rows, self.columns = [printable(row) for row in rows], [printable(column) for column in columns]
         for name, panel in self.panels.items():
@@ -81,8 +87,14 @@ class Heatmap(Chart):
             notes = dict.fromkeys(self.panels, notes)
         self.notes = {name: [list(map(printable, row)) for row in cells] for name, cells in (notes or {}).items()}
         self._given, self.squares, self._columns = limits, squares, columns_of_panels
+        self.is_named = named_rows, named_columns
+        for name, cells in self.notes.items():
+            if name not in self.panels or [len(row) for row in cells] != [len(columns)] * len(rows):
+                raise ValueError(f"the notes of {name!r} are not {len(rows)} rows of {len(columns)} texts")
+        if not self.panels or not len(rows) or not len(columns):
+            raise ValueError("a map needs a matrix with a row and a column at least")
 
-    @property
+    @functools.cached_property
     def limits(self) -> tuple[float, float]:
         """What the ends of the colours stand for."""
         if self._given is not None:
@@ -101,18 +113,21 @@ class Heatmap(Chart):
         fits = len(self.columns) <= _FITS
         for name, panel in self.panels.items():
             table = Table(box=None, pad_edge=False)
-            table.add_column(self.row_axis, justify="right", overflow="fold")
+            table.add_column(Text(self.row_axis), justify="right", overflow="fold")
             if fits:
                 for column in self.columns:
                     table.add_column(Text(short(column, _LABEL)), justify="left" if self.notes else "right")
             else:
-                table.add_column(f"strongest {self.column_axis}", overflow="fold")
-            for row in thinned(len(self.rows), max(_LEAST, _ROWS // len(self.panels))):
+                table.add_column(Text(f"strongest {self.column_axis}"), overflow="fold")
+            shown_rows = thinned(len(self.rows), max(_LEAST, _ROWS // len(self.panels)))
+            for row in shown_rows:
                 places = range(len(self.columns)) if fits else self._strongest(panel[row])
                 cells = [self._cell(name, panel, row, column, is_named=not fits) for column in places]
                 shown = cells if fits else [Text(" ").join(cells)]
                 table.add_row(Text(short(self.rows[row], 2 * _LABEL)), *shown)
             parts += ["", *([Text(printable(name))] if name else []), table]
+        if shown_rows.step > 1:
+            parts += ["", Text(f"one row in {shown_rows.step} of {len(self.rows)}; a file has all", style="dim")]
         return Group(*parts)
 
     def size(self) -> tuple[float, float]:
@@ -173,23 +188,29 @@ class Heatmap(Chart):
         found = {
             "title": self.title,
             "unit": self.unit,
-            self.row_axis: self.rows,
-            self.column_axis: self.columns,
+            "row_axis": self.row_axis,
+            "rows": self.rows,
+            "column_axis": self.column_axis,
+            "columns": self.columns,
             "values": {name: numbers(panel) for name, panel in self.panels.items()},
         }
         return {**found, "notes": self.notes} if self.notes else found
 
     def less(self, other: Chart) -> Chart | None:
-        """Returns a map of the differences, where both have the same matrices of one size."""
-        if not isinstance(other, Heatmap) or [*other.panels] != [*self.panels]:
+        """Returns a map of the differences, where both have the same matrices of one size, and mean the same."""
+        if not isinstance(other, Heatmap) or [*other.panels] != [*self.panels] or other.unit != self.unit:
             return None
-        if (len(self.rows), len(self.columns)) != (len(other.rows), len(other.columns)):
+        rows = _pairs(self.rows, other.rows, is_named=self.is_named[0])
+        columns = _pairs(self.columns, other.columns, is_named=self.is_named[1])
+        if not rows or not columns:
             return None
+        (own_rows, their_rows), (own_columns, their_columns) = zip(*rows, strict=True), zip(*columns, strict=True)
+        own, theirs = np.ix_(own_rows, own_columns), np.ix_(their_rows, their_columns)
         return Heatmap(
             f"difference: {self.title}",
-            {name: _finite(panel) - _finite(other.panels[name]) for name, panel in self.panels.items()},
-            joined(self.rows, other.rows),
-            joined(self.columns, other.columns),
+            {name: _finite(panel)[own] - _finite(other.panels[name])[theirs] for name, panel in self.panels.items()},
+            joined([self.rows[row] for row in own_rows], [other.rows[row] for row in their_rows]),
+            joined([self.columns[one] for one in own_columns], [other.columns[one] for one in their_columns]),
             unit=f"difference, {self.unit}",
             row_axis=self.row_axis,
             column_axis=self.column_axis,
@@ -341,6 +362,13 @@ class Heatmap(Chart):
             "updatemenus": [menu] if len(names) > 1 else [],
             "margin": {"t": 60 if len(names) > 1 else 20},
         }
+
+
+def _pairs(own: list[str], theirs: list[str], *, is_named: bool) -> list[tuple[int, int]]:
+    """Which places of two axes belong together: those of one label, or each to its like; none where these differ."""
+    if is_named:
+        return [(place, theirs.index(label)) for place, label in enumerate(own) if label in theirs]
+    return [(place, place) for place in range(len(own))] if len(own) == len(theirs) else []
 
 
 def _finite(panel: np.ndarray) -> np.ndarray:

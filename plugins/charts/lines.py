@@ -49,7 +49,7 @@ class Lines(Chart):
         axis: str,
         level: tuple[float, str] | None = None,
     ) -> None:
-        self.title, self.unit, self.axis = title, unit, axis
+        self.title, self.unit, self.axis = printable(title), printable(unit), printable(axis)
         self.lines = {printable(name): np.asarray(values, np.float64) for name, values in lines.items()}
         self.places = [printable(place) for place in places]
         self.level = level
@@ -69,7 +69,7 @@ class Lines(Chart):
         known = np.concatenate([values[np.isfinite(values)] for values in self.lines.values()] or [np.zeros(0)])
         least, most = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
         for name, values in self.lines.items():
-            shown = values[list(thinned(len(values), _WIDE))]
+            shown = np.array([_largest(part) for part in np.array_split(values, min(_WIDE, len(values)))])
             share = (shown - least) / ((most - least) or 1.0)
             blocks = "".join(_STEPS[int(7 * one + 0.5)] if np.isfinite(one) else " " for one in share)
             finite = values[np.isfinite(values)]
@@ -142,7 +142,9 @@ class Lines(Chart):
 
     def less(self, other: Chart) -> Chart | None:
         """Returns the differences, where both have the same lines over as many places."""
-        if not isinstance(other, Lines) or [*other.lines] != [*self.lines] or len(other.places) != len(self.places):
+        if not isinstance(other, Lines) or [*other.lines] != [*self.lines] or other.unit != self.unit:
+            return None
+        if len(other.places) != len(self.places):
             return None
         return Lines(
             f"difference: {self.title}",
@@ -154,8 +156,14 @@ class Lines(Chart):
 
     def data(self) -> Any:
         """What is shown: the unit, the places, and the numbers by the name of the line; null where there is none."""
-        found: dict[str, Any] = {"title": self.title, "unit": self.unit, self.axis: self.places}
+        found: dict[str, Any] = {"title": self.title, "unit": self.unit, "axis": self.axis, "places": self.places}
         found["lines"] = {name: numbers(values) for name, values in self.lines.items()}
         if self.level:
             found["level"] = {"value": self.level[0], "meaning": self.level[1]}
         return found
+
+
+def _largest(part: np.ndarray) -> float:
+    """The number of a part of a line that is furthest from 0, so that a peak is never left out."""
+    strength = np.where(np.isfinite(part), np.abs(part), -1.0)
+    return float(part[strength.argmax()])

@@ -68,6 +68,8 @@ class Links(Heatmap):
             axes.text(at, -0.9, heading, ha=side, weight="bold", **how)
             for place, label in enumerate(labels):
                 axes.text(at, place, f" {short(label, _LABEL)} ", ha=side, **how)
+        low = max(len(self.rows), len(self.columns)) - 0.2
+        axes.text(-0.8, low, self._caption(), fontsize=7, va="center", parse_math=False)
         for row, column, share, _ in self._lines():
             axes.plot([0, 1], [column, row], color=_COLOUR, alpha=0.15 + 0.85 * share, linewidth=0.4 + 4 * share)
 
@@ -96,8 +98,11 @@ class Links(Heatmap):
         return (
             f'<svg class="links" viewBox="0 0 720 {high + 20}" width="720" role="img">{headings}\n'
             + "\n".join(drawn)
-            + "\n</svg>"
+            + f"\n</svg>\n<p>{escape(self._caption())}</p>"
         )
+
+    def _caption(self) -> str:
+        return f"{self.unit}; below {_LEAST:.0%} of the largest there is no line"
 
     def _lines(self) -> list[tuple[int, int, float, float]]:
         """Row, column, share of the largest, and number of each line, the faint ones first."""

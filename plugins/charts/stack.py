@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from onnxlens.plugins.charts.base import Chart, head
+from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.plugins.visualizers.page import Part, parts_page
 
 if TYPE_CHECKING:
@@ -28,7 +29,9 @@ class Stack(Chart):
     """
 
     def __init__(self, title: str, charts: Sequence[Chart], *, side_by_side: bool = False) -> None:
-        self.title, self.charts, self.side_by_side = title, list(charts), side_by_side
+        self.title, self.charts, self.side_by_side = printable(title), list(charts), side_by_side
+        if not self.charts:
+            raise ValueError("a stack needs a chart at least")
 
     def text(self) -> RenderableType:
         """One after the other."""

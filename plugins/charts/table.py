@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from onnxlens.plugins.charts.base import Chart, head
+from onnxlens.plugins.charts.base import Chart, head, numbers
 from onnxlens.plugins.visualizers.labels import printable, short
 from onnxlens.plugins.visualizers.page import Part
 
@@ -32,10 +32,14 @@ class Table(Chart):
     """
 
     def __init__(self, title: str, headings: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-        self.title, self.headings = title, list(headings)
+        self.title, self.headings = printable(title), list(map(printable, headings))
         self.rows: list[list[Cell]] = [
             [printable(cell) if isinstance(cell, str) else cell for cell in row] for row in rows
         ]
+
+        for number, row in enumerate(self.rows):
+            if len(row) != len(self.headings):
+                raise ValueError(f"row {number} has {len(row)} cells for {len(self.headings)} headings")
 
     def text(self) -> RenderableType:
         """A table."""
@@ -87,8 +91,14 @@ class Table(Chart):
 
     def data(self) -> Any:
         """The rows, each with its cells by heading."""
-        rows = [dict(zip(self.headings, row, strict=True)) for row in self.rows]
+        rows = [
+            {heading: numbers(cell) if isinstance(cell, float) else cell for heading, cell in self._named(row)}
+            for row in self.rows
+        ]
         return {"title": self.title, "rows": rows}
+
+    def _named(self, row: list[Cell]) -> Iterator[tuple[str, Cell]]:
+        return zip(self.headings, row, strict=True)
 
     def _side(self, place: int) -> Any:
         return "right" if all(isinstance(row[place], int | float | None) for row in self.rows) else "left"

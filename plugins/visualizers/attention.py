@@ -88,8 +88,9 @@ class Attention(Visualizer):
         """Scores of all pairs, the masked ones, and the softmax."""
         q, k = (view.cache[name, layer][:, head].astype(np.float64) for name in ("q", "k"))  # [P, d]
         scores, pattern = (view.cache[name, layer][head] for name in ("attn_scores", "pattern"))  # [Q, K]
+        divisor = view.config.attn_divisor(layer)
         steps = [
-            ("q · k / √d, of all pairs", q @ k.T / math.sqrt(q.shape[1]), "score"),
+            (f"q · k / {divisor:.4g}, of all pairs", q @ k.T / divisor, "score"),
             ("Masked: no token looks ahead", np.where(np.isfinite(scores), scores, np.nan), "score"),
             ("Softmax of each row: the pattern", _seen(pattern, "pattern"), _MEANING["pattern"]),
         ]

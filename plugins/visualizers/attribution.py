@@ -52,13 +52,13 @@ class Attribution(Visualizer):
         if found.change:
             parts.append(("changes of the stream", found.change))
         charts: list[Chart] = [
-            Bars(f"What adds up to the {what}, {found.logit:.3f}", parts, unit="logit", axis="part", cumulative=True),
+            Bars(f"What adds up to the {what}, {found.logit:.3f}", parts, unit=what, axis="part", cumulative=True),
             Heatmap(
                 f"What each head adds to the {what}",
                 found.heads,
                 [f"block {layer}" for layer in range(view.config.n_layer)],
                 [f"head {head}" for head in range(view.config.n_head)],
-                unit="logit",
+                unit=what,
                 row_axis="block",
                 column_axis="head",
             ),
@@ -77,5 +77,5 @@ class Attribution(Visualizer):
             f"What each token adds to the {what}, to first order",
             view.str_tokens,
             scores,
-            unit="gradient times input, logit",
+            unit=f"gradient times input, {what}",
         )

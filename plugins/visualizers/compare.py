@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
 from onnxlens.plugins.charts.base import Chart
@@ -38,7 +39,7 @@ class Compare(Visualizer):
         return ()
 
     def draw(self, view: View) -> Stack:
-        """Returns each chart of both, and what the second has more."""
+        """Returns each chart of both, and what the second has more, where they show the same."""
         given = [name for name in ("other_text", "other_model", "interventions") if getattr(self, name) is not None]
         if len(given) != 1:
             what = f"{' and '.join(given)} were" if given else "none of them was"
@@ -52,7 +53,9 @@ class Compare(Visualizer):
         elif self.other_model is not None:
             import onnxlens
 
-            with_other = onnxlens.load(self.other_model, provider=lens.provider)
+            with_other = onnxlens.load(
+                self.other_model, provider=lens.provider, threads=lens.runner.threads, plugins=lens.plugins
+            )
             second, what = self._charts(with_other, lens.to_string(ids)), f"the model {with_other.runner.bundle.name}"
         else:
             assert self.interventions is not None
@@ -60,10 +63,11 @@ class Compare(Visualizer):
                 second = self._charts(lens, ids)
             what = f"the interventions of {self.interventions}"
         charts: list[Chart] = []
-        for one, two in zip(first, second, strict=False):
-            charts += [one.titled(f"first: {one.title}"), two.titled(f"second: {two.title}")]
-            difference = two.less(one)
-            if difference is not None:
+        for one, two in zip_longest(first, second):
+            charts += [one.titled(f"first: {one.title}")] if one else []
+            charts += [two.titled(f"second: {two.title}")] if two else []
+            difference = two.less(one) if one and two else None
+            if one and difference is not None:
                 charts.append(difference.titled(f"second less first: {one.title}"))
         return Stack(printable(f"{view.model}: {self.of}, and the same for {what}"), charts)
 

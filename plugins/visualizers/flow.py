@@ -32,7 +32,7 @@ _NAMES = {
     "pattern": "attention, mean of heads",
     "attn_out": "+ attention",
     "resid_mid": "stream",
-    "post": "neurons, after GELU",
+    "post": "neurons",
     "mlp_out": "+ MLP",
     "resid_post": "stream",
 }
@@ -176,8 +176,14 @@ def _parts(view: View) -> Table:
         rows.append([f"block {layer} attention", f"{heads} heads of {width // heads}", attention, flops / 1e6])
         rows.append([f"block {layer} MLP", f"{inner} neurons", mlp, 2 * count * 2 * width * inner / 1e6])
     rows.append([f"{2 * config.n_layer + 1} layer normalisations", f"{width}", (4 * config.n_layer + 2) * width, None])
+    is_tied = view.config.tie_word_embeddings
     rows.append(
-        ["unembedding (the token embedding)", f"{width} x {vocabulary}", 0, 2 * count * width * vocabulary / 1e6]
+        [
+            "unembedding (the token embedding)" if is_tied else "unembedding",
+            f"{width} x {vocabulary}",
+            0 if is_tied else vocabulary * width,
+            2 * count * width * vocabulary / 1e6,
+        ]
     )
     parameters, operations = (sum(row[place] or 0 for row in rows) for place in (2, 3))  # type: ignore[misc]
     rows.append(["all", "", parameters, operations])

@@ -66,7 +66,7 @@ class GenerationRendering(Stack):
     """
 
     def __init__(self, title: str, view: View, tokens: Iterable[GeneratedToken], rejected: int) -> None:
-        super().__init__(title, ())
+        self.title, self.side_by_side = printable(title), False  # a stack whose charts are yet to come
         self._view, self._coming, self._rejected = view, iter(tokens), rejected
         self._rows: list[list[Any]] = []
         self._texts: list[str] = []

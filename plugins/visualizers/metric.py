@@ -28,8 +28,10 @@ def metric_of(view: View, token: str | None, against: str | None) -> tuple[Token
     from onnxlens import metrics
 
     lens = view.model_lens
-    best = int(np.argmax(lens.run(view.ids[np.newaxis], logits="last", keep_cache=False).logits[0, -1]))
-    chosen = best if token is None else lens.runner.bundle.facts.token(token)
+    if token is None:
+        chosen = int(np.argmax(lens.run(view.ids[np.newaxis], logits="last", keep_cache=False).logits[0, -1]))
+    else:
+        chosen = lens.runner.bundle.facts.token(token)
     if against is None:
         return metrics.log_probability(chosen), f"log-probability (nats) of {view.shown(chosen)}"
     other = lens.runner.bundle.facts.token(against)

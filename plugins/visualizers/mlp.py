@@ -19,9 +19,13 @@ from onnxlens.runtime.config import ModelConfig
 __all__ = ["MLP"]
 
 
+# Of `runtime.config.ACTIVATION_FUNCTIONS`.
+_NAMES = {"gelu_new": "GELU", "gelu": "GELU", "relu": "ReLU", "silu": "SiLU"}
+
+
 @dataclass
 class MLP(Visualizer):
-    """The strongest neurons of a block's MLP by token, before and after the GELU."""
+    """The strongest neurons of a block's MLP by token, before and after its activation function."""
 
     layer: Annotated[int, Option("the block; negative ones count from the end")] = 0
     neurons: Annotated[int, Option("how many of them", ge=1, le=200)] = 20
@@ -36,6 +40,7 @@ class MLP(Visualizer):
         layer = self.numbered("layer", view.config.n_layer)
         pre, post, out = (view.cache[name] for name in self.hook_points(view.config))  # [P, M], [P, M], [P, D]
         chosen = np.argsort(-np.abs(post).max(axis=0), kind="stable")[: self.neurons]  # [N]
+        name = _NAMES[view.config.activation_function]
         maps = [
             Heatmap(
                 title,
@@ -44,9 +49,10 @@ class MLP(Visualizer):
                 view.labels,
                 unit="activation",
                 row_axis="neuron",
+                named_rows=True,
                 column_axis="token",
             )
-            for title, values in (("Into the GELU", pre), ("Out of the GELU", post))
+            for title, values in ((f"Into the {name}", pre), (f"Out of the {name}", post))
         ]
         rows = [
             [

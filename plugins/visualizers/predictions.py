@@ -63,6 +63,7 @@ class Predictions(Visualizer):
             unit="probability",
             row_axis="temperature",
             column_axis="next token",
+            named_columns=True,
             limits=(0.0, 1.0),
         )
         entropy = -(np.exp(logs) * logs).sum(-1)  # [P]

@@ -59,10 +59,11 @@ class QKV(Visualizer):
             column_axis="dimension of the head",
         )
         total = float(product.sum(dtype=np.float64))
+        divisor = view.config.attn_divisor(layer)
         score = float(scores[query, key])
         rows: list[list[str | float | None]] = [
             ["sum of the products, q · k", total],
-            [f"divided by √{width}, the score", total / math.sqrt(width)],
+            [f"divided by {divisor:.4g}, the score", total / divisor],
             ["the score that the model computed", score if math.isfinite(score) else "masked: the key is later"],
             ["its share of the query's attention, after the softmax", float(pattern[query, key])],
         ]

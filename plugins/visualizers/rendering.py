@@ -186,12 +186,13 @@ class Rendering:
         import matplotlib
         from matplotlib.figure import Figure
 
-        figure = self.figure()
-        if not isinstance(figure, Figure):
-            raise self._wrong("figure", "a figure of matplotlib", figure)
         file = io.BytesIO()
         # The same picture is the same file: without the time, and with names that are not drawn by lot.
-        with matplotlib.rc_context({"svg.hashsalt": "onnxlens", "svg.fonttype": "path"}), warnings.catch_warnings():
+        settings = {"svg.hashsalt": "onnxlens", "svg.fonttype": "path", "text.usetex": False}
+        with matplotlib.rc_context(settings), warnings.catch_warnings():
+            figure = self.figure()
+            if not isinstance(figure, Figure):
+                raise self._wrong("figure", "a figure of matplotlib", figure)
             warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji is a box, then
             metadata = {"Date": None} if ending == "svg" else {"Software": None}
             # What bbox_inches="tight" does takes one more drawing of everything.

@@ -98,7 +98,7 @@ def test_the_terminal_names_the_strongest(lens):
 @pytest.mark.parametrize("head", [None, 1])
 def test_the_picture_holds_the_cache(lens, head):
     figure = lens.view("attention", TEXT, layer=0, head=head).figure()
-    drawn = [axes.images[0] for axes in figure.axes if axes.images]
+    drawn = [image for axes in figure.axes for image in axes.images]
     pattern = weights(lens, "hook_pattern", 0)[slice(None) if head is None else [head]]
     for image, expected in zip(drawn, pattern, strict=True):
         shown = np.ma.getdata(image.get_array())

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 
 import numpy as np
 import pytest
+from rich.console import Console
 
 from onnxlens.plugins.charts import Bars, ColouredText, Heatmap, Lines, Links, Stack, Table
 from onnxlens.runtime.errors import InputError
@@ -124,6 +127,35 @@ def test_lines_are_the_numbers():
     assert chart.data()["lines"]["a"] == [1, None, 3, 4]
 
 
+def test_texts_besides_labels_are_inert_too():
+    nasty = "[/x]\x1b[31m"
+    for chart in (
+        Heatmap(nasty, VALUES, ["a", "b"], NASTY, unit=nasty, row_axis=nasty, column_axis=nasty),
+        Bars(nasty, [("a", math.nan), ("b", math.inf), ("c", 2.0)], unit=nasty, axis=nasty),
+        Lines(nasty, {"a": [1.0]}, ["x"], unit=nasty, axis=nasty),
+        Table(nasty, [nasty], [[math.nan]]),
+        ColouredText(nasty, ["a"], [1.0], unit=nasty, details={nasty: [1]}),
+    ):
+        file = io.StringIO()
+        Console(file=file, width=200, color_system=None).print(Stack(nasty, [chart]).text())
+        assert "\x1b" not in file.getvalue()
+        assert "[/x]" in file.getvalue()
+        json.loads(chart.encoded("json"))
+
+
+def test_a_peak_of_a_long_line_is_seen():
+    line = np.zeros(1000)
+    line[501] = 9
+    assert "█" in Lines("l", {"a": line}, list(map(str, range(1000))), unit="u", axis="a").encoded("txt").decode()
+
+
+def test_rows_that_are_left_out_are_said_to_be():
+    tall = Heatmap(
+        "m", np.ones((100, 2)), [str(n) for n in range(100)], ["a", "b"], unit="u", row_axis="r", column_axis="c"
+    )
+    assert "one row in 3 of 100; a file has all" in tall.encoded("txt").decode()
+
+
 def test_differences():
     assert heatmap().less(heatmap(values=VALUES / 2)).data()["values"][""][0] == [0.5, -1.0, None, 0.125]
     assert heatmap().less(CHARTS["lines"]()) is None
@@ -132,7 +164,17 @@ def test_differences():
     assert bars.less(Bars("b", [("y", 0.5), ("z", 9.0)], unit="u", axis="a")).lists == {"": [("y", 1.5)]}
     assert bars.less(Bars("b", [("z", 9.0)], unit="u", axis="a")) is None
     lines = CHARTS["lines"]()
-    assert lines.less(lines).data()["lines"]["a"] == [0, None, 0, 0]
+    twice = Lines("l", {name: 2 * line for name, line in lines.lines.items()}, NASTY, unit="nats", axis="place")
+    assert twice.less(lines).data()["lines"]["a"] == [1, None, 3, 4]
+    assert Lines("l", lines.lines, NASTY, unit="bits", axis="place").less(lines) is None
+    same = Bars("b", [("x", 1.0), ("x", 5.0)], unit="u", axis="a")
+    assert same.less(same).lists == {"": [("x", 0.0), ("x", 0.0)]}
+    assert heatmap(unit="bits").less(heatmap()) is None
+    named = heatmap(values=VALUES[:, ::-1], named_columns=True)
+    swapped = Heatmap("m", VALUES, ["one", "two"], NASTY[::-1], unit="nats", row_axis="row", column_axis="column")
+    equal = named.less(swapped)
+    assert equal.columns == named.columns
+    np.testing.assert_array_equal(np.nan_to_num(equal.panels[""]), 0)
     text = CHARTS["coloured"]()
     assert text.less(text).data()["tokens"][0]["value"] == 0
     assert text.less(ColouredText("t", ["a"], [1.0], unit="nats")) is None
@@ -144,6 +186,11 @@ def test_differences():
     [
         (lambda: heatmap(values=VALUES.T), r"the matrix '' has shape \(4, 2\), not \(2, 4\)"),
         (lambda: Lines("l", {"a": [1]}, ["x", "y"], unit="u", axis="a"), r"the line 'a' has shape \(1,\), not \(2,\)"),
+        (lambda: heatmap(notes=[NASTY]), "the notes of '' are not 2 rows of 4 texts"),
+        (lambda: heatmap(notes={"x": [NASTY, NASTY]}), "the notes of 'x' are not 2 rows of 4 texts"),
+        (lambda: heatmap(values={}), "a map needs a matrix with a row and a column at least"),
+        (lambda: Table("t", ["a", "b"], [["x", 1], ["y"]]), "row 1 has 1 cells for 2 headings"),
+        (lambda: Stack("s", []), "a stack needs a chart at least"),
         (lambda: ColouredText("t", ["a"], [1, 2], unit="u"), "'u' has 2 entries for 1 tokens"),
         (lambda: ColouredText("t", ["a"], [1], unit="u", details={"d": []}), "'d' has 0 entries for 1 tokens"),
     ],

@@ -14,7 +14,7 @@ from onnxlens.lens import Lens
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.plugins.visualizers.tokens import Tokens
-from onnxlens.runtime.errors import InputError, OutputError, PluginError
+from onnxlens.runtime.errors import ContextLengthError, InputError, OutputError, PluginError
 
 
 @pytest.fixture
@@ -152,6 +152,21 @@ def test_wrong_options(lens, options, expected):
     assert str(caught.value).startswith(expected)
 
 
+def test_a_long_hostile_text_is_inert(lens):
+    unit = "<script>alert(1)</script></code>\x00\u202e\u0627\N{GRINNING FACE}\r\n\x1b[31m[bold]$x$"
+    text = unit * 1000
+    shown = lens.view("tokens", text, colour="nothing")
+    page = shown.html()
+    assert page.count("<script>") == 1  # its own
+    assert not set(page) & set("\x00\x1b\u202e")
+    printed = shown.encoded("txt").decode()
+    assert not set(printed) & set("\x00\x1b\r\u202e")
+    assert shown.encoded("png").startswith(b"\x89PNG")
+    assert "".join(one["token"] for one in shown.data()["tokens"][:40]).startswith(unit[:25])
+    with pytest.raises(ContextLengthError, match="tokens long, and this model has 12 positions; shorten it"):
+        lens.view("surprisal", text)
+
+
 def test_every_format(command, model, tmp_path):
     for ending, begin in [("txt", b"tiny"), ("png", b"\x89PNG"), ("svg", b"<?xml"), ("html", b"<!DOCTYPE html>")]:
         path = tmp_path / f"view.{ending}"
@@ -185,6 +200,9 @@ def test_options_of_the_command_line(command, model):
 @pytest.mark.parametrize(
     ("arguments", "code", "expected"),
     [
+        (["tokens", "a", "-o", "~nobody-of-that-name/x.txt"], 1,
+         "Error: Cannot write ~nobody-of-that-name/x.txt: there is no such user, whose folder it would be in."),
+        (["logit_lens", "a", "--watch", "[[["], 1, "Error: '[[[' is 3 tokens ('[', '[', '['), and must be one; give"),
         (["tokns", "a"], 1, "Error: There is no visualizer 'tokns'. Did you mean 'tokens'?"),
         (["tokens", "a", "--colour", "blue"], 1, "Error: tokens: colour must be one of 'norm', 'nothing', 'surprisal'"),
         (["tokens", "a", "--layer", "x"], 1, "Error: tokens: layer must be a whole number, not 'x'."),

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import pytest
 
+import onnxlens
 from onnxlens import metrics
 from onnxlens.analysis.ablation import ablate_heads
 from onnxlens.analysis.attention import attention_rollout
@@ -18,6 +19,7 @@ from onnxlens.lens import Lens
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.visualizers.builtin import VISUALIZERS
 from onnxlens.runtime.errors import InputError, PluginError
+from onnxlens.runtime.intervention_files import write_interventions
 from onnxlens.runtime.interventions import Intervention
 
 TEXT = "the cat sat on the cat"
@@ -272,8 +274,49 @@ def test_compare_tokens_of_texts_of_two_lengths(lens):
 
 
 def test_compare_two_models(lens, bundle):
-    first, second = lens.view("compare", TEXT, of="surprisal", other_model=str(bundle("base"))).charts[:2]
-    np.testing.assert_array_equal(first.values, second.values)
+    other = onnxlens.load(bundle("scaled"), provider="cpu", threads=1)
+    shown = lens.view("compare", TEXT, of="surprisal", other_model=str(bundle("scaled"))).charts
+    first, second, difference = (chart.values for chart in shown)
+    np.testing.assert_array_equal(first, lens.view("surprisal", TEXT).values)
+    np.testing.assert_array_equal(second, other.view("surprisal", TEXT).values)
+    np.testing.assert_array_equal(difference, second - first)
+    assert np.nanmax(np.abs(difference)) > 0.1
+
+
+def test_compare_subtracts_what_belongs_together(lens, tmp_path):
+    path = tmp_path / "edits.json"
+    write_interventions([Intervention.zero("blocks.0.attn.hook_z")], path)
+    shown = lens.view("compare", TEXT, of="mlp", options={"layer": 1, "neurons": 5}, interventions=str(path)).charts
+    first, second, difference = shown[:3]
+    assert difference.rows == [row for row in second.rows if row in first.rows] != []
+    for place, row in enumerate(difference.rows):
+        expected = second.panels[""][second.rows.index(row)] - first.panels[""][first.rows.index(row)]
+        np.testing.assert_allclose(difference.panels[""][place], expected, rtol=1e-6)
+    other = lens.view("compare", TEXT, of="attribution", other_text="the sat sat on the mat").charts
+    units = [chart.unit for chart in other]
+    assert any(unit.startswith("difference") for unit in units) == (units[0] == units[1])
+
+
+def test_scores_are_divided_as_the_model_divides_them(bundle):
+    scaled = onnxlens.load(bundle("scaled"), provider="cpu", threads=1)  # by the number of the block, too
+    last = scaled.config.n_layer - 1
+    *_, table = scaled.view("qkv", TEXT, layer=last, query=-1, key=0).charts
+    assert table.rows[1][1] == pytest.approx(table.rows[2][1], rel=1e-4)
+    products, masked, _ = scaled.view("attention", TEXT, layer=last, head=0, values="steps").charts
+    seen = np.isfinite(masked.panels[""])
+    np.testing.assert_allclose(products.panels[""][seen], masked.panels[""][seen], rtol=1e-4, atol=1e-6)
+
+
+def test_flow_counts_all_parameters(lens, bundle):
+    for name in ("base", "untied"):
+        opened = onnxlens.load(bundle(name), provider="cpu", threads=1)
+        table = opened.view("flow", TEXT).charts[-1]
+        assert table.rows[-1][2] == sum(value.size for value in opened.runner.bundle.weights.values())
+
+
+def test_activation_functions_are_called_by_their_names(bundle):
+    shown = onnxlens.load(bundle("scaled"), provider="cpu", threads=1).view("mlp", TEXT).charts
+    assert [chart.title for chart in shown[:2]] == ["Into the SiLU", "Out of the SiLU"]
 
 
 def test_generation(lens):
