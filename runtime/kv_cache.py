@@ -49,6 +49,12 @@ class KVCache:
         """Number of positions, padding included."""
         return int(self.attention_mask.shape[1])
 
+    def until(self, position: int) -> KVCache:
+        """A cache of the positions before one of them."""
+        values = {name: value.numpy()[:, :, :position] for name, value in self.values.items()}  # [B, H, T, d_head] each
+        kept = {name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(v)) for name, v in values.items()}
+        return KVCache(self.attention_mask[:, :position], kept)
+
     def numpy(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
         """Keys and values of one layer, each [B, H, T, d_head], copied.
 

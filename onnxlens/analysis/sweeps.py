@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from onnxlens.measuring import Measure
 from onnxlens.metrics import TokenMetric
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.slices import sliced
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -54,8 +55,8 @@ def one_token(lens: Lens, token: int | str) -> int:
 def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]], metric: TokenMetric) -> np.ndarray:
     """Measures a text under each of many changes.
 
-    What comes before the block of a change is the same without it. So it is computed once, and each pass starts at
-    the first block that is changed in it.
+    What comes before the block of a change is the same without it, and so are the positions before it. So both are
+    computed once: each pass starts at the first block and at the first position that are changed in it.
 
     Args:
         lens: the model.
@@ -69,17 +70,27 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
     Raises:
         InputError: an intervention does not fit, or the metric names a token that there is not.
     """
-    blocks = [0 if lens.is_changed else _first_block(lens, change) for change in changes]
+    length = ids.shape[1]
+    blocks, starts = [0] * len(changes), [0] * len(changes)
+    has_common = len(changes) > 1 and not lens.is_changed
+    if has_common:
+        blocks = [_first_block(lens, change) for change in changes]
+    if has_common and not Measure(metric, lens.tokenizer, lens.config.vocab_size, 1).needs_all_positions:
+        starts = [_first_position(change, length) for change in changes]
     streams = {block: f"blocks.{block - 1}.hook_resid_post" for block in set(blocks) - {0}}
-    shared = {}
-    if streams:
-        shared = lens.run(ids, names_filter=[*streams.values()], logits="none", keep_cache=False).activations
+    output = None
+    if streams or any(starts):
+        output = lens.run(ids, names_filter=[*streams.values()] or None, logits="none", keep_cache=any(starts))
     found = np.empty(len(changes))
-    for runs in _passes(blocks, ids.shape[1]):
-        stream = streams.get(blocks[runs[0]])
-        feeds = {} if stream is None else {stream: np.repeat(shared[stream], len(runs), axis=0)}
+    for runs in _passes(blocks, starts, length):
+        stream, first = streams.get(blocks[runs[0]]), min(starts[run] for run in runs)
+        options: dict[str, Any] = {}
+        if output is not None and stream is not None:
+            options["feeds"] = {stream: np.repeat(output.activations[stream][:, first:], len(runs), axis=0)}
+        if output is not None and output.kv_cache is not None:
+            options |= {"kv_cache": output.kv_cache.until(first), "cache_rows": np.zeros(len(runs), np.int64)}
         chosen = [[change.at_rows(row) for change in changes[run]] for row, run in enumerate(runs)]
-        found[runs] = _measured(lens, np.repeat(ids, len(runs), axis=0), chosen, metric, feeds)
+        found[runs] = _measured(lens, np.repeat(ids[:, first:], len(runs), axis=0), chosen, metric, options)
     return found
 
 
@@ -91,13 +102,24 @@ def _first_block(lens: Lens, changes: Sequence[Intervention]) -> int:
     return max(0, bisect_right(starts, min(changed, default=len(names))) - 1)
 
 
-def _passes(blocks: Sequence[int], length: int) -> list[list[int]]:
+def _first_position(changes: Sequence[Intervention], length: int) -> int:
+    """The position before which everything is as it would be without the changes; the last one at most."""
+    firsts = [length - 1]
+    for change in changes:
+        places = list(change.positions) if isinstance(change.positions, tuple) else change.positions
+        firsts.append(int(np.min(sliced(np.arange(length), places, 0, "positions"))))
+    return min(firsts)
+
+
+def _passes(blocks: Sequence[int], starts: Sequence[int], length: int) -> list[list[int]]:
     """Which runs share a pass: those that start at one block, and at later ones where these alone are too few."""
     passes: list[list[int]] = []
-    for run in sorted(range(len(blocks)), key=blocks.__getitem__):
-        tokens = length * len(passes[-1]) if passes else _MOST
-        enough = _MOST - length if passes and blocks[passes[-1][-1]] == blocks[run] else _FEWEST - 1
-        if tokens > enough:
+    for run in sorted(range(len(blocks)), key=lambda run: (blocks[run], -starts[run])):
+        if passes:
+            last = passes[-1]
+            each = length - min(starts[run], *(starts[one] for one in last))  # tokens of a run
+            enough = _MOST - each if blocks[last[-1]] == blocks[run] else _FEWEST - 1
+        if not passes or each * len(last) > enough:
             passes.append([])
         passes[-1].append(run)
     return passes
@@ -108,13 +130,13 @@ def _measured(
     batch: np.ndarray,
     changes: Sequence[Sequence[Intervention]],
     metric: TokenMetric,
-    feeds: dict[str, np.ndarray],
+    options: dict[str, Any],
 ) -> np.ndarray:
     measure = Measure(metric, lens.tokenizer, lens.config.vocab_size, len(batch))
     # Position by position, so that what many rows have in common stands side by side, and becomes one edit.
     deep = max(map(len, changes), default=0)
     ordered = [change[depth] for depth in range(deep) for change in changes if depth < len(change)]
     logits = "all" if measure.needs_all_positions else "last"
-    output = lens.run(batch, logits=logits, interventions=ordered, feeds=feeds, keep_cache=False)
+    output = lens.run(batch, logits=logits, interventions=ordered, keep_cache=False, **options)
     seen = batch[:, -output.logits.shape[1] :]
     return measure.value(output.logits, seen, np.ones_like(seen))

@@ -298,6 +298,8 @@ def test_a_sweep_measures_what_single_runs_do(lens, metric, fewest, monkeypatch)
     for block in reversed(range(lens.config.n_layer)):  # a pass may start at any of them
         for kind in ("resid_pre", "attn_out", "resid_post"):
             changes.append([Intervention.scale(f"blocks.{block}.hook_{kind}", 0.5)])
+            places = [9, -1] if kind == "attn_out" else slice(3 * block, None)  # or after the first tokens
+            changes.append([Intervention.scale(f"blocks.{block}.hook_{kind}", 0.5, positions=places)])
     found = sweep(lens, ids, changes, metric)
     from onnxlens.measuring import Measure
 
