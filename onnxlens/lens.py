@@ -293,6 +293,8 @@ class Lens:
             ContextLengthError: the text would have more tokens than the model has positions.
         """
         # One token fits where all that `max_new_tokens` allows might not.
+        if "overflow" not in options:
+            self.runner.check_text(self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text))
         options = {"overflow": "slide", **options, "explain": True}
         explanation = next(self.generate(text, **options)).explanation
         assert explanation is not None  # it was asked for

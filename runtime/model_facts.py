@@ -51,7 +51,9 @@ class ModelFacts:
         ids = tokenizer.encode(text) if text else []
         if len(ids) != 1:
             parts = f" ({', '.join(map(repr, tokenizer.str_tokens(ids)[:5]))})" if ids else ""
-            raise InputError(f"{text!r} is {len(ids)} tokens{parts}, and must be one; give one token's text or id.")
+            raise InputError(
+                f"{text!r} is {len(ids)} tokens{parts}, and must be one; a leading space often makes the difference."
+            )
         return ids[0]
 
 

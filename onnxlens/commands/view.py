@@ -153,7 +153,6 @@ def _show(
                 frames = rendering.frames()
             if frames is not None:
                 _play(frames, who)
-                return
         with blamed(who), quiet():
             segments = inert_segments(rendering.renderable())
         ends = bool(segments.segments) and segments.segments[-1].text.endswith("\n")
@@ -177,12 +176,12 @@ def _scratch(name: str) -> str:
 
 
 def _play(frames: Iterator[RenderableType], who: str) -> None:
-    """Shows one after the other in the same place."""
+    """Shows one after the other in the same place, and leaves nothing."""
     from rich.live import Live
 
     from onnxlens.plugins.blame import blamed
 
-    with blamed(who), Live(console=console(), auto_refresh=False, vertical_overflow="visible") as live:
+    with blamed(who), Live(console=console(), auto_refresh=False, transient=True) as live:
         for frame in frames:
             live.update(inert_segments(frame), refresh=True)
 

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Bars"]
 
-_ABOVE, _BELOW, _CHOSEN = "#2171b5", "#cb4335", "#e6a100"  # told apart in grey and by the colour-blind, too
+# As in maps: blue where nothing is negative, else red above 0 and blue below.
+_BLUE, _RED, _CHOSEN = "#2171b5", "#cb4335", "#e6a100"
 _LABEL = 24  # characters of a label
 _WIDE = 24  # of a bar in a terminal
 
@@ -175,14 +176,15 @@ class Bars(Chart):
             lists[name] = [(key[0], value - theirs[key]) for key, value in own if key in theirs]
         if not any(lists.values()):
             return None
-        return Bars(f"difference: {self.title}", lists, unit=f"difference, {self.unit}", axis=self.axis)
+        return Bars(self.unit, lists, unit=f"difference, {self.unit}", axis=self.axis)
 
     def _grid(self) -> tuple[int, int]:
         columns = min(3, len(self.lists)) or 1
         return columns, max(1, -(-len(self.lists) // columns))
 
     def _colour(self, label: str, value: float) -> str:
-        return _CHOSEN if label in self.marked else _ABOVE if value >= 0 else _BELOW
+        is_signed = any(one < 0 for bars in self.lists.values() for _, one in bars)
+        return _CHOSEN if label in self.marked else _RED if is_signed and value >= 0 else _BLUE
 
 
 def _counted(bars: Sequence[tuple[str, float]]) -> list[tuple[tuple[str, int], float]]:

@@ -79,7 +79,7 @@ def distinct(labels: list[str]) -> list[str]:
 
 def joined(first: list[str], second: list[str]) -> list[str]:
     """Labels of two charts as those of one: where they differ, both."""
-    return [one if one == two else f"{one} | {two}" for one, two in zip(first, second, strict=True)]
+    return [one if one == two else f"{one}/{two}" for one, two in zip(first, second, strict=True)]
 
 
 def numbers(values: Any) -> Any:

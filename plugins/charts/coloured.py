@@ -148,8 +148,8 @@ class ColouredText(Chart):
         if not isinstance(other, ColouredText) or len(other.tokens) != len(self.tokens) or other.unit != self.unit:
             return None
         return ColouredText(
-            f"difference: {self.title}",
-            joined(self.tokens, other.tokens),
+            self.unit,
+            joined(other.tokens, self.tokens),
             self.values - other.values,
             unit=f"difference, {self.unit}",
         )

@@ -36,6 +36,7 @@ _LEAST = 5  # but of each so many
 _SQUARE = 0.82  # of its place, a thumbnail; the rest is for its name
 _FEW = 30  # maps that are drawn larger than thumbnails
 _CELLS = 10_000_000  # of all maps of a page together
+_NUMERALS = 16  # labels of an axis that only counts
 _NOTED = 40  # columns and rows in which notes fit into the cells
 
 
@@ -120,14 +121,17 @@ class Heatmap(Chart):
             else:
                 table.add_column(Text(f"strongest {self.column_axis}"), overflow="fold")
             shown_rows = thinned(len(self.rows), max(_LEAST, _ROWS // len(self.panels)))
-            for row in shown_rows:
+            for row in sorted({*shown_rows, len(self.rows) - 1}):
                 places = range(len(self.columns)) if fits else self._strongest(panel[row])
                 cells = [self._cell(name, panel, row, column, is_named=not fits) for column in places]
                 shown = cells if fits else [Text(" ").join(cells)]
                 table.add_row(Text(short(self.rows[row], 2 * _LABEL)), *shown)
             parts += ["", *([Text(printable(name))] if name else []), table]
         if shown_rows.step > 1:
-            parts += ["", Text(f"one row in {shown_rows.step} of {len(self.rows)}; a file has all", style="dim")]
+            parts += [
+                "",
+                Text(f"one row in {shown_rows.step} of {len(self.rows)}, and the last; a file has all", style="dim"),
+            ]
         return Group(*parts)
 
     def size(self) -> tuple[float, float]:
@@ -207,16 +211,27 @@ class Heatmap(Chart):
         (own_rows, their_rows), (own_columns, their_columns) = zip(*rows, strict=True), zip(*columns, strict=True)
         own, theirs = np.ix_(own_rows, own_columns), np.ix_(their_rows, their_columns)
         return Heatmap(
-            f"difference: {self.title}",
+            self.unit,
             {name: _finite(panel)[own] - _finite(other.panels[name])[theirs] for name, panel in self.panels.items()},
-            joined([self.rows[row] for row in own_rows], [other.rows[row] for row in their_rows]),
-            joined([self.columns[one] for one in own_columns], [other.columns[one] for one in their_columns]),
+            joined([other.rows[row] for row in their_rows], [self.rows[row] for row in own_rows]),
+            joined([other.columns[one] for one in their_columns], [self.columns[one] for one in own_columns]),
+            notes=self._joined_notes(other, own, theirs),
             unit=f"difference, {self.unit}",
             row_axis=self.row_axis,
             column_axis=self.column_axis,
             squares=self.squares,
             columns_of_panels=self._columns,
         )
+
+    def _joined_notes(
+        self, other: Heatmap, own: tuple[Any, ...], theirs: tuple[Any, ...]
+    ) -> dict[str, list[list[str]]]:
+        """Notes of a difference: the other's and this one's, where they are not the same."""
+        found = {}
+        for name in self.notes.keys() & other.notes.keys():
+            ours, before = np.array(self.notes[name], object)[own], np.array(other.notes[name], object)[theirs]
+            found[name] = [joined(*pair) for pair in zip(before.tolist(), ours.tolist(), strict=True)]
+        return found
 
     def _draw_maps(self, figure: FigureBase, how: dict[str, Any]) -> AxesImage:
         """Draws the matrices with labels beside them, and returns the last one."""
@@ -278,7 +293,8 @@ class Heatmap(Chart):
         shown = f"{short(note, _LABEL)} {value:.3g}" if note else f"{value:.3g}"
         ground = self._tint(value)
         return Text(
-            f"{short(self.columns[column], _LABEL)} {shown}" if is_named else shown, style=f"{ink(ground)} on {ground}"
+            f"{short(self.columns[column], _LABEL)}{':' if note else ''} {shown}" if is_named else shown,
+            style=f"{ink(ground)} on {ground}",
         )
 
     def _tint(self, value: float) -> str:
@@ -307,7 +323,8 @@ class Heatmap(Chart):
         axes.tick_params(labelsize=7, length=2)
         sides = ((axes.xaxis, self.columns, wide, 90), (axes.yaxis, self.rows, high, 0))
         for axis, labels, room, rotation in sides:
-            places = thinned(len(labels), max(1, int(room / _INCHES)))
+            most = _NUMERALS if all(map(str.isdecimal, labels)) else max(1, int(room / _INCHES))
+            places = thinned(len(labels), most)
             shown = [short(labels[place], _LABEL) for place in places]
             turned = rotation if max(map(len, shown)) > 2 else 0
             axis.set_ticks(places, shown, rotation=turned, family="monospace", parse_math=False)

@@ -147,9 +147,9 @@ class Lines(Chart):
         if len(other.places) != len(self.places):
             return None
         return Lines(
-            f"difference: {self.title}",
+            self.unit,
             {name: values - other.lines[name] for name, values in self.lines.items()},
-            joined(self.places, other.places),
+            joined(other.places, self.places),
             unit=f"difference, {self.unit}",
             axis=self.axis,
         )

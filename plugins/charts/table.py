@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Table"]
 
-_CELL = 44  # characters of a cell in a picture
+_CELL = 60  # characters of a cell in a picture
 _ROWS = 60  # rows of a picture
 
 Cell = str | int | float | None

@@ -75,7 +75,7 @@ class Attribution(Visualizer):
         scores = gradient_times_input(view.model_lens, view.ids, metric)["hook_embed"][0]  # [P]
         return ColouredText(
             f"What each token adds to the {what}, to first order",
-            view.str_tokens,
+            view.pieces,
             scores,
             unit=f"gradient times input, {what}",
         )

@@ -51,9 +51,14 @@ class View:
     lens: Lens | None = field(default=None, repr=False)
 
     @property
+    def pieces(self) -> list[str]:
+        """The texts of the tokens; where one is a part of a letter only, its bytes, written as escapes."""
+        return [self._piece(token, text) for token, text in zip(self.ids.tolist(), self.str_tokens, strict=True)]
+
+    @property
     def labels(self) -> list[str]:
         """The tokens as labels: spaces as `␣`, what cannot be seen as its escape."""
-        return [visible(token) for token in self.str_tokens]
+        return [visible(token) for token in self.pieces]
 
     @property
     def model_lens(self) -> Lens:
@@ -68,7 +73,14 @@ class View:
 
     def shown(self, token: int) -> str:
         """The text of a token id as a label."""
-        return visible(self.tokenizer.str_tokens([token])[0]) if self.tokenizer else str(token)
+        if self.tokenizer is None:
+            return str(token)
+        return visible(self._piece(token, self.tokenizer.str_tokens([token])[0]))
+
+    def _piece(self, token: int, text: str) -> str:
+        if self.tokenizer is None or "\ufffd" not in text:
+            return text
+        return self.tokenizer.token_bytes(token).decode("utf-8", "backslashreplace")
 
 
 class Visualizer(Options, ABC):

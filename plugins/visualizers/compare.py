@@ -64,11 +64,12 @@ class Compare(Visualizer):
             what = f"the interventions of {self.interventions}"
         charts: list[Chart] = []
         for one, two in zip_longest(first, second):
-            charts += [one.titled(f"first: {one.title}")] if one else []
-            charts += [two.titled(f"second: {two.title}")] if two else []
             difference = two.less(one) if one and two else None
-            if one and difference is not None:
-                charts.append(difference.titled(f"second less first: {one.title}"))
+            is_silent = difference is None and one is not None and type(one).less is not Chart.less
+            why = "; nothing is subtracted, since the two show other things" if is_silent else ""
+            charts += [one.titled(f"first: {one.title}")] if one else []
+            charts += [two.titled(f"second: {two.title}{why}")] if two else []
+            charts += [difference.titled(f"second less first: {difference.title}")] if difference else []
         return Stack(printable(f"{view.model}: {self.of}, and the same for {what}"), charts)
 
     def _charts(self, lens: Lens, text: Any) -> list[Chart]:

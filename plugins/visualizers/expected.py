@@ -7,7 +7,7 @@ import numpy as np
 from onnxlens.plugins.visualizers.base import View
 from onnxlens.runtime.logits import top_ids
 
-__all__ = ["expected"]
+__all__ = ["expected", "names_of"]
 
 
 def expected(view: View, logits: np.ndarray, logprobs: np.ndarray, count: int) -> list[str]:
@@ -23,4 +23,12 @@ def expected(view: View, logits: np.ndarray, logprobs: np.ndarray, count: int) -
     return [
         "  ".join(f"{view.shown(token)} {100 * np.exp(logprobs[place, token]):.3g}%" for token in tokens)
         for place, tokens in enumerate(best)
+    ]
+
+
+def names_of(view: View, tokens: list[int]) -> list[str]:
+    """Names for candidates, with their ids where texts are alike."""
+    shown = [view.shown(token) for token in tokens]
+    return [
+        f"{label} (id {token})" if shown.count(label) > 1 else label for label, token in zip(shown, tokens, strict=True)
     ]

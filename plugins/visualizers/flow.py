@@ -59,7 +59,7 @@ class _Picture(Chart):
     """A row of maps for each block, with the paths between them."""
 
     def __init__(self, view: View) -> None:
-        self.title = "What flows, token by token, from top to bottom and left to right"
+        self.title = "What flows, from top to bottom and left to right: a row a token, each map in its own scale"
         self._view = view
 
     def size(self) -> tuple[float, float]:
@@ -109,7 +109,7 @@ class _Picture(Chart):
         """The path of the stream by its lengths."""
         lengths = self._lengths()
         rows = [[layer, *values] for layer, values in enumerate(zip(*lengths.values(), strict=True))]
-        return Table(_LENGTH, ["block", *lengths], rows).text()
+        return Table(f"{self.title}; {_LENGTH}", ["block", *lengths], rows).text()
 
     def _lengths(self) -> dict[str, list[float]]:
         view = self._view
@@ -125,7 +125,7 @@ class _Picture(Chart):
         """The last position's prediction."""
         view = self._view
         assert view.logits is not None
-        _map(stream, view.logits[:, top_ids(view.logits[-1], 64)], "logits of 64 tokens")
+        _map(stream, view.logits[:, top_ids(view.logits[-1], 64)], "the 64 largest logits")
         probabilities = np.exp(log_softmax(view.logits[-1:]))[0]
         best = top_ids(probabilities, 5)
         axes.barh(np.arange(len(best)), probabilities[best], color="#6baed6")

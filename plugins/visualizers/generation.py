@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,7 +16,7 @@ from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable, visible
+from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.runtime.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Generation", "GenerationRendering"]
 
-_HEADINGS = ["step", "chosen", "by the model", "as sampled", "entropy, nats", "rejected"]
+_HEADINGS = ["step", "chosen", "by the model", "as sampled", "entropy as sampled, nats", "rejected, as sampled"]
 
 
 @dataclass
@@ -43,6 +44,7 @@ class Generation(Visualizer):
 
     def draw(self, view: View) -> GenerationRendering:
         """Returns what is generated when it is shown."""
+        view.model_lens.runner.check_text(view.ids)  # which slides only to make room for new tokens
         tokens = view.model_lens.generate(
             view.ids,
             max_new_tokens=self.max_new_tokens,
@@ -69,7 +71,8 @@ class GenerationRendering(Stack):
         self.title, self.side_by_side = printable(title), False  # a stack whose charts are yet to come
         self._view, self._coming, self._rejected = view, iter(tokens), rejected
         self._rows: list[list[Any]] = []
-        self._texts: list[str] = []
+        self._chosen: list[int] = []
+        self._text = ""
 
     @property
     def charts(self) -> list[Chart]:
@@ -89,9 +92,8 @@ class GenerationRendering(Stack):
 
         for token in self._coming:
             self._take(token)
-            text = "".join(printable(one) for one in (*self._view.str_tokens, *self._texts))
+            text = printable("".join(self._view.str_tokens) + self._text)
             yield Group(Text(self.title, style="bold"), "", Text(text), "", self._table(self._rows[-12:]).text())
-        yield self.text()
 
     def _take(self, token: GeneratedToken) -> None:
         why = token.explanation
@@ -102,9 +104,10 @@ class GenerationRendering(Stack):
         entropy = float(-(probabilities * np.log(probabilities)).sum()) + 0.0
         chosen = why.chosen
         self._rows.append(
-            [len(self._rows), visible(token.text), chosen.model_probability, chosen.probability, entropy, said]
+            [len(self._rows), self._view.shown(token.id), chosen.model_probability, chosen.probability, entropy, said]
         )
-        self._texts.append(token.text)
+        self._chosen.append(token.id)
+        self._text += token.text
 
     def _table(self, rows: Sequence[Sequence[Any]]) -> Table:
         return Table("Each token", _HEADINGS, rows)
@@ -112,11 +115,16 @@ class GenerationRendering(Stack):
     def _shown(self) -> list[Chart]:
         steps = [f"{row[0]} {row[1]}" for row in self._rows]
         surprisal = [-np.log(row[2]) for row in self._rows]
-        prompt = list(self._view.str_tokens)
+        prompt, tokenizer = self._view.pieces, self._view.tokenizer
+        chosen = dataclasses.replace(
+            self._view,
+            ids=np.array(self._chosen),
+            str_tokens=tuple(tokenizer.str_tokens(self._chosen) if tokenizer else []),
+        )
         return [
             ColouredText(
                 "The text",
-                [*prompt, *self._texts],
+                [*prompt, *chosen.pieces],
                 [np.nan] * len(prompt) + surprisal,
                 unit="surprisal of generated tokens, by the model, in nats",
             ),
@@ -125,7 +133,7 @@ class GenerationRendering(Stack):
                 {
                     "probability, as sampled": [row[3] for row in self._rows],
                     "probability, by the model": [row[2] for row in self._rows],
-                    "entropy, nats": [row[4] for row in self._rows],
+                    "entropy as sampled, nats": [row[4] for row in self._rows],
                 },
                 steps,
                 unit="probability; nats",

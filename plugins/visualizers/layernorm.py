@@ -42,8 +42,11 @@ class LayerNorm(Visualizer):
         how: dict[str, Any] = {"unit": "value", "row_axis": "stream", "column_axis": "dimension"}
         label = view.labels[at]
         stripes = [
-            Heatmap(f"token {at}, {label}: {title}", values[at : at + 1], [title], dimensions, **how)
-            for title, values in (("before", before), ("normalised, before weight and bias", after))
+            Heatmap(f"token {at}, {label}: {title}", values[at : at + 1], [row], dimensions, **how)
+            for row, title, values in (
+                ("before", "before", before),
+                ("after", "normalised, before weight and bias", after),
+            )
         ]
         rows = [
             [number, text, float(mean[number]), float(scale[number, 0]), float(np.linalg.norm(before[number]))]

@@ -42,7 +42,7 @@ class LogitLens(Visualizer):
             panels[f"probability of {view.shown(token)}"] = found.watched_probability[:, :, place]
             ranks.append(found.watched_rank[:, :, place])
         notes = {
-            name: [[f"rank {one}" for one in row] for row in rank.tolist()]
+            name: [[f"#{one}" for one in row] for row in rank.tolist()]
             for name, rank in zip(list(panels)[1:], ranks, strict=True)
         }
         notes[best] = [[view.shown(token) for token in row] for row in found.ids[:, :, 0].tolist()]
@@ -51,7 +51,7 @@ class LogitLens(Visualizer):
             panels,
             found.labels,
             view.labels,
-            unit="probability",
+            unit="probability; # is the rank, 0 the first",
             row_axis="state",
             column_axis="token",
             limits=(0.0, 1.0),

@@ -28,7 +28,7 @@ ol.tokens { list-style: none; padding: 0; line-height: 2.2; }
 ol.tokens li { display: inline; }
 ol.tokens code { border-radius: 3px; padding: .2em .1em; border: 1px solid #8884; cursor: pointer; }
 ol.tokens code.same, td.same { outline: 3px solid #e6a100; }
-svg.links { max-width: 100%; }
+svg { max-width: 100%; height: auto; }
 svg.links text { font: 13px ui-monospace, monospace; fill: currentColor; cursor: default; }
 svg.links.some line { display: none; }
 svg.links.some line.on { display: inline; }"""

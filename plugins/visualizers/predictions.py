@@ -14,7 +14,7 @@ from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.expected import expected
+from onnxlens.plugins.visualizers.expected import expected, names_of
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.logits import log_softmax, top_ids
@@ -43,10 +43,7 @@ class Predictions(Visualizer):
         logs = log_softmax(view.logits)  # [P, V]
         row = view.logits[at].astype(np.float64)  # [V]
         best = top_ids(row, self.top).tolist()
-        shown = [view.shown(token) for token in best]
-        names = [
-            f"{text} (id {token})" if shown.count(text) > 1 else text for text, token in zip(shown, best, strict=True)
-        ]
+        names = names_of(view, best)
         bars = Bars(
             f"After token {at}, {view.labels[at]}",
             [(name, float(np.exp(logs[at, token]))) for name, token in zip(names, best, strict=True)],

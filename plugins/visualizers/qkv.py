@@ -49,15 +49,23 @@ class QKV(Visualizer):
             for title, one in (("Queries", q), ("Keys", k), ("Values", v))
         ]
         product = q[query] * k[key]  # [d]
-        pair = Heatmap(
-            f"{labels[query]} (query {query}) looks at {labels[key]} (key {key})",
-            np.stack([q[query], k[key], product]),  # [3, d]
-            ["q", "k", "q · k, each"],
-            dimensions,
-            unit="value",
-            row_axis="pair",
-            column_axis="dimension of the head",
-        )
+        whose = f"{labels[query]} (query {query})", f"{labels[key]} (key {key})"
+        pair = [
+            Heatmap(
+                title,
+                one[np.newaxis],  # [1, d]
+                [name],
+                dimensions,
+                unit="value",
+                row_axis="",
+                column_axis="dimension of the head",
+            )
+            for name, title, one in (
+                ("q", f"The query of {whose[0]}", q[query]),
+                ("k", f"The key of {whose[1]}, at which it looks", k[key]),
+                ("q · k", "Their product, element by element", product),
+            )
+        ]
         total = float(product.sum(dtype=np.float64))
         divisor = view.config.attn_divisor(layer)
         score = float(scores[query, key])
@@ -68,4 +76,4 @@ class QKV(Visualizer):
             ["its share of the query's attention, after the softmax", float(pattern[query, key])],
         ]
         title = f"{printable(view.model)}: queries, keys and values, block {layer}, head {head}"
-        return Stack(title, [*matrices, pair, Table("From the pair to the pattern", ["what", "value"], rows)])
+        return Stack(title, [*matrices, *pair, Table("From the pair to the pattern", ["what", "value"], rows)])

@@ -15,6 +15,7 @@ from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.expected import names_of
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.runtime.config import ModelConfig
 
@@ -40,10 +41,8 @@ class Sampling(Visualizer):
         chosen = view.shown(found.chosen.id)
         rows = [[one.sampler, one.tokens, one.removed_tokens, one.removed, one.moved] for one in found.stages]
         headings = ["sampler", "tokens left", "removed", "their probability", "probability moved"]
-        names = {one.id: f"{place + 1}. {view.shown(one.id)}" for place, one in enumerate(found.candidates)}
-        if found.chosen.id not in names:
-            names[found.chosen.id] = f"…  {chosen}"
         candidates = {one.id: one for one in (*found.candidates, found.chosen)}
+        names = dict(zip(candidates, names_of(view, list(candidates)), strict=True))
         charts: list[Chart] = [
             Table("What each sampler of the chain did", headings, rows),
             Bars(

@@ -42,7 +42,7 @@ class Surprisal(Visualizer):
         loss = f"; mean {values.mean():.3f}, perplexity {np.exp(values.mean()):.2f}" if len(values) else ""
         return ColouredText(
             f"{printable(view.model)}: surprisal{loss}",
-            view.str_tokens,
+            view.pieces,
             [np.nan, *values],
             unit="surprisal in nats",
             details={"rank": [None, *ranks], "expected": [None, *named]},

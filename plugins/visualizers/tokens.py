@@ -68,7 +68,7 @@ class Tokens(Visualizer):
             values = [None, *(-logprobs).tolist()]  # nothing predicts the first one
         ids = view.ids.tolist()
         encoded = [view.tokenizer.token_bytes(token) for token in ids] if view.tokenizer else None
-        tokens = TokensRendering(view.model, ids, view.str_tokens, values, meaning, encoded)
+        tokens = TokensRendering(view.model, ids, view.pieces, values, meaning, encoded)
         if self.word is None:
             return tokens
         return Stack(tokens.title, [tokens.titled("Tokens"), self._merged(view, self.placed("word", len(ids)))])

@@ -153,7 +153,7 @@ def test_rows_that_are_left_out_are_said_to_be():
     tall = Heatmap(
         "m", np.ones((100, 2)), [str(n) for n in range(100)], ["a", "b"], unit="u", row_axis="r", column_axis="c"
     )
-    assert "one row in 3 of 100; a file has all" in tall.encoded("txt").decode()
+    assert "one row in 3 of 100, and the last; a file has all" in tall.encoded("txt").decode()
 
 
 def test_differences():

@@ -202,7 +202,7 @@ def test_options_of_the_command_line(command, model):
     [
         (["tokens", "a", "-o", "~nobody-of-that-name/x.txt"], 1,
          "Error: Cannot write ~nobody-of-that-name/x.txt: there is no such user, whose folder it would be in."),
-        (["logit_lens", "a", "--watch", "[[["], 1, "Error: '[[[' is 3 tokens ('[', '[', '['), and must be one; give"),
+        (["logit_lens", "a", "--watch", "[[["], 1, "Error: '[[[' is 3 tokens ('[', '[', '['), and must be one"),
         (["tokns", "a"], 1, "Error: There is no visualizer 'tokns'. Did you mean 'tokens'?"),
         (["tokens", "a", "--colour", "blue"], 1, "Error: tokens: colour must be one of 'norm', 'nothing', 'surprisal'"),
         (["tokens", "a", "--layer", "x"], 1, "Error: tokens: layer must be a whole number, not 'x'."),

@@ -123,7 +123,7 @@ def test_logit_lens(lens):
     equal(second, expected.probability)
     last = [lens.to_string([token]).replace(" ", "␣") for token in expected.ids[-1, :, 0].tolist()]
     assert shown.notes["probability of the most probable"][-1] == last
-    assert shown.notes["probability of the final prediction"][-1] == ["rank 0"] * len(last)
+    assert shown.notes["probability of the final prediction"][-1] == ["#0"] * len(last)
 
 
 def test_logit_lens_watches_tokens(lens):
@@ -132,7 +132,7 @@ def test_logit_lens_watches_tokens(lens):
     assert list(shown.panels)[2:] == ["probability of ␣cat", "probability of ␣sat"]
     for place, name in enumerate(list(shown.panels)[2:]):
         equal(shown.panels[name], expected.watched_probability[:, :, place])
-        assert shown.notes[name] == [[f"rank {one}" for one in row] for row in expected.watched_rank[:, :, place]]
+        assert shown.notes[name] == [[f"#{one}" for one in row] for row in expected.watched_rank[:, :, place]]
     last = lens.run(lens.to_tokens(TEXT)).logits[0].astype(np.float64)  # [P, V]
     own = last[:, expected.watched[0]]
     chances = np.exp(own) / np.exp(last).sum(-1)

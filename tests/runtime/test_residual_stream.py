@@ -319,10 +319,13 @@ ERRORS = [
         "tokens of shape [3] do not fit a stack of shape [6, 2, 7, 32] and scales of shape [2, 7]; give one token, "
         "one a row, or one a row and position.",
     ),
-    (lambda c: c.logit_attrs(c.decompose_resid(), ""), "'' is 0 tokens, and must be one; give one token's text or id."),
+    (
+        lambda c: c.logit_attrs(c.decompose_resid(), ""),
+        "'' is 0 tokens, and must be one; a leading space often makes the difference.",
+    ),
     (
         lambda c: c.logit_attrs(c.decompose_resid(), "the the"),
-        "'the the' is 2 tokens ('the', ' the'), and must be one; give one token's text or id.",
+        "'the the' is 2 tokens ('the', ' the'), and must be one; a leading space often makes the difference.",
     ),
 ]
 
