@@ -18,7 +18,8 @@ from onnxlens.analysis.surprisal import surprisal
 from onnxlens.lens import Lens
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.visualizers.builtin import VISUALIZERS
-from onnxlens.runtime.errors import InputError, PluginError
+from onnxlens.plugins.visualizers.labels import visible
+from onnxlens.runtime.errors import ContextLengthError, InputError, PluginError
 from onnxlens.runtime.intervention_files import write_interventions
 from onnxlens.runtime.interventions import Intervention
 
@@ -33,6 +34,12 @@ def lens(runner) -> Lens:
 
 def cached(lens: Lens, name: str) -> np.ndarray:
     return lens.run_with_cache(TEXT, names_filter=name)[1][name][0]
+
+
+def label(lens: Lens, token: int) -> str:
+    """A token as pictures call it: bytes that are no letter by themselves as escapes."""
+    text = lens.tokenizer.token_bytes(token).decode("utf-8", "backslashreplace")
+    return visible(text)
 
 
 def equal(shown: np.ndarray, expected: np.ndarray) -> None:
@@ -53,11 +60,11 @@ def test_embedding(lens):
 
 
 def test_qkv(lens):
-    q, k, v, pair, table = lens.view("qkv", TEXT, layer=1, head=2, query=4, key=1).charts
+    q, k, v, _, _, pair, table = lens.view("qkv", TEXT, layer=1, head=2, query=4, key=1).charts
     arrays = [cached(lens, f"blocks.1.attn.hook_{name}")[:, 2] for name in "qkv"]
     for chart, expected in zip((q, k, v), arrays, strict=True):
         equal(chart.panels[""], expected)
-    equal(pair.panels[""][2], arrays[0][4] * arrays[1][1])
+    equal(pair.panels[""][0], arrays[0][4] * arrays[1][1])
     score, pattern = (cached(lens, f"blocks.1.attn.hook_{name}")[2, 4, 1] for name in ("attn_scores", "pattern"))
     values = [row[1] for row in table.rows]
     assert values[0] == pytest.approx(float(arrays[0][4] @ arrays[1][1]), abs=1e-5)
@@ -121,7 +128,7 @@ def test_logit_lens(lens):
     first, second = shown.panels.values()
     equal(first, expected.probabilities[:, :, 0])
     equal(second, expected.probability)
-    last = [lens.to_string([token]).replace(" ", "␣") for token in expected.ids[-1, :, 0].tolist()]
+    last = [label(lens, token) for token in expected.ids[-1, :, 0].tolist()]
     assert shown.notes["probability of the most probable"][-1] == last
     assert shown.notes["probability of the final prediction"][-1] == ["#0"] * len(last)
 
@@ -191,7 +198,7 @@ def test_sampling(lens):
     assert line.level == (why.number, "the random number")
     cumulative = line.lines["cumulative probability"]
     hit = int((cumulative > why.number).argmax())
-    assert line.places[hit] == lens.to_string([why.chosen.id]).replace(" ", "␣")
+    assert line.places[hit] == label(lens, why.chosen.id)
     assert cumulative[hit] == pytest.approx(why.interval[1])
 
 
@@ -244,7 +251,7 @@ def test_compare_two_texts(lens):
             np.testing.assert_array_equal(chart.panels[name], panel)
     for name, panel in difference.panels.items():
         equal(panel, second.panels[name].astype(np.float64) - first.panels[name])
-    assert difference.rows[:2] == ["the", "␣sat | ␣cat"]  # the second, and what is taken from it
+    assert difference.rows[:2] == ["the", "␣cat/␣sat"]  # what is taken away, and from what
 
 
 def test_compare_with_a_change(lens, tmp_path):
@@ -323,15 +330,22 @@ def test_generation(lens):
     options = {"sampler": "top_k=20", "seed": 3, "max_new_tokens": 5}
     text, sure, table = lens.view("generation", TEXT, **options).charts
     tokens = list(lens.generate(TEXT, **options))
-    assert text.tokens[-len(tokens) :] == [token.text for token in tokens]
+    assert [visible(one) for one in text.tokens[-len(tokens) :]] == [label(lens, token.id) for token in tokens]
     assert len(table.rows) == len(sure.places) == len(tokens)
     assert text.values[-1] == pytest.approx(-math.log(table.rows[-1][2]))
+
+
+@pytest.mark.parametrize("name", ["generation", "sampling"])
+def test_a_text_that_the_model_cannot_read_whole_is_refused(lens, name):
+    with pytest.raises(ContextLengthError, match="tokens long, and this model has 48 positions; shorten it"):
+        lens.view(name, "a" * 49)
+    assert lens.view(name, "a" * 48).encoded("txt")
 
 
 def test_generation_is_shown_as_it_comes(lens):
     rendering = lens.view("generation", TEXT, max_new_tokens=4, seed=1)
     frames = list(rendering.frames())
-    assert len(frames) == 5  # the last one is the whole
+    assert len(frames) == 4
     assert len(rendering.charts[2].rows) == 4
     assert lens.view("attention", TEXT).frames() is None
 
