@@ -22,7 +22,8 @@ __all__ = ["Text", "one_text", "one_token", "sweep"]
 Text = str | Sequence[int] | np.ndarray
 
 # Tokens in a pass: enough to be worth a graph of its own, and little enough for the memory.
-_FEWEST, _MOST = 1024, 2048
+_MOST = 2048
+_FEWEST = 0.5  # of these, below which runs that start at later blocks join
 
 
 def one_text(lens: Lens, text: Text, what: str) -> np.ndarray:
@@ -82,7 +83,7 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
     if streams or any(starts):
         output = lens.run(ids, names_filter=[*streams.values()] or None, logits="none", keep_cache=any(starts))
     found = np.empty(len(changes))
-    for runs in _passes(blocks, starts, length):
+    for runs in _passes(blocks, starts, length, _MOST // 4 if any(starts) else _MOST):
         stream, first = streams.get(blocks[runs[0]]), min(starts[run] for run in runs)
         options: dict[str, Any] = {}
         if output is not None and stream is not None:
@@ -111,14 +112,22 @@ def _first_position(changes: Sequence[Intervention], length: int) -> int:
     return min(firsts)
 
 
-def _passes(blocks: Sequence[int], starts: Sequence[int], length: int) -> list[list[int]]:
-    """Which runs share a pass: those that start at one block, and at later ones where these alone are too few."""
+def _passes(blocks: Sequence[int], starts: Sequence[int], length: int, most: int) -> list[list[int]]:
+    """Which runs share a pass: those that start at one block, and at later ones where these alone are too few.
+
+    Args:
+        blocks: where each run starts.
+        starts: the first position of each. All runs of a pass start at the first one of them, so short passes, of runs
+            that start at about the same one, compute less.
+        length: of the text.
+        most: tokens of a pass.
+    """
     passes: list[list[int]] = []
     for run in sorted(range(len(blocks)), key=lambda run: (blocks[run], -starts[run])):
         if passes:
             last = passes[-1]
             each = length - min(starts[run], *(starts[one] for one in last))  # tokens of a run
-            enough = _MOST - each if blocks[last[-1]] == blocks[run] else _FEWEST - 1
+            enough = most - each if blocks[last[-1]] == blocks[run] else most * _FEWEST - 1
         if not passes or each * len(last) > enough:
             passes.append([])
         passes[-1].append(run)

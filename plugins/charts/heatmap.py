@@ -180,11 +180,11 @@ class Heatmap(Chart):
                 name=escape(name),
                 visible=name == first,
                 coloraxis="coloraxis",
-                meta={"x": named[1], "y": named[0]} | ({"z": notes} if notes else {}),
+                meta={"z": notes} if notes else None,
                 hoverongaps=False,
                 hovertemplate=f"%{{y}}<br>%{{x}}: <b>%{{z}}</b>{'<br>%{text}' if notes else ''}<extra></extra>",
             )
-        figure.update_layout(self._layout())
+        figure.update_layout(self._layout(), meta={"x": named[1], "y": named[0]})
         return figure
 
     def data(self) -> Any:

@@ -55,15 +55,15 @@ _LINKS = """for (const drawing of document.querySelectorAll("svg.links")) {
   }
 }"""
 
-# A token that is clicked, or chosen by keyboard, is marked wherever it stands: in texts, tables and drawings. A trace
-# says in `meta` what its places are called along x and y, and its cells, z, all escaped as Python does it.
+# A token that is clicked, or chosen by keyboard, is marked wherever it stands: in texts, tables and drawings. A
+# drawing or its trace says in `meta` what the places along x and y are called, and the cells, z, escaped as by Python.
 _SAME = """const codes = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"};
 const seen = (label) => label.replaceAll("\u2423", " ");
 const said = (element) => element.textContent.replace(/[&<>"']/g, (letter) => codes[letter]);
 let marked = null;
 const markDrawing = (drawing) => {
   const trace = drawing.data?.find((one) => one.visible !== false);
-  const known = trace?.meta ?? {};
+  const known = {...drawing.layout.meta, ...trace?.meta};
   const shapes = [...(drawing.own ?? [])];
   const mark = (x0, x1, y0, y1, whole) => shapes.push({
     type: "rect", x0, x1, y0, y1, xref: whole === "x" ? "x domain" : "x", yref: whole === "y" ? "y domain" : "y",
@@ -86,7 +86,7 @@ const markAll = (label) => {
 const answer = (drawing) => {
   drawing.own = drawing.layout.shapes ?? [];
   drawing.on("plotly_click", ({points: [point]}) => {
-    const {x, y, z} = point.data.meta ?? {}, at = point.pointIndex;
+    const {x, y, z} = {...drawing.layout.meta, ...point.data.meta}, at = point.pointIndex;
     const label = Array.isArray(at) ? (z ? z[at[0]][at[1]] : x?.[at[1]]) : (x ?? y)?.[at];
     if (label !== undefined) markAll(label);
   });

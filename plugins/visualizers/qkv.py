@@ -44,10 +44,16 @@ class QKV(Visualizer):
         key = int(pattern[query].argmax()) if self.key is None else self.placed("key", len(view.ids))
         labels, width = view.labels, q.shape[1]
         dimensions = [str(dimension) for dimension in range(width)]
-        matrices = [
-            Heatmap(title, one, labels, dimensions, unit="value", row_axis="token", column_axis="dimension of the head")
-            for title, one in (("Queries", q), ("Keys", k), ("Values", v))
-        ]
+        matrices = Heatmap(
+            "Each token",
+            {"queries": q, "keys": k, "values": v},
+            labels,
+            dimensions,
+            unit="value",
+            row_axis="token",
+            column_axis="dimension of the head",
+            columns_of_panels=3,
+        )
         product = q[query] * k[key]  # [d]
         whose = f"{labels[query]} (query {query})", f"{labels[key]} (key {key})"
         pair = [
@@ -76,4 +82,4 @@ class QKV(Visualizer):
             ["its share of the query's attention, after the softmax", float(pattern[query, key])],
         ]
         title = f"{printable(view.model)}: queries, keys and values, block {layer}, head {head}"
-        return Stack(title, [*matrices, *pair, Table("From the pair to the pattern", ["what", "value"], rows)])
+        return Stack(title, [matrices, *pair, Table("From the pair to the pattern", ["what", "value"], rows)])

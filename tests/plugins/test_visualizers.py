@@ -60,10 +60,10 @@ def test_embedding(lens):
 
 
 def test_qkv(lens):
-    q, k, v, _, _, pair, table = lens.view("qkv", TEXT, layer=1, head=2, query=4, key=1).charts
+    each, _, _, pair, table = lens.view("qkv", TEXT, layer=1, head=2, query=4, key=1).charts
     arrays = [cached(lens, f"blocks.1.attn.hook_{name}")[:, 2] for name in "qkv"]
-    for chart, expected in zip((q, k, v), arrays, strict=True):
-        equal(chart.panels[""], expected)
+    for panel, expected in zip(each.panels.values(), arrays, strict=True):
+        equal(panel, expected)
     equal(pair.panels[""][0], arrays[0][4] * arrays[1][1])
     score, pattern = (cached(lens, f"blocks.1.attn.hook_{name}")[2, 4, 1] for name in ("attn_scores", "pattern"))
     values = [row[1] for row in table.rows]
