@@ -41,19 +41,17 @@ class MLP(Visualizer):
         pre, post, out = (view.cache[name] for name in self.hook_points(view.config))  # [P, M], [P, M], [P, D]
         chosen = np.argsort(-np.abs(post).max(axis=0), kind="stable")[: self.neurons]  # [N]
         name = _NAMES[view.config.activation_function]
-        maps = [
-            Heatmap(
-                title,
-                values[:, chosen].T,  # [N, P]
-                [f"neuron {neuron}" for neuron in chosen.tolist()],
-                view.labels,
-                unit="activation",
-                row_axis="neuron",
-                named_rows=True,
-                column_axis="token",
-            )
-            for title, values in ((f"Into the {name}", pre), (f"Out of the {name}", post))
-        ]
+        maps = Heatmap(
+            "The neurons",
+            {f"into the {name}": pre[:, chosen].T, f"out of the {name}": post[:, chosen].T},  # [N, P] each
+            [f"neuron {neuron}" for neuron in chosen.tolist()],
+            view.labels,
+            unit="activation",
+            row_axis="neuron",
+            column_axis="token",
+            named_rows=True,
+            columns_of_panels=2,
+        )
         rows = [
             [
                 number,
@@ -68,5 +66,5 @@ class MLP(Visualizer):
         headings = ["position", "token", "strongest neuron", "its activation", "share above 0", "‖what is added‖"]
         return Stack(
             f"{printable(view.model)}: MLP of block {layer}, the {len(chosen)} strongest of {pre.shape[1]} neurons",
-            [*maps, Table("Each token", headings, rows)],
+            [maps, Table("Each token", headings, rows)],
         )

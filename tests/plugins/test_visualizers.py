@@ -105,12 +105,12 @@ def test_layernorm(lens, options, before, after):
 
 
 def test_mlp(lens):
-    pre, post, _ = lens.view("mlp", TEXT, layer=1, neurons=7).charts
+    maps, _ = lens.view("mlp", TEXT, layer=1, neurons=7).charts
     inside, outside = (cached(lens, f"blocks.1.mlp.hook_{name}") for name in ("pre", "post"))
-    chosen = [int(label.split()[1]) for label in pre.rows]
+    chosen = [int(label.split()[1]) for label in maps.rows]
     assert set(chosen) == set(np.argsort(-np.abs(outside).max(0))[:7].tolist())
-    equal(pre.panels[""], inside[:, chosen].T)
-    equal(post.panels[""], outside[:, chosen].T)
+    equal(maps.panels["into the GELU"], inside[:, chosen].T)
+    equal(maps.panels["out of the GELU"], outside[:, chosen].T)
 
 
 def test_residual(lens):
@@ -297,8 +297,9 @@ def test_compare_subtracts_what_belongs_together(lens, tmp_path):
     first, second, difference = shown[:3]
     assert difference.rows == [row for row in second.rows if row in first.rows] != []
     for place, row in enumerate(difference.rows):
-        expected = second.panels[""][second.rows.index(row)] - first.panels[""][first.rows.index(row)]
-        np.testing.assert_allclose(difference.panels[""][place], expected, rtol=1e-6)
+        for name, panel in difference.panels.items():
+            expected = second.panels[name][second.rows.index(row)] - first.panels[name][first.rows.index(row)]
+            np.testing.assert_allclose(panel[place], expected, rtol=1e-6)
     other = lens.view("compare", TEXT, of="attribution", other_text="the sat sat on the mat").charts
     units = [chart.unit for chart in other]
     assert any(unit.startswith("difference") for unit in units) == (units[0] == units[1])
@@ -323,7 +324,7 @@ def test_flow_counts_all_parameters(lens, bundle):
 
 def test_activation_functions_are_called_by_their_names(bundle):
     shown = onnxlens.load(bundle("scaled"), provider="cpu", threads=1).view("mlp", TEXT).charts
-    assert [chart.title for chart in shown[:2]] == ["Into the SiLU", "Out of the SiLU"]
+    assert list(shown[0].panels) == ["into the SiLU", "out of the SiLU"]
 
 
 def test_generation(lens):
