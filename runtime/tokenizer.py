@@ -99,8 +99,9 @@ class Tokenizer:
             InputError: the id is no whole number or not in the vocabulary.
         """
         known = self._fast.id_to_token(self._checked(token))
-        is_plain = known is not None and token not in self._fast.get_added_tokens_decoder()
-        return token_bytes(known) if is_plain else self.decode([token]).encode()
+        if known is None or token in self._fast.get_added_tokens_decoder():  # which are written as they are
+            return self.decode([token]).encode()
+        return token_bytes(known)
 
     def merge_steps(self, text: str, position: int) -> tuple[range, list[Merge]]:
         """Tells how the word that a token is of was put together from its bytes.

@@ -80,8 +80,8 @@ class ColouredText(Chart):
             more = [_said(column[place]) for column in self.details.values()]
             table.add_row(str(place), Text(repr(token), style=style), *value, *map(Text, more))
         scale = [Text(self._scale(), style="dim")] if self.unit else []
-        more = len(self.tokens) - _PRINTED
-        rest = [Text(f"and {more:,} more, which .html and .json have")] if more > 0 else []
+        left = len(self.tokens) - _PRINTED
+        rest = [Text(f"and {left:,} more, which .html and .json have")] if left > 0 else []
         return Group(Text(self.title), *scale, "", table, *rest)
 
     def size(self) -> tuple[float, float]:

@@ -150,7 +150,8 @@ class Heatmap(Chart):
         # One pixel of the picture for a cell, where there are more cells than pixels: a mean would hide single ones.
         how = {"cmap": colours, "vmin": least, "vmax": most, "interpolation": "nearest"}
         draw = self._draw_thumbnails if self.squares and len(self.panels) > 1 else self._draw_maps
-        bar = figure.colorbar(draw(figure, how), ax=figure.axes, shrink=0.8)
+        image, around = draw(figure, how)
+        bar = figure.colorbar(image, ax=around, shrink=0.8)
         bar.set_label(self.unit, fontsize=8, parse_math=False)
         bar.ax.tick_params(labelsize=7)
 
@@ -233,8 +234,8 @@ class Heatmap(Chart):
             found[name] = [joined(*pair) for pair in zip(before.tolist(), ours.tolist(), strict=True)]
         return found
 
-    def _draw_maps(self, figure: FigureBase, how: dict[str, Any]) -> AxesImage:
-        """Draws the matrices with labels beside them, and returns the last one."""
+    def _draw_maps(self, figure: FigureBase, how: dict[str, Any]) -> tuple[AxesImage, list[Axes]]:
+        """Draws the matrices with labels beside them, and returns the last one, and all axes."""
         columns, rows = self._grid()
         wide, high = self._side()
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
@@ -247,9 +248,9 @@ class Heatmap(Chart):
             self._label(axes, wide, high, is_left=place % columns == 0, is_low=place >= len(self.panels) - columns)
             if name in self.notes and max(panel.shape) <= _NOTED:
                 self._write(axes, name, panel, wide)
-        return image
+        return image, grid.ravel().tolist()
 
-    def _draw_thumbnails(self, figure: FigureBase, how: dict[str, Any]) -> AxesImage:
+    def _draw_thumbnails(self, figure: FigureBase, how: dict[str, Any]) -> tuple[AxesImage, list[Axes]]:
         """Draws the matrices without labels in one system of axes, since one for each takes far longer."""
         columns, rows = self._grid()
         axes = figure.subplots()
@@ -276,7 +277,7 @@ class Heatmap(Chart):
         )
         for side in axes.spines.values():
             side.set_visible(False)
-        return image
+        return image, [axes]
 
     def _strongest(self, row: np.ndarray) -> list[int]:
         strength = np.where(np.isfinite(row), np.abs(row), -1.0)

@@ -188,8 +188,10 @@ class Rendering:
 
         file = io.BytesIO()
         # The same picture is the same file: without the time, and with names that are not drawn by lot.
-        settings = {"svg.hashsalt": "onnxlens", "svg.fonttype": "path", "text.usetex": False}
-        with matplotlib.rc_context(settings), warnings.catch_warnings():
+        with (
+            matplotlib.rc_context({"svg.hashsalt": "onnxlens", "svg.fonttype": "path", "text.usetex": False}),
+            warnings.catch_warnings(),
+        ):
             figure = self.figure()
             if not isinstance(figure, Figure):
                 raise self._wrong("figure", "a figure of matplotlib", figure)
