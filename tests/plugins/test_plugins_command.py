@@ -22,7 +22,8 @@ def test_the_table(command, install, monkeypatch):
     assert lines[place + 1].split() == ["name", "options", "reads", "what", "it", "does"]
     assert lines[place + 2].split() == ["count", "factor", "Counts", "tokens."]
     (line,) = [line for line in lines if line.startswith("tokens ")]
-    assert line.split()[:4] == ["tokens", "colour", "layer", "logits"]
+    assert line.split()[:3] == ["tokens", "colour", "layer"]
+    assert "logits" in line.split()
     assert "\nThe plugin 'bad' (bad 1.0) cannot be used: ZeroDivisionError: division by zero (line 1 of " in ran.out
 
 
