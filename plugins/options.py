@@ -27,7 +27,7 @@ _TYPES = {
     "str": "text",
     "bool": "true or false",
     "array": "a list",
-    "object": "a mapping",
+    "object": 'a mapping such as {"a": 1}',
 }
 _BOUNDS = {"of length >=": "of length at least", ">=": "of at least", "<=": "of at most", ">": "above", "<": "below"}
 

@@ -38,6 +38,7 @@ class Patching:
         corrupted: the metric of the corrupted text.
         hook: what was patched, as a shorthand.
         axes: `("layer", "pos")`, `("layer", "head")` or `("layer", "pos", "head")`.
+        span: how many neighbouring positions each entry of `pos` stands for; the last one perhaps for fewer.
         clean_tokens: the clean text's token ids, [P].
         corrupted_tokens: the corrupted text's, [P].
     """
@@ -47,6 +48,7 @@ class Patching:
     corrupted: float
     hook: str
     axes: tuple[str, ...]
+    span: int
     clean_tokens: np.ndarray
     corrupted_tokens: np.ndarray
 
@@ -85,8 +87,11 @@ def patch_activations(
     *,
     hook: str = "resid_pre",
     by_position: bool = False,
+    span: int = 1,
 ) -> Patching:
     """Puts values of a clean run into a corrupted one, one at a time.
+
+    Up to the first token that differs both runs are the same, so nothing is run for those positions.
 
     Args:
         lens: the model.
@@ -96,6 +101,8 @@ def patch_activations(
         hook: what is patched: `resid_pre`, `resid_mid`, `resid_post`, `attn_out` or `mlp_out`, at each layer and
             position; or `q`, `k`, `v`, `z` or `pattern` of each head.
         by_position: for heads, at each position apart, in place of all positions at once; for patterns, of the queries.
+        span: how many neighbouring positions are patched together: a long text takes fewer runs, and says less exactly
+            where.
 
     Raises:
         InputError: the texts have different numbers of tokens, or an argument cannot be used.
@@ -104,28 +111,41 @@ def patch_activations(
         raise InputError(f"hook must be one of {', '.join(_STREAM + _HEADS)}, not {hook!r}.")
     if by_position and hook in _STREAM:
         raise InputError(f"{hook!r} is patched at each position anyway; by_position is for heads.")
+    if type(span) is not int or span < 1:
+        raise InputError(f"span must be a whole number from 1 on, not {span!r}.")
+    if span > 1 and hook in _HEADS and not by_position:
+        raise InputError(
+            f"span is for patches of some positions, and {hook!r} is patched at all at once: leave it out."
+        )
     tokens = _pair(lens, clean, corrupted, "patch_activations")
     names = [f"blocks.{n}.{'' if hook in _STREAM else 'attn.'}hook_{hook}" for n in range(lens.config.n_layer)]
     _, cache = lens.run_with_cache(tokens[0], names_filter=names)
     length, heads = tokens[0].shape[1], lens.config.n_head
-    where: list[dict[str, int]]
+    starts = range(0, length, span)
+    places = [{"positions": slice(start, min(start + span, length))} for start in starts]
+    same = int(np.argmin(np.append(tokens[0][0] == tokens[1][0], False)))  # tokens before the first that differs
+    where: list[dict[str, Any]]
     shape: tuple[int, ...]
     axes: tuple[str, ...]
     if hook in _STREAM:
-        where, shape, axes = [{"positions": p} for p in range(length)], (length,), ("layer", "pos")
+        where, shape, axes = places, (len(starts),), ("layer", "pos")
     elif by_position:
-        where = [{"positions": p, "heads": h} for p in range(length) for h in range(heads)]
-        shape, axes = (length, heads), ("layer", "pos", "head")
+        where = [place | {"heads": h} for place in places for h in range(heads)]
+        shape, axes = (len(starts), heads), ("layer", "pos", "head")
     else:
         where, shape, axes = [{"heads": h} for h in range(heads)], (heads,), ("layer", "head")
-    changes = [[Intervention.patch(name, cache, **limits)] for name in names for limits in where]
-    values = sweep(lens, tokens[1], [[], *changes], metric)
+    runs = [place for place in where if "positions" not in place or place["positions"].stop > same]
+    changes = [[Intervention.patch(name, cache, **place)] for name in names for place in runs]
+    corrupted_value, *found = sweep(lens, tokens[1], [[], *changes], metric)
+    values = np.full((len(names), len(where)), corrupted_value)
+    values[:, len(where) - len(runs) :] = np.reshape(found, (len(names), len(runs)))
     return Patching(
-        values=values[1:].reshape(lens.config.n_layer, *shape),
+        values=values.reshape(len(names), *shape),
         clean=float(sweep(lens, tokens[0], [[]], metric)[0]),
-        corrupted=float(values[0]),
+        corrupted=float(corrupted_value),
         hook=hook,
         axes=axes,
+        span=span,
         clean_tokens=tokens[0][0],
         corrupted_tokens=tokens[1][0],
     )

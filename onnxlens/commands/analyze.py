@@ -153,6 +153,7 @@ def ablate(
 @click.option("--corrupted", required=True, metavar="TEXT", help="The text that is patched; as many tokens.")
 @_metric_options
 @click.option("--hook", default="resid_pre", show_default=True, metavar="NAME", help="What is patched, such as z.")
+@click.option("--span", default=1, show_default=True, metavar="N", help="How many neighbouring tokens at once.")
 @run_options
 def patch(
     text: str | None,
@@ -160,6 +161,7 @@ def patch(
     answer: str | None,
     against: str | None,
     hook: str,
+    span: int,
     model: str | None,
     provider: str,
     threads: int | None,
@@ -170,12 +172,12 @@ def patch(
 
     lens, text = _opened(model, provider, threads, text)
     metric, what = _metric(lens, text, answer, against)
-    found = patch_activations(lens, text, corrupted, metric, hook=hook)
+    found = patch_activations(lens, text, corrupted, metric, hook=hook, span=span)
     tokens = lens.to_str_tokens(found.corrupted_tokens)
     if as_json:
         _print_json(
-            lens, tokens, metric=what, hook=hook, axes=list(found.axes), clean=found.clean, corrupted=found.corrupted,
-            values=found.values,
+            lens, tokens, metric=what, hook=hook, axes=list(found.axes), span=span, clean=found.clean,
+            corrupted=found.corrupted, values=found.values,
         )  # fmt: skip
         return
     caption = f"share of {what} restored; clean it is {found.clean:.3f}, corrupted {found.corrupted:.3f}"
@@ -183,7 +185,8 @@ def patch(
         _print_heads(found.recovered, caption)
         return
     layers = [f"layer {n}" for n in range(lens.config.n_layer)]
-    rows = [(shown(t), *map(_signed, found.recovered[:, p])) for p, t in enumerate(tokens)]
+    texts = ["".join(tokens[start : start + span]) for start in range(0, len(tokens), span)]
+    rows = [(shown(text), *map(_signed, shares)) for text, shares in zip(texts, found.recovered.T, strict=True)]
     _print_table(("token", *layers), rows, caption=caption)
 
 

@@ -89,14 +89,14 @@ class Lines(Chart):
         head(figure, self.title, self.size()[0])
         axes = figure.subplots()
         along = np.arange(len(self.places))
-        for number, (name, values) in enumerate(self.lines.items()):
-            axes.plot(
+        drawn = []
+        for number, values in enumerate(self.lines.values()):
+            drawn += axes.plot(
                 along,
                 values,
                 color=_COLOURS[number % len(_COLOURS)],
                 linestyle=_DASHES[number % len(_DASHES)],
                 marker="." if len(self.places) <= 60 else "",
-                label=short(name, 2 * _LABEL),
             )
         if self.level:
             axes.axhline(self.level[0], color="#444444", linewidth=0.8, linestyle="dotted")
@@ -111,7 +111,8 @@ class Lines(Chart):
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         if len(self.lines) > 1:
-            for text in axes.legend(fontsize=7, frameon=False).get_texts():
+            names = [short(name, 2 * _LABEL) for name in self.lines]  # given here: a label may begin with `_`
+            for text in axes.legend(drawn, names, fontsize=7, frameon=False).get_texts():
                 text.set_parse_math(False)
 
     def part(self) -> Figure:

@@ -15,6 +15,7 @@ from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError
 
 __all__ = ["LayerNorm"]
 
@@ -26,8 +27,15 @@ class LayerNorm(Visualizer):
     which: Annotated[
         Literal["ln1", "ln2", "ln_final"], Option("before attention, before the MLP, or before the unembedding")
     ] = "ln1"
-    layer: Annotated[int, Option("the block, of ln1 and ln2; negative ones count from the end")] = 0
+    layer: Annotated[
+        int | None, Option("the block, of ln1 and ln2; negative ones count from the end; the first if left out")
+    ] = None
     position: Annotated[int, Option("the token to look at; negative ones count from the end")] = -1
+
+    def __post_init__(self) -> None:
+        """Refuses a block for the one normalisation that belongs to none."""
+        if self.which == "ln_final" and self.layer is not None:
+            raise InputError("ln_final comes after all blocks, so it takes no layer: leave it out.")
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The stream before, the normalised one, and the scale."""
@@ -58,7 +66,7 @@ class LayerNorm(Visualizer):
         return Stack(title, [*stripes, Table("Each token", headings, rows)])
 
     def _layer(self, config: ModelConfig) -> int:
-        return self.numbered("layer", config.n_layer)
+        return 0 if self.layer is None else self.numbered("layer", config.n_layer)
 
     def _points(self, config: ModelConfig) -> tuple[str, ...]:
         if self.which == "ln_final":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -16,6 +17,8 @@ from onnxlens.runtime.errors import InputError
 
 __all__ = ["Patching"]
 
+_ALONE, _PARTS = 32, 16
+
 
 @dataclass
 class Patching(Visualizer):
@@ -28,6 +31,14 @@ class Patching(Visualizer):
     ] = "resid_pre"
     token: Annotated[str | None, Option("the token predicted, as its text; the most probable one if left out")] = None
     against: Annotated[str | None, Option("a token whose logit is subtracted; else the log-probability")] = None
+    span: Annotated[
+        int | None,
+        Option(
+            f"how many neighbouring tokens are put in together; if left out, 1 up to a text of {_ALONE} tokens, and a "
+            f"{_PARTS}th of a longer one",
+            ge=1,
+        ),
+    ] = None
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """None: the sweep runs the model."""
@@ -45,10 +56,14 @@ class Patching(Visualizer):
                 f"corrupted must have as many tokens as the text, {len(view.ids)}, and has {other.shape[1]}; 'onnxlens "
                 "view tokens' shows how a text is cut."
             )
-        found = patch_activations(lens, view.ids, other[0], metric, hook=self.hook)
-        if found.axes == ("layer", "pos"):
+        length = len(view.ids)
+        is_stream = self.hook not in ("q", "k", "v", "z", "pattern")
+        span = self.span or (math.ceil(length / _PARTS) if is_stream and length > _ALONE else 1)
+        found = patch_activations(lens, view.ids, other[0], metric, hook=self.hook, span=span)
+        if is_stream:
             pairs = zip(view.labels, lens.to_str_tokens(other), strict=True)
-            columns = [one if one == visible(two) else f"{one}/{visible(two)}" for one, two in pairs]
+            labels = [one if one == visible(two) else f"{one}/{visible(two)}" for one, two in pairs]
+            columns = ["".join(labels[start : start + span]) for start in range(0, length, span)]
         else:
             columns = [f"head {head}" for head in range(view.config.n_head)]
         return Heatmap(
@@ -59,5 +74,5 @@ class Patching(Visualizer):
             columns,
             unit="share restored, 0 for none, 1 for all",
             row_axis="block",
-            column_axis="token" if found.axes == ("layer", "pos") else "head",
+            column_axis="head" if not is_stream else "token" if span == 1 else f"{span} tokens together",
         )

@@ -158,6 +158,23 @@ def test_patching_everything_that_differs_restores_everything(lens):
     assert stream.values.shape == (lens.config.n_layer, lens.to_tokens(CLEAN).shape[1])
 
 
+@pytest.mark.parametrize("hook", ["resid_mid", "z"])
+def test_neighbouring_positions_are_patched_together(lens, hook):
+    by_position = {"by_position": True} if hook == "z" else {}
+    found = patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook=hook, span=4, **by_position)
+    length = lens.to_tokens(CLEAN).shape[1]
+    assert found.span == 4 and found.values.shape[:2] == (lens.config.n_layer, -(-length // 4)) and length % 4
+    name = f"blocks.2.{'attn.' if hook == 'z' else ''}hook_{hook}"
+    _, cache = lens.run_with_cache(CLEAN, names_filter=name)
+    for entry in range(found.values.shape[1]):
+        where = {"positions": list(range(4 * entry, min(4 * entry + 4, length)))} | (
+            {"heads": 2} if by_position else {}
+        )
+        logits = lens.predict(CORRUPTED, interventions=Intervention.patch(name, cache, **where)).logits
+        expected = logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
+        assert found.values[2, entry][2 if by_position else ...] == pytest.approx(expected, abs=2e-4)
+
+
 @pytest.mark.parametrize("hook", ["z", "pattern", "q"])
 def test_a_head_is_patched_at_all_positions_or_at_one(lens, hook):
     found = patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook=hook, by_position=True)
@@ -322,6 +339,8 @@ def test_a_sweep_measures_what_single_runs_do(lens, metric, fewest, monkeypatch)
         (lambda lens: ablate_heads(lens, CLEAN, "loss"), "metric must be one of onnxlens.metrics"),
         (lambda lens: patch_activations(lens, CLEAN, "Mary", METRIC), "must have the same number of tokens; they have"),
         (lambda lens: patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook="x"), "hook must be one of resid_pre,"),
+        (lambda lens: patch_activations(lens, CLEAN, CORRUPTED, METRIC, span=0), "span must be a whole number from 1"),
+        (lambda lens: patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook="z", span=2), "'z' is patched at all at"),
         (lambda lens: patch_activations(lens, CLEAN, CLEAN, METRIC).recovered, "nothing can be restored."),
         (lambda lens: patch_activations(lens, CLEAN, CLEAN, METRIC, by_position=True), "by_position is for heads."),
         (lambda lens: patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=(1, 0), receiver=(1, 1)), "in a later layer"),

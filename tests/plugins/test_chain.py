@@ -392,7 +392,11 @@ def test_whether_a_chain_chooses_is_said_by_its_last_sampler():
         ("top_p", {"p": 10**400}, f"top_p: p must be a number that a computer can hold, not {str(10**400)[:100]}…."),
         ("bad_words", {"words": "ab"}, "bad_words: words must be a list, not 'ab'."),
         ("suppress_tokens", {"tokens": [1.5]}, "suppress_tokens: tokens[0] must be a whole number or text, not [1.5]."),
-        ("logit_bias", {"bias": {}}, "logit_bias: bias must be a mapping of length at least 1, not {}."),
+        (
+            "logit_bias",
+            {"bias": {}},
+            'logit_bias: bias must be a mapping such as {"a": 1} of length at least 1, not {}.',
+        ),
         (
             "temperature",
             {"temperature": 0},

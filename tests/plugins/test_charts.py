@@ -125,6 +125,8 @@ def test_lines_are_the_numbers():
     line = chart.figure().axes[0].lines[0]
     np.testing.assert_array_equal(line.get_ydata(), [1, np.nan, 3, 4])
     assert chart.data()["lines"]["a"] == [1, None, 3, 4]
+    legend = Lines("two", {"_a": [1.0], "b": [2.0]}, ["x"], unit="nats", axis="place").figure().axes[0].get_legend()
+    assert [text.get_text() for text in legend.get_texts()] == ["_a", "b"]
 
 
 def test_texts_besides_labels_are_inert_too():

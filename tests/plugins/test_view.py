@@ -351,7 +351,7 @@ def test_options_of_every_type(command, model, file, arguments, expected):
         (["--many", "1,,2"], "kinds: many[1] must be a whole number"),
         (["--many", "[]"], "kinds: many must be "),
         (["--many", "[" * 100_000], "kinds: many[0] must be a whole number"),
-        (["--table", "{"], "kinds: table must be "),
+        (["--table", "{"], "kinds: table must be a mapping such as {\"a\": 1}, not '{'."),
         (["--table", '{"a": "x"}'], "kinds: table"),
     ],
 )

@@ -229,6 +229,19 @@ def test_patching(lens, hook):
     equal(shown.panels[""], expected.recovered)
 
 
+def test_patching_a_long_text_puts_neighbours_in_together(lens):
+    token = lens.to_str_tokens(TEXT)[1]
+    ids, other = (np.resize(lens.to_tokens(text)[0], 34) for text in (TEXT, OTHER))
+    shown = lens.view("patching", ids, corrupted=lens.to_string(other), token=token)
+    expected = patch_activations(lens, ids, other, metrics.log_probability(token), span=3)
+    equal(shown.panels[""], expected.recovered)
+    assert shown.column_axis == "3 tokens together" and len(shown.columns) == 12
+    pieces = [(visible(one), visible(two)) for one, two in zip(*map(lens.to_str_tokens, (ids, other)), strict=True)]
+    assert "".join(shown.columns) == "".join(one if one == two else f"{one}/{two}" for one, two in pieces)
+    alone = lens.view("patching", ids, corrupted=lens.to_string(other), token=token, span=1)
+    assert alone.panels[""].shape == (lens.config.n_layer, 34) and alone.column_axis == "token"
+
+
 def test_flow(lens):
     picture, table = lens.view("flow", TEXT).charts
     assert table.rows[-1][2] == sum(array.size for array in lens.runner.bundle.weights.values())
@@ -378,6 +391,7 @@ def test_parts_of_a_changed_stream_still_add_up(lens):
         ("qkv", {"head": 4}, "head must be one of this model's, -4 to 3, not 4."),
         ("qkv", {"key": -99}, "key must be one of the text's "),
         ("layernorm", {"layer": 2}, "layer must be one of this model's, -2 to 1, not 2."),
+        ("layernorm", {"which": "ln_final", "layer": 0}, "ln_final comes after all blocks, so it takes no layer"),
         ("mlp", {"neurons": 0}, "mlp: neurons must be a whole number of at least 1, not 0."),
         ("attribution", {"token": "the cat sat"}, "'the cat sat' is 3 tokens ("),
         ("predictions", {"position": -99}, "position must be one of the text's "),
