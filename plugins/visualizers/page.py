@@ -57,6 +57,7 @@ _LINKS = """for (const drawing of document.querySelectorAll("svg.links")) {
 
 # A token that is clicked, or chosen by keyboard, is marked wherever it stands: in texts, tables and drawings. A
 # drawing or its trace says in `meta` what the places along x and y are called, and the cells, z, escaped as by Python.
+# What a menu shows, such as a head, is shown by the other drawings that have it in theirs.
 _SAME = """const codes = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"};
 const seen = (label) => label.replaceAll("\u2423", " ");
 const said = (element) => element.textContent.replace(/[&<>"']/g, (letter) => codes[letter]);
@@ -91,6 +92,15 @@ const answer = (drawing) => {
     if (label !== undefined) markAll(label);
   });
   drawing.on("plotly_restyle", () => { if (marked !== null) markDrawing(drawing); });
+  drawing.on("plotly_buttonclicked", ({button: {label}}) => {
+    for (const other of document.querySelectorAll(".drawing")) {
+      const buttons = other === drawing ? [] : other.layout?.updatemenus?.[0]?.buttons ?? [];
+      const active = buttons.findIndex((one) => one.label === label);
+      if (active < 0) continue;
+      Plotly.restyle(other, ...buttons[active].args);
+      Plotly.relayout(other, {"updatemenus[0].active": active});
+    }
+  });
 };
 document.addEventListener("click", (event) => {
   const chosen = event.target.closest("ol.tokens code");

@@ -119,6 +119,17 @@ def test_attention_is_read_with_the_pointer_and_heads_are_picked(lens, show):
     assert number(hovered(page, "#drawing", *place)) == pytest.approx(cache["pattern", 1][0, 2, 4, 3], rel=1e-4)
 
 
+def test_a_head_is_picked_in_all_drawings_of_a_comparison_at_once(lens, show):
+    page = show(lens.view("compare", TEXT, **OPTIONS["compare"]))
+    page.locator(".updatemenu-header").nth(1).click()
+    page.locator(".updatemenu-dropdown-button", has_text="block 1, head 2").click()
+    for drawing in page.locator(".drawing").all():
+        until(lambda drawing=drawing: drawing.evaluate("one => one.data[6].visible"))
+        assert drawing.evaluate("one => one.data.filter(trace => trace.visible).length") == 1
+        assert "block 1, head 2" in drawing.locator(".updatemenu-header").text_content()
+    assert page.locator(".drawing").count() == 3
+
+
 def test_the_logit_lens_is_read_with_the_pointer(lens, show):
     shown = lens.view("logit_lens", TEXT)
     page = show(shown)
