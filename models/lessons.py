@@ -13,7 +13,7 @@ from onnxlens.models import lexicon as lex
 from onnxlens.models.renaming import Renamer
 
 _KINDS = ("gift", "agreement", "aside", "code")
-_SHARES = (8, 3, 1, 1)
+_SHARES = (11, 3, 1, 1)
 _RENAMED = 0.85  # share of the sentences in which everybody has another name
 _OTHER_NUMBER = 0.7  # share of the nouns before a verb that are of the other number than its subject
 
