@@ -55,8 +55,7 @@ def _piece(dice: random.Random) -> circuits.Certain:
     kind = dice.choices(_KINDS, _SHARES)[0]
     if kind == "gift":
         receiver = dice.choice(grammar.RECEIVERS)
-        # Who never receives gives nothing here either: what a lesson says of a name counts much.
-        giver, third = dice.sample(lex.kept(grammar.RECEIVERS, (receiver,)), 2)
+        giver, third = dice.sample(lex.kept(lex.NAMES, (receiver,)), 2)
         return circuits.gift(dice, giver, receiver, third, dice.choice(grammar.GIFT_PLACES), dice.choice(grammar.GIFTS))
     if kind == "agreement":
         head = dice.choice(grammar.HEADS)
