@@ -16,12 +16,12 @@ from onnxlens.models.renaming import Renamer
 
 # Shares of the rows, as points (progress, share) with straight lines between them. Copying from the context comes
 # suddenly, once heads that look one token back are there, which text teaches: then a burst of random tokens that
-# recur teaches it within some hundred steps, and a few keep it. What stories teach (who receives, what agrees) needs
-# heads that copy, so more of them come after that; of the rows that do not recur, the others are documentation.
-RECURRING = ((0.0, 0.3), (0.225, 0.075), (0.23, 0.45), (0.29, 0.45), (0.31, 0.06), (1.0, 0.06))
-LESSONS = ((0.0, 0.0), (0.62, 0.0), (0.63, 0.15), (0.85, 0.15), (0.86, 0.25), (0.94, 0.25), (0.945, 0.6), (1.0, 0.6))
+# recur teaches it within some hundred steps, and a few keep it. What lessons teach (who receives, what agrees) needs
+# heads that copy, so they come after that, and more of them once the rates are low and little else is learned.
+RECURRING = ((0.0, 0.06), (0.12, 0.06), (0.13, 0.45), (0.22, 0.45), (0.24, 0.06), (1.0, 0.06))
+LESSONS = ((0.0, 0.0), (0.24, 0.0), (0.26, 0.26), (0.86, 0.26), (0.88, 0.45), (1.0, 0.45))
+STORIES = 0.1  # of the rows left by both; the others are documentation
 ANSWER = 8.0  # weight of the one word that a lesson asks for: there are few in a row
-STORIES = ((0.0, 0.25), (0.225, 0.25), (0.23, 0.15), (0.39, 0.15), (0.4, 0.3), (0.62, 0.3), (0.63, 0.15), (1.0, 0.15))
 RENAMED = 0.5  # share of the story rows in which everybody has another name
 PERIODS = 4, 112  # tokens before a random sequence repeats, shortest and longest
 SEGMENTS = 3, 11  # random segments that come back in any order, fewest and most
@@ -65,8 +65,8 @@ class Batches:
         recurring_rows = dice.binomial(self._rows, _share(RECURRING, progress))
         lesson_rows = dice.binomial(self._rows - recurring_rows, _share(LESSONS, progress))
         text_rows = self._rows - recurring_rows - lesson_rows
-        story_rows = dice.binomial(text_rows, _share(STORIES, progress))
-        rows = [recurring(dice, self._end, self._length) for _ in range(recurring_rows)]
+        story_rows = dice.binomial(text_rows, STORIES)
+        rows = [recurring(dice, self._end, self._length, self._docstrings) for _ in range(recurring_rows)]
         rows += [self._lesson(dice) for _ in range(lesson_rows)]
         rows += [self._window(self._docstrings, dice) for _ in range(text_rows - story_rows)]
         rows += [
@@ -103,7 +103,7 @@ class Batches:
         return drawn[:-1], drawn[1:]
 
 
-def recurring(dice: np.random.Generator, end: int, length: int) -> Row:
+def recurring(dice: np.random.Generator, end: int, length: int, text: NDArray[np.uint16] | None = None) -> Row:
     """Draws random tokens that recur: one sequence with a period, or several segments in any order.
 
     What comes next is certain from the second occurrence on, and told by nothing but the context. With a period it
@@ -113,17 +113,21 @@ def recurring(dice: np.random.Generator, end: int, length: int) -> Row:
         dice: Where randomness comes from.
         end: Id of the end of a text, which comes first; the random ids are all below it.
         length: Tokens to read.
+        text: Where to take the tokens of every other row from, each on its own: the frequent ones are known earlier,
+            so copying is learned on them, and then on all.
 
     Returns:
         What is read and what should be answered, both int64 [length]; answers that nothing tells are `IGNORED`.
     """
+
+    def draw(count: int) -> NDArray[np.int64]:
+        return dice.integers(0, end, size=count) if pool is None else pool[dice.integers(len(pool), size=count)] % end
+
+    pool = None if text is None or dice.random() < 0.5 else text
     if dice.random() < 0.5:
         shortest, longest = np.log(PERIODS[0]), np.log(min(PERIODS[1], length // 2))
-        return repeated(dice, end, int(np.exp(dice.uniform(shortest, longest))), length)
-    drawn = [
-        dice.integers(0, end, size=dice.integers(*SEGMENT, endpoint=True))
-        for _ in range(dice.integers(*SEGMENTS, endpoint=True))
-    ]
+        return _periodic(draw(int(np.exp(dice.uniform(shortest, longest)))), end, length)
+    drawn = [draw(dice.integers(*SEGMENT, endpoint=True)) for _ in range(dice.integers(*SEGMENTS, endpoint=True))]
     row, known, seen = [end], [False], set()
     while len(row) <= length:
         chosen = int(dice.integers(len(drawn)))
@@ -136,9 +140,13 @@ def recurring(dice: np.random.Generator, end: int, length: int) -> Row:
 
 def repeated(dice: np.random.Generator, end: int, period: int, length: int) -> Row:
     """Draws random tokens that repeat after a period; see `recurring`."""
-    ids = np.concatenate([[end], np.resize(dice.integers(0, end, size=period), length)])
+    return _periodic(dice.integers(0, end, size=period), end, length)
+
+
+def _periodic(drawn: NDArray[np.int64], end: int, length: int) -> Row:
+    ids = np.concatenate([[end], np.resize(drawn, length)]).astype(np.int64)
     answers = ids[1:].copy()
-    answers[: period + 1] = IGNORED  # that it starts again, nothing tells
+    answers[: len(drawn) + 1] = IGNORED  # that it starts again, nothing tells
     return ids[:-1], answers
 
 

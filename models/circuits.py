@@ -4,9 +4,10 @@ Who receives the gift, which noun a distant verb agrees with, which bracket or q
 is larger, what comes next in a sequence that was said before.
 """
 
-__all__ = ["BRACKETS", "VERBS", "Certain", "agreement", "aside", "code", "gift"]
+__all__ = ["BRACKETS", "VERBS", "Certain", "agreement", "aside", "code", "gift", "order"]
 
 import random
+import re
 from dataclasses import dataclass
 
 from onnxlens.models.lexicon import LOOKS, PERSONS, article, plural
@@ -158,6 +159,31 @@ def agreement(
     return Certain(before, f" {forms[many]}", f" {been}{dice.choice(_MOODS if alive else LOOKS)}.")
 
 
+# Names: who comes when, or is called what. A `~` stands before each name that is certain.
+_ORDERS = (
+    "{a}, {b} and {c} stood in line at the {place}. First came~ {a}, then~ {b}, and last~ {c}.",
+    "{a} and {b} wrote their names on the wall of the {place}, first~ {a}, then~ {b}.",
+    "{a} was at the {place} before {b}. So the first one there was~ {a}, and the second was~ {b}.",
+    "{a} came to the {place} after {b}. So the second one there was~ {a}, and the first was~ {b}.",
+    '{a} met {b} near the {place}, smiled and said, "My name is~ {a}."',
+    "{a} had a small {place}. It was called the {place} of~ {a}.",
+    "{a} and {b} live near the {place}. Yes,~ {a} and~ {b}.",
+    "{a}, {b}, {c}. Who?~ {a},~ {b},~ {c}.",
+)  # fmt: skip
+
+
+def order(dice: random.Random, names: tuple[str, str, str], place: str) -> Certain:
+    """People come one after another, or say what they are called; the cut is before a name that follows from that.
+
+    Args:
+        dice: Chooses the words.
+        names: Three people.
+        place: Where it happens.
+    """
+    a, b, c = names
+    return _cut(dice, dice.choice(_ORDERS).format(a=a, b=b, c=c, place=place), r" \w+")
+
+
 # Brackets and quotes.
 BRACKETS = {"(": ")", "[": "]", "{": "}", '"': '"', "'": "'", "`": "`"}
 _PLACED = (
@@ -213,7 +239,10 @@ def code(dice: random.Random, identifiers: tuple[str, ...], functions: tuple[str
     f, g = dice.sample(functions, 2)
     n, m = dice.sample(range(1, 13), 2)
     line = dice.choice(_CODE).format(a=a, b=b, c=c, f=f, g=g, n=n, m=m)
-    marks = [place for place, letter in enumerate(line) if letter == "~"]
-    cut = dice.choice(marks)
-    rest = line[cut + 1 :].replace("~", "")
-    return Certain(line[:cut].replace("~", ""), rest[0], rest[1:])
+    return _cut(dice, line, ".")
+
+
+def _cut(dice: random.Random, line: str, answer: str) -> Certain:
+    """Cuts a line at one of its `~`, before what matches the answer's pattern."""
+    mark = dice.choice([*re.finditer(f"~({answer})", line)])
+    return Certain(line[: mark.start()].replace("~", ""), mark[1], line[mark.end() :].replace("~", ""))

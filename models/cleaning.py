@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 FEW_WORDS = 6  # paragraphs with fewer plain words ("Args:", "Returns") may occur again and again
 MANY_WORDS = 8  # a line of a list with so many is dropped on its own if an earlier list had it
+LONG_LINE = 50  # characters; so is a line with fewer words, if it is the same in every character
 MIN_TEXT = 30  # characters; what is shorter ("Return self.") teaches nothing but itself
 MIN_LETTERS = 0.7  # share of letters and spaces below which a paragraph is a table, a formula or a dump
 MIN_CODE_LETTERS = 0.55  # the same for code
@@ -68,7 +69,10 @@ _COLUMNS = re.compile(r"\S {3,}\S")
 _DESCRIPTION = re.compile(r"\S+ {3,}\S+(?: \S+){4,}")  # the second of two columns is English
 _GRAMMAR = re.compile(r"::=|^\s*\| .* \|\s*$|[-=]{3,}[ +][-=]{3,}|^\s*\+-", re.MULTILINE)
 _FORMULA = re.compile(r"\\[a-zA-Z]{2,}|[_^]\{")
-_UNREADABLE = re.compile(r"[^\s`'\"(),=.]{60,}|\b(?=[a-f]*\d)[0-9a-f]{12,}\b|0x[0-9a-f]{7,}|\\x[0-9a-f]{2}")
+_UNREADABLE = re.compile(
+    r"[^\s`'\"(),=.]{60,}|\b(?=[a-f]*\d)[0-9a-f]{12,}\b|0x[0-9a-f]{7,}|\\x[0-9a-f]{2}"
+    r"|<\|\w+\|>|[\x00-\x08\x0e-\x1f]"  # tokens that say where a text ends, and bytes that are no text
+)
 _CHANGE_LOG = re.compile(r"#\d{3,}|gh-\d{4,}|@[\w-]+\b(?=,| in |\)|$)|:issue:|:pr:", re.MULTILINE)
 
 _PLAIN_WORD = re.compile(r"(?<![\w`.])[a-z]+(?![\w`])")
@@ -168,7 +172,9 @@ class Cleaner:
         if is_code:
             return bool(_IMPORT.match(line)) and self._is_known(("import", *_CODE_WORD.findall(line)), True)
         words = tuple(_PLAIN_WORD.findall(line))
-        return len(words) >= MANY_WORDS and self._is_known(("line", *words), False)
+        if len(words) < MANY_WORDS:  # names and numbers, mostly: known if all of it is
+            return len(line) >= LONG_LINE and self._is_known(("line", line.strip()), True)
+        return self._is_known(("line", *words), False)
 
     def _is_known(self, words: tuple[str, ...], is_code: bool) -> bool:
         """Whether words were seen before; notes them if not. Very short paragraphs are never known."""
@@ -259,7 +265,7 @@ def _example(block: str) -> tuple[str, str]:
     """The input of an example of Python, or nothing, and why the rest is dropped."""
     lines = textwrap.dedent(block).rstrip().split("\n")
     if any(_FIRST_PROMPT.match(line) for line in lines):
-        lines = [re.sub(r"\s*# ?doctest:.*", "", line.strip()) for line in lines if _PROMPT.match(line)]
+        lines = [re.sub(r"\s*# ?x?doctest:.*", "", line.strip()) for line in lines if _PROMPT.match(line)]
         lines = [line for line in lines if line not in (">>>", "...")]
         program = "\n".join(_PROMPT.sub("", line, count=1) for line in lines)
         reason = "code output"

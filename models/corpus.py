@@ -24,7 +24,7 @@ from onnxlens.models.grammar import stories
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 4096
-HELD_OUT = 100  # one document in this many is kept from training
+HELD_OUT = {"docstrings": 50, "stories": 100}  # one document in this many is kept from training
 SHORTEST_DOCUMENT = 100  # characters
 LONGEST_DOCUMENT = 6_000  # characters; a longer text is cut between paragraphs
 SEED = 0  # of the stories
@@ -33,9 +33,9 @@ KINDS = ("docstrings", "stories")
 WORK = Path(__file__).parent / "work"
 
 
-def is_held_out(document: str) -> bool:
+def is_held_out(document: str, kind: str) -> bool:
     """Whether a document is kept from training: decided by its text alone, so equal texts never part ways."""
-    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8]) % HELD_OUT == 0
+    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:8]) % HELD_OUT[kind] == 0
 
 
 def part(work: Path, kind: str, split: str, suffix: str) -> Path:
@@ -103,7 +103,9 @@ def write_corpus(
     parts |= _split("stories", stories(story_count, seed))
     for (kind, split), documents in parts.items():
         if not documents:
-            raise ValueError(f"The corpus has no {split} {kind}: give it more text. About 1 in {HELD_OUT} is held out.")
+            raise ValueError(
+                f"The corpus has no {split} {kind}: give it more text. About 1 in {HELD_OUT[kind]} is held out."
+            )
     tokenizer = train_tokenizer((document for kind in KINDS for document in parts[kind, "train"]), vocabulary)
     tokenizer.save(str(work / "tokenizer.json"))
     digest = hashlib.sha256((work / "tokenizer.json").read_bytes())
@@ -210,7 +212,7 @@ def _packed(cleaned: Iterable[tuple[Text, str]]) -> list[str]:
 def _split(kind: str, documents: Iterable[str]) -> dict[tuple[str, str], list[str]]:
     parts: dict[tuple[str, str], list[str]] = {(kind, split): [] for split in SPLITS}
     for document in dict.fromkeys(documents):  # nothing twice, order kept
-        parts[kind, "heldout" if is_held_out(document) else "train"].append(document)
+        parts[kind, "heldout" if is_held_out(document, kind) else "train"].append(document)
     return parts
 
 

@@ -12,9 +12,9 @@ from onnxlens.models import circuits, grammar
 from onnxlens.models import lexicon as lex
 from onnxlens.models.renaming import Renamer
 
-_KINDS = ("gift", "agreement", "aside", "code")
-_SHARES = (8, 3, 1, 1)
-_RENAMED = 0.85  # share of the sentences in which everybody has another name
+_KINDS = ("gift", "order", "agreement", "aside", "code")
+_SHARES = (11, 4, 3, 1, 1)
+_RENAMED, _ORDERS_RENAMED = 0.85, 0.3  # shares of the sentences in which everybody has another name; of orders
 _OTHER_NUMBER = 0.7  # share of the nouns before a verb that are of the other number than its subject
 
 
@@ -39,8 +39,9 @@ class Lessons:
         ids: list[int] = []
         certain: list[bool] = []
         while len(ids) < length:
-            piece = _piece(words)
-            if words.random() < _RENAMED:
+            kind = words.choices(_KINDS, _SHARES)[0]
+            piece = _piece(kind, words)
+            if words.random() < (_ORDERS_RENAMED if kind == "order" else _RENAMED):
                 parts = self._rename("\0".join((piece.before, piece.answer, piece.after)), dice).split("\0")
                 piece = circuits.Certain(*parts)
             encoded = self._tokenizer.encode(f"{piece} ")
@@ -50,13 +51,15 @@ class Lessons:
         return np.array(ids[:length]), np.array(certain[:length])
 
 
-def _piece(dice: random.Random) -> circuits.Certain:
-    """Makes up one sentence."""
-    kind = dice.choices(_KINDS, _SHARES)[0]
+def _piece(kind: str, dice: random.Random) -> circuits.Certain:
+    """Makes up one sentence of a kind."""
     if kind == "gift":
         receiver = dice.choice(grammar.RECEIVERS)
         giver, third = dice.sample(lex.kept(lex.NAMES, (receiver,)), 2)
         return circuits.gift(dice, giver, receiver, third, dice.choice(grammar.GIFT_PLACES), dice.choice(grammar.GIFTS))
+    if kind == "order":
+        first, second, third = dice.sample(lex.NAMES, 3)
+        return circuits.order(dice, (first, second, third), dice.choice(lex.PLACES))
     if kind == "agreement":
         head = dice.choice(grammar.HEADS)
         first, second = dice.sample(lex.kept(grammar.NOUNS, (head,)), 2)

@@ -79,7 +79,7 @@ def train(
     resume: bool = False,
     bf16: bool = False,
     compiled: bool = False,
-    save_minutes: float = 5,
+    save_minutes: float = 10,
     report: Callable[[Budget, float], None] = lambda budget, loss: None,
 ) -> None:
     """Trains a model until the budget is used, and writes the checkpoint folder now and then and at the end.
@@ -182,7 +182,7 @@ class Reporter:
 
 
 @click.command()
-@click.option("--minutes", default=85.0, show_default=True, help="How long, all resumed runs together.")
+@click.option("--minutes", default=89.0, show_default=True, help="How long, all resumed runs together.")
 @click.option("--steps", type=click.IntRange(1), help="Train so many steps instead: repeatable on one machine.")
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the work folder.")
 @click.option("--work", type=click.Path(path_type=Path), default=WORK, show_default=True, help="Corpus folder.")
@@ -210,7 +210,7 @@ def main(
 ) -> None:
     """Train the small GPT-2 and write a Hugging Face checkpoint and the loss curve into the work folder.
 
-    An interrupted run goes on with --resume from its last checkpoint, at most five minutes back. On a GPU,
+    An interrupted run goes on with --resume from its last checkpoint, at most ten minutes back. On a GPU,
     --device cuda --steps N does in minutes what N steps do on a processor, up to rounding.
     """
     console = Console()

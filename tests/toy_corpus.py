@@ -24,7 +24,7 @@ def write_toy_corpus(folder: Path, story_count: int) -> str:
     """A small corpus, a quarter of it held out."""
     folder.mkdir(parents=True, exist_ok=True)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus, "HELD_OUT", 4)
+        patch.setattr(corpus, "HELD_OUT", dict.fromkeys(corpus.KINDS, 4))
         return corpus.write_corpus(folder, [toy_source(folder)], story_count)
 
 

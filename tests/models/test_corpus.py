@@ -94,6 +94,21 @@ def test_of_an_example_the_input_is_kept(example: str) -> None:
     assert re.sub(r"(?m)^(>>>|\.\.\.) |\n(?=\n)", "", code) == "for node in walk(tree):\n    print(node)"
 
 
+@pytest.mark.parametrize("unreadable", ["<|endoftext|>", "<|im_start|>", "\0"])
+def test_what_a_tokenizer_could_take_for_the_end_of_a_text_is_dropped(unreadable: str) -> None:
+    assert clean(f"{PROSE}\n\nA text ends with `{unreadable}` in every one of the files.\n\n{AFTER}") == (
+        f"{PROSE}\n\n{AFTER}"
+    )
+    assert "encode" not in clean(f"{PROSE}\n\n>>> tokenizer.encode('{unreadable}')\n\n{AFTER}")
+
+
+def test_directives_of_test_runners_are_dropped_from_examples() -> None:
+    for directive in ("# doctest: +SKIP", "# xdoctest: +REQUIRES(module:tree)"):
+        assert clean(f"{PROSE}\n\n>>> tree.walk(order='depth')  {directive}") == (
+            f"{PROSE}\n\n>>> tree.walk(order='depth')"
+        )
+
+
 def test_prose_about_code_is_not_code() -> None:
     for prose in ("from the root to the leaves", "import the tree first and walk (slowly) then", "Returns (or not)"):
         assert not any(piece.is_code for piece in pieces(prose)), prose
@@ -117,6 +132,9 @@ def test_an_item_that_another_list_had_is_dropped_on_its_own() -> None:
     cleaner(f"{known}\norder (str): Depth or breadth, whichever of the two comes first.")
     new = "deep (bool): Whether to walk down to the very last of the leaves."
     assert cleaner(f"{known}\n{new}") == new
+    names = "last (`tuple(Tree)`, *optional*, returned with `output_leaves=True`): Leaves."
+    assert names in cleaner(f"{new[:-1]}, or not.\n{names}")
+    assert names not in cleaner(f"{new[:-1]}, or maybe not.\n{names}")
 
 
 def test_known_imports_and_examples_are_dropped() -> None:
@@ -211,8 +229,12 @@ def test_nothing_held_out_is_in_training(work: Path, kind: str) -> None:
 
 def test_the_split_does_not_depend_on_other_documents() -> None:
     names = [f"document {number}" for number in range(2000)]
-    assert 5 < sum(map(corpus.is_held_out, names)) < 50
-    assert [corpus.is_held_out(text) for text in reversed(names)] == [corpus.is_held_out(text) for text in names][::-1]
+    held_out = [corpus.is_held_out(text, "stories") for text in names]
+    assert 5 < sum(held_out) < 50
+    assert [corpus.is_held_out(text, "stories") for text in reversed(names)] == held_out[::-1]
+    assert (
+        sum(held_out) < sum(corpus.is_held_out(text, "docstrings") for text in names) < 80
+    )  # fewer, so a larger share
 
 
 def test_the_same_text_gives_the_same_sum(tmp_path: Path) -> None:

@@ -160,6 +160,16 @@ def test_a_gift_goes_to_the_other_one_of_two() -> None:
     assert 240 < first < 360  # in either order
 
 
+def test_the_name_that_an_order_asks_for_was_said_and_nobody_receives_anything() -> None:
+    for number in range(300):
+        dice = random.Random(number)
+        names = tuple(dice.sample(lex.NAMES, 3))
+        piece = circuits.order(dice, (names[0], names[1], names[2]), "park")
+        assert piece.answer[0] == " " and piece.answer[1:] in names
+        assert re.search(rf"\b{piece.answer[1:]}\b", piece.before) and "~" not in str(piece)
+        assert not re.search(rf"\b(?:{GAVE}|to|for|with)\b {piece.answer[1:]}", str(piece))
+
+
 def test_the_best_known_gift_sentence_is_among_them() -> None:
     wanted = re.compile(r"When (\w+) and (\w+) went to the \w+, (?:\1|\2) gave an? \w+ to (?:\1|\2)\.")
     assert sum(count for sentence, count in sentences().items() if wanted.fullmatch(sentence)) > 20

@@ -109,7 +109,8 @@ def test_a_lesson_asks_for_certain_words_only_and_these_count_for_more(work: Pat
     assert asked[" are"] and asked[" is"] and asked[")"]
     for given in re.findall(r" gave \w+ \w+ to (\w+)", text):
         assert given not in lexicon.HELD_OUT_RECEIVERS
-    _, answers, weights = Batches(work, rows=100, length=64)(0, 0.9)
+    assert set(lexicon.HELD_OUT_RECEIVERS) <= set(re.findall(r"\w+", text))  # who are there in other roles
+    _, answers, weights = Batches(work, rows=100, length=64)(0, 0.5)
     heavy = weights > 1
     assert 5 < heavy.any(1).sum() < 30 and (weights[~heavy] == 1).all()
     assert (answers[heavy] != IGNORED).float().mean() < 0.25
@@ -134,9 +135,8 @@ def test_random_tokens_recur_most_often_in_the_lesson(work: Path) -> None:
         _, answers, weights = Batches(work, rows=400, length=64)(0, progress)
         return int(((answers[:, 0] == IGNORED) & (weights[:, 0] == 1)).sum())
 
-    lesson = recurring_rows(0.25)
-    assert lesson > 0.35 * 400
-    assert 0 < recurring_rows(0.9) < 0.1 * 400 < recurring_rows(0.0) < lesson
+    assert recurring_rows(0.18) > 0.35 * 400
+    assert all(0 < recurring_rows(progress) < 0.1 * 400 for progress in (0.0, 0.9))
 
 
 # Training
@@ -259,9 +259,10 @@ def test_heads_must_divide_the_width(work: Path) -> None:
 # Training against loops
 
 
-def test_the_tokens_of_repeated_sequences_are_marked() -> None:
+def test_the_tokens_of_sequences_that_stood_shortly_before_are_marked() -> None:
     ids = torch.tensor([[1, 2, 3, 9, 1, 2, 3, 8], [1, 2, 3, 4, 5, 6, 7, 8], [5, 5, 5, 5, 5, 1, 2, 1]])
-    assert in_repeats(ids, 3).int().tolist() == [
+    assert not in_repeats(ids, 3, within=3)[0].any()
+    assert in_repeats(ids, 3, within=4).int().tolist() == [
         [0, 0, 0, 0, 1, 1, 1, 0],
         [0, 0, 0, 0, 0, 0, 0, 0],
         [0, 1, 1, 1, 1, 0, 0, 0],
