@@ -39,9 +39,12 @@ def replaced(path: str | Path) -> Iterator[Path]:
             raise OutputError(f"Cannot write {path}: it is not a regular file.")  # /dev/null must not be replaced
         if not path.parent.is_dir():
             raise OutputError(f"Cannot write {path}: there is no folder {path.parent}.")
+        if path.exists() and not os.access(path, os.W_OK):
+            raise OutputError(f"Cannot write {path}: it is protected against writing.")  # its folder may not be
+        mode = path.stat().st_mode & 0o777 if path.exists() else 0o666 & ~umask()
         try:
             yield scratch
-            scratch.chmod(0o666 & ~umask())  # safetensors lets in the owner only
+            scratch.chmod(mode)  # safetensors lets in the owner only
             scratch.replace(path)
         finally:
             scratch.unlink(missing_ok=True)

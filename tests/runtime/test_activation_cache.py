@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
+import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +128,25 @@ def test_an_existing_file_is_replaced_and_a_link_stays_a_link(cache, tmp_path):
     assert (tmp_path / "link").is_symlink()
     with safe_open(tmp_path / "real", "numpy") as file:
         assert "hook_embed" in file.keys()  # noqa: SIM118 - not a mapping
+
+
+def test_a_file_that_is_replaced_stays_as_open_as_it_was(cache, tmp_path):
+    (tmp_path / "secret").touch(mode=0o600)
+    cache.save(tmp_path / "secret")
+    assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
+
+
+@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write everything")
+def test_a_protected_file_is_kept_also_where_its_folder_is_not(tmp_path):
+    path = tmp_path / "mine"
+    path.write_text("kept")
+    path.chmod(0o444)
+    code = f"from onnxlens.runtime.files import replaced\nwith replaced({str(path)!r}): pass"
+    rights = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
+    ran = subprocess.run([*rights, sys.executable, "-c", code], capture_output=True, text=True)
+    assert f"OutputError: Cannot write {path}: it is protected against writing." in ran.stderr
+    assert path.read_text() == "kept"
+    assert [file.name for file in tmp_path.iterdir()] == ["mine"]
 
 
 def test_a_long_name_is_no_matter_as_long_as_the_disk_takes_it(cache, tmp_path):
