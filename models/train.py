@@ -182,8 +182,10 @@ class Reporter:
 
 
 @click.command()
-@click.option("--minutes", default=89.0, show_default=True, help="How long, all resumed runs together.")
-@click.option("--steps", type=click.IntRange(1), help="Train so many steps instead: repeatable on one machine.")
+@click.option("--steps", type=click.IntRange(1), default=6000, show_default=True, help="How many steps to train.")
+@click.option(
+    "--minutes", type=click.FloatRange(0, min_open=True), help="Train so long instead, all resumed runs together."
+)
 @click.option("--resume", is_flag=True, help="Go on from the last checkpoint in the work folder.")
 @click.option("--work", type=click.Path(path_type=Path), default=WORK, show_default=True, help="Corpus folder.")
 @click.option("--layers", default=checkpoint.Shape.layers, show_default=True, help="Blocks.")
@@ -195,8 +197,8 @@ class Reporter:
 @click.option("--bf16/--fp32", default=True, show_default=True, help="Precision of the matrix products.")
 @click.option("--compile/--eager", "compiled", default=True, show_default=True, help="Whether to compile the model.")
 def main(
-    minutes: float,
-    steps: int | None,
+    steps: int,
+    minutes: float | None,
     resume: bool,
     work: Path,
     layers: int,
@@ -210,8 +212,9 @@ def main(
 ) -> None:
     """Train the small GPT-2 and write a Hugging Face checkpoint and the loss curve into the work folder.
 
-    An interrupted run goes on with --resume from its last checkpoint, at most ten minutes back. On a GPU,
-    --device cuda --steps N does in minutes what N steps do on a processor, up to rounding.
+    The same number of steps gives the same weights every time on one machine; what a number of minutes gives depends on
+    its speed. An interrupted run goes on with --resume from its last checkpoint, at most ten minutes back. On a GPU,
+    --device cuda does in minutes what takes a processor more than an hour, up to rounding.
     """
     console = Console()
     handlers = [RichHandler(console=console)] if console.is_terminal else None
@@ -227,7 +230,7 @@ def main(
         torch.nn.Module.to(model, device)
         log.info("%s parameters, PyTorch %s, %s", f"{model.num_parameters():,}", torch.__version__, settings)
         with Progress(console=console, disable=not console.is_terminal) as bar:
-            report, budget = Reporter(bar, settings), Budget(minutes, steps)
+            report, budget = Reporter(bar, settings), Budget(minutes or 0.0, None if minutes else steps)
             train(work, model, budget, settings, resume=resume, bf16=bf16, compiled=compiled, report=report)
     except (FileNotFoundError, ValueError) as error:
         raise click.ClickException(str(error)) from error
