@@ -23,7 +23,7 @@ Text = str | Sequence[int] | np.ndarray
 
 # Tokens in a pass: enough to be worth a graph of its own, and little enough for the memory.
 _MOST = 2048
-_FEWEST = 0.5  # of these, below which runs that start at later blocks join
+_FEWEST = 0.25  # of these, below which runs that start at later blocks join
 
 
 def one_text(lens: Lens, text: Text, what: str) -> np.ndarray:

@@ -17,7 +17,7 @@ from onnxlens.runtime.errors import InputError
 
 __all__ = ["Patching"]
 
-_ALONE, _PARTS = 32, 16
+_ALONE, _PARTS = 32, 10
 
 
 @dataclass

@@ -233,9 +233,9 @@ def test_patching_a_long_text_puts_neighbours_in_together(lens):
     token = lens.to_str_tokens(TEXT)[1]
     ids, other = (np.resize(lens.to_tokens(text)[0], 34) for text in (TEXT, OTHER))
     shown = lens.view("patching", ids, corrupted=lens.to_string(other), token=token)
-    expected = patch_activations(lens, ids, other, metrics.log_probability(token), span=3)
+    expected = patch_activations(lens, ids, other, metrics.log_probability(token), span=4)
     equal(shown.panels[""], expected.recovered)
-    assert shown.column_axis == "3 tokens together" and len(shown.columns) == 12
+    assert shown.column_axis == "4 tokens together" and len(shown.columns) == 9
     pieces = [(visible(one), visible(two)) for one, two in zip(*map(lens.to_str_tokens, (ids, other)), strict=True)]
     assert "".join(shown.columns) == "".join(one if one == two else f"{one}/{two}" for one, two in pieces)
     alone = lens.view("patching", ids, corrupted=lens.to_string(other), token=token, span=1)
