@@ -121,13 +121,15 @@ def recurring(dice: np.random.Generator, end: int, length: int, text: NDArray[np
     """
 
     def draw(count: int) -> NDArray[np.int64]:
-        return dice.integers(0, end, size=count) if pool is None else pool[dice.integers(len(pool), size=count)] % end
+        if pool is None:
+            return dice.integers(0, end, size=count)
+        return pool[dice.integers(len(pool), size=count)].astype(np.int64) % end
 
     pool = None if text is None or dice.random() < 0.5 else text
     if dice.random() < 0.5:
         shortest, longest = np.log(PERIODS[0]), np.log(min(PERIODS[1], length // 2))
         return _periodic(draw(int(np.exp(dice.uniform(shortest, longest)))), end, length)
-    drawn = [draw(dice.integers(*SEGMENT, endpoint=True)) for _ in range(dice.integers(*SEGMENTS, endpoint=True))]
+    drawn = [draw(int(dice.integers(*SEGMENT, endpoint=True))) for _ in range(dice.integers(*SEGMENTS, endpoint=True))]
     row, known, seen = [end], [False], set()
     while len(row) <= length:
         chosen = int(dice.integers(len(drawn)))
