@@ -43,7 +43,9 @@ def main(threads: int, rounds: int, write: bool) -> None:
     bundle = exported(None)
     folder = checkpoints.write(WORK, "gpt2", None)
     lens, bridge = ours(bundle, threads), theirs(folder, threads)
-    rows = [*reading(lens, bridge, rounds), *memory(bundle, folder, threads), *ablation(lens, bridge, rounds)]
+    products = Products(lens)
+    rows = [*reading(lens, bridge, products, rounds), *memory(lens, bundle, folder, threads)]
+    rows += ablation(lens, bridge, products, rounds)
     rows += [*functions(lens, rounds), *another_request(bundle, threads)]
     lines = ["| what | measured | wanted |", "| --- | --- | --- |", *(f"| {' | '.join(row)} |" for row in rows)]
     machine = (
@@ -83,7 +85,7 @@ class Products:
     """The matrix products of passes, and nothing else: what cannot be saved, by whatever library."""
 
     def __init__(self, lens: Any) -> None:
-        """Takes the model's matrices to PyTorch, in the order in which a pass multiplies by them."""
+        """Makes random matrices of the model's shapes, in the order in which a pass multiplies by them."""
         import torch
 
         config, names = lens.config, ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
@@ -115,11 +117,11 @@ def _bound(theirs: float, least: float) -> str:
     return f"; the matrix products alone take PyTorch {least:.2g} s, so at most {theirs / least:.1f} times"
 
 
-def reading(lens: Any, bridge: Any, rounds: int) -> list[Row]:
+def reading(lens: Any, bridge: Any, products: Products, rounds: int) -> list[Row]:
     """Everything cached, at several lengths."""
     import torch
 
-    rows, products = [], Products(lens)
+    rows = []
     for length in LENGTHS:
         ids = _ids(length)
         one, other = partial(lens.run_with_cache, ids), partial(bridge.run_with_cache, torch.from_numpy(ids))
@@ -143,23 +145,29 @@ _THEIRS = "import sys; sys.path.insert(0, {folder!r}); import interpretability a
 _THEIRS += "bridge = b.theirs({path!r}, {threads}); bridge.run_with_cache(torch.from_numpy(b._ids(512)))"
 
 
-def memory(bundle: Path, checkpoint: Path, threads: int) -> list[Row]:
-    """Peak memory of a process that caches everything."""
+def memory(lens: Any, bundle: Path, checkpoint: Path, threads: int) -> list[Row]:
+    """Peak memory of a process that caches everything, and what of it cannot be saved."""
     folder = str(Path(__file__).parent)
     peaks = [
         process(sys.executable, "-c", code.format(folder=folder, path=str(path), threads=threads)).peak
         for code, path in ((_OURS, bundle), (_THEIRS, checkpoint))
     ]
+    libraries = process(sys.executable, "-c", "import onnxlens, onnx, onnxruntime, tokenizers").peak
+    weights = (bundle / "onnx" / "model.onnx_data").stat().st_size
+    asked = sum(lens.estimate(_ids(512)).values())
+    least = libraries + weights + asked
     return [
         (
             "peak resident memory of a process that does so with 512 tokens",
-            f"{peaks[0] / peaks[1]:.2f} of TransformerLens's ({peaks[0] / 1e6:.0f} MB, {peaks[1] / 1e6:.0f} MB)",
+            f"{peaks[0] / peaks[1]:.2f} of TransformerLens's ({peaks[0] / 1e6:.0f} MB, {peaks[1] / 1e6:.0f} MB; "
+            f"{least / 1e6:.0f} MB of it are what is returned, {asked / 1e6:.0f}, the weights, {weights / 1e6:.0f}, and "
+            f"imported libraries, {libraries / 1e6:.0f}, so at least {least / peaks[1]:.2f})",
             "0.7",
         )
     ]
 
 
-def ablation(lens: Any, bridge: Any, rounds: int) -> list[Row]:
+def ablation(lens: Any, bridge: Any, products: Products, rounds: int) -> list[Row]:
     """Every head in turn: the loss without it."""
     import torch
 
@@ -180,8 +188,6 @@ def ablation(lens: Any, bridge: Any, rounds: int) -> list[Row]:
 
     def all_of_theirs() -> np.ndarray:
         return np.array([[without(layer, head) for head in range(heads)] for layer in range(layers)])
-
-    products = Products(lens)
 
     def least() -> None:  # all heads of a block in one batch, from that block on
         for layer in range(layers):

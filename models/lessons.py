@@ -13,7 +13,7 @@ from onnxlens.models import lexicon as lex
 from onnxlens.models.renaming import Renamer
 
 _KINDS = ("gift", "order", "agreement", "aside", "code")
-_SHARES = (11, 4, 3, 1, 1)
+_SHARES = (9, 4, 6, 1, 1)
 _RENAMED, _ORDERS_RENAMED = 0.85, 0.3  # shares of the sentences in which everybody has another name; of orders
 _OTHER_NUMBER = 0.7  # share of the nouns before a verb that are of the other number than its subject
 

@@ -241,7 +241,8 @@ def _log_probabilities(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
     large vocabulary that takes a fraction of the time of `log_softmax`.
     """
     largest = logits.max(-1)  # [N]
-    total = np.exp(logits - largest[:, np.newaxis]).sum(-1, dtype=np.float64)
+    shifted = logits - largest[:, np.newaxis]  # [N, V]
+    total = np.exp(shifted, out=shifted).sum(-1, dtype=np.float64)  # in place: fresh pages cost as much as exp
     own: np.ndarray = logits[np.arange(len(ids)), ids].astype(np.float64) - largest - np.log(total)
     return own
 

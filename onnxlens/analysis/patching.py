@@ -21,9 +21,9 @@ from onnxlens.runtime.interventions import Intervention
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
 
-__all__ = ["Patching", "PathPatching", "patch_activations", "patch_path"]
+__all__ = ["STREAM", "Patching", "PathPatching", "patch_activations", "patch_path"]
 
-_STREAM = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+STREAM = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 _HEADS = ("q", "k", "v", "z", "pattern")
 _Z = "blocks.{}.attn.hook_z"
 
@@ -62,6 +62,10 @@ class Patching:
         if self.clean == self.corrupted:
             raise InputError(f"Clean and corrupted text have the same metric, {self.clean:g}: nothing can be restored.")
         return (self.values - self.corrupted) / (self.clean - self.corrupted)
+
+    def joined(self, tokens: Sequence[str]) -> list[str]:
+        """The texts of tokens, [P], put together as they are patched together: one for each entry of `pos`."""
+        return ["".join(tokens[start : start + self.span]) for start in range(0, len(tokens), self.span)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,9 +111,9 @@ def patch_activations(
     Raises:
         InputError: the texts have different numbers of tokens, or an argument cannot be used.
     """
-    if hook not in _STREAM + _HEADS:
-        raise InputError(f"hook must be one of {', '.join(_STREAM + _HEADS)}, not {hook!r}.")
-    if by_position and hook in _STREAM:
+    if hook not in STREAM + _HEADS:
+        raise InputError(f"hook must be one of {', '.join(STREAM + _HEADS)}, not {hook!r}.")
+    if by_position and hook in STREAM:
         raise InputError(f"{hook!r} is patched at each position anyway; by_position is for heads.")
     if type(span) is not int or span < 1:
         raise InputError(f"span must be a whole number from 1 on, not {span!r}.")
@@ -118,7 +122,7 @@ def patch_activations(
             f"span is for patches of some positions, and {hook!r} is patched at all at once: leave it out."
         )
     tokens = _pair(lens, clean, corrupted, "patch_activations")
-    names = [f"blocks.{n}.{'' if hook in _STREAM else 'attn.'}hook_{hook}" for n in range(lens.config.n_layer)]
+    names = [f"blocks.{n}.{'' if hook in STREAM else 'attn.'}hook_{hook}" for n in range(lens.config.n_layer)]
     _, cache = lens.run_with_cache(tokens[0], names_filter=names)
     length, heads = tokens[0].shape[1], lens.config.n_head
     starts = range(0, length, span)
@@ -127,7 +131,7 @@ def patch_activations(
     where: list[dict[str, Any]]
     shape: tuple[int, ...]
     axes: tuple[str, ...]
-    if hook in _STREAM:
+    if hook in STREAM:
         where, shape, axes = places, (len(starts),), ("layer", "pos")
     elif by_position:
         where = [place | {"heads": h} for place in places for h in range(heads)]

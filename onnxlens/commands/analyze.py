@@ -185,8 +185,8 @@ def patch(
         _print_heads(found.recovered, caption)
         return
     layers = [f"layer {n}" for n in range(lens.config.n_layer)]
-    texts = ["".join(tokens[start : start + span]) for start in range(0, len(tokens), span)]
-    rows = [(shown(text), *map(_signed, shares)) for text, shares in zip(texts, found.recovered.T, strict=True)]
+    pairs = zip(found.joined(tokens), found.recovered.T, strict=True)
+    rows = [(shown(text), *map(_signed, shares)) for text, shares in pairs]
     _print_table(("token", *layers), rows, caption=caption)
 
 

@@ -46,7 +46,7 @@ class Patching(Visualizer):
 
     def draw(self, view: View) -> Heatmap:
         """Returns the share that each patch restores."""
-        from onnxlens.analysis.patching import patch_activations
+        from onnxlens.analysis.patching import STREAM, patch_activations
 
         lens = view.model_lens
         metric, what = metric_of(view, self.token, self.against)
@@ -57,13 +57,13 @@ class Patching(Visualizer):
                 "view tokens' shows how a text is cut."
             )
         length = len(view.ids)
-        is_stream = self.hook not in ("q", "k", "v", "z", "pattern")
+        is_stream = self.hook in STREAM
         span = self.span or (math.ceil(length / _PARTS) if is_stream and length > _ALONE else 1)
         found = patch_activations(lens, view.ids, other[0], metric, hook=self.hook, span=span)
         if is_stream:
             pairs = zip(view.labels, lens.to_str_tokens(other), strict=True)
             labels = [one if one == visible(two) else f"{one}/{visible(two)}" for one, two in pairs]
-            columns = ["".join(labels[start : start + span]) for start in range(0, length, span)]
+            columns = found.joined(labels)
         else:
             columns = [f"head {head}" for head in range(view.config.n_head)]
         return Heatmap(
