@@ -160,8 +160,8 @@ def memory(lens: Any, bundle: Path, checkpoint: Path, threads: int) -> list[Row]
         (
             "peak resident memory of a process that does so with 512 tokens",
             f"{peaks[0] / peaks[1]:.2f} of TransformerLens's ({peaks[0] / 1e6:.0f} MB, {peaks[1] / 1e6:.0f} MB; "
-            f"{least / 1e6:.0f} MB of it are what is returned, {asked / 1e6:.0f}, the weights, {weights / 1e6:.0f}, and "
-            f"imported libraries, {libraries / 1e6:.0f}, so at least {least / peaks[1]:.2f})",
+            f"what is returned, {asked / 1e6:.0f}, the weights, {weights / 1e6:.0f}, and the imported libraries, "
+            f"{libraries / 1e6:.0f}, are {least / peaks[1]:.2f} of it)",
             "0.7",
         )
     ]
