@@ -17,10 +17,10 @@ from onnxlens.models.renaming import Renamer
 # Shares of the rows, as points (progress, share) with straight lines between them. Copying from the context comes
 # suddenly, once heads that look one token back are there, which text teaches: then a burst of random tokens that
 # recur teaches it within some hundred steps, and a few keep it. What lessons teach (who receives, what agrees) needs
-# heads that copy, so they come after that, and more of them once the rates are low and little else is learned.
+# heads that copy, so they come after that. Stories then want more room, and what is taught holds with fewer lessons.
 RECURRING = ((0.0, 0.06), (0.12, 0.06), (0.13, 0.45), (0.22, 0.45), (0.24, 0.06), (1.0, 0.06))
-LESSONS = ((0.0, 0.0), (0.24, 0.0), (0.26, 0.26), (0.86, 0.26), (0.88, 0.45), (1.0, 0.45))
-STORIES = 0.1  # of the rows left by both; the others are documentation
+LESSONS = ((0.0, 0.0), (0.24, 0.0), (0.26, 0.26), (0.5, 0.26), (0.52, 0.2), (0.8, 0.2), (0.82, 0.28), (1.0, 0.28))
+STORIES = ((0.0, 0.1), (0.5, 0.1), (0.52, 0.2), (1.0, 0.2))  # of the rows left by both; the others are documentation
 ANSWER = 8.0  # weight of the one word that a lesson asks for: there are few in a row
 RENAMED = 0.5  # share of the story rows in which everybody has another name
 PERIODS = 4, 112  # tokens before a random sequence repeats, shortest and longest
@@ -65,7 +65,7 @@ class Batches:
         recurring_rows = dice.binomial(self._rows, _share(RECURRING, progress))
         lesson_rows = dice.binomial(self._rows - recurring_rows, _share(LESSONS, progress))
         text_rows = self._rows - recurring_rows - lesson_rows
-        story_rows = dice.binomial(text_rows, STORIES)
+        story_rows = dice.binomial(text_rows, _share(STORIES, progress))
         rows = [recurring(dice, self._end, self._length, self._docstrings) for _ in range(recurring_rows)]
         rows += [self._lesson(dice) for _ in range(lesson_rows)]
         rows += [self._window(self._docstrings, dice) for _ in range(text_rows - story_rows)]

@@ -29,7 +29,7 @@ class Settings:
     momentum: float = 0.95
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
-    against_loops: float = 0.9  # share of the budget from which on every other step trains against loops, too
+    against_loops: float = 0.86  # share of the budget from which on every other step trains against loops, too
     seed: int = 0
 
     def scale(self, step: int, progress: float) -> float:

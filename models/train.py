@@ -156,11 +156,14 @@ def _same(before: dict[str, Any], now: dict[str, Any]) -> None:
 
 
 def _loss(model: GPT2LMHeadModel, read: torch.Tensor, answers: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Weighted mean cross-entropy in nats of each answer given the tokens read up to there; all [rows, length]."""
+    """Weighted mean cross-entropy in nats of each answer given the tokens read up to there; all [rows, length].
+
+    A small batch may ask for nothing; then the loss is 0.
+    """
     logits = model(input_ids=read, use_cache=False).logits.float()  # [rows, length, vocabulary]
     nats = functional.cross_entropy(logits.flatten(0, 1), answers.flatten(), reduction="none", ignore_index=IGNORED)
     counted = weights.flatten() * (answers.flatten() != IGNORED)  # [rows * length]
-    return (nats * counted).sum() / counted.sum()
+    return (nats * counted).sum() / counted.sum().clamp(min=1)
 
 
 class Reporter:

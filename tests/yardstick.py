@@ -27,35 +27,53 @@ def unchanged(name: str, value: np.ndarray) -> np.ndarray:
     return value
 
 
-def eager(runner: Runner, ids: np.ndarray, mask: np.ndarray, change: Change) -> Values:
-    """All hook points and logits from PyTorch in float32, without a graph."""
-    config = runner.config
-    model = GPT2(config).eval()
-    weights = {name: torch.from_numpy(np.array(value)) for name, value in runner.bundle.weights.items()}
-    if config.tie_word_embeddings:
-        weights["lm_head.weight"] = weights["wte.weight"]
-    model.load_state_dict(weights)
-    values: dict[str, torch.Tensor] = {}
+class Eager:
+    """A runner's model in PyTorch float32, without a graph."""
 
-    def changed(name: str, value: torch.Tensor) -> torch.Tensor:
-        values[name] = torch.from_numpy(change(name, value.numpy()).astype(np.float32))
-        return values[name]
+    def __init__(self, runner: Runner) -> None:
+        self._config = runner.config
+        self._weights = {name: torch.from_numpy(np.array(value)) for name, value in runner.bundle.weights.items()}
+        if self._config.tie_word_embeddings:
+            self._weights["lm_head.weight"] = self._weights["wte.weight"]
+        self._model = GPT2(self._config).eval()
+        self._model.load_state_dict(self._weights)
 
-    def tap(name: str, value: torch.Tensor) -> torch.Tensor:
-        if name.endswith("hook_attn_out"):  # the results of the heads are on no path of the model
-            layer = name.split(".")[1]
-            z = values[f"blocks.{layer}.attn.hook_z"].transpose(1, 2)  # [B, H, P, d]
-            w_o = weights[f"h.{layer}.attn.c_proj.weight"].reshape(config.n_head, config.d_head, -1)
-            result = (z @ w_o).transpose(1, 2)  # [B, P, H, D]
-            value = value + (changed(f"blocks.{layer}.attn.hook_result", result) - result).sum(2)
-        return changed(name, value)
+    def __call__(self, ids: np.ndarray, mask: np.ndarray, change: Change) -> Values:
+        """All hook points and logits."""
+        config, values = self._config, dict[str, torch.Tensor]()
 
-    nothing = torch.zeros(len(ids), config.n_head, 0, config.d_head)
-    positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
-    with torch.inference_mode():
-        arguments = (torch.from_numpy(array) for array in (ids, mask, positions))
-        values["logits"], _ = model(*arguments, [(nothing, nothing)] * config.n_layer, tap)
-    return {name: value.numpy() for name, value in values.items()}
+        def changed(name: str, value: torch.Tensor) -> torch.Tensor:
+            values[name] = torch.from_numpy(change(name, value.numpy()).astype(np.float32))
+            return values[name]
+
+        def tap(name: str, value: torch.Tensor) -> torch.Tensor:
+            if name.endswith("hook_attn_out"):  # the results of the heads are on no path of the model
+                layer = name.split(".")[1]
+                z = values[f"blocks.{layer}.attn.hook_z"].transpose(1, 2)  # [B, H, P, d]
+                w_o = self._weights[f"h.{layer}.attn.c_proj.weight"].reshape(config.n_head, config.d_head, -1)
+                result = (z @ w_o).transpose(1, 2)  # [B, P, H, D]
+                value = value + (changed(f"blocks.{layer}.attn.hook_result", result) - result).sum(2)
+            return changed(name, value)
+
+        nothing = torch.zeros(len(ids), config.n_head, 0, config.d_head)
+        positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+        with torch.inference_mode():
+            arguments = (torch.from_numpy(array) for array in (ids, mask, positions))
+            values["logits"], _ = self._model(*arguments, [(nothing, nothing)] * config.n_layer, tap)
+        return {name: value.numpy() for name, value in values.items()}
+
+
+def nudged(change: Change, seed: int) -> Change:
+    """A change, and the residual stream before each block rounded another way: some values by one ulp."""
+    rng = np.random.default_rng(seed)
+
+    def one(name: str, value: np.ndarray) -> np.ndarray:
+        value = change(name, value)
+        if not name.endswith("hook_resid_pre"):
+            return value
+        return np.nextafter(value, value + rng.integers(-1, 2, value.shape).astype(value.dtype), dtype=value.dtype)
+
+    return one
 
 
 def real(name: str, value: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -78,14 +96,16 @@ class Errors:
     """
 
     def __init__(self, runner: Runner) -> None:
-        self._runner = runner
+        self._eager = Eager(runner)
         self._config = json.loads((runner.bundle.path / "config.json").read_text(encoding="utf-8"))
         self._weights = {name: value.astype(np.float64) for name, value in runner.bundle.weights.items()}
         self._ours: dict[str, float] = {}
         self._eagers: dict[str, float] = {}
         self._ulps: dict[str, float] = {}
 
-    def add(self, found: Values, ids: np.ndarray, mask: np.ndarray, change: Change = unchanged) -> None:
+    def add(
+        self, found: Values, ids: np.ndarray, mask: np.ndarray, change: Change = unchanged, roundings: int = 0
+    ) -> None:
         """Measures what a pass found: hook points and logits, all of them.
 
         Args:
@@ -93,15 +113,18 @@ class Errors:
             ids: [B, P].
             mask: [B, P].
             change: what the pass changed, written the direct way: from a hook point's name and value to a new value.
+            roundings: in how many other ways eager rounds, too: what an ulp in the residual stream already does is the
+                model's own.
         """
         true = oracle.run(self._config, self._weights, ids, mask, change=change)
-        reference = eager(self._runner, ids, mask, change)
-        assert set(found) == set(true) == set(reference)
+        changes = [change, *(nudged(change, seed) for seed in range(roundings))]
+        references = [self._eager(ids, mask, one) for one in changes]
+        assert set(found) == set(true) == set(references[0])
         for name, value in true.items():
             assert found[name].shape == value.shape, name
             exact = real(name, value, mask)
             magnitude = np.float32(np.abs(exact[np.isfinite(exact)]).max(initial=0))
-            for errors, values in ((self._ours, found), (self._eagers, reference)):
+            for errors, values in ((self._ours, found), *((self._eagers, reference) for reference in references)):
                 error = largest_error(real(name, values[name], mask).astype(np.float64), exact)
                 errors[name] = max(errors.get(name, 0.0), error)
             self._ulps[name] = max(self._ulps.get(name, 0.0), float(np.spacing(magnitude)))

@@ -104,7 +104,7 @@ def test_surprisal(analyze, lens):
 @pytest.mark.parametrize(
     ("arguments", "text"),
     [
-        (["dla", CLEAN, "--answer", "Mary and"], "'Mary and' is 3 tokens ("),
+        (["dla", CLEAN, "--answer", "Mary and"], "'Mary and' is 2 tokens ("),
         (["ablate", CLEAN, "--answer", " Marylebone"], "The metric's token ' Marylebone' is"),
         (["ablate", CLEAN, "--operation", "one"], "operation must be 'zero' or 'mean', not 'one'."),
         (["patch", CLEAN, "--corrupted", "Mary"], "Clean and corrupted text must have the same number of tokens"),

@@ -116,7 +116,9 @@ def limits(point: HookPoint, config, *, some: bool) -> dict:
     return found
 
 
-def measure(errors: Errors, model: Runner, changes: list[Change], size: tuple[int, int] = SIZE) -> None:
+def measure(
+    errors: Errors, model: Runner, changes: list[Change], size: tuple[int, int] = SIZE, roundings: int = 0
+) -> None:
     ids = ids_for(model, size=size)
     mask = np.ones_like(ids)
     output = model.run(ids, mask, names_filter="*", interventions=[change.intervention for change in changes])
@@ -126,7 +128,7 @@ def measure(errors: Errors, model: Runner, changes: list[Change], size: tuple[in
             value = change.direct(value) if change.name == name else value
         return value
 
-    errors.add({**output.activations, "logits": output.logits}, ids, mask, change_it)
+    errors.add({**output.activations, "logits": output.logits}, ids, mask, change_it, roundings)
 
 
 def possible(name: str, operation: str) -> bool:
@@ -187,10 +189,19 @@ def trained_change(model: Runner, name: str, operation: str, seed: int) -> Chang
     return make_change(model, name, operation, seed, where, TRAINED_SIZE)
 
 
+def roundings(*changes: Change) -> int:
+    """In how many other ways eager rounds, too.
+
+    Without true positions, heads that look one token back find none, and an ulp decides what they look at.
+    """
+    return 16 if any("pos_embed" in change.name for change in changes) else 0
+
+
 def test_every_operation_on_the_trained_model_is_the_oracle_s(trained):
     errors = Errors(trained)
     for one in POSSIBLE:
-        measure(errors, trained, [trained_change(trained, *one, 5)], TRAINED_SIZE)
+        change = trained_change(trained, *one, 5)
+        measure(errors, trained, [change], TRAINED_SIZE, roundings(change))
     assert not errors.too_large(ulps=4)
 
 
@@ -199,7 +210,7 @@ def test_pairs_on_the_trained_model_are_the_oracle_s(trained):
     drawn = np.random.default_rng(4).permutation(len(POSSIBLE)).tolist()  # each in one pair
     for first, second in zip(drawn[::2], drawn[1::2], strict=False):
         pair = [trained_change(trained, *POSSIBLE[one], seed) for seed, one in enumerate((first, second))]
-        measure(errors, trained, pair, TRAINED_SIZE)
+        measure(errors, trained, pair, TRAINED_SIZE, roundings(*pair))
     assert not errors.too_large(ulps=4)
 
 
