@@ -215,8 +215,8 @@ def main(
 ) -> None:
     """Train the small GPT-2 and write a Hugging Face checkpoint and the loss curve into the work folder.
 
-    The same number of steps gives the same weights every time on one machine; what a number of minutes gives depends on
-    its speed. An interrupted run goes on with --resume from its last checkpoint, at most ten minutes back. On a GPU,
+    The same number of steps gives the same weights every time on one processor; what a number of minutes gives depends
+    on its speed. An interrupted run goes on with --resume from its last checkpoint, at most ten minutes back. On a GPU,
     --device cuda does in minutes what takes a processor more than an hour, up to rounding.
     """
     console = Console()
@@ -224,6 +224,7 @@ def main(
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=handlers)
     transformers_logging.disable_progress_bar()
     torch.set_num_threads(threads)
+    torch.use_deterministic_algorithms(device == "cpu")  # at no cost there; without, sums are added in varying order
     settings = Settings(rows=rows)
     torch.manual_seed(settings.seed)
     try:
