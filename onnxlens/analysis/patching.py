@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["STREAM", "Patching", "PathPatching", "patch_activations", "patch_path"]
 
+# Shorthands of what is patched at each position, and of what at each head.
 STREAM = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 _HEADS = ("q", "k", "v", "z", "pattern")
 _Z = "blocks.{}.attn.hook_z"
