@@ -25,7 +25,10 @@ __all__ = [
     "Segment",
     "before",
     "compile_request",
+    "compile_unembedding",
     "edit_inputs",
+    "fed",
+    "joining",
     "needed",
 ]
 
@@ -55,6 +58,7 @@ class Request:
             puts a value in place of some elements, `affine` multiplies and adds.
         calls: hook points that Python functions may change; the graph is cut there.
         feeds: hook points whose values are given, in place of being computed.
+        joins: hook points of the residual stream at which more rows join the pass.
         some_positions: whether only the positions that the input `read.positions` lists are read.
         some_rows: whether the pass continues those rows of the KV cache that the input `past.rows` lists.
         keys_and_values: whether the extended KV cache is wanted.
@@ -65,6 +69,7 @@ class Request:
     edits: tuple[tuple[str, EditKind], ...] = ()
     calls: tuple[str, ...] = ()
     feeds: tuple[str, ...] = ()
+    joins: tuple[str, ...] = ()
     some_positions: bool = False
     some_rows: bool = False
     keys_and_values: bool = True
@@ -95,6 +100,16 @@ def before(name: str) -> str:
     return f"{name}.before"
 
 
+def fed(name: str) -> str:
+    """The name of the input with a hook point's value."""
+    return f"{name}.fed"
+
+
+def joining(name: str) -> str:
+    """The name of the input with the rows that join at a hook point."""
+    return f"{name}.joining"
+
+
 def edit_inputs(index: int, kind: EditKind) -> tuple[str, ...]:
     """Names of an edit's inputs: which elements, the value, and for `affine` the factor."""
     parts = ("where", "value") if kind == "set" else ("where", "value", "factor")
@@ -110,12 +125,17 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
         config: the model's shape.
 
     Returns:
-        The segments, to be run one after the other; together they have the outputs `logits`, `present.N.key` /
-        `.value`, and the hook points read, as far as the request wants them.
+        The segments, to be run one after the other; together they have the outputs `logits` where only the last ones
+        are wanted, and what the unembedding reads (`FINAL`) where all are, `present.N.key` / `.value`, and the hook
+        points read, as far as the request wants them.
     """
     graph = _Graph(prepared, config)
     for name in request.feeds:
         graph.feed(name)
+    if request.joins:
+        graph.free_rows()
+    for name in request.joins:
+        graph.join(name)
     # The results of heads are computed from what comes before them, so their changes go in first.
     changed = {name for name, _ in request.edits} | set(request.calls)
     for name in sorted({*request.reads, *changed}):
@@ -127,17 +147,23 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
     for name in request.calls:
         graph.rename_output(name, before(name))
     if request.some_rows:
-        graph.pick_rows()
+        graph.pick_rows(some_later=bool(request.joins))
     outputs = list(request.reads)
     if request.some_positions:
         outputs = [graph.pick_positions(name) for name in outputs]
-    if request.logits != "none":
-        outputs.insert(0, "logits")
+    if request.logits == "all":
+        outputs.insert(0, FINAL)
     if request.logits == "last":
+        outputs.insert(0, "logits")
         graph.cut_to_last()
     if request.keys_and_values:
         outputs += cache_outputs(config)
     return graph.segments(outputs, request.calls)
+
+
+def compile_unembedding(prepared: ModelProto, config: ModelConfig) -> Segment:
+    """Cuts what computes `logits` from `FINAL` out of a prepared graph: the same for every request."""
+    return _Graph(prepared, config).end()
 
 
 class _Graph:
@@ -161,9 +187,31 @@ class _Graph:
         """Takes a hook point's value from an input."""
         from onnx import TensorProto
 
-        node = self._producer.pop(name)
-        self._nodes.remove(node)
-        self._inputs[name] = (TensorProto.FLOAT, len(self._points[name].axes))
+        self._nodes.remove(self._producer.pop(name))
+        self._inputs[fed(name)] = (TensorProto.FLOAT, len(self._points[name].axes))
+        self._add("Identity", [fed(name)], name)
+
+    def free_rows(self) -> None:
+        """Lets the number of rows be another one at each block, where it was that of the KV cache everywhere."""
+        heads, d_head = self._config.n_head, self._config.d_head
+        apart = self._constant("rows.apart", [0, 0, heads, d_head])
+        together = self._constant("rows.together", [0, 0, -1])
+        shapes = {"hook_q": apart, "hook_k": apart, "hook_v": apart, "hook_z": together}
+        for node in self._nodes:
+            names = [name.rpartition(".")[2] for name in (node.input[0], node.output[0])] if node.input else []
+            found = shapes.keys() & names
+            if node.op_type == "Reshape" and found:
+                node.input[1] = shapes[found.pop()]
+                del node.attribute[:]  # allowzero, without which 0 keeps a size
+
+    def join(self, name: str) -> None:
+        """Puts more rows behind those of a stream."""
+        from onnx import TensorProto
+
+        begun = f"{name}.begun"
+        self.rename_output(name, begun)
+        self._inputs[joining(name)] = (TensorProto.FLOAT, len(self._points[name].axes))
+        self._add("Concat", [begun, joining(name)], name, axis=0)
 
     def add_result(self, name: str, *, changed: bool) -> None:
         """Computes the product z @ W_O, head by head: [B, P, H, d] and [H, d, D] to [B, P, H, D].
@@ -237,8 +285,8 @@ class _Graph:
         self._add("Gather", [name, POSITIONS], f"{name}.picked", axis=self._points[name].position_axis)
         return f"{name}.picked"
 
-    def pick_rows(self) -> None:
-        """Takes the listed rows of the KV cache."""
+    def pick_rows(self, *, some_later: bool) -> None:
+        """Takes the listed rows of the KV cache; where some join later, as many at each block as are there."""
         from onnx import TensorProto
 
         picked = {name: f"{name}.picked" for name in cache_inputs(self._config)}
@@ -246,7 +294,13 @@ class _Graph:
             node.input[:] = [picked.get(name, name) for name in node.input]
         self._inputs[ROWS] = (TensorProto.INT64, 1)
         for name, new in picked.items():
-            self._add("Gather", [name, ROWS], new, axis=0)
+            rows = ROWS
+            if some_later:
+                rows = f"{name}.rows"
+                stream = f"blocks.{name.split('.')[1]}.hook_resid_pre"
+                self._add("Shape", [stream], f"{name}.count", start=0, end=1)
+                self._add("Slice", [ROWS, self._constant("rows.start", [0]), f"{name}.count"], rows)
+            self._add("Gather", [name, rows], new, axis=0)
 
     def cut_to_last(self) -> None:
         """Computes the logits at the last position only."""
@@ -254,6 +308,13 @@ class _Graph:
         for node in self._nodes:
             node.input[:] = ["last.output" if name == FINAL else name for name in node.input]
         self._add("Slice", [FINAL, *bounds], "last.output")
+
+    def end(self) -> Segment:
+        """What comes after `FINAL`."""
+        from onnx import TensorProto
+
+        self._inputs[FINAL] = (TensorProto.FLOAT, 3)
+        return self._segment(needed(self._nodes, ["logits"], {FINAL}), ["logits"], ())
 
     def segments(self, outputs: Sequence[str], calls: Sequence[str]) -> list[Segment]:
         """Cuts the graph where functions are called, as rarely as their order allows."""

@@ -96,12 +96,19 @@ class Edits:
         self.applied = tuple(applied)
         self.plan: tuple[tuple[str, EditKind], ...] = tuple((slot.point.name, slot.kind) for slot in slots)
 
-    def inputs(self, start: int, stop: int) -> dict[str, np.ndarray]:
-        """The inputs of a pass over the positions from `start` to before `stop`, of which `stop` are looked at."""
+    def inputs(self, start: int, stop: int, present: Mapping[str, int] | None = None) -> dict[str, np.ndarray]:
+        """The inputs of a pass over the positions from `start` to before `stop`, of which `stop` are looked at.
+
+        Args:
+            start: the first position.
+            stop: the position after the last.
+            present: how many rows there are at each hook point; None for all of them everywhere.
+        """
         found: dict[str, np.ndarray] = {}
         for index, slot in enumerate(self._slots):
             names = edit_inputs(index, slot.kind)
-            found |= zip(names, _window(slot, start, stop), strict=False)
+            rows = None if present is None else present[slot.point.name]
+            found |= zip(names, (array[:rows] for array in _window(slot, start, stop)), strict=False)
         return found
 
     def applied_within(self, computed: int) -> tuple[Applied, ...]:

@@ -1,4 +1,4 @@
-"""A compiled request that can be run: one session for each of its segments."""
+"""A compiled request that can be run: one session for each of its segments, and the unembedding."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ from typing import Any, TypeAlias
 import numpy as np
 import onnxruntime
 
-from onnxlens.runtime.compile import Segment, before
+from onnxlens.runtime.compile import FINAL, Segment, before
 from onnxlens.runtime.functions import Functions, Hook, call
 from onnxlens.runtime.providers import Provider
 
 __all__ = ["Part", "Program"]
+
+# W_U is in parts (see `prepare`), and for as many positions as are computed at a time the logits are there twice, in
+# parts and put together. With fewer positions than this, the products take longer.
+_UNEMBEDDED = 128
 
 Value: TypeAlias = "np.ndarray | onnxruntime.OrtValue"
 
@@ -45,10 +49,12 @@ class Program:
     Args:
         parts: its segments, in order.
         provider: what runs them.
+        unembedding: what computes logits at all positions from what the segments leave; None where none are wanted, or
+            the last ones only.
     """
 
-    def __init__(self, parts: Sequence[Part], provider: Provider) -> None:
-        self._parts, self._provider = tuple(parts), provider
+    def __init__(self, parts: Sequence[Part], provider: Provider, unembedding: Part | None = None) -> None:
+        self._parts, self._provider, self._unembedding = tuple(parts), provider, unembedding
 
     @property
     def inputs(self) -> frozenset[str]:
@@ -81,7 +87,16 @@ class Program:
             self._run_part(part, values, {**arrays, **raw})
             for name in part.calls:
                 values[name] = call(functions[name], hooks[name], raw[before(name)])
+        if self._unembedding is not None:
+            self._unembed(self._unembedding, values.pop(FINAL).numpy(), arrays["logits"])
         return values
+
+    def _unembed(self, part: Part, final: np.ndarray, logits: np.ndarray) -> None:
+        """Computes logits [B, P, V] from what the unembedding reads [B, P, D], some positions at a time."""
+        rows, out = final.reshape(-1, final.shape[-1]), logits.reshape(-1, logits.shape[-1])  # [B * P, D], [B * P, V]
+        count = -(-len(rows) // _UNEMBEDDED)
+        for some, there in zip(np.array_split(rows, count), np.array_split(out, count), strict=True):
+            self._run_part(part, {FINAL: some[np.newaxis]}, {"logits": there[np.newaxis]})
 
     def _run_part(self, part: Part, values: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
         """Runs one segment; what it leaves for later ones stays where the model runs."""

@@ -83,6 +83,8 @@ def session_options(
     options = onnxruntime.SessionOptions()
     # The prepared graph is optimised already, and without regard to what is read.
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    # An arena would keep for each session as much memory as its largest pass took; without, passes take as long.
+    options.enable_cpu_mem_arena = options.enable_mem_pattern = False
     if threads is not None:
         options.intra_op_num_threads = threads
     if folder is not None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -15,13 +16,26 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.compile import PLAIN, POSITIONS, ROWS, Logits, Request, compile_request, edit_inputs
+from onnxlens.runtime.compile import (
+    PLAIN,
+    POSITIONS,
+    ROWS,
+    Logits,
+    Request,
+    Segment,
+    compile_request,
+    compile_unembedding,
+    edit_inputs,
+    fed,
+    joining,
+)
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.edits import Applied, Edits, check, resolve
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
 from onnxlens.runtime.functions import ForwardHooks, Functions, Hook, find_functions
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, Reached, hook_points, select
 from onnxlens.runtime.interventions import Intervention, Source
+from onnxlens.runtime.joins import rows_present
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
 from onnxlens.runtime.prepare import Prepared, prepare
 from onnxlens.runtime.program import Part, Program
@@ -240,6 +254,7 @@ class Runner:
         pos_slice: Slice = None,
         keep_cache: bool = True,
         feeds: Mapping[str, np.ndarray] | None = None,
+        joins: Mapping[str, np.ndarray] | None = None,
     ) -> Plan:
         """Checks a pass, and tells what it will take, without computing anything.
 
@@ -261,6 +276,10 @@ class Runner:
                 are padded, they must count from the end, so that they are the same in each text.
             keep_cache: whether the KV cache is wanted.
             feeds: values of hook points that are taken as given: nothing that only they need is computed. [B, ...]
+            joins: rows that only begin at some block: their residual streams, by `blocks.N.hook_resid_pre`,
+                [rows, P, D] each, perhaps none. They are the last rows of the ids, in the order of computation, and
+                those before, for which `feeds` may be given, the first. For many changed runs of one text, which
+                differ from some block on; nothing but logits can then be had.
 
         Raises:
             InputError: ids, mask, cache, an intervention or an option do not fit together or the model.
@@ -276,7 +295,8 @@ class Runner:
         if logits == "last" and not mask[:, -1].all():
             row = int(np.argmin(mask[:, -1]))
             raise InputError(f"Row {row} ends with padding, so it has no logits at the last position; pad on the left.")
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids, **(feeds or {})}
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
+        inputs |= {fed(name): value for name, value in (feeds or {}).items()}
         (rows, new), total = ids.shape, mask.shape[1]
 
         reached = Reached(self.hook_points, self.config, stop_at_layer)
@@ -287,6 +307,15 @@ class Runner:
         edits = interventions
         if not isinstance(edits, Edits):
             edits = self.resolve(edits, reached.select, mask=mask, start=len(past))
+        present = None
+        if joins:
+            if asked or functions or keep_cache or reached.residual:
+                raise InputError("A pass that rows join gives logits only: nothing can be read, called or kept.")
+            present = rows_present(joins, self.hook_names, mask, new, self.config)
+            begin = rows - sum(map(len, joins.values()))
+            inputs |= {"input_ids": ids[:begin], "position_ids": position_ids[:begin], "attention_mask": mask[:1]}
+            inputs |= {joining(name): stream for name, stream in joins.items()}
+            picked_rows = np.arange(rows) if picked_rows is None else picked_rows
         picked = _positions(pos_slice, mask[:, len(past) :])
         if picked is not None:
             inputs[POSITIONS] = picked
@@ -298,6 +327,7 @@ class Runner:
             edits=edits.plan,
             calls=tuple(name for name in self._points if name in functions),
             feeds=tuple(name for name in self._points if name in (feeds or {})),
+            joins=tuple(name for name in self._points if name in (joins or {})),
             some_positions=picked is not None and bool(reads),
             some_rows=picked_rows is not None,
             keys_and_values=keep_cache and stop_at_layer is None,
@@ -309,7 +339,7 @@ class Runner:
             shape = point.shape(self.config, rows, new, len(past))
             axis = point.position_axis
             shapes[name] = shape if picked is None else (*shape[:axis], len(picked), *shape[axis + 1 :])
-        given = {**inputs, **edits.inputs(len(past), total)}
+        given = {**inputs, **edits.inputs(len(past), total, present)}
         return Plan(request, shapes, given, past, edits, functions, asked, reached.residual)
 
     def execute(self, plan: Plan, into: Mapping[str, np.ndarray] | None = None) -> Output:
@@ -325,6 +355,8 @@ class Runner:
             BundleError: ONNX Runtime could not compute it.
         """
         request = plan.request
+        program = self._program(request)  # before there are results, which then lie where opening needed memory
+        self._check_reached(program, plan)
         results = {name: np.empty(shape, np.float32) for name, shape in plan.shapes.items() if name not in (into or {})}
         results |= into or {}
         suffix = ".picked" if request.some_positions else ""
@@ -335,8 +367,6 @@ class Runner:
             return np.empty(self._points[name].shape(self.config, rows, new, len(plan.past)), np.float32)
 
         try:
-            program = self._program(request)
-            self._check_reached(program, plan)
             given = {**plan.past.values, **plan.inputs}
             values = program.run(given, arrays, plan.functions, self.hooks, before_functions)
         except OnnxLensError:
@@ -390,6 +420,7 @@ class Runner:
             new = mask[:, len(plan.past) :]
             ends, name = residual, "some values of the residual stream"
             real = (new if plan.positions is None else new[:, plan.positions]) == 1
+        real = np.broadcast_to(real, ends.shape[:-1])  # rows that join a pass share one mask
         # Any NaN or infinity shows in the largest or the smallest one, which takes no array of the logits' size.
         if not all(np.isfinite(extreme(ends, axis=-1)[real]).all() for extreme in (np.max, np.min)):
             what = " and ".join([
@@ -417,19 +448,33 @@ class Runner:
         raise AssertionError("there is always a provider to try")
 
     def _open(self, request: Request) -> Program:
-        folder = self._prepared.folder
-        try:
+        with self._opening():
             if request == PLAIN:
                 session = open_session(self._prepared.plain_graph, session_options(self.threads), self.provider)
                 return Program([Part.of_session(session)], self.provider)
-            segments = compile_request(self._graph, request, self.config)
-            options = session_options(self.threads, folder, takes_turns=len(segments) > 1)
-            sessions = (open_session(s.model.SerializeToString(), options, self.provider) for s in segments)
-            parts = [Part.of(*pair) for pair in zip(segments, sessions, strict=True)]
-            return Program(parts, self.provider)
+            parts = self._open_parts(compile_request(self._graph, request, self.config))
+            return Program(parts, self.provider, self._unembedding if request.logits == "all" else None)
+
+    @cached_property
+    def _unembedding(self) -> Part:
+        """What computes the logits at all positions, for every request."""
+        (part,) = self._open_parts([compile_unembedding(self._graph, self.config)])
+        return part
+
+    def _open_parts(self, segments: Sequence[Segment]) -> list[Part]:
+        options = session_options(self.threads, self._prepared.folder, takes_turns=len(segments) > 1)
+        sessions = (open_session(s.model.SerializeToString(), options, self.provider) for s in segments)
+        return [Part.of(*pair) for pair in zip(segments, sessions, strict=True)]
+
+    @contextmanager
+    def _opening(self) -> Iterator[None]:
+        """Says of what goes wrong in a `with` block that what was prepared cannot be opened."""
+        try:
+            yield
         except Exception as error:
             if isinstance(error, OSError) or type(error).__module__.startswith(("onnxruntime", "google.protobuf")):
                 reason = " ".join(str(error).split())[:300]
+                folder = self._prepared.folder
                 raise BundleError(
                     f"Cannot open what was prepared of {self.bundle.name} in {folder}: {reason}. If that folder was "
                     "altered, delete it; the next start makes it again."

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,9 +22,11 @@ __all__ = ["Text", "one_text", "one_token", "sweep"]
 
 Text = str | Sequence[int] | np.ndarray
 
-# Tokens in a pass: enough to be worth a graph of its own, and little enough for the memory.
-_MOST = 2048
-_FEWEST = 0.25  # of these, below which runs that start at later blocks join
+# Tokens in a pass: enough to be worth it, and few enough for the memory that the logits of all of them take.
+_MOST = 1024
+_MIXED = 512  # where runs start at different positions, and the later ones compute more than they need
+
+_STREAM = "blocks.{}.hook_resid_pre"
 
 
 def one_text(lens: Lens, text: Text, what: str) -> np.ndarray:
@@ -57,7 +60,8 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
     """Measures a text under each of many changes.
 
     What comes before the block of a change is the same without it, and so are the positions before it. So both are
-    computed once: each pass starts at the first block and at the first position that are changed in it.
+    computed once: each run joins a pass at the block that it changes first, and a pass starts at the first position
+    that is changed in it.
 
     Args:
         lens: the model.
@@ -78,18 +82,25 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
         blocks = [_first_block(lens, change) for change in changes]
     if has_common and not Measure(metric, lens.tokenizer, lens.config.vocab_size, 1).needs_all_positions:
         starts = [_first_position(change, length) for change in changes]
-    streams = {block: f"blocks.{block - 1}.hook_resid_post" for block in set(blocks) - {0}}
-    output = None
+    streams = {block: _STREAM.format(block) for block in sorted(set(blocks) - {0})}
+    common = None
     if streams or any(starts):
-        output = lens.run(ids, names_filter=[*streams.values()] or None, logits="none", keep_cache=any(starts))
+        common = lens.run(ids, names_filter=[*streams.values()] or None, logits="none", keep_cache=any(starts))
     found = np.empty(len(changes))
-    for runs in _passes(blocks, starts, length, _MOST // 4 if any(starts) else _MOST):
-        stream, first = streams.get(blocks[runs[0]]), min(starts[run] for run in runs)
+    for runs in _passes(blocks, starts, length):
+        first, begun = min(starts[run] for run in runs), blocks[runs[0]]
         options: dict[str, Any] = {}
-        if output is not None and stream is not None:
-            options["feeds"] = {stream: np.repeat(output.activations[stream][:, first:], len(runs), axis=0)}
-        if output is not None and output.kv_cache is not None:
-            options |= {"kv_cache": output.kv_cache.until(first), "cache_rows": np.zeros(len(runs), np.int64)}
+        if common is not None:
+            rows = Counter(blocks[run] for run in runs)
+            given = {
+                name: np.repeat(common.activations[name][:, first:], rows[block], axis=0)
+                for block, name in streams.items() if block >= begun
+            }  # fmt: skip
+            if begun:
+                options["feeds"] = {streams[begun]: given.pop(streams[begun])}
+            options |= {"joins": given, "cache_rows": np.zeros(len(runs), np.int64)}
+        if common is not None and common.kv_cache is not None:
+            options["kv_cache"] = common.kv_cache.until(first)
         chosen = [[change.at_rows(row) for change in changes[run]] for row, run in enumerate(runs)]
         found[runs] = _measured(lens, np.repeat(ids[:, first:], len(runs), axis=0), chosen, metric, options)
     return found
@@ -98,7 +109,7 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
 def _first_block(lens: Lens, changes: Sequence[Intervention]) -> int:
     """The block before which everything is as it would be without the changes."""
     names = lens.runner.hook_names
-    starts = [names.index(f"blocks.{block}.hook_resid_pre") for block in range(lens.config.n_layer)]
+    starts = [names.index(_STREAM.format(block)) for block in range(lens.config.n_layer)]
     changed = [names.index(name) for change in changes for name in lens.runner.select(change.hook)]
     return max(0, bisect_right(starts, min(changed, default=len(names))) - 1)
 
@@ -112,26 +123,28 @@ def _first_position(changes: Sequence[Intervention], length: int) -> int:
     return min(firsts)
 
 
-def _passes(blocks: Sequence[int], starts: Sequence[int], length: int, most: int) -> list[list[int]]:
-    """Which runs share a pass: those that start at one block, and at later ones where these alone are too few.
+def _passes(blocks: Sequence[int], starts: Sequence[int], length: int) -> list[list[int]]:
+    """Which runs share a pass, in the order of their blocks.
+
+    Each pass has runs from all over the model where it can, so that most are the same graph.
 
     Args:
         blocks: where each run starts.
-        starts: the first position of each. All runs of a pass start at the first one of them, so short passes, of runs
-            that start at about the same one, compute less.
+        starts: the first position of each. All runs of a pass start at the first one of them.
         length: of the text.
-        most: tokens of a pass.
     """
+    turns: Counter[tuple[int, int]] = Counter()
+    order = []
+    for run, place in enumerate(zip(blocks, starts, strict=True)):
+        order.append((-starts[run], turns[place], blocks[run], run))
+        turns[place] += 1
     passes: list[list[int]] = []
-    for run in sorted(range(len(blocks)), key=lambda run: (blocks[run], -starts[run])):
-        if passes:
-            last = passes[-1]
-            each = length - min(starts[run], *(starts[one] for one in last))  # tokens of a run
-            enough = most - each if blocks[last[-1]] == blocks[run] else most * _FEWEST - 1
-        if not passes or each * len(last) > enough:
+    for *_, run in sorted(order):
+        most = _MOST if passes and starts[passes[-1][0]] == starts[run] else _MIXED
+        if not passes or (len(passes[-1]) + 1) * (length - starts[run]) > most:
             passes.append([])
         passes[-1].append(run)
-    return passes
+    return [sorted(runs, key=lambda run: (blocks[run], run)) for runs in passes]
 
 
 def _measured(

@@ -238,11 +238,10 @@ def test_the_induction_head_is_found_and_without_it_the_skill_is_gone(lens):
     assert without.accuracy < scores.accuracy - 0.3
 
 
-def test_an_analysis_is_of_the_model_as_a_block_of_hooks_changes_it(lens, monkeypatch):
+def test_an_analysis_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
     edit = Intervention.scale("blocks.1.hook_mlp_out", 0.5)
     logits, _ = lens.run_with_cache(CLEAN, interventions=edit)
     ids = lens.to_tokens(CLEAN)[0]
-    monkeypatch.setattr(sweeps, "_FEWEST", 0)
     with lens.hooks(interventions=edit):
         losses, found = surprisal(lens, CLEAN), ablate_heads(lens, CLEAN, METRIC)
         last, attributed = logit_lens(lens, CLEAN, top=1), attribute_logit(lens, CLEAN, " Mary")
@@ -301,9 +300,10 @@ def test_statistics_of_many_texts_are_those_of_all_positions_at_once(lens):
 
 @pytest.mark.parametrize("metric", [logit(" Mary"), log_probability(" Mary"), loss(), logit(" Mary", position=4),
                                     Metric(lambda logits: logits.max((1, 2)), lambda logits: logits)])  # fmt: skip
-@pytest.mark.parametrize("fewest", [0, 1], ids=["a pass for each block", "one pass"])
-def test_a_sweep_measures_what_single_runs_do(lens, metric, fewest, monkeypatch):
-    monkeypatch.setattr(sweeps, "_FEWEST", fewest)
+@pytest.mark.parametrize("most", [1, 100, 10_000], ids=["a pass for each run", "some", "one pass"])
+def test_a_sweep_measures_what_single_runs_do(lens, metric, most, monkeypatch):
+    monkeypatch.setattr(sweeps, "_MOST", most)
+    monkeypatch.setattr(sweeps, "_MIXED", most)
     ids = lens.to_tokens(CLEAN)
     changes = [
         [],

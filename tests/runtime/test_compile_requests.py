@@ -10,7 +10,7 @@ import pytest
 from checkpoints import CONFIGS
 
 from onnxlens.runtime import runner as runner_module
-from onnxlens.runtime.compile import FINAL, PLAIN, Request, compile_request
+from onnxlens.runtime.compile import FINAL, PLAIN, Request, compile_request, compile_unembedding
 from onnxlens.runtime.prepare import prepare
 from onnxlens.runtime.providers import CPU
 from onnxlens.runtime.runner import Runner
@@ -87,11 +87,13 @@ def test_hook_result_is_computed_where_asked_for_only(prepared, runner):
 
 def test_last_logits_unembed_one_position(prepared, runner):
     last, every = (compiled(prepared, runner, Request(logits=which)) for which in ("last", "all"))
-    assert len(last.graph.node) == len(every.graph.node) + 1
+    rest = compile_unembedding(prepared("base"), runner("base").config).model
+    assert len(last.graph.node) == len(every.graph.node) + 1 + len(rest.graph.node)
     slices = [node for node in last.graph.node if list(node.output) == ["last.output"]]
     assert [node.input[0] for node in slices] == [FINAL]
     readers = [node for node in last.graph.node if FINAL in node.input]
     assert readers == slices
+    assert next(value.name for value in every.graph.output) == FINAL == rest.graph.input[0].name
 
 
 def test_compiling_leaves_the_prepared_graph_as_it_is(prepared, runner):
@@ -128,18 +130,20 @@ def test_a_request_made_again_reuses_its_session_whatever_the_spelling(bundle, o
     ):
         model.run([1, 2], names_filter=names)
         model.run([[1], [2]], names_filter=names)
-    assert len(opened) == 1
+    assert len(opened) == 2  # one of them the unembedding, which all requests share
+    model.run([1], names_filter="hook_embed")
+    assert len(opened) == 3
 
 
 def test_the_least_recently_used_session_goes_first(bundle, opened):
     model = Runner(bundle("base"), provider="cpu", threads=1, max_sessions=2)
-    model.run([1], names_filter="hook_embed")
+    model.run([1], names_filter="hook_embed", logits="last")
     model.run([1], logits="last")  # plain, used again
-    model.run([1], names_filter="hook_pos_embed")  # takes hook_embed's place
+    model.run([1], names_filter="hook_pos_embed", logits="last")  # takes hook_embed's place
     assert len(opened) == 3
     model.run([1], logits="last")
     assert len(opened) == 3
-    model.run([1], names_filter="hook_embed")
+    model.run([1], names_filter="hook_embed", logits="last")
     assert len(opened) == 4
     info = model._program.cache_info()
     assert (info.currsize, info.maxsize) == (2, 2)
