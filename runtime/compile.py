@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
 __all__ = [
+    "EMBEDDED",
     "FINAL",
     "PLAIN",
     "POSITIONS",
@@ -34,6 +35,9 @@ __all__ = [
 
 Logits = Literal["last", "all", "none"]
 EditKind = Literal["set", "affine"]
+
+# The input with the rows of W_E, which are looked up by token id outside of the graph.
+EMBEDDED = "embedded"
 
 # The value that the unembedding reads; kept alive so that a request can cut it down to the last position.
 FINAL = "ln_final.output"

@@ -25,15 +25,16 @@ import onnxruntime
 import platformdirs
 
 from onnxlens.runtime.bundle import CONFIG, GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, Bundle
-from onnxlens.runtime.compile import FINAL, PLAIN, compile_request
+from onnxlens.runtime.compile import EMBEDDED, FINAL, PLAIN, compile_request
 from onnxlens.runtime.errors import BundleError, OutputError
 from onnxlens.runtime.providers import Provider, open_session
 from onnxlens.runtime.vjp import COTANGENT, GRADIENT
 
 __all__ = ["Prepared", "cache_folder", "prepare"]
 
-_LAYOUT = 2  # of the prepared folder; raise it when the way of preparing changes
-_GRAPH, _PLAIN = "prepared.onnx", "plain.onnx"
+_LAYOUT = 3  # of the prepared folder; raise it when the way of preparing changes
+_GRAPH, _PLAIN, _EMBEDDING = "prepared.onnx", "plain.onnx", "embedding.bin"
+_W_E = "wte.weight"
 _SCRATCH = ".preparing-"
 _SIZES = "sizes.json"  # of all other files in the folder, so that one which a cleaner left half is noticed
 
@@ -58,6 +59,11 @@ class Prepared:
     def graph(self) -> Path:
         """The optimised graph with every hook point as an output."""
         return self.folder / _GRAPH
+
+    @property
+    def embedding(self) -> Path:
+        """W_E, [V, D] float32, nothing else."""
+        return self.folder / _EMBEDDING
 
     @property
     def plain_graph(self) -> Path:
@@ -170,6 +176,8 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     _check_interface(model, bundle)
     _name_widened(model, bundle, HOOKS_GRAPH)
     _split_unembedding(model, bundle)
+    _take_out_embedding(model, bundle)
+    bundle.weights[_W_E].tofile(folder / _EMBEDDING)
     _optimise(model, bundle, provider, folder)
     prepared = onnx.load(folder / _GRAPH, load_external_data=False)
     (plain,) = compile_request(prepared, PLAIN, bundle.config)
@@ -327,7 +335,7 @@ def _split_unembedding(model: Any, bundle: Bundle) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     graph, config = model.graph, bundle.config
-    weight = "wte.weight" if config.tie_word_embeddings else "lm_head.weight"
+    weight = _W_E if config.tie_word_embeddings else "lm_head.weight"
     producer = {name: node for node in graph.node for name in node.output}
     product = producer.get("logits")
     transposed = producer.get(product.input[1]) if product is not None and product.op_type == "MatMul" else None
@@ -353,6 +361,19 @@ def _split_unembedding(model: Any, bundle: Bundle) -> None:
         graph.node.append(helper.make_node("MatMul", [FINAL, f"{prefix}.columns"], [f"{prefix}.logits"]))
         parts.append(f"{prefix}.logits")
     graph.node.append(helper.make_node("Concat", parts, ["logits"], axis=-1))
+
+
+def _take_out_embedding(model: Any, bundle: Bundle) -> None:
+    """Lets the rows of W_E be an input, in place of what looks them up by token id."""
+    from onnx import TensorProto, helper
+
+    graph, config = model.graph, bundle.config
+    lookup = next((node for node in graph.node if list(node.input) == [_W_E, "input_ids"]), None)
+    if lookup is None or lookup.op_type != "Gather":
+        raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not look up {_W_E!r} by token id.")
+    lookup.CopyFrom(helper.make_node("Identity", [EMBEDDED], lookup.output))
+    shape: list[str | int | None] = ["batch_size", "sequence_length", config.n_embd]
+    graph.input.append(helper.make_tensor_value_info(EMBEDDED, TensorProto.FLOAT, shape))
 
 
 def _disk_is_full(folder: Path) -> bool:

@@ -15,9 +15,9 @@ from onnxlens.runtime.providers import Provider
 
 __all__ = ["Part", "Program"]
 
-# W_U is in parts (see `prepare`), and for as many positions as are computed at a time the logits are there twice, in
+# W_U is in parts (see `prepare`), so the logits of the positions that are computed at a time are in memory twice: in
 # parts and put together. With fewer positions than this, the products take longer.
-_UNEMBEDDED = 128
+_AT_A_TIME = 128
 
 Value: TypeAlias = "np.ndarray | onnxruntime.OrtValue"
 
@@ -94,7 +94,7 @@ class Program:
     def _unembed(self, part: Part, final: np.ndarray, logits: np.ndarray) -> None:
         """Computes logits [B, P, V] from what the unembedding reads [B, P, D], some positions at a time."""
         rows, out = final.reshape(-1, final.shape[-1]), logits.reshape(-1, logits.shape[-1])  # [B * P, D], [B * P, V]
-        count = -(-len(rows) // _UNEMBEDDED)
+        count = -(-len(rows) // _AT_A_TIME)
         for some, there in zip(np.array_split(rows, count), np.array_split(out, count), strict=True):
             self._run_part(part, {FINAL: some[np.newaxis]}, {"logits": there[np.newaxis]})
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.compile import (
+    EMBEDDED,
     PLAIN,
     POSITIONS,
     ROWS,
@@ -31,6 +32,7 @@ from onnxlens.runtime.compile import (
 )
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.edits import Applied, Edits, check, resolve
+from onnxlens.runtime.embedding import Embedding
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
 from onnxlens.runtime.functions import ForwardHooks, Functions, Hook, find_functions
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, Reached, hook_points, select
@@ -368,6 +370,8 @@ class Runner:
 
         try:
             given = {**plan.past.values, **plan.inputs}
+            if EMBEDDED in program.inputs:
+                given[EMBEDDED] = self._embedding.rows(plan.inputs["input_ids"])
             values = program.run(given, arrays, plan.functions, self.hooks, before_functions)
         except OnnxLensError:
             raise
@@ -454,6 +458,11 @@ class Runner:
                 return Program([Part.of_session(session)], self.provider)
             parts = self._open_parts(compile_request(self._graph, request, self.config))
             return Program(parts, self.provider, self._unembedding if request.logits == "all" else None)
+
+    @cached_property
+    def _embedding(self) -> Embedding:
+        with self._opening():
+            return Embedding(self._prepared.embedding, self.config.n_embd)
 
     @cached_property
     def _unembedding(self) -> Part:

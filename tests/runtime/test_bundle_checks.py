@@ -452,6 +452,15 @@ def test_a_graph_with_another_ending_is_noticed(copy):
     assert start_error(copy) == f"The graph {path} does not end in a product with 'wte.weight'."
 
 
+def test_a_graph_with_another_beginning_is_noticed(copy):
+    path = copy / "onnx/model_hooks.onnx"
+    model = read(path)
+    next(node for node in model.graph.node if "hook_embed" in node.output).op_type = "GatherND"
+    onnx.save(model, path)
+    sign(copy, "onnx/model_hooks.onnx")
+    assert start_error(copy) == f"The graph {path} does not look up 'wte.weight' by token id."
+
+
 def test_a_tokenizer_that_is_none_is_an_error(copy):
     import onnxlens
 

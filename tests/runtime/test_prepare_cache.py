@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,37 @@ def test_how_weights_are_stored_changes_no_bit_of_what_they_compute(cache, bundl
         np.testing.assert_array_equal(found.activations[name], value, err_msg=name)
 
 
+@pytest.mark.parametrize("name", ["base", "untied", "base-float16", "untied-float16"])
+def test_embeddings_are_rows_of_the_matrix(cache, bundle, name):
+    model = start(bundle(name))
+    ids = np.array([[5, 0, 5], [model.config.vocab_size - 1, 7, 5]])
+    found = model.run(ids, names_filter="hook_embed").activations["hook_embed"]
+    assert np.array_equal(found, model.bundle.named_weights["embed.W_E"][ids])
+    prepared = onnx.load(the_only(cache) / "prepared.onnx", load_external_data=False)
+    assert "wte.weight" not in {tensor.name for tensor in prepared.graph.initializer}  # it would be mapped into memory
+
+
+def test_embeddings_outlive_their_file_s_name_and_say_when_it_was_cut(cache, bundle):
+    model = start(bundle("base"))
+    expected = model.run(IDS, logits="last").logits
+    (the_only(cache) / "embedding.bin").unlink()
+    assert np.array_equal(model.run(IDS, logits="last").logits, expected)
+    model = start(bundle("base"))
+    model.run(IDS, logits="last")
+    os.truncate(the_only(cache) / "embedding.bin", 4 * 6 * model.config.n_embd)
+    with pytest.raises(BundleError, match=r"is damaged: .*embedding\.bin ends before the row of token 6\. Delete"):
+        model.run(IDS, logits="last")
+
+
+def test_many_threads_look_up_embeddings_at_once(cache, bundle):
+    embedding, weights = start(bundle("base"))._embedding, start(bundle("base")).bundle.named_weights["embed.W_E"]
+    rng = np.random.default_rng(0)
+    batches = [rng.integers(0, len(weights), (3, 50)) for _ in range(200)]
+    with ThreadPoolExecutor(8) as pool:
+        for ids, rows in zip(batches, pool.map(embedding.rows, batches), strict=True):
+            assert np.array_equal(rows, weights[ids])
+
+
 def test_a_bundle_that_moved_is_not_prepared_again(cache, bundle, tmp_path, monkeypatch):
     start(bundle("base"))
     shutil.copytree(bundle("base"), tmp_path / "moved" / "base")
@@ -150,7 +182,7 @@ def test_the_one_who_comes_second_takes_what_the_first_made(cache, bundle, monke
     assert the_only(cache)
 
 
-@pytest.mark.parametrize("name", ["plain.onnx", "prepared.onnx", "prepared.onnx_data", "sizes.json"])
+@pytest.mark.parametrize("name", ["plain.onnx", "prepared.onnx", "prepared.onnx_data", "embedding.bin", "sizes.json"])
 @pytest.mark.parametrize("damage", ["removed", "truncated", "emptied"])
 def test_a_partial_cache_folder_is_made_anew(cache, bundle, name, damage):
     expected = start(bundle("base")).run(IDS, names_filter="*")
