@@ -17,7 +17,7 @@ __all__ = ["Part", "Program"]
 
 # W_U is in parts (see `prepare`), so the logits of the positions that are computed at a time are in memory twice: in
 # parts and put together. With fewer positions than this, the products take longer.
-_AT_A_TIME = 128
+_AT_A_TIME = 256
 
 Value: TypeAlias = "np.ndarray | onnxruntime.OrtValue"
 

@@ -126,7 +126,8 @@ def _first_position(changes: Sequence[Intervention], length: int) -> int:
 def _passes(blocks: Sequence[int], starts: Sequence[int], length: int) -> list[list[int]]:
     """Which runs share a pass, in the order of their blocks.
 
-    Each pass has runs from all over the model where it can, so that most are the same graph.
+    Each pass has runs of as many blocks as it can, so that most passes are the same graph; those that are not are
+    sorted, so that no graph is opened twice.
 
     Args:
         blocks: where each run starts.
@@ -144,7 +145,8 @@ def _passes(blocks: Sequence[int], starts: Sequence[int], length: int) -> list[l
         if not passes or (len(passes[-1]) + 1) * (length - starts[run]) > most:
             passes.append([])
         passes[-1].append(run)
-    return [sorted(runs, key=lambda run: (blocks[run], run)) for runs in passes]
+    passes = [sorted(runs, key=lambda run: (blocks[run], run)) for runs in passes]
+    return sorted(passes, key=lambda runs: sorted({blocks[run] for run in runs}))
 
 
 def _measured(

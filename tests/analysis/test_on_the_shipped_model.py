@@ -19,8 +19,10 @@ from onnxlens.analysis.patching import patch_activations, patch_path
 from onnxlens.analysis.statistics import activation_statistics
 from onnxlens.analysis.surprisal import surprisal
 from onnxlens.analysis.sweeps import sweep
+from onnxlens.lens import Lens
 from onnxlens.metrics import Metric, log_probability, logit, logit_difference, loss
 from onnxlens.runtime.errors import HookPointError, InputError
+from onnxlens.runtime.runner import Runner
 
 CLEAN = "When Mary and John went to the shop, John gave a drink to"
 CORRUPTED = "When Mary and John went to the shop, Mary gave a drink to"
@@ -296,6 +298,19 @@ def test_statistics_of_many_texts_are_those_of_all_positions_at_once(lens):
         assert [(context.value, context.text) for context in found.top[unit]] == best
         for context in found.top[unit]:
             assert every[context.text][context.position, unit] == context.value
+
+
+@pytest.mark.parametrize(("rows", "most"), [(1, 7), (2, 12), (1000, 2)])
+def test_a_sweep_opens_few_graphs_and_none_twice(lens, rows, most, monkeypatch):
+    expected = ablate_heads(lens, CLEAN, loss())
+    monkeypatch.setattr(sweeps, "_MOST", rows * len(expected.tokens))
+    opened = []
+    for kept in (1, 100):
+        other = Lens(Runner(lens.runner.bundle, provider="cpu", threads=1, max_sessions=kept))
+        found = ablate_heads(other, CLEAN, loss())
+        np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-5)
+        opened.append(other.runner._program.cache_info().misses)
+    assert opened[0] == opened[1] <= most
 
 
 @pytest.mark.parametrize("metric", [logit(" Mary"), log_probability(" Mary"), loss(), logit(" Mary", position=4),
