@@ -92,9 +92,10 @@ def start(rounds: int) -> list[Row]:
 
 
 def exported(tokenizer: Path | None) -> Path:
-    """The 124M bundle, exported once."""
+    """The 124M bundle, exported anew after the exporter has changed only."""
     bundle = WORK / "gpt2"
-    if not (bundle / "onnxlens.json").is_file():
+    manifest, changed = bundle / "onnxlens.json", max(path.stat().st_mtime for path in (ROOT / "export").glob("*.py"))
+    if not manifest.is_file() or manifest.stat().st_mtime < changed:
         from onnxlens.export import export
 
         export(checkpoints.write(WORK, "gpt2", tokenizer), bundle, force=True)

@@ -7,6 +7,10 @@ import onnxruntime
 import pytest
 from checkpoints import CONFIGS
 
+from onnxlens.analysis.ablation import ablate_heads
+from onnxlens.analysis.patching import patch_activations
+from onnxlens.lens import Lens
+from onnxlens.metrics import logit, loss
 from onnxlens.runtime.generation import generate_ids
 from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.runner import Runner
@@ -79,3 +83,18 @@ def test_interventions_and_functions_do_on_the_gpu_what_they_do_on_the_cpu(runne
     for point, value in expected.activations.items():
         np.testing.assert_allclose(found.activations[point], value, rtol=1e-2, atol=2e-2, err_msg=point)
     assert found.applied == expected.applied
+
+
+def test_a_sweep_measures_on_the_gpu_what_it_does_on_the_cpu(runner, bundle):
+    ids = np.random.default_rng(4).integers(0, 300, (2, 9))
+    for metric in (logit(7), loss()):  # at the last position, and at all of them
+        expected, found = (
+            [
+                ablate_heads(lens, ids[0], metric).values,
+                patch_activations(lens, ids[0], ids[1], metric).values,
+                patch_activations(lens, ids[0], ids[1], metric, hook="z").values,
+            ]
+            for lens in (Lens(runner("base")), Lens(Runner(bundle("base"), provider="cuda")))
+        )
+        for one, other in zip(expected, found, strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-2, atol=2e-2)
