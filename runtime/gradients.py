@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -14,8 +14,8 @@ import onnxruntime
 from onnxlens.runtime.bundle import GRADIENTS_GRAPH
 from onnxlens.runtime.errors import BundleError, HookPointError, InputError
 from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, HookPoint, NamesFilter, select
-from onnxlens.runtime.prepare import Prepared, prepare
-from onnxlens.runtime.providers import open_session, session_options
+from onnxlens.runtime.prepare import prepare
+from onnxlens.runtime.prepared import Prepared
 from onnxlens.runtime.vjp import (
     COTANGENT,
     EMBEDDING,
@@ -27,8 +27,6 @@ from onnxlens.runtime.vjp import (
 )
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from onnxlens.runtime.runner import Runner
 
 __all__ = ["Cotangent", "GradientOutput", "GradientRunner"]
@@ -219,11 +217,12 @@ class GradientRunner:
             ) from error
 
     def _compile(self, request: GradientRequest) -> _Compiled:
-        forward = self._open(forward_graph(self._graph, request))
+        graph = self._prepared.graph
+        forward = self._prepared.open(forward_graph(graph, request), self._threads, takes_turns=True)
         if not request.gradients:
             return _Compiled(forward, {}, None)
         known = {value.name: value.type for value in (*forward.get_inputs(), *forward.get_outputs())}
-        over = taken_over(self._graph, request)
+        over = taken_over(graph, request)
         types = {name: _ONNX_TYPES[known[name]] for name in over}
         inputs = {value.name for value in forward.get_inputs()}
         # Shapes are read by the processor, wherever the model runs.
@@ -231,34 +230,8 @@ class GradientRunner:
         devices: dict[str, str] = {
             name: "cpu" if types[name] == _ONNX_TYPES["tensor(int64)"] else where for name in over if name not in inputs
         }
-        backward = self._open(backward_graph(self._graph, request, types))
+        backward = self._prepared.open(backward_graph(graph, request, types), self._threads, takes_turns=True)
         return _Compiled(forward, devices, backward)
-
-    def _open(self, model: ModelProto) -> onnxruntime.InferenceSession:
-        options = session_options(self._threads, self._prepared.folder, takes_turns=True)
-        try:
-            return open_session(model.SerializeToString(), options, self._runner.provider)
-        except Exception as error:
-            if isinstance(error, OSError) or type(error).__module__.startswith(("onnxruntime", "google.protobuf")):
-                raise self._unusable(error) from error
-            raise
-
-    @cached_property
-    def _graph(self) -> ModelProto:
-        import onnx  # 0.3 s, and only needed where gradients are wanted
-        from google.protobuf.message import DecodeError
-
-        try:
-            return onnx.load(self._prepared.graph, load_external_data=False)
-        except (OSError, DecodeError) as error:
-            raise self._unusable(error) from error
-
-    def _unusable(self, error: Exception) -> BundleError:
-        folder, reason = self._prepared.folder, " ".join(str(error).split())[:300]
-        return BundleError(
-            f"Cannot open what was prepared of the gradients of {self._runner.bundle.name} in {folder}: {reason}. If "
-            "that folder was altered, delete it; the next start makes it again."
-        )
 
 
 def _bind_outputs(binding: onnxruntime.IOBinding, shapes: dict[str, tuple[int, ...]]) -> dict[str, np.ndarray]:

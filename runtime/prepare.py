@@ -27,13 +27,13 @@ import platformdirs
 from onnxlens.runtime.bundle import CONFIG, GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, Bundle
 from onnxlens.runtime.compile import EMBEDDED, FINAL, PLAIN, compile_request
 from onnxlens.runtime.errors import BundleError, OutputError
+from onnxlens.runtime.prepared import EMBEDDING, OPTIMISED, PLAIN_REQUEST, Prepared
 from onnxlens.runtime.providers import Provider, open_session
 from onnxlens.runtime.vjp import COTANGENT, GRADIENT
 
-__all__ = ["Prepared", "cache_folder", "prepare"]
+__all__ = ["cache_folder", "prepare"]
 
 _LAYOUT = 3  # of the prepared folder; raise it when the way of preparing changes
-_GRAPH, _PLAIN, _EMBEDDING = "prepared.onnx", "plain.onnx", "embedding.bin"
 _W_E = "wte.weight"
 _SCRATCH = ".preparing-"
 _SIZES = "sizes.json"  # of all other files in the folder, so that one which a cleaner left half is noticed
@@ -43,32 +43,6 @@ _SIZES = "sizes.json"  # of all other files in the folder, so that one which a c
 _UNEMBED_PART = 16_000_000
 
 logger = logging.getLogger("onnxlens")
-
-
-class Prepared:
-    """A bundle prepared for one provider on this machine.
-
-    Attributes:
-        folder: where its files lie; graphs compiled from it find their weights there.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-
-    @property
-    def graph(self) -> Path:
-        """The optimised graph with every hook point as an output."""
-        return self.folder / _GRAPH
-
-    @property
-    def embedding(self) -> Path:
-        """W_E, [V, D] float32, nothing else."""
-        return self.folder / _EMBEDDING
-
-    @property
-    def plain_graph(self) -> Path:
-        """The graph compiled for the request that reads no hook point."""
-        return self.folder / _PLAIN
 
 
 def cache_folder() -> Path:
@@ -99,11 +73,11 @@ def prepare(
         OutputError: the cache folder cannot be written to.
         ProviderError: the provider did not start.
     """
-    root = cache_folder()
+    root, what = cache_folder(), f"{'the gradients of ' * gradients}{bundle.name}"
     folder = root / f"{bundle.name}-{_key(bundle, provider, gradients)}"
     if _is_whole(folder):
-        return Prepared(folder)
-    progress(f"preparing {'the gradients of ' * gradients}{bundle.name} for this machine (once)")
+        return Prepared(folder, provider, what)
+    progress(f"preparing {what} for this machine (once)")
     logger.info("preparing %s for %s in %s", bundle.path, provider.name, folder)
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -121,7 +95,7 @@ def prepare(
             f"Cannot prepare {bundle.name} in the cache folder {root}: {error.strerror or error}. It needs about "
             f"{size / 1e6:,.0f} MB; name another folder with ONNXLENS_CACHE."
         ) from error
-    return Prepared(folder)
+    return Prepared(folder, provider, what)
 
 
 def _key(bundle: Bundle, provider: Provider, gradients: bool) -> str:
@@ -144,7 +118,7 @@ def _remove_abandoned(root: Path) -> None:
 def _is_whole(folder: Path) -> bool:
     try:
         sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
-        return _GRAPH in sizes and all((folder / name).stat().st_size == size for name, size in sizes.items())
+        return OPTIMISED in sizes and all((folder / name).stat().st_size == size for name, size in sizes.items())
     except (OSError, ValueError, AttributeError):
         return False
 
@@ -177,11 +151,11 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     _name_widened(model, bundle, HOOKS_GRAPH)
     _split_unembedding(model, bundle)
     _take_out_embedding(model, bundle)
-    bundle.weights[_W_E].tofile(folder / _EMBEDDING)
+    bundle.weights[_W_E].tofile(folder / EMBEDDING)
     _optimise(model, bundle, provider, folder)
-    prepared = onnx.load(folder / _GRAPH, load_external_data=False)
+    prepared = onnx.load(folder / OPTIMISED, load_external_data=False)
     (plain,) = compile_request(prepared, PLAIN, bundle.config)
-    onnx.save(plain.model, folder / _PLAIN)
+    onnx.save(plain.model, folder / PLAIN_REQUEST)
 
 
 def _make_gradients(bundle: Bundle, provider: Provider, folder: Path) -> None:
@@ -195,10 +169,10 @@ def _make_gradients(bundle: Bundle, provider: Provider, folder: Path) -> None:
 def _optimise(model: Any, bundle: Bundle, provider: Provider, folder: Path) -> None:
     """Lets ONNX Runtime optimise a graph, and save it with the weights as it lays them out."""
     options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath = str(folder / _GRAPH)
+    options.optimized_model_filepath = str(folder / OPTIMISED)
     entries = {
         "session.model_external_initializers_file_folder_path": str((bundle.path / HOOKS_GRAPH).parent),
-        "session.optimized_model_external_initializers_file_name": f"{_GRAPH}_data",
+        "session.optimized_model_external_initializers_file_name": f"{OPTIMISED}_data",
         "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
         "session.save_external_prepacked_constant_initializers": "1" if provider.name == "cpu" else "0",
     }

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,30 +22,25 @@ from onnxlens.runtime.compile import (
     ROWS,
     Logits,
     Request,
-    Segment,
-    compile_request,
-    compile_unembedding,
     edit_inputs,
     fed,
     joining,
 )
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.edits import Applied, Edits, check, resolve
-from onnxlens.runtime.embedding import Embedding
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
 from onnxlens.runtime.functions import ForwardHooks, Functions, Hook, find_functions
 from onnxlens.runtime.hooks import HookPoint, NamesFilter, Reached, hook_points, select
 from onnxlens.runtime.interventions import Intervention, Source
 from onnxlens.runtime.joins import rows_present
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
-from onnxlens.runtime.prepare import Prepared, prepare
-from onnxlens.runtime.program import Part, Program
-from onnxlens.runtime.providers import CPU, Provider, candidates, open_session, session_options
+from onnxlens.runtime.prepare import prepare
+from onnxlens.runtime.program import Program
+from onnxlens.runtime.programs import Programs
+from onnxlens.runtime.providers import CPU, Provider, candidates
 from onnxlens.runtime.slices import Slice, counts_from_end, positions_of
 
 if TYPE_CHECKING:
-    from onnx import ModelProto
-
     from onnxlens.runtime.gradients import GradientRunner
 
 __all__ = ["Output", "Plan", "Runner"]
@@ -160,8 +154,7 @@ class Runner:
         self.threads = threads
         self._progress = progress
         self._max_sessions = max_sessions
-        self._program = lru_cache(maxsize=max_sessions)(self._open)
-        self.provider, self._prepared = self._start(candidates(provider))
+        self.provider, self._programs = self._start(candidates(provider))
 
     @property
     def hook_names(self) -> tuple[str, ...]:
@@ -357,7 +350,7 @@ class Runner:
             BundleError: ONNX Runtime could not compute it.
         """
         request = plan.request
-        program = self._program(request)  # before there are results, which then lie where opening needed memory
+        program = self._programs.open(request)  # before there are results, which then lie where opening needed memory
         self._check_reached(program, plan)
         results = {name: np.empty(shape, np.float32) for name, shape in plan.shapes.items() if name not in (into or {})}
         results |= into or {}
@@ -371,7 +364,7 @@ class Runner:
         try:
             given = {**plan.past.values, **plan.inputs}
             if EMBEDDED in program.inputs:
-                given[EMBEDDED] = self._embedding.rows(plan.inputs["input_ids"])
+                given[EMBEDDED] = self._programs.embedding.rows(plan.inputs["input_ids"])
             values = program.run(given, arrays, plan.functions, self.hooks, before_functions)
         except OnnxLensError:
             raise
@@ -435,66 +428,21 @@ class Runner:
                 "impossible, or an activation too large."
             )
 
-    def _start(self, providers: Sequence[Provider]) -> tuple[Provider, Prepared]:
+    def _start(self, providers: Sequence[Provider]) -> tuple[Provider, Programs]:
         for index, provider in enumerate(providers):
             try:
                 prepared = prepare(self.bundle, provider, self._progress)
-                self.provider, self._prepared = provider, prepared
+                programs = Programs(prepared, self.config, self.threads, self._max_sessions)
                 if len(providers) > 1 or provider is not CPU:  # the processor is there; its graphs open when needed
-                    self._program(PLAIN)
+                    programs.open(PLAIN)
             except ProviderError as error:
                 if index + 1 == len(providers):
                     raise
                 logger.warning("%s Running on the CPU.", error)
             else:
                 logger.info("running %s on %s", self.bundle.name, provider.name)
-                return provider, prepared
+                return provider, programs
         raise AssertionError("there is always a provider to try")
-
-    def _open(self, request: Request) -> Program:
-        with self._opening():
-            if request == PLAIN:
-                session = open_session(self._prepared.plain_graph, session_options(self.threads), self.provider)
-                return Program([Part.of_session(session)], self.provider)
-            parts = self._open_parts(compile_request(self._graph, request, self.config))
-            return Program(parts, self.provider, self._unembedding if request.logits == "all" else None)
-
-    @cached_property
-    def _embedding(self) -> Embedding:
-        with self._opening():
-            return Embedding(self._prepared.embedding, self.config.n_embd)
-
-    @cached_property
-    def _unembedding(self) -> Part:
-        """What computes the logits at all positions, for every request."""
-        (part,) = self._open_parts([compile_unembedding(self._graph, self.config)])
-        return part
-
-    def _open_parts(self, segments: Sequence[Segment]) -> list[Part]:
-        options = session_options(self.threads, self._prepared.folder, takes_turns=len(segments) > 1)
-        sessions = (open_session(s.model.SerializeToString(), options, self.provider) for s in segments)
-        return [Part.of(*pair) for pair in zip(segments, sessions, strict=True)]
-
-    @contextmanager
-    def _opening(self) -> Iterator[None]:
-        """Says of what goes wrong in a `with` block that what was prepared cannot be opened."""
-        try:
-            yield
-        except Exception as error:
-            if isinstance(error, OSError) or type(error).__module__.startswith(("onnxruntime", "google.protobuf")):
-                reason = " ".join(str(error).split())[:300]
-                folder = self._prepared.folder
-                raise BundleError(
-                    f"Cannot open what was prepared of {self.bundle.name} in {folder}: {reason}. If that folder was "
-                    "altered, delete it; the next start makes it again."
-                ) from error
-            raise
-
-    @cached_property
-    def _graph(self) -> ModelProto:
-        import onnx  # 0.3 s, and only needed where hook points are read
-
-        return onnx.load(self._prepared.graph, load_external_data=False)
 
     def _check_mask(
         self, attention_mask: npt.ArrayLike | None, ids: np.ndarray, past: KVCache, rows: np.ndarray | None

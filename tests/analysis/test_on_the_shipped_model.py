@@ -309,7 +309,7 @@ def test_a_sweep_opens_few_graphs_and_none_twice(lens, rows, most, monkeypatch):
         other = Lens(Runner(lens.runner.bundle, provider="cpu", threads=1, max_sessions=kept))
         found = ablate_heads(other, CLEAN, loss())
         np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-5)
-        opened.append(other.runner._program.cache_info().misses)
+        opened.append(other.runner._programs.open.cache_info().misses)
     assert opened[0] == opened[1] <= most
 
 

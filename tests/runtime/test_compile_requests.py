@@ -9,9 +9,9 @@ import onnx
 import pytest
 from checkpoints import CONFIGS
 
-from onnxlens.runtime import runner as runner_module
 from onnxlens.runtime.compile import FINAL, PLAIN, Request, compile_request, compile_unembedding
 from onnxlens.runtime.prepare import prepare
+from onnxlens.runtime.prepared import Prepared
 from onnxlens.runtime.providers import CPU
 from onnxlens.runtime.runner import Runner
 
@@ -19,7 +19,7 @@ from onnxlens.runtime.runner import Runner
 @pytest.fixture(scope="module")
 def prepared(runner):
     """The prepared graph by the name of a checkpoint."""
-    return lambda name: onnx.load(prepare(runner(name).bundle, CPU).graph, load_external_data=False)
+    return lambda name: prepare(runner(name).bundle, CPU).graph
 
 
 def compiled(prepared, runner, request):
@@ -108,8 +108,9 @@ def test_compiling_leaves_the_prepared_graph_as_it_is(prepared, runner):
 def opened(monkeypatch):
     """Counts the sessions opened, by the runner's own calls."""
     sources = []
-    real = runner_module.open_session
-    monkeypatch.setattr(runner_module, "open_session", lambda *a: sources.append(a[0]) or real(*a))
+    for name in ("open", "open_plain"):
+        real = getattr(Prepared, name)
+        monkeypatch.setattr(Prepared, name, lambda *a, real=real, **k: sources.append(real) or real(*a, **k))
     return sources
 
 
@@ -145,7 +146,7 @@ def test_the_least_recently_used_session_goes_first(bundle, opened):
     assert len(opened) == 3
     model.run([1], names_filter="hook_embed", logits="last")
     assert len(opened) == 4
-    info = model._program.cache_info()
+    info = model._programs.open.cache_info()
     assert (info.currsize, info.maxsize) == (2, 2)
 
 
@@ -153,4 +154,4 @@ def test_many_requests_keep_a_bounded_number_of_sessions(bundle):
     model = Runner(bundle("base"), provider="cpu", threads=1, max_sessions=3)
     for name in model.hook_names[:10]:
         assert np.isfinite(model.run([1, 2], names_filter=name).logits).all()
-    assert model._program.cache_info().currsize == 3
+    assert model._programs.open.cache_info().currsize == 3

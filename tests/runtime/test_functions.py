@@ -109,9 +109,9 @@ def test_what_functions_leave_stays_until_it_is_cleared(runner):
 def test_a_graph_is_cut_no_oftener_than_the_order_of_calls_needs(runner):
     model = runner("base")
     heads = model.plan(IDS, fwd_hooks=[("blocks.0.attn.hook_[qkv]", look)])
-    assert len(model._program(heads.request)._parts) == 2  # queries, keys and values are computed side by side
+    assert len(model._programs.open(heads.request)._parts) == 2  # queries, keys and values are computed side by side
     every = model.plan(IDS, fwd_hooks=[("blocks.*.hook_resid_post", look)])
-    assert len(model._program(every.request)._parts) == 3
+    assert len(model._programs.open(every.request)._parts) == 3
     last = model.plan(IDS, fwd_hooks=[("ln_final.hook_normalized", look)], names_filter="*", pos_slice=-1)
     assert model.execute(last).activations["ln_final.hook_normalized"].shape == (2, 1, 32)
 

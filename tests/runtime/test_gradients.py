@@ -203,7 +203,7 @@ def test_gradients_are_linear_in_the_cotangent(runner, seed, factor):
 
 def test_only_what_is_needed_is_computed(runner):
     model = runner(BASE)
-    prepared = model.gradients._graph
+    prepared = model.gradients._prepared.graph
 
     def halves(gradients, reads=()):
         request = GradientRequest(gradients=gradients, reads=reads)
@@ -223,8 +223,8 @@ def test_only_what_is_needed_is_computed(runner):
 def test_every_node_of_a_compiled_graph_is_needed(runner):
     model = runner(BASE)
     request = GradientRequest(gradients=("blocks.0.mlp.hook_post",), reads=("blocks.1.attn.hook_z",))
-    forward = forward_graph(model.gradients._graph, request)
-    backward = backward_graph(model.gradients._graph, request, {})
+    forward = forward_graph(model.gradients._prepared.graph, request)
+    backward = backward_graph(model.gradients._prepared.graph, request, {})
     for graph in (forward.graph, backward.graph):
         used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
         assert all(used.intersection(node.output) for node in graph.node)
@@ -272,8 +272,8 @@ def test_sessions_are_kept_and_the_oldest_goes(bundle):
 def test_what_was_prepared_is_used_again_and_keeps_its_weights_in_one_file(bundle):
     first = Runner(bundle(BASE), provider="cpu", threads=1).gradients._prepared
     second = Runner(bundle(BASE), provider="cpu", threads=1).gradients._prepared
-    assert first.folder == second.folder != Runner(bundle(BASE), provider="cpu")._prepared.folder
-    graph = onnx.load(first.graph, load_external_data=False)
+    assert first.folder == second.folder != Runner(bundle(BASE), provider="cpu")._programs._prepared.folder
+    graph = onnx.load(first.folder / "prepared.onnx", load_external_data=False)
     large = [tensor for tensor in graph.graph.initializer if np.prod(tensor.dims) >= 1024]
     assert large
     assert all(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in large)

@@ -107,7 +107,10 @@ def test_embeddings_outlive_their_file_s_name_and_say_when_it_was_cut(cache, bun
 
 
 def test_many_threads_look_up_embeddings_at_once(cache, bundle):
-    embedding, weights = start(bundle("base"))._embedding, start(bundle("base")).bundle.named_weights["embed.W_E"]
+    embedding, weights = (
+        start(bundle("base"))._programs.embedding,
+        start(bundle("base")).bundle.named_weights["embed.W_E"],
+    )
     rng = np.random.default_rng(0)
     batches = [rng.integers(0, len(weights), (3, 50)) for _ in range(200)]
     with ThreadPoolExecutor(8) as pool:

@@ -139,7 +139,7 @@ def test_more_threads_than_any_machine_has_are_refused(bundle):
 
 
 def test_the_number_of_threads_reaches_onnx_runtime(bundle):
-    program = Runner(bundle("base"), provider="cpu", threads=2)._program
+    program = Runner(bundle("base"), provider="cpu", threads=2)._programs.open
     from onnxlens.runtime.compile import PLAIN
 
     (part,) = program(PLAIN)._parts
