@@ -18,7 +18,7 @@ class Embedding:
     """Rows of W_E.
 
     If ONNX Runtime looked them up, it would map the file into memory, and with each row the system maps its neighbours:
-    of GPT-2's 154 MB a tenth or all, by how they lie in the system's cache.
+    of GPT-2's 154 MB a part or all, by how they lie in the system's cache.
 
     Args:
         path: the matrix, [V, D] float32, and nothing else.
