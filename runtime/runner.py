@@ -38,7 +38,7 @@ from onnxlens.runtime.prepare import prepare
 from onnxlens.runtime.program import Program
 from onnxlens.runtime.programs import Programs
 from onnxlens.runtime.providers import CPU, Provider, candidates
-from onnxlens.runtime.slices import Slice, counts_from_end, positions_of
+from onnxlens.runtime.slices import Slice, positions_of
 
 if TYPE_CHECKING:
     from onnxlens.runtime.gradients import GradientRunner
@@ -311,7 +311,7 @@ class Runner:
             inputs |= {"input_ids": ids[:begin], "position_ids": position_ids[:begin], "attention_mask": mask[:1]}
             inputs |= {joining(name): stream for name, stream in joins.items()}
             picked_rows = np.arange(rows) if picked_rows is None else picked_rows
-        picked = _positions(pos_slice, mask[:, len(past) :])
+        picked = positions_of(pos_slice, mask[:, len(past) :])
         if picked is not None:
             inputs[POSITIONS] = picked
         if picked_rows is not None:
@@ -483,29 +483,3 @@ def _rows(given: npt.ArrayLike, past: KVCache) -> np.ndarray:
     if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer) or not ((rows >= 0) & (rows < past.batch)).all():
         raise InputError(f"cache_rows must be rows of the cache, 0 to {past.batch - 1}, not {given!r}.")
     return rows.astype(np.int64)
-
-
-def _positions(given: Slice, mask: np.ndarray) -> np.ndarray | None:
-    """The positions that are read in a pass with this mask, [n] int64; None for all.
-
-    Raises:
-        InputError: it is no part of the positions, or means other tokens in each row because of padding.
-    """
-    found = positions_of(given, mask.shape[1])
-    if found is None or mask.all():
-        return found
-    row = int(mask.all(axis=1).argmin())
-    padding = int((mask[row] == 0).sum())
-    if not counts_from_end(given):
-        raise InputError(
-            f"Row {row} of the batch has {padding} position{'s' * (padding != 1)} of padding, so pos_slice {given!r} "
-            "would mean another token in each text; count from the end with negative positions, or run texts of one "
-            "length."
-        )
-    if not mask[:, found].all():
-        row = int(mask[:, found].all(axis=1).argmin())
-        tokens = int(mask[row].sum())
-        raise InputError(
-            f"pos_slice {given!r} names padding in row {row} of the batch, whose text has {tokens} tokens."
-        )
-    return found

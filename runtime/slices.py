@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxlens.runtime.errors import InputError
 
-__all__ = ["Slice", "counts_from_end", "positions_of", "sliced"]
+__all__ = ["Slice", "positions_of", "sliced"]
 
 Slice = int | slice | tuple[int | None, ...] | Sequence[int] | np.ndarray | None
 
@@ -42,16 +42,40 @@ def sliced(array: np.ndarray, part: Slice, axis: int, name: str = "pos_slice") -
     return chosen
 
 
-def positions_of(part: Slice, count: int) -> np.ndarray | None:
-    """The positions that a `pos_slice` means, of a pass over so many; arguments and errors as for `sliced`.
+def positions_of(part: Slice, mask: np.ndarray) -> np.ndarray | None:
+    """The positions that a `pos_slice` means in a pass.
+
+    Args:
+        part: as for `sliced`.
+        mask: [B, P], 0 where a token is padding.
 
     Returns:
         [n] int64, from 0; None for all of them.
+
+    Raises:
+        InputError: it is no part of the positions, or means other tokens in each row because of padding.
     """
-    return None if part is None else np.atleast_1d(sliced(np.arange(count), part, 0))
+    if part is None:
+        return None
+    found = np.atleast_1d(sliced(np.arange(mask.shape[1]), part, 0))
+    if mask.all():
+        return found
+    row = int(mask.all(axis=1).argmin())
+    padding = int((mask[row] == 0).sum())
+    if not _counts_from_end(part):
+        raise InputError(
+            f"Row {row} of the batch has {padding} position{'s' * (padding != 1)} of padding, so pos_slice {part!r} "
+            "would mean another token in each text; count from the end with negative positions, or run texts of one "
+            "length."
+        )
+    if not mask[:, found].all():
+        row = int(mask[:, found].all(axis=1).argmin())
+        tokens = int(mask[row].sum())
+        raise InputError(f"pos_slice {part!r} names padding in row {row} of the batch, whose text has {tokens} tokens.")
+    return found
 
 
-def counts_from_end(part: Slice) -> bool:
+def _counts_from_end(part: Slice) -> bool:
     """Whether nothing in it counts from the start, so that it means the same in texts that end at the same place."""
     index = _index(part, "pos_slice")
     if not isinstance(index, slice):
