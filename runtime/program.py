@@ -51,15 +51,14 @@ class Program:
         provider: what runs them.
         unembedding: what computes logits at all positions from what the segments leave; None where none are wanted, or
             the last ones only.
+
+    Attributes:
+        inputs: names of all inputs of all segments.
     """
 
     def __init__(self, parts: Sequence[Part], provider: Provider, unembedding: Part | None = None) -> None:
         self._parts, self._provider, self._unembedding = tuple(parts), provider, unembedding
-
-    @property
-    def inputs(self) -> frozenset[str]:
-        """Names of all inputs of all segments."""
-        return frozenset(name for part in self._parts for name in part.inputs)
+        self.inputs = frozenset(name for part in self._parts for name in part.inputs)
 
     def run(
         self,

@@ -307,7 +307,7 @@ class Runner:
             if asked or functions or keep_cache or reached.residual:
                 raise InputError("A pass that rows join gives logits only: nothing can be read, called or kept.")
             present = rows_present(joins, self.hook_names, mask, new, self.config)
-            begin = rows - sum(map(len, joins.values()))
+            begin = present[self.hook_names[0]]
             inputs |= {"input_ids": ids[:begin], "position_ids": position_ids[:begin], "attention_mask": mask[:1]}
             inputs |= {joining(name): stream for name, stream in joins.items()}
             picked_rows = np.arange(rows) if picked_rows is None else picked_rows
