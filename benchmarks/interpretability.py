@@ -101,31 +101,31 @@ def reading(lens: Any, bridge: Any, rounds: int) -> list[Row]:
 
 
 _OURS = "import sys; sys.path.insert(0, {folder!r}); import interpretability as b; lens = b.ours({path!r}, {threads}); "
-_OURS += "lens.run_with_cache(b._ids(512))"
+_OURS += "lens.run_with_cache(b._ids({length}))"
 _THEIRS = "import sys; sys.path.insert(0, {folder!r}); import interpretability as b, torch; "
-_THEIRS += "bridge = b.theirs({path!r}, {threads}); bridge.run_with_cache(torch.from_numpy(b._ids(512)))"
+_THEIRS += "bridge = b.theirs({path!r}, {threads}); bridge.run_with_cache(torch.from_numpy(b._ids({length})))"
 
 
 def memory(lens: Any, bundle: Path, checkpoint: Path, threads: int) -> list[Row]:
-    """Peak memory of a process that caches everything, and what of it cannot be saved."""
-    folder = str(Path(__file__).parent)
-    peaks = [
-        process(sys.executable, "-c", code.format(folder=folder, path=str(path), threads=threads)).peak
-        for code, path in ((_OURS, bundle), (_THEIRS, checkpoint))
-    ]
-    libraries = process(sys.executable, "-c", "import onnxlens, onnx, onnxruntime, tokenizers").peak
-    weights = (bundle / "onnx" / "model.onnx_data").stat().st_size
-    asked = sum(lens.estimate(_ids(512)).values())
-    least = libraries + weights + asked
-    return [
-        (
-            "peak resident memory of a process that does so with 512 tokens",
-            f"{peaks[0] / peaks[1]:.2f} of TransformerLens's ({peaks[0] / 1e6:.0f} MB, {peaks[1] / 1e6:.0f} MB; "
-            f"what is returned, {asked / 1e6:.0f}, the weights, {weights / 1e6:.0f}, and the imported libraries, "
-            f"{libraries / 1e6:.0f}, are {least / peaks[1]:.2f} of it)",
-            "0.7",
+    """Peak memory of a process that caches everything, at several lengths."""
+    folder, rows = str(Path(__file__).parent), []
+    for length in LENGTHS:
+        ours, theirs = (
+            process(
+                sys.executable, "-c", code.format(folder=folder, path=str(path), threads=threads, length=length)
+            ).peak
+            for code, path in ((_OURS, bundle), (_THEIRS, checkpoint))
         )
-    ]
+        returned = sum(lens.estimate(_ids(length)).values())
+        rows.append(
+            (
+                f"peak resident memory of a process that does so, {length} tokens",
+                f"{ours / theirs:.2f} of TransformerLens's ({ours / 1e6:.0f} MB, of which {returned / 1e6:.0f} are "
+                f"returned; {theirs / 1e6:.0f} MB)",
+                "0.7",
+            )
+        )
+    return rows
 
 
 def ablation(lens: Any, bridge: Any, rounds: int) -> list[Row]:

@@ -20,11 +20,13 @@ __all__ = [
     "PLAIN",
     "POSITIONS",
     "ROWS",
+    "UNEMBEDDING_PART",
     "EditKind",
     "Logits",
     "Request",
     "Segment",
     "before",
+    "compile_product",
     "compile_request",
     "compile_unembedding",
     "edit_inputs",
@@ -41,6 +43,9 @@ EMBEDDED = "embedded"
 
 # The value that the unembedding reads; kept alive so that a request can cut it down to the last position.
 FINAL = "ln_final.output"
+
+# The input with some rows of W_U's transpose, where the logits of those tokens alone are computed.
+UNEMBEDDING_PART = "unembed.part"
 
 # The input that says which positions are read, where not all are.
 POSITIONS = "read.positions"
@@ -168,6 +173,20 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
 def compile_unembedding(prepared: ModelProto, config: ModelConfig) -> Segment:
     """Cuts what computes `logits` from `FINAL` out of a prepared graph: the same for every request."""
     return _Graph(prepared, config).end()
+
+
+def compile_product(prepared: ModelProto) -> Segment:
+    """A graph for some logits [N, T]: the product of `FINAL` [N, D] with a part of W_U's transpose, [T, D]."""
+    from onnx import TensorProto, helper
+
+    node = helper.make_node("Gemm", [FINAL, UNEMBEDDING_PART], ["logits"], transB=1)
+    given, (out,) = (
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in names]
+        for names in (node.input, node.output)
+    )
+    graph = helper.make_graph([node], "product", given, [out])
+    model = helper.make_model(graph, ir_version=prepared.ir_version, opset_imports=list(prepared.opset_import))
+    return Segment(model, (FINAL, UNEMBEDDING_PART), ("logits",), ())
 
 
 class _Graph:

@@ -27,14 +27,14 @@ import platformdirs
 from onnxlens.runtime.bundle import CONFIG, GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, Bundle
 from onnxlens.runtime.compile import EMBEDDED, FINAL, PLAIN, compile_request
 from onnxlens.runtime.errors import BundleError, OutputError
-from onnxlens.runtime.prepared import EMBEDDING, OPTIMISED, PLAIN_REQUEST, Prepared
+from onnxlens.runtime.prepared import EMBEDDING, OPTIMISED, PLAIN_REQUEST, UNEMBEDDING, Prepared
 from onnxlens.runtime.providers import Provider, open_session
 from onnxlens.runtime.vjp import COTANGENT, GRADIENT
 
 __all__ = ["cache_folder", "prepare"]
 
-_LAYOUT = 3  # of the prepared folder; raise it when the way of preparing changes
-_W_E = "wte.weight"
+_LAYOUT = 4  # of the prepared folder; raise it when the way of preparing changes
+_W_E, _W_U = "wte.weight", "lm_head.weight"  # the checkpoint's names; tied ones have the first only
 _SCRATCH = ".preparing-"
 _SIZES = "sizes.json"  # of all other files in the folder, so that one which a cleaner left half is noticed
 
@@ -152,6 +152,8 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     _split_unembedding(model, bundle)
     _take_out_embedding(model, bundle)
     bundle.weights[_W_E].tofile(folder / EMBEDDING)
+    if not bundle.config.tie_word_embeddings:
+        bundle.weights[_W_U].tofile(folder / UNEMBEDDING)
     _optimise(model, bundle, provider, folder)
     prepared = onnx.load(folder / OPTIMISED, load_external_data=False)
     (plain,) = compile_request(prepared, PLAIN, bundle.config)
@@ -309,7 +311,7 @@ def _split_unembedding(model: Any, bundle: Bundle) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     graph, config = model.graph, bundle.config
-    weight = _W_E if config.tie_word_embeddings else "lm_head.weight"
+    weight = _W_E if config.tie_word_embeddings else _W_U
     producer = {name: node for node in graph.node for name in node.output}
     product = producer.get("logits")
     transposed = producer.get(product.input[1]) if product is not None and product.op_type == "MatMul" else None

@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING
 
 import onnxruntime
 
-from onnxlens.runtime.embedding import Embedding
 from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.matrix_file import MatrixFile
 from onnxlens.runtime.providers import Provider, open_session, session_options
 
 if TYPE_CHECKING:
     from onnx import ModelProto
 
-__all__ = ["EMBEDDING", "OPTIMISED", "PLAIN_REQUEST", "Prepared"]
+__all__ = ["EMBEDDING", "OPTIMISED", "PLAIN_REQUEST", "UNEMBEDDING", "Prepared"]
 
-# The files: the graph with all hook points, what is compiled of it for the request that reads none, and W_E.
-OPTIMISED, PLAIN_REQUEST, EMBEDDING = "prepared.onnx", "plain.onnx", "embedding.bin"
+# The files: the graph with all hook points, what is compiled of it for the request that reads none, W_E, and the
+# transpose of W_U where that is another matrix.
+OPTIMISED, PLAIN_REQUEST, EMBEDDING, UNEMBEDDING = "prepared.onnx", "plain.onnx", "embedding.bin", "unembedding.bin"
 
 
 class Prepared:
@@ -64,10 +65,10 @@ class Prepared:
         with self._opening():
             return open_session(self.folder / PLAIN_REQUEST, session_options(threads), self.provider)
 
-    def open_embedding(self, width: int) -> Embedding:
-        """Opens W_E, whose rows are that wide; errors likewise."""
+    def open_matrix(self, name: str, width: int) -> MatrixFile:
+        """Opens `EMBEDDING` or `UNEMBEDDING`, whose rows are that wide; errors likewise."""
         with self._opening():
-            return Embedding(self.folder / EMBEDDING, width)
+            return MatrixFile(self.folder / name, width)
 
     @contextmanager
     def _opening(self) -> Iterator[None]:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
-from onnxlens.runtime.compile import PLAIN, Request, Segment, compile_request, compile_unembedding
+from onnxlens.runtime.compile import PLAIN, Request, compile_request
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.embedding import Embedding
-from onnxlens.runtime.prepared import Prepared
-from onnxlens.runtime.program import Part, Program
+from onnxlens.runtime.matrix_file import MatrixFile
+from onnxlens.runtime.part import Part
+from onnxlens.runtime.prepared import EMBEDDING, UNEMBEDDING, Prepared
+from onnxlens.runtime.program import Program
+from onnxlens.runtime.unembedding import Unembedding
 
 __all__ = ["Programs"]
 
@@ -32,13 +33,13 @@ class Programs:
         self.open = lru_cache(maxsize=most)(self._open)
 
     @cached_property
-    def embedding(self) -> Embedding:
-        """What looks up the rows of W_E that programs take for an input.
+    def embedding(self) -> MatrixFile:
+        """W_E, whose rows programs take for an input.
 
         Raises:
             BundleError: it cannot be opened.
         """
-        return self._prepared.open_embedding(self._config.n_embd)
+        return self._prepared.open_matrix(EMBEDDING, self._config.n_embd)
 
     def _open(self, request: Request) -> Program:
         """The program of a request.
@@ -47,17 +48,16 @@ class Programs:
             BundleError: what was prepared cannot be opened.
             ProviderError: the provider did not start.
         """
+        prepared, provider = self._prepared, self._prepared.provider
         if request == PLAIN:
-            return Program([Part.of_session(self._prepared.open_plain(self._threads))], self._prepared.provider)
-        parts = self._parts(compile_request(self._prepared.graph, request, self._config))
-        return Program(parts, self._prepared.provider, self._unembedding if request.logits == "all" else None)
+            return Program([Part.of_session(prepared.open_plain(self._threads), provider)])
+        segments = compile_request(prepared.graph, request, self._config)
+        several = len(segments) > 1
+        parts = [Part.of(s, prepared.open(s.model, self._threads, takes_turns=several), provider) for s in segments]
+        return Program(parts, self._unembedding if request.logits == "all" else None)
 
     @cached_property
-    def _unembedding(self) -> Part:
-        """What computes the logits at all positions, for every request."""
-        (part,) = self._parts([compile_unembedding(self._prepared.graph, self._config)])
-        return part
-
-    def _parts(self, segments: Sequence[Segment]) -> list[Part]:
-        several = len(segments) > 1
-        return [Part.of(s, self._prepared.open(s.model, self._threads, takes_turns=several)) for s in segments]
+    def _unembedding(self) -> Unembedding:
+        tied = self._config.tie_word_embeddings
+        matrix = self.embedding if tied else self._prepared.open_matrix(UNEMBEDDING, self._config.n_embd)
+        return Unembedding(self._prepared, self._config, self._threads, matrix)

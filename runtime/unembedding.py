@@ -1,0 +1,87 @@
+"""The unembedding: logits at all positions, which every request shares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import numpy as np
+
+from onnxlens.runtime.compile import FINAL, UNEMBEDDING_PART, Segment, compile_product, compile_unembedding
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.matrix_file import MatrixFile
+from onnxlens.runtime.part import Part
+from onnxlens.runtime.prepared import Prepared
+from onnxlens.runtime.providers import CPU
+
+__all__ = ["Unembedding"]
+
+# The length of a text, in tokens, from which on W_U is read part by part. That then takes about as long, and what is
+# returned is so large that a W_U mapped as a whole, and logits in two places, would show beside it.
+_LONG = 512
+
+_PART = 16_000_000  # bytes at most of W_U that are read at a time
+
+# How many positions are computed at a time, all tokens or those of a part: these logits are in memory twice, as they
+# are computed and in the result. With fewer, the products take longer.
+_WHOLE_POSITIONS, _PART_POSITIONS = 256, 512
+
+
+class Unembedding:
+    """Computes logits.
+
+    Those of short texts with all of W_U, packed for this processor and mapped into memory; those of long ones on the
+    CPU with a part of it after the other, each read from a file, for which there is no need to map it.
+
+    Args:
+        prepared: where both forms of W_U are.
+        config: the model's shape.
+        threads: how many threads compute; None for as many as there are physical cores.
+        matrix: W_U, transposed, [V, D].
+    """
+
+    def __init__(self, prepared: Prepared, config: ModelConfig, threads: int | None, matrix: MatrixFile) -> None:
+        self._prepared, self._config, self._threads, self._matrix = prepared, config, threads, matrix
+
+    def run(self, final: np.ndarray, logits: np.ndarray) -> None:
+        """Computes logits [B, P, V] from what the unembedding reads, [B, P, D].
+
+        Raises:
+            BundleError: what was prepared cannot be opened or read.
+        """
+        rows, out = final.reshape(-1, final.shape[-1]), logits.reshape(-1, logits.shape[-1])  # [B * P, D], [B * P, V]
+        # By the length of a text, not by how many there are: no bit of a text's logits shall depend on other texts.
+        by_parts = final.shape[1] >= _LONG and self._prepared.provider is CPU
+        (self._run_parts if by_parts else self._run_whole)(rows, out)
+
+    def _run_whole(self, rows: np.ndarray, out: np.ndarray) -> None:
+        for some, there in _some(rows, out, _WHOLE_POSITIONS):
+            self._whole.run({FINAL: some[np.newaxis]}, {"logits": there[np.newaxis]})
+
+    def _run_parts(self, rows: np.ndarray, out: np.ndarray) -> None:
+        vocabulary, width = self._config.vocab_size, self._config.n_embd
+        step = max(1, _PART // (4 * width))
+        for start in range(0, vocabulary, step):
+            stop = min(start + step, vocabulary)
+            part = self._matrix.part(start, stop)
+            for some, there in _some(rows, out, _PART_POSITIONS):
+                found = np.empty((len(some), stop - start), np.float32)
+                self._product.run({FINAL: some, UNEMBEDDING_PART: part}, {"logits": found})
+                there[:, start:stop] = found
+
+    @cached_property
+    def _whole(self) -> Part:
+        return self._open(compile_unembedding(self._prepared.graph, self._config))
+
+    @cached_property
+    def _product(self) -> Part:
+        return self._open(compile_product(self._prepared.graph))
+
+    def _open(self, segment: Segment) -> Part:
+        return Part.of(segment, self._prepared.open(segment.model, self._threads), self._prepared.provider)
+
+
+def _some(rows: np.ndarray, out: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """At most so many of the rows at a time, with their places in the result."""
+    count = -(-len(rows) // most)
+    return zip(np.array_split(rows, count), np.array_split(out, count), strict=True)
