@@ -31,6 +31,15 @@ class Program:
         self._parts, self._unembedding = tuple(parts), unembedding
         self.inputs = frozenset(name for part in self._parts for name in part.inputs)
 
+    def open(self, length: int) -> None:
+        """Opens what is opened when texts of some length are first run; it can as well be left to `run`.
+
+        Raises:
+            BundleError: what was prepared cannot be opened.
+        """
+        if self._unembedding is not None:
+            self._unembedding.open(length)
+
     def run(
         self,
         given: Mapping[str, Value],

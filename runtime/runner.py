@@ -350,7 +350,9 @@ class Runner:
             BundleError: ONNX Runtime could not compute it.
         """
         request = plan.request
-        program = self._programs.open(request)  # before there are results, which then lie where opening needed memory
+        # All is opened before there are results, which then lie where opening needed memory.
+        program = self._programs.open(request)
+        program.open(plan.inputs["input_ids"].shape[1])
         self._check_reached(program, plan)
         results = {name: np.empty(shape, np.float32) for name, shape in plan.shapes.items() if name not in (into or {})}
         results |= into or {}

@@ -43,6 +43,14 @@ class Unembedding:
     def __init__(self, prepared: Prepared, config: ModelConfig, threads: int | None, matrix: MatrixFile) -> None:
         self._prepared, self._config, self._threads, self._matrix = prepared, config, threads, matrix
 
+    def open(self, length: int) -> None:
+        """Opens what texts of that many tokens need; opening takes memory that is free again later.
+
+        Raises:
+            BundleError: what was prepared cannot be opened.
+        """
+        _ = self._product if self._by_parts(length) else self._whole
+
     def run(self, final: np.ndarray, logits: np.ndarray) -> None:
         """Computes logits [B, P, V] from what the unembedding reads, [B, P, D].
 
@@ -50,9 +58,11 @@ class Unembedding:
             BundleError: what was prepared cannot be opened or read.
         """
         rows, out = final.reshape(-1, final.shape[-1]), logits.reshape(-1, logits.shape[-1])  # [B * P, D], [B * P, V]
-        # By the length of a text, not by how many there are: no bit of a text's logits shall depend on other texts.
-        by_parts = final.shape[1] >= _LONG and self._prepared.provider is CPU
-        (self._run_parts if by_parts else self._run_whole)(rows, out)
+        (self._run_parts if self._by_parts(final.shape[1]) else self._run_whole)(rows, out)
+
+    def _by_parts(self, length: int) -> bool:
+        # By the length of texts, not by how many there are, so that runs in a batch round as they do alone.
+        return length >= _LONG and self._prepared.provider is CPU
 
     def _run_whole(self, rows: np.ndarray, out: np.ndarray) -> None:
         for some, there in _some(rows, out, _WHOLE_POSITIONS):
