@@ -20,7 +20,7 @@ from onnxlens.plugins.samplers.explain import Explanation
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.prediction import Candidate, Prediction
 from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.bundle import TOKENIZER, Bundle
+from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.edits import Applied
@@ -31,7 +31,6 @@ from onnxlens.runtime.hooks import HookPoint, NamesFilter, usual
 from onnxlens.runtime.logits import top_ids
 from onnxlens.runtime.runner import Output, Runner
 from onnxlens.runtime.slices import Slice
-from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.trace import open_trace, recorded
 from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
 from onnxlens.viewing import AnyVisualizer, views
@@ -87,9 +86,8 @@ class Lens:
     def __init__(self, runner: Runner, plugins: Registry | None = None) -> None:
         self.runner = runner
         self.plugins = Registry() if plugins is None else plugins
-        config = runner.config
+        self.tokenizer = runner.bundle.tokenizer
         self._blocks = Blocks()
-        self.tokenizer = Tokenizer(runner.bundle.path / TOKENIZER, config.eos_token_id, config.vocab_size)
 
     def __repr__(self) -> str:
         return f"Lens({self.runner.bundle.name!r}, provider={self.provider!r})"
