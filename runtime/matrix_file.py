@@ -49,7 +49,7 @@ class MatrixFile:
         try:
             with self._lock:
                 self._file.seek(start * 4 * self._width)
-                read = self._file.readinto(found)
+                read = self._file.readinto(found.data)
         except OSError as error:
             raise BundleError(f"Cannot read what was prepared, {self._path}: {error.strerror}.") from error
         if read < found.nbytes:
