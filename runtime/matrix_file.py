@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from pathlib import Path
 from threading import Lock
@@ -46,15 +47,23 @@ class MatrixFile:
     def part(self, start: int, stop: int) -> np.ndarray:
         """The rows of the tokens from `start` to before `stop`, [stop - start, D] float32; errors likewise."""
         found = np.empty((stop - start, self._width), np.float32)
+        size, view, read = 4 * self._width, found.data.cast("B"), 0
         try:
-            with self._lock:
-                self._file.seek(start * 4 * self._width)
-                read = self._file.readinto(found.data)
+            while read < len(view) and (count := self._read(start * size + read, view[read:])):
+                read += count
         except OSError as error:
             raise BundleError(f"Cannot read what was prepared, {self._path}: {error.strerror}.") from error
-        if read < found.nbytes:
+        if read < len(view):
             raise BundleError(
-                f"What was prepared is damaged: {self._path} ends before the row of token "
-                f"{start + read // (4 * self._width)}. Delete its folder; the next start makes it again."
+                f"What was prepared is damaged: {self._path} ends before the row of token {start + read // size}. "
+                "Delete its folder; the next start makes it again."
             )
         return found
+
+    def _read(self, start: int, into: memoryview) -> int:
+        """Reads bytes from a place on, perhaps not all that would fit; returns how many."""
+        if hasattr(os, "preadv"):  # moves no place in the file, which threads and forked processes would share
+            return os.preadv(self._file.fileno(), [into], start)
+        with self._lock:
+            self._file.seek(start)
+            return self._file.readinto(into)

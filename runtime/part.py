@@ -10,6 +10,7 @@ import numpy as np
 import onnxruntime
 
 from onnxlens.runtime.compile import Segment
+from onnxlens.runtime.prepared import Prepared
 from onnxlens.runtime.providers import Provider
 
 __all__ = ["Part", "Value"]
@@ -36,15 +37,22 @@ class Part:
     calls: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, segment: Segment, session: onnxruntime.InferenceSession, provider: Provider) -> Part:
-        """A segment and the session that was opened on it."""
-        return cls(session, provider, segment.inputs, segment.outputs, segment.calls)
+    def open(cls, segment: Segment, prepared: Prepared, threads: int | None, *, takes_turns: bool = False) -> Part:
+        """Opens a session on a segment; `threads` and `takes_turns` as in `session_options`.
+
+        Raises:
+            BundleError: ONNX Runtime cannot open it.
+            ProviderError: the provider did not start.
+        """
+        session = prepared.open(segment.model, threads, takes_turns=takes_turns)
+        return cls(session, prepared.provider, segment.inputs, segment.outputs, segment.calls)
 
     @classmethod
-    def of_session(cls, session: onnxruntime.InferenceSession, provider: Provider) -> Part:
-        """A session that is a whole request."""
+    def open_plain(cls, prepared: Prepared, threads: int | None) -> Part:
+        """Opens a session on the request that reads no hook point; errors likewise."""
+        session = prepared.open_plain(threads)
         inputs, outputs = (tuple(v.name for v in values) for values in (session.get_inputs(), session.get_outputs()))
-        return cls(session, provider, inputs, outputs)
+        return cls(session, prepared.provider, inputs, outputs)
 
     def run(self, values: Mapping[str, Value], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         """Runs the session.

@@ -28,7 +28,7 @@ from onnxlens.runtime.bundle import CONFIG, GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_
 from onnxlens.runtime.compile import EMBEDDED, FINAL, PLAIN, compile_request
 from onnxlens.runtime.errors import BundleError, OutputError
 from onnxlens.runtime.prepared import EMBEDDING, OPTIMISED, PLAIN_REQUEST, UNEMBEDDING, Prepared
-from onnxlens.runtime.providers import Provider, open_session
+from onnxlens.runtime.providers import CPU, Provider, open_session
 from onnxlens.runtime.vjp import COTANGENT, GRADIENT
 
 __all__ = ["cache_folder", "prepare"]
@@ -152,7 +152,7 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     _split_unembedding(model, bundle)
     _take_out_embedding(model, bundle)
     bundle.weights[_W_E].tofile(folder / EMBEDDING)
-    if not bundle.config.tie_word_embeddings:
+    if provider is CPU and not bundle.config.tie_word_embeddings:  # see `Unembedding`
         bundle.weights[_W_U].tofile(folder / UNEMBEDDING)
     _optimise(model, bundle, provider, folder)
     prepared = onnx.load(folder / OPTIMISED, load_external_data=False)

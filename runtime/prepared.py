@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["EMBEDDING", "OPTIMISED", "PLAIN_REQUEST", "UNEMBEDDING", "Prepared"]
 
 # The files: the graph with all hook points, what is compiled of it for the request that reads none, W_E, and the
-# transpose of W_U where that is another matrix.
+# transpose of W_U where that is another matrix (on the CPU only).
 OPTIMISED, PLAIN_REQUEST, EMBEDDING, UNEMBEDDING = "prepared.onnx", "plain.onnx", "embedding.bin", "unembedding.bin"
 
 

@@ -36,6 +36,7 @@ class Program:
 
         Raises:
             BundleError: what was prepared cannot be opened.
+            ProviderError: the provider did not start.
         """
         if self._unembedding is not None:
             self._unembedding.open(length)

@@ -48,16 +48,18 @@ class Programs:
             BundleError: what was prepared cannot be opened.
             ProviderError: the provider did not start.
         """
-        prepared, provider = self._prepared, self._prepared.provider
         if request == PLAIN:
-            return Program([Part.of_session(prepared.open_plain(self._threads), provider)])
-        segments = compile_request(prepared.graph, request, self._config)
+            return Program([Part.open_plain(self._prepared, self._threads)])
+        segments = compile_request(self._prepared.graph, request, self._config)
         several = len(segments) > 1
-        parts = [Part.of(s, prepared.open(s.model, self._threads, takes_turns=several), provider) for s in segments]
+        parts = [Part.open(segment, self._prepared, self._threads, takes_turns=several) for segment in segments]
         return Program(parts, self._unembedding if request.logits == "all" else None)
 
     @cached_property
     def _unembedding(self) -> Unembedding:
-        tied = self._config.tie_word_embeddings
-        matrix = self.embedding if tied else self._prepared.open_matrix(UNEMBEDDING, self._config.n_embd)
-        return Unembedding(self._prepared, self._config, self._threads, matrix)
+        return Unembedding(self._prepared, self._config, self._threads, self._open_unembedding_matrix)
+
+    def _open_unembedding_matrix(self) -> MatrixFile:
+        if self._config.tie_word_embeddings:
+            return self.embedding
+        return self._prepared.open_matrix(UNEMBEDDING, self._config.n_embd)

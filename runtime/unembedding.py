@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,11 +17,12 @@ from onnxlens.runtime.providers import CPU
 
 __all__ = ["Unembedding"]
 
-# The length of a text, in tokens, from which on W_U is read part by part. That then takes about as long, and what is
-# returned is so large that a W_U mapped as a whole, and logits in two places, would show beside it.
+# The length of a text, in tokens, from which on W_U is read part by part. That takes longer, but little beside the rest
+# of a pass of that length; and what is returned is then so large that all of W_U, and logits in two places, would show
+# beside it.
 _LONG = 512
 
-_PART = 16_000_000  # bytes at most of W_U that are read at a time
+_PART = 16_000_000  # bytes at most of W_U that are read at a time, and of the logits computed with it
 
 # How many positions are computed at a time, all tokens or those of a part: these logits are in memory twice, as they
 # are computed and in the result. With fewer, the products take longer.
@@ -31,23 +33,27 @@ class Unembedding:
     """Computes logits.
 
     Those of short texts with all of W_U, packed for this processor and mapped into memory; those of long ones on the
-    CPU with a part of it after the other, each read from a file, for which there is no need to map it.
+    CPU with a part of it after the other, each read from a file, for which there is no need to map it. The two do not
+    round alike.
 
     Args:
         prepared: where both forms of W_U are.
         config: the model's shape.
         threads: how many threads compute; None for as many as there are physical cores.
-        matrix: W_U, transposed, [V, D].
+        open_matrix: opens W_U, transposed, [V, D].
     """
 
-    def __init__(self, prepared: Prepared, config: ModelConfig, threads: int | None, matrix: MatrixFile) -> None:
-        self._prepared, self._config, self._threads, self._matrix = prepared, config, threads, matrix
+    def __init__(
+        self, prepared: Prepared, config: ModelConfig, threads: int | None, open_matrix: Callable[[], MatrixFile]
+    ) -> None:
+        self._prepared, self._config, self._threads, self._open_matrix = prepared, config, threads, open_matrix
 
     def open(self, length: int) -> None:
         """Opens what texts of that many tokens need; opening takes memory that is free again later.
 
         Raises:
             BundleError: what was prepared cannot be opened.
+            ProviderError: the provider did not start.
         """
         _ = self._product if self._by_parts(length) else self._whole
 
@@ -69,15 +75,19 @@ class Unembedding:
             self._whole.run({FINAL: some[np.newaxis]}, {"logits": there[np.newaxis]})
 
     def _run_parts(self, rows: np.ndarray, out: np.ndarray) -> None:
-        vocabulary, width = self._config.vocab_size, self._config.n_embd
-        step = max(1, _PART // (4 * width))
-        for start in range(0, vocabulary, step):
-            stop = min(start + step, vocabulary)
+        for start, stop in pairwise(self._bounds):
             part = self._matrix.part(start, stop)
             for some, there in _some(rows, out, _PART_POSITIONS):
                 found = np.empty((len(some), stop - start), np.float32)
                 self._product.run({FINAL: some, UNEMBEDDING_PART: part}, {"logits": found})
                 there[:, start:stop] = found
+
+    @property
+    def _bounds(self) -> list[int]:
+        """Where parts of W_U start and end: of one size, since how a product rounds can depend on it."""
+        vocabulary = self._config.vocab_size
+        count = -(-vocabulary * 4 * max(self._config.n_embd, _PART_POSITIONS) // _PART)
+        return [vocabulary * index // count for index in range(count + 1)]
 
     @cached_property
     def _whole(self) -> Part:
@@ -87,8 +97,12 @@ class Unembedding:
     def _product(self) -> Part:
         return self._open(compile_product(self._prepared.graph))
 
+    @cached_property
+    def _matrix(self) -> MatrixFile:
+        return self._open_matrix()
+
     def _open(self, segment: Segment) -> Part:
-        return Part.of(segment, self._prepared.open(segment.model, self._threads), self._prepared.provider)
+        return Part.open(segment, self._prepared, self._threads)
 
 
 def _some(rows: np.ndarray, out: np.ndarray, most: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -118,6 +118,33 @@ def test_many_threads_look_up_embeddings_at_once(cache, bundle):
             assert np.array_equal(rows, weights[ids])
 
 
+_FORKING = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from onnxlens.runtime.matrix_file import MatrixFile
+
+matrix = MatrixFile(Path(sys.argv[1]), 16)
+expected = np.fromfile(sys.argv[1], np.float32).reshape(-1, 16)
+children = [os.fork() for _ in range(2)]
+rng = np.random.default_rng(children.count(0))
+right = all(
+    np.array_equal(matrix.part(start, start + 500), expected[start : start + 500])
+    for start in rng.integers(0, len(expected) - 500, 3000).tolist()
+)
+if 0 in children:
+    os._exit(not right)
+sys.exit(not right or any(os.waitpid(child, 0)[1] for child in children))
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="needs fork, and reading at a place")
+def test_processes_that_were_forked_read_a_matrix_at_once(tmp_path):
+    np.random.default_rng(0).random((20_000, 16), np.float32).tofile(tmp_path / "matrix")
+    ran = subprocess.run([sys.executable, "-c", _FORKING, tmp_path / "matrix"], capture_output=True, text=True)
+    assert (ran.returncode, ran.stderr) == (0, "")
+
+
 def test_a_bundle_that_moved_is_not_prepared_again(cache, bundle, tmp_path, monkeypatch):
     start(bundle("base"))
     shutil.copytree(bundle("base"), tmp_path / "moved" / "base")
