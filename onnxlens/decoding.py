@@ -16,6 +16,7 @@ from onnxlens.runtime.contrastive import NORMALIZED
 from onnxlens.runtime.contrastive import contrastive_search as search_contrastively
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.whole import is_whole
 from onnxlens.sampling import AnySampler, Choice, chain_of, checked_seed, find_sampler
 
 if TYPE_CHECKING:
@@ -82,9 +83,9 @@ def beam_search(
         InputError: the text or an option has no usable value.
         ContextLengthError: the text would have more tokens than the model has positions.
     """
-    if type(num_return_sequences) is not int or num_return_sequences < 1:
+    if not is_whole(num_return_sequences) or num_return_sequences < 1:
         raise InputError(f"num_return_sequences must be a whole number of at least 1, not {num_return_sequences!r}.")
-    if type(num_beams) is int and 1 <= num_beams < num_return_sequences:
+    if is_whole(num_beams) and 1 <= num_beams < num_return_sequences:
         raise InputError(f"num_return_sequences can be at most num_beams, {num_beams}, not {num_return_sequences}.")
     if (num_beam_groups == 1) != (diversity_penalty == 0):
         raise InputError("diversity_penalty and num_beam_groups go together: several groups and a penalty above 0.")
@@ -187,7 +188,7 @@ def best_of(
         InputError: the text or an option has no usable value.
         ContextLengthError: the text would have more tokens than the model has positions.
     """
-    if type(count) is not int or count < 1:
+    if not is_whole(count) or count < 1:
         raise InputError(f"count must be a whole number of at least 1, not {count!r}.")
     sample = find_sampler(sampler, lens.plugins, temperature=temperature, top_k=top_k, top_p=top_p)
     rng = np.random.default_rng(checked_seed(seed))

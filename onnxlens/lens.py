@@ -32,6 +32,7 @@ from onnxlens.runtime.logits import top_ids
 from onnxlens.runtime.runner import Output, Runner
 from onnxlens.runtime.slices import Slice
 from onnxlens.runtime.trace import open_trace, recorded
+from onnxlens.runtime.whole import is_whole
 from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
 from onnxlens.viewing import AnyVisualizer, views
 
@@ -189,7 +190,7 @@ class Lens:
             HookPointError: a name or glob matches no hook point.
             HookFunctionError: a function failed, or returned what cannot be used.
         """
-        if not isinstance(top, int | np.integer) or isinstance(top, bool) or top < 1:
+        if not is_whole(top) or top < 1:
             raise InputError(f"top must be a whole number of at least 1, not {top!r}.")
         ids, mask = self._batch(text if isinstance(text, str) or _is_batch(text) else np.array(_one_row(text)))
         output = self.run(ids, mask, logits="last", interventions=interventions, fwd_hooks=fwd_hooks)

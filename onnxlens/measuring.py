@@ -7,6 +7,7 @@ import numpy as np
 from onnxlens.metrics import Metric, Token, TokenMetric, checked_gradient, checked_value
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Measure"]
 
@@ -81,7 +82,7 @@ def _id(token: object, tokenizer: Tokenizer, vocabulary: int) -> int:
                 "often makes the difference."
             )
         return ids[0]
-    if not isinstance(token, int | np.integer) or isinstance(token, bool):
+    if not is_whole(token):
         raise InputError(f"A token is an id or a text, or one for each row, not {token!r}.")
     if not 0 <= token < vocabulary:
         raise InputError(f"Token id {token} is out of range: this model's ids are 0 to {vocabulary - 1}.")

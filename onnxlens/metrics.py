@@ -18,6 +18,7 @@ import numpy as np
 
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.whole import is_whole
 
 __all__ = [
     "LogProbability",
@@ -310,7 +311,7 @@ def _where(position: int, mask: np.ndarray, token: Token) -> tuple[np.ndarray, n
 
 def _columns(position: int, mask: np.ndarray) -> np.ndarray:
     """The column of each row's token at a position, padding not counted, [B]."""
-    if not isinstance(position, int | np.integer) or isinstance(position, bool):
+    if not is_whole(position):
         raise InputError(f"position must be a whole number, not {position!r}.")
     columns = []
     for row, kept in enumerate(mask):

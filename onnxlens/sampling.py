@@ -12,6 +12,7 @@ from onnxlens.plugins.samplers import Chain, Context, Multinomial, Sampler, pars
 from onnxlens.plugins.samplers.explain import Explanation, explain
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["AnySampler", "Choice", "chain_of", "checked_seed", "find_sampler"]
 
@@ -58,7 +59,7 @@ def checked_seed(seed: int | None) -> int:
     """
     if seed is None:
         return secrets.randbits(32)
-    if not isinstance(seed, int | np.integer) or isinstance(seed, bool) or seed < 0:
+    if not is_whole(seed) or seed < 0:
         raise InputError(f"seed must be a whole number of at least 0, not {seed!r}.")
     return int(seed)
 

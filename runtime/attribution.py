@@ -58,7 +58,7 @@ class Attribution(Components):
         batched = self.has_batch_dim if has_batch_dim is None else has_batch_dim
         if batched and stack.ndim == 4 and direction.ndim == 2 and len(direction) == stack.shape[1]:
             direction = direction[:, np.newaxis]  # [B, 1, D]: one token for all positions of a row
-        scale = self._scale(self._config("logit_attrs").n_layer, False, pos_slice, batch_slice)
+        scale = self._scale(stack, self._config("logit_attrs").n_layer, False, pos_slice, batch_slice)
         try:
             attributions: np.ndarray = np.einsum("...d,...d->...", stack, direction)
             attributions = attributions / scale[..., 0]

@@ -16,6 +16,7 @@ import numpy as np
 from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Adjust", "Beam", "EarlyStopping", "beam_search"]
 
@@ -154,9 +155,9 @@ def _best(totals: np.ndarray, count: int) -> list[tuple[int, int, float]]:
 def _check(
     num_beams: object, length_penalty: object, early_stopping: object, num_beam_groups: object, diversity: object
 ) -> None:
-    if type(num_beams) is not int or num_beams < 1:
+    if not is_whole(num_beams) or num_beams < 1:
         raise InputError(f"num_beams must be a whole number of at least 1, not {num_beams!r}.")
-    if type(num_beam_groups) is not int or num_beam_groups < 1 or num_beams % num_beam_groups:
+    if not is_whole(num_beam_groups) or num_beam_groups < 1 or num_beams % num_beam_groups:
         raise InputError(
             f"num_beam_groups must divide num_beams, {num_beams}, into groups of one size, not {num_beam_groups!r}."
         )

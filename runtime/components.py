@@ -267,7 +267,7 @@ class Components(ResidualStream):
         if project_output_onto is None:
             return self.apply_ln_to_stack(stack, layer, mlp_input, pos_slice) if apply_ln else stack
         if apply_ln:
-            stack = stack / self._scale(layer, mlp_input, pos_slice, None)
+            stack = stack / self._scale(stack, layer, mlp_input, pos_slice, None)
         return stack[..., 0] if _is_one(project_output_onto) else stack
 
 

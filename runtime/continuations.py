@@ -12,6 +12,7 @@ from onnxlens.runtime.hooks import NamesFilter
 from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.kv_cache import KVCache
 from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Continuations"]
 
@@ -48,7 +49,7 @@ class Continuations:
         interventions: Iterable[Intervention] | Intervention | None = (),
         fwd_hooks: ForwardHooks = (),
     ) -> None:
-        if type(max_new_tokens) is not int or max_new_tokens < 1:
+        if not is_whole(max_new_tokens) or max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens!r}.")
         self.prompt = runner.check_ids([prompt])[0]
         total, limit = len(self.prompt) + max_new_tokens, runner.config.n_positions

@@ -18,6 +18,7 @@ from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax, top_ids
 from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["NORMALIZED", "contrastive_search"]
 
@@ -50,7 +51,7 @@ def contrastive_search(
     Raises:
         InputError: an option has no usable value.
     """
-    if type(top_k) is not int or not 1 <= top_k <= runner.config.vocab_size:
+    if not is_whole(top_k) or not 1 <= top_k <= runner.config.vocab_size:
         raise InputError(f"top_k must be a whole number from 1 to {runner.config.vocab_size}, not {top_k!r}.")
     if isinstance(penalty_alpha, bool) or not isinstance(penalty_alpha, int | float) or not 0 <= penalty_alpha <= 1:
         raise InputError(f"penalty_alpha must be from 0 to 1, not {penalty_alpha!r}.")

@@ -18,6 +18,7 @@ from onnxlens.runtime.places import AXES, ONE, Layout, Place, check_axes, find_p
 __all__ = ["Applied", "Edits", "check", "resolve"]
 
 _SHOWN = 8  # indices listed in a sentence
+_POSITIONS = {"pos", "query_pos", "key_pos"}
 
 _Listed = tuple[int, ...] | None  # None for all
 
@@ -201,10 +202,11 @@ def resolve(
         for name in select(intervention.hook):
             point = by_name[name]
             places = find_places(intervention, point, config, layout)
-            applied += [
-                Applied(number, intervention.operation, name, **limits) for limits in _limits(places, layout.rows)
-            ]
             slot = _slot(intervention, point, places, point.shape(config, layout.rows, layout.length), config, layout)
+            applied += [
+                Applied(number, intervention.operation, name, **_ended(limits, slot, layout))
+                for limits in _limits(places, layout.rows)
+            ]
             before = slots.setdefault(name, [])
             if before and (merged := _merged(before[-1], slot)):
                 before[-1] = merged
@@ -239,6 +241,14 @@ def _limits(places: Sequence[Place], count: int) -> list[dict[str, _Listed]]:
     ]
 
 
+def _ended(limits: dict[str, _Listed], slot: _Slot, layout: Layout) -> dict[str, _Listed]:
+    """The same limits, with the positions of the prompt where there is no value for those that will be generated."""
+    by_position = slot.where.shape[slot.point.position_axis] > 0
+    if limits["positions"] is None and by_position and layout.limit > layout.length:
+        return {**limits, "positions": tuple(range(layout.length))}
+    return limits
+
+
 def _slot(
     intervention: Intervention,
     point: HookPoint,
@@ -262,7 +272,12 @@ def _slot(
     if intervention.operation == "scale":
         factor *= np.float32(intervention.factor)
     elif intervention.operation == "add":
-        value = value * np.float32(intervention.factor)
+        with np.errstate(over="ignore"):
+            value = value * np.float32(intervention.factor)
+        if np.isinf(value).any():
+            raise InputError(
+                f"The value of 'add' at {point.name!r}, times the factor {intervention.factor!r}, holds infinity."
+            )
     return _Slot(point, kind, where, beyond, value, factor)
 
 
@@ -300,7 +315,7 @@ def _check_padding(
 
     Where all positions are counted from the end, at which padded texts are aligned, it is enough that they were tokens.
     """
-    axes = [axis for axis, name in enumerate(point.axes) if name in ("pos", "query_pos", "key_pos")]
+    axes = [axis for axis, name in enumerate(point.axes) if name in _POSITIONS]
     if all(value.shape[axis] == 1 for axis in axes) or (
         intervention.source is None and intervention.attention_mask is None
     ):
@@ -336,26 +351,32 @@ def _value(intervention: Intervention, point: HookPoint, shape: tuple[int, ...])
             )
         given = given[point.name]
     value = given.reshape([1] * (len(shape) - given.ndim) + list(given.shape))
-    fits = value.ndim == len(shape) and all(a in (1, b) for a, b in zip(value.shape, shape, strict=True))
-    if not fits:
+    # What was read at each position of a text is no value for all positions of another, though it had one token only.
+    read = intervention.operation in ("patch", "freeze") or intervention.attention_mask is not None
+    wrong = {
+        axis
+        for axis, a, b in zip(point.axes, value.shape, shape, strict=False)
+        if a != b and (a != 1 or (read and axis in _POSITIONS))
+    }
+    if wrong or value.ndim != len(shape):
+        why = _why(wrong) if value.ndim == len(shape) else ": it has too many axes"
         raise InputError(
             f"The value of {intervention.operation!r} at {point.name!r} has shape {list(given.shape)}, and the "
-            f"activation has {list(shape)} ({', '.join(point.axes)}){_why(value, shape, point)}."
+            f"activation has {list(shape)} ({', '.join(point.axes)}){why}."
         )
     if np.isinf(value).any() and not (point.name.endswith("hook_attn_scores") and not np.isposinf(value).any()):
         raise InputError(f"The value of {intervention.operation!r} at {point.name!r} holds infinity.")
     return value
 
 
-def _why(value: np.ndarray, shape: tuple[int, ...], point: HookPoint) -> str:
-    """What is probably wrong about a shape."""
-    if value.ndim != len(shape):
-        return ": it has too many axes"
-    wrong = {axis for axis, a, b in zip(point.axes, value.shape, shape, strict=True) if a not in (1, b)}
-    if wrong <= {"pos", "query_pos", "key_pos"}:
+def _why(wrong: set[str]) -> str:
+    """What is probably wrong about a shape, by the axes that do not fit."""
+    if wrong <= _POSITIONS:
         return ": it comes from a text of another length"
     if wrong <= {"head", "d_model", "d_head", "d_mlp"}:
         return ": it comes from another model, or belongs to another hook point"
+    if wrong == {"batch"}:
+        return ": it has several rows, and not as many as there are texts"
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -37,7 +38,7 @@ class Hook:
         return int(self.name.split(".")[1])
 
 
-HookFunction = Callable[[np.ndarray, Hook], "np.ndarray | None"]
+HookFunction = Callable[..., "np.ndarray | None"]  # of the activation and the `Hook`
 ForwardHooks = Iterable[tuple[NamesFilter, HookFunction]] | None
 Functions = Mapping[str, Sequence[HookFunction]]
 
@@ -94,10 +95,11 @@ def call(functions: Iterable[HookFunction], hook: Hook, activation: np.ndarray) 
         HookFunctionError: a function raised something, or returned what cannot take the activation's place.
     """
     for function in functions:
+        by_name = _takes_hook(function)
         name = getattr(function, "__qualname__", repr(function))
         at = f"The function {name!r} at {hook.name!r}"
         try:
-            returned = function(activation, hook)
+            returned = function(activation, hook=hook) if by_name else function(activation, hook)
         except Exception as error:
             raise HookFunctionError(f"{at} raised {type(error).__name__}: {error}") from error
         if returned is None:
@@ -117,3 +119,12 @@ def call(functions: Iterable[HookFunction], hook: Hook, activation: np.ndarray) 
             )
         activation = returned
     return activation
+
+
+def _takes_hook(function: HookFunction) -> bool:
+    """Whether a function takes the hook by that name, as TransformerLens gives it, wherever the parameter stands."""
+    try:
+        inspect.signature(function).bind(None, hook=None)
+    except (TypeError, ValueError):  # another name; or written in C, and nothing is known of it
+        return False
+    return True

@@ -15,6 +15,7 @@ from onnxlens.runtime.functions import ForwardHooks, find_functions, pairs_of
 from onnxlens.runtime.hooks import NamesFilter
 from onnxlens.runtime.interventions import Intervention, listed
 from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["OVERFLOW", "Choose", "Overflow", "Step", "generate_ids"]
 
@@ -78,7 +79,7 @@ def generate_ids(
         HookPointError: a name or glob matches no hook point.
         HookFunctionError: a function failed, or returned what cannot be used.
     """
-    if type(max_new_tokens) is not int or max_new_tokens < 1:
+    if not is_whole(max_new_tokens) or max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens!r}.")
     if overflow not in OVERFLOW:
         raise InputError(f"overflow must be 'error' or 'slide', not {overflow!r}.")

@@ -14,6 +14,7 @@ from typing import Any
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError, suggestion
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "NamesFilter", "Reached", "hook_points", "select", "usual"]
 
@@ -136,7 +137,7 @@ class Reached:
         if stop_at_layer is None:
             return
         layers = config.n_layer
-        if type(stop_at_layer) is not int or not -layers <= stop_at_layer <= layers:
+        if not is_whole(stop_at_layer) or not -layers <= stop_at_layer <= layers:
             raise InputError(f"stop_at_layer must be a whole number from {-layers} to {layers}, not {stop_at_layer!r}.")
         self.stop = stop_at_layer % layers if stop_at_layer < 0 else stop_at_layer
         self.residual = f"blocks.{self.stop}.hook_resid_pre"
@@ -147,15 +148,18 @@ class Reached:
         """Like the function `select`, among the hook points that are computed.
 
         Raises:
-            HookPointError: it selects nothing, or only what comes after the end of the pass.
+            HookPointError: it selects nothing, only what comes after the end of the pass, or a name of that.
         """
         found = select(names_filter, self._names)
         if self.residual is None:
             return found
         reached = set(self._names[: self._names.index(self.residual) + 1])
-        if not (kept := tuple(name for name in found if name in reached)):
+        named = () if callable(names_filter) else {names_filter} if isinstance(names_filter, str) else {*names_filter}
+        kept = tuple(name for name in found if name in reached)
+        never = [name for name in found if name not in reached and (name in named or not kept)]
+        if never:
             raise HookPointError(
-                f"{found[0]!r} is never reached: the pass stops before block {self.stop} (stop_at_layer), and "
+                f"{never[0]!r} is never reached: the pass stops before block {self.stop} (stop_at_layer), and "
                 f"{self.residual!r} is the last hook point that it computes."
             )
         return kept

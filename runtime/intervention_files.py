@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from onnxlens.runtime.errors import HookPointError, InputError, OutputError, TraceError
-from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.interventions import Intervention, listed
 from onnxlens.runtime.trace import open_trace
 
 __all__ = ["read_interventions", "write_interventions"]
@@ -18,7 +18,8 @@ def read_interventions(path: str | Path) -> list[Intervention]:
     """Reads a JSON file of interventions: a list of objects, or one object; see `Intervention.from_dict`.
 
     For `mean`, `patch` and `freeze`, the value may be `{"trace": FILE}`: a trace, beside the JSON file if its path is
-    relative, of whose hook points the intervention takes those that it names.
+    relative, of whose hook points the intervention takes those that it names. For a mean at each position,
+    `{"trace": FILE, "per_position": true}`.
 
     Raises:
         InputError: the file cannot be read, is no JSON, or an intervention in it is wrong; the text says which.
@@ -42,14 +43,15 @@ def read_interventions(path: str | Path) -> list[Intervention]:
     return interventions
 
 
-def write_interventions(interventions: Iterable[Intervention], path: str | Path) -> None:
+def write_interventions(interventions: Iterable[Intervention] | Intervention, path: str | Path) -> None:
     """Writes a JSON file that `read_interventions` reads, with every number as it is.
 
     Raises:
+        InputError: something is no intervention.
         OutputError: the file cannot be written.
     """
     path = Path(path).expanduser()
-    text = json.dumps([one.to_dict() for one in interventions], indent=1)
+    text = json.dumps([one.to_dict() for one in listed(interventions)], indent=1)
     try:
         path.write_text(text + "\n", encoding="utf-8")
     except OSError as error:
@@ -58,8 +60,14 @@ def write_interventions(interventions: Iterable[Intervention], path: str | Path)
 
 def _read(entry: Any, folder: Path) -> Intervention:
     value = entry.get("value") if isinstance(entry, dict) else None
-    if not isinstance(value, dict) or set(value) != {"trace"}:
+    if not isinstance(value, dict) or "trace" not in value:
         return Intervention.from_dict(entry)
+    if unknown := sorted(value.keys() - {"trace", "per_position"}):
+        raise InputError(f"A value from a trace has no entry {unknown[0]!r}; it has trace and per_position.")
     if not isinstance(value["trace"], str):
         raise InputError(f"The trace of a value must be a file's name, not {value['trace']!r}.")
-    return Intervention.of_run(open_trace(folder / Path(value["trace"]).expanduser()), entry)
+    per_position = value.get("per_position", False)
+    if not isinstance(per_position, bool):
+        raise InputError(f"per_position of a value must be true or false, not {per_position!r}.")
+    run = open_trace(folder / Path(value["trace"]).expanduser())
+    return Intervention.of_run(run, entry, per_position=per_position)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Indices", "Intervention", "Operation", "Source", "listed", "slice_text"]
 
@@ -85,8 +86,10 @@ class Intervention:
             object.__setattr__(self, "value", self._checked(self.value))
         if isinstance(self.factor, bool) or not isinstance(self.factor, int | float | np.number):
             raise InputError(f"An intervention's factor must be a number, not {self.factor!r}.")
-        if not np.isfinite(self.factor):
-            raise InputError(f"An intervention's factor must be finite, not {self.factor!r}.")
+        with np.errstate(over="ignore"):
+            finite = np.isfinite(np.float32(self.factor))
+        if not finite:
+            raise InputError(f"An intervention's factor must be a finite float32, not {self.factor!r}.")
         if self.source is not None:
             object.__setattr__(self, "source", _checked_source(self.source))
         if self.attention_mask is not None:
@@ -126,16 +129,16 @@ class Intervention:
         real = getattr(reference, "attention_mask", None)
         values = _matching(hook, reference)
         means = {name: _mean(name, value, real, per_position) for name, value in values.items()}
-        padding = _padding(reference) if per_position else None
-        if padding is not None:
-            differs = np.flatnonzero((padding != padding[0]).any(axis=1))
+        mask = None  # what says that there is one for each position
+        if per_position and real is not None:
+            differs = np.flatnonzero((real != real[0]).any(axis=1))
             if len(differs):
                 raise InputError(
                     "The mean at each position needs texts of one length, and in this reference row 0 has "
-                    f"{_tokens(padding[0])} and row {differs[0]} has {_tokens(padding[differs[0]])}."
+                    f"{_tokens(real[0])} and row {differs[0]} has {_tokens(real[differs[0]])}."
                 )
-            padding = padding[:1]
-        return cls._of("mean", hook, where, value=means, source=_source(reference), attention_mask=padding)
+            mask = real[:1]
+        return cls._of("mean", hook, where, value=means, source=_source(reference), attention_mask=mask)
 
     @classmethod
     def replace(cls, hook: str | Sequence[str], value: npt.ArrayLike, **where: Indices) -> Intervention:
@@ -177,8 +180,10 @@ class Intervention:
         return cls._of("freeze", hook, where, **_of_run(hook, source))
 
     @classmethod
-    def of_run(cls, run: Mapping[str, np.ndarray], entries: Mapping[str, Any]) -> Intervention:
-        """Like `from_dict`, with the values of another run: for `mean`, `patch` and `freeze`.
+    def of_run(
+        cls, run: Mapping[str, np.ndarray], entries: Mapping[str, Any], *, per_position: bool = False
+    ) -> Intervention:
+        """Like `from_dict`, with the values of another run: for `mean`, `patch` and `freeze`; `per_position` as there.
 
         Raises:
             HookPointError: the run has read none of the hook points.
@@ -188,7 +193,9 @@ class Intervention:
         hook = list(plain.hook) if isinstance(plain.hook, tuple) else plain.hook
         where = {name: getattr(plain, name) for name in _INDICES}
         if plain.operation == "mean":
-            return cls.mean(hook, run, **where)
+            return cls.mean(hook, run, per_position=per_position, **where)
+        if per_position:
+            raise InputError(f"The operation {plain.operation!r} takes no per_position; 'mean' does.")
         if plain.operation in ("patch", "freeze"):
             return cls._of(plain.operation, hook, where, **_of_run(hook, run))
         raise InputError(f"The operation {plain.operation!r} takes no values of another run.")
@@ -374,7 +381,7 @@ def _mean(name: str, value: np.ndarray, real: np.ndarray | None, per_position: b
 def _indices(given: Any, name: str) -> slice | tuple[int, ...] | None:
     if given is None or isinstance(given, slice):
         if isinstance(given, slice) and not all(
-            part is None or _is_index(part) for part in (given.start, given.stop, given.step)
+            part is None or is_whole(part) for part in (given.start, given.stop, given.step)
         ):
             raise InputError(f"{name} must be a slice of whole numbers, not {given!r}.")
         if isinstance(given, slice) and given.step == 0:
@@ -382,15 +389,11 @@ def _indices(given: Any, name: str) -> slice | tuple[int, ...] | None:
         return given
     try:
         found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
-        if not all(map(_is_index, found)):
+        if not all(map(is_whole, found)):
             raise TypeError
         return tuple(int(one) for one in found)
     except TypeError:
         raise InputError(f"{name} must be a whole number, several, or a slice, not {given!r}.") from None
-
-
-def _is_index(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 def _parsed_slice(name: str, value: Any) -> Any:

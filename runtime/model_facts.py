@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["ModelFacts", "facts_of"]
 
+_SHOWN = 5  # tokens listed in a sentence
+
 
 @dataclass(frozen=True)
 class ModelFacts:
@@ -50,7 +52,8 @@ class ModelFacts:
         tokenizer = self.tokenizer()
         ids = tokenizer.encode(text) if text else []
         if len(ids) != 1:
-            parts = f" ({', '.join(map(repr, tokenizer.str_tokens(ids)[:5]))})" if ids else ""
+            shown = ", ".join(map(repr, tokenizer.str_tokens(ids[:_SHOWN]))) + ", …" * (len(ids) > _SHOWN)
+            parts = f" ({shown})" if ids else ""
             raise InputError(
                 f"{text!r} is {len(ids)} tokens{parts}, and must be one; a leading space often makes the difference."
             )

@@ -18,6 +18,7 @@ from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.model_facts import ModelFacts
 from onnxlens.runtime.shorthand import Key, KeyNotFoundError
 from onnxlens.runtime.slices import Slice, sliced
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["ResidualStream"]
 
@@ -186,8 +187,8 @@ class ResidualStream(Mapping[str, np.ndarray]):
 
         Raises:
             HookPointError: the scale was not read.
-            InputError: an argument is out of range, the cache does not know its model, or `hook_normalized` was changed
-                there, so that it is no sum of parts.
+            InputError: an argument is out of range, the stack holds other positions, the cache does not know its model,
+                or `hook_normalized` was changed there, so that it is no sum of parts.
         """
         layer = self._up_to(layer, "apply_ln_to_stack", mlp_input=mlp_input)
         residual_stack = self._rows(residual_stack, batch_slice, has_batch_dim)
@@ -199,7 +200,7 @@ class ResidualStream(Mapping[str, np.ndarray]):
             normal: np.ndarray = centred * weights["ln_final.w"] + weights["ln_final.b"]
             return normal
         self._check_normalized(layer, mlp_input)
-        centred /= self._scale(layer, mlp_input, pos_slice, batch_slice)
+        centred /= self._scale(residual_stack, layer, mlp_input, pos_slice, batch_slice)
         return centred
 
     def _weights(self, what: str) -> Mapping[str, np.ndarray]:
@@ -221,7 +222,7 @@ class ResidualStream(Mapping[str, np.ndarray]):
         blocks = self._config(what).n_layer
         if layer is None or layer == -1:
             layer = blocks
-        if not isinstance(layer, int | np.integer) or isinstance(layer, bool) or not 0 <= layer <= blocks:
+        if not is_whole(layer) or not 0 <= layer <= blocks:
             raise InputError(f"layer must be 0 to {blocks}, or -1 or None for all of the stream, not {layer!r}.")
         if mlp_input and layer == blocks:
             raise InputError(f"mlp_input is about a block's MLP; give a layer of 0 to {blocks - 1} with it.")
@@ -293,8 +294,17 @@ class ResidualStream(Mapping[str, np.ndarray]):
         final = layer == self._config("a layer normalisation").n_layer
         return "ln_final" if final else f"blocks.{layer}.ln{2 if mlp_input else 1}"
 
-    def _scale(self, layer: int, mlp_input: bool, pos_slice: Slice, batch_slice: Slice) -> np.ndarray:
+    def _scale(
+        self, stack: np.ndarray, layer: int, mlp_input: bool, pos_slice: Slice, batch_slice: Slice
+    ) -> np.ndarray:
+        """What divides the parts of the stream in a stack, [..., P, 1]."""
         scale = sliced(self[f"{self._norm(layer, mlp_input)}.hook_scale"], pos_slice, -2)
+        positions = stack.shape[-2] if stack.ndim > 2 else 1
+        if positions != scale.shape[-2]:
+            raise InputError(
+                f"The stack holds {positions} positions, and {scale.shape[-2]} were to be normalised; give the "
+                "pos_slice with which the stack was made."
+            )
         return sliced(scale, batch_slice, 0, "batch_slice") if self.has_batch_dim else scale
 
     def _rows(self, stack: np.ndarray, batch_slice: Slice, has_batch_dim: bool | None) -> np.ndarray:

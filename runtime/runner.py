@@ -39,6 +39,7 @@ from onnxlens.runtime.program import Program
 from onnxlens.runtime.programs import Programs
 from onnxlens.runtime.providers import CPU, Provider, candidates
 from onnxlens.runtime.slices import Slice, positions_of
+from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.runtime.gradients import GradientRunner
@@ -46,6 +47,10 @@ if TYPE_CHECKING:
 __all__ = ["Output", "Plan", "Runner"]
 
 _MOST_THREADS = 64  # or as many as there are processors
+
+# Bytes at a multiple of which an array must begin for ONNX Runtime to write into it, as NumPy's own do: at odd places,
+# some operators round otherwise.
+_ALIGNED = 16
 
 logger = logging.getLogger("onnxlens")
 
@@ -113,7 +118,8 @@ class Runner:
         bundle: an open bundle, or the path of one.
         provider: `auto` (CUDA where it is there and starts, else the CPU), `cpu` or `cuda`.
         threads: how many threads compute; None for as many as there are physical cores.
-        max_sessions: how many compiled requests are kept open; the least recently used goes first.
+        max_sessions: how many compiled requests are kept open; the least recently used goes first. None for four more
+            than the model has blocks, and eight at least, so that a change of each block in turn stays open.
         progress: told when something takes long.
 
     Attributes:
@@ -136,15 +142,15 @@ class Runner:
         *,
         provider: str = "auto",
         threads: int | None = None,
-        max_sessions: int = 8,
+        max_sessions: int | None = None,
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:
-        if threads is not None and (type(threads) is not int or threads < 1):
+        if threads is not None and (not is_whole(threads) or threads < 1):
             raise InputError(f"threads must be a whole number of at least 1, not {threads!r}.")
         most = max(_MOST_THREADS, os.cpu_count() or 1)
         if threads is not None and threads > most:  # ONNX Runtime would start every one of them
             raise InputError(f"threads must be at most {most} on this machine, not {threads}.")
-        if type(max_sessions) is not int or max_sessions < 1:
+        if max_sessions is not None and (not is_whole(max_sessions) or max_sessions < 1):
             raise InputError(f"max_sessions must be a whole number of at least 1, not {max_sessions!r}.")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self.config: ModelConfig = self.bundle.config
@@ -153,7 +159,7 @@ class Runner:
         self.hooks = {name: Hook(name) for name in self._points}
         self.threads = threads
         self._progress = progress
-        self._max_sessions = max_sessions
+        self._max_sessions = max_sessions or max(8, self.config.n_layer + 4)
         self.provider, self._programs = self._start(candidates(provider))
 
     @property
@@ -354,8 +360,9 @@ class Runner:
         program = self._programs.open(request)
         program.open(plan.inputs["input_ids"].shape[1])
         self._check_reached(program, plan)
-        results = {name: np.empty(shape, np.float32) for name, shape in plan.shapes.items() if name not in (into or {})}
-        results |= into or {}
+        given_arrays = into or {}
+        results = {name: array for name, array in given_arrays.items() if array.ctypes.data % _ALIGNED == 0}
+        results |= {name: np.empty(shape, np.float32) for name, shape in plan.shapes.items() if name not in results}
         suffix = ".picked" if request.some_positions else ""
         arrays = {name if name == "logits" else name + suffix: array for name, array in results.items()}
         rows, new = plan.inputs["input_ids"].shape
@@ -376,6 +383,10 @@ class Runner:
         if not suffix:
             for name in plan.functions.keys() & results.keys():  # read what the functions left
                 results[name][...] = values[name]
+        for name, array in given_arrays.items():
+            if array is not results[name]:
+                array[...] = results[name]
+                results[name] = array
         logits = results.pop("logits")
         residual = results[plan.residual] if plan.residual else None
         self._check_numbers(logits, residual, plan)

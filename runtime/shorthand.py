@@ -9,11 +9,10 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-import numpy as np
-
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookPointError, suggestion
 from onnxlens.runtime.hooks import hook_points
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Key", "KeyNotFoundError", "axes_of", "full_name"]
 
@@ -88,7 +87,7 @@ def axes_of(name: str) -> tuple[str, ...] | None:
 
 
 def _block(layer: object, n_layer: int | None) -> int:
-    if not isinstance(layer, int | np.integer) or isinstance(layer, bool):
+    if not is_whole(layer):
         raise KeyNotFoundError(f"A block is a whole number, not {layer!r}.")
     layer = int(layer)
     if layer < 0 and n_layer is None:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Slice", "positions_of", "sliced"]
 
@@ -98,7 +99,7 @@ def _index(part: Slice, name: str) -> Any:
         if part.step == 0:
             raise InputError(f"{name} must be a slice whose step is not 0, not {part!r}.")
         return part
-    if isinstance(part, int | np.integer) and not isinstance(part, bool):
+    if is_whole(part):
         return part
     try:
         index = np.asarray(part)

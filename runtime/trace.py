@@ -49,6 +49,7 @@ FORMAT = "onnxlens.trace.1"
 
 _DTYPES = {"F32": "<f4", "I64": "<i8", "F64": "<f8", "F16": "<f2"}
 _BESIDES = ("tokens", "attention_mask")
+_ALIGNED = 64  # bytes at a multiple of which values begin, where they can
 
 
 def open_trace(path: str | Path, *, model: object = None, verify: bool = False) -> ActivationCache:
@@ -117,12 +118,13 @@ def recorded(cache: ActivationCache, path: str | Path) -> Iterator[dict[str, np.
     metadata = {**_metadata(cache, cache.str_tokens), "sha256": "0" * 64}  # until the values are known
     entries: dict[str, Any] = {"__metadata__": metadata}
     end = 0
-    for name, tensor in tensors.items():
+    # safetensors allows no gaps, so what would leave others at odd places comes last.
+    for name, tensor in sorted(tensors.items(), key=lambda item: item[1].nbytes % _ALIGNED > 0):
         code = "F32" if tensor.dtype == np.float32 else "I64"
         entries[name] = {"dtype": code, "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
         end += tensor.nbytes
     header = json.dumps(entries, ensure_ascii=False).encode()
-    header += b" " * (-len(header) % 64 + 56)  # so that the values begin at a multiple of 64
+    header += b" " * (-len(header) % _ALIGNED + _ALIGNED - 8)  # the values begin at a multiple
     with replaced(path) as scratch:
         with scratch.open("wb") as file:
             file.write(struct.pack("<Q", len(header)) + header)

@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -105,10 +106,10 @@ def head_scores(
             `rows` are none of at least 1.
     """
     limit = (lens.config.n_positions - 1) // 2
-    if type(length) is not int or not 2 <= length <= limit:
+    if not is_whole(length) or not 2 <= length <= limit:
         raise InputError(f"length must be a whole number from 2 to {limit}, not {length!r}.")
     for name, number in (("count", count), ("rows", rows)):
-        if type(number) is not int or number < 1:
+        if not is_whole(number) or number < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {number!r}.")
     layers, heads = lens.config.n_layer, lens.config.n_head
     start = lens.config.eos_token_id or 0

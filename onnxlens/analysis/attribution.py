@@ -18,6 +18,7 @@ import numpy as np
 from onnxlens.metrics import TokenMetric
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
 from onnxlens.runtime.hooks import NamesFilter
+from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -219,7 +220,7 @@ def integrated_gradients(
         As `Lens.grad` does.
     """
     for name, number in (("steps", steps), ("batch_size", batch_size)):
-        if not isinstance(number, int | np.integer) or isinstance(number, bool) or number < 1:
+        if not is_whole(number) or number < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {number!r}.")
     own = lens.grad(text, metric=metric, names_filter=None, activations=_EMBEDDING)
     tokens, end = own.activations.tokens, own.activations[_EMBEDDING]

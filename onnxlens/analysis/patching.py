@@ -17,6 +17,7 @@ from onnxlens.analysis.sweeps import Text, one_text, sweep
 from onnxlens.metrics import TokenMetric
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -116,7 +117,7 @@ def patch_activations(
         raise InputError(f"hook must be one of {', '.join(STREAM + _HEADS)}, not {hook!r}.")
     if by_position and hook in STREAM:
         raise InputError(f"{hook!r} is patched at each position anyway; by_position is for heads.")
-    if type(span) is not int or span < 1:
+    if not is_whole(span) or span < 1:
         raise InputError(f"span must be a whole number from 1 on, not {span!r}.")
     if span > 1 and hook in _HEADS and not by_position:
         raise InputError(
@@ -186,7 +187,8 @@ def patch_path(
         InputError: the texts have different numbers of tokens, there is no such head, or the receiver is not later.
     """
     tokens = _pair(lens, clean, corrupted, "patch_path")
-    heads = [_head(lens, "sender", sender)] + ([] if receiver == "logits" else [_head(lens, "receiver", receiver)])
+    to_logits = isinstance(receiver, str) and receiver == "logits"
+    heads = [_head(lens, "sender", sender)] + ([] if to_logits else [_head(lens, "receiver", receiver)])
     if len(heads) == 2 and heads[1][0] <= heads[0][0]:
         raise InputError(
             f"The receiver must be in a later layer than the sender: {receiver!r} is not after {sender!r}."
@@ -198,7 +200,7 @@ def patch_path(
         Intervention.patch(_Z.format("*"), caches[0]),
         Intervention.patch(_Z.format(heads[0][0]), caches[1], heads=heads[0][1]),
     ]
-    if receiver == "logits":
+    if to_logits:
         received = sent
     else:
         layer, head = heads[1]
@@ -223,9 +225,9 @@ def _pair(lens: Lens, clean: Text, corrupted: Text, what: str) -> tuple[np.ndarr
 
 def _head(lens: Lens, what: str, given: Any) -> tuple[int, int]:
     layers, heads = lens.config.n_layer, lens.config.n_head
-    pair = isinstance(given, tuple | list) and len(given) == 2 and all(type(number) is int for number in given)
+    pair = isinstance(given, tuple | list | np.ndarray) and len(given) == 2 and all(map(is_whole, given))
     if not pair or not (0 <= given[0] < layers and 0 <= given[1] < heads):
         raise InputError(
             f"The {what} must be a layer from 0 to {layers - 1} and a head from 0 to {heads - 1}, not {given!r}."
         )
-    return given[0], given[1]
+    return int(given[0]), int(given[1])

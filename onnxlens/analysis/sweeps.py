@@ -14,6 +14,7 @@ from onnxlens.metrics import TokenMetric
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.slices import sliced
+from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -51,7 +52,7 @@ def one_token(lens: Lens, token: int | str) -> int:
     """
     if isinstance(token, str):
         return lens.runner.bundle.facts.token(token)
-    if type(token) is not int or not 0 <= token < lens.config.vocab_size:
+    if not is_whole(token) or not 0 <= token < lens.config.vocab_size:
         raise InputError(f"A token is a text, or an id from 0 to {lens.config.vocab_size - 1}, not {token!r}.")
     return token
 

@@ -76,7 +76,14 @@ def logit_lens(
 @text_argument
 @_metric_options
 @click.option("--position", default=-1, show_default=True, metavar="N", help="The position that predicts.")
-@click.option("--neurons", default=0, show_default=True, metavar="N", help="List so many neurons, too.")
+@click.option(
+    "--neurons",
+    default=0,
+    type=click.IntRange(min=0),
+    show_default=True,
+    metavar="N",
+    help="List so many neurons, too.",
+)
 @run_options
 def dla(
     text: str | None,

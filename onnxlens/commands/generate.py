@@ -24,6 +24,7 @@ from onnxlens.commands.options import (
     shown,
     text_argument,
 )
+from onnxlens.runtime.errors import OnnxLensError
 
 if TYPE_CHECKING:
     from onnxlens.generation import GeneratedToken
@@ -91,16 +92,21 @@ def command(
     first = list(itertools.islice(tokens, 1))  # what cannot be done is told before anything is shown
     if not as_json and not explain:
         emit(text, bold=True)
-    for token in itertools.chain(first, tokens):
-        if as_json:
-            document = {"id": token.id, "text": token.text, "logprob": token.logprob}
-            if token.explanation is not None:
-                document["explanation"] = token.explanation.to_dict()
-            print_json(document, indent=None)
-        elif token.explanation is not None:
-            _print_explanation(token.explanation)
-        else:
-            emit(token.text)
+    try:
+        for token in itertools.chain(first, tokens):
+            if as_json:
+                document = {"id": token.id, "text": token.text, "logprob": token.logprob}
+                if token.explanation is not None:
+                    document["explanation"] = token.explanation.to_dict()
+                print_json(document, indent=None)
+            elif token.explanation is not None:
+                _print_explanation(token.explanation)
+            else:
+                emit(token.text)
+    except (OnnxLensError, KeyboardInterrupt):
+        if not as_json and not explain:
+            emit("\n")  # so that what is said of it does not go on in the text
+        raise
     if not as_json:
         if not explain:
             emit("\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import click
@@ -56,7 +57,16 @@ def command(
     cache.save(output)
     if as_json:
         arrays = {name: list(array.shape) for name, array in cache.items()}
-        print_json({"file": str(output), "model": cache.model, "bytes": cache.nbytes, "hook_points": arrays})
+        applied = [dataclasses.asdict(one) for one in cache.applied]
+        print_json(
+            {
+                "file": str(output),
+                "model": cache.model,
+                "bytes": cache.nbytes,
+                "hook_points": arrays,
+                "applied": applied,
+            }
+        )
     else:
         from rich.filesize import decimal
 

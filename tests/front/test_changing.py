@@ -9,6 +9,7 @@ from threading import Thread
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file
 
 import onnxlens
 from onnxlens import Intervention
@@ -184,6 +185,20 @@ def test_commands_refuse_in_one_line(lens, command, arguments, text):
     assert (ran.code, ran.out) == (1, "")
     assert text in ran.err
     assert len(ran.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("length", [1, 3, 6, 7])
+@pytest.mark.parametrize("names", [None, ["blocks.0.ln1.hook_scale", "blocks.0.attn.hook_pattern", "*.hook_resid_mid"]])
+def test_where_activations_go_changes_no_bit(lens, tmp_path, length, names):
+    ids = np.arange(5, 5 + length)
+    logits, cache = lens.run_with_cache(ids, names_filter=names)
+    same, trace = lens.run_with_cache(ids, names_filter=names, out=tmp_path / "a.safetensors")
+    assert np.array_equal(same, logits)
+    assert list(trace) == list(cache)
+    for name, value in cache.items():
+        assert np.array_equal(trace[name], value), name
+    onnxlens.open_trace(tmp_path / "a.safetensors", verify=True)
+    assert set(load_file(tmp_path / "a.safetensors")) == {*cache, "tokens", "attention_mask"}
 
 
 def test_activations_can_go_straight_into_a_trace(lens, tmp_path):

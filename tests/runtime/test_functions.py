@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -170,6 +171,27 @@ def test_a_function_s_mistake_names_function_and_hook_point(runner, function, te
     assert text in str(refused.value)
     if function is fails:
         assert isinstance(refused.value.__cause__, ZeroDivisionError)
+
+
+def by_keyword(activation, *, hook):
+    return activation * 2 if hook.name == "hook_embed" else None
+
+
+def with_more(activation, factor, hook):
+    return activation * factor
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        by_keyword, partial(with_more, factor=2), lambda a, any_name: a * 2, lambda *all_of_it: all_of_it[0] * 2,
+        lambda a, **named: a * 2, lambda a, h, **more: a * 2, lambda a, hook=None, flag=True: a * 2 if flag else None,
+    ],
+)  # fmt: skip
+def test_a_function_gets_the_hook_by_its_name_or_else_second(runner, function):
+    model = runner("base")
+    expected = model.run(IDS, interventions=[Intervention.scale("hook_embed", 2.0)]).logits
+    assert np.array_equal(model.run(IDS, fwd_hooks=[("hook_embed", function)]).logits, expected)
 
 
 def test_what_is_no_hook_is_refused(runner):

@@ -351,8 +351,14 @@ Z = "blocks.0.attn.hook_z"
         (lambda: Intervention.add(Z, np.inf), "The value of 'add' at 'blocks.0.attn.hook_z' holds infinity."),
         (lambda: Intervention.add(Z, "much"), "The value of 'add' must be numbers: an array of <U4."),
         (lambda: Intervention.add(Z, np.ones(7)), "has shape [7], and the activation has [2, 7, 4, 8] (batch, pos, he"),
-        (lambda: Intervention.scale(Z, np.inf), "An intervention's factor must be finite, not inf."),
+        (lambda: Intervention.scale(Z, np.inf), "An intervention's factor must be a finite float32, not inf."),
+        (lambda: Intervention.scale(Z, 1e39), "An intervention's factor must be a finite float32, not 1e+39."),
+        (lambda: Intervention.add(Z, 1e30, factor=1e30), f"The value of 'add' at {Z!r}, times the factor 1e+30, holds"),
         (lambda: Intervention.patch("hook_embed", {"hook_embed": np.ones((2, 9, 32))}), "from a text of another leng"),
+        (lambda: Intervention.patch("hook_embed", {"hook_embed": np.ones((1, 1, 32))}), "from a text of another leng"),
+        (lambda: Intervention.freeze({f"blocks.{n}.attn.hook_pattern": np.ones((1, 4, 1, 1)) for n in (0, 1)}),
+         "the activation has [2, 4, 7, 7] (batch, head, query_pos, key_pos): it comes from a text of another length."),
+        (lambda: Intervention.patch("hook_embed", {"hook_embed": np.ones((3, 7, 32))}), "several rows, and not as man"),
         (lambda: Intervention.patch("hook_embed", {"hook_embed": np.ones((2, 7, 31))}), "it comes from another mod"),
         (lambda: Intervention.mean("blocks.0.attn.hook_pattern", {"blocks.0.attn.hook_pattern": np.ones((2, 4, 7, 7))}),
          "would look ahead; give per_position=True for one at each."),
@@ -388,6 +394,13 @@ def test_an_edit_that_is_never_reached_is_an_error(runner):
     late = Intervention.zero("blocks.1.attn.hook_z")
     with pytest.raises(HookPointError, match=r"'blocks.1.attn.hook_z' is never reached: the pass stops before block 1"):
         model.run(ids, interventions=[late], stop_at_layer=1)
+    both = Intervention.zero(["blocks.0.attn.hook_z", "blocks.1.attn.hook_z"])
+    with pytest.raises(HookPointError, match=r"'blocks.1.attn.hook_z' is never reached"):
+        model.run(ids, interventions=[both], stop_at_layer=1)
+    with pytest.raises(HookPointError, match=r"'ln_final.hook_scale' is never reached"):
+        model.run(ids, names_filter=("hook_embed", "ln_final.hook_scale"), stop_at_layer=1)
+    every = model.run(ids, interventions=[Intervention.zero("blocks.*.attn.hook_z")], stop_at_layer=1)
+    assert [one.hook for one in every.applied] == ["blocks.0.attn.hook_z"]  # a glob is what there is of it
     with pytest.raises(InputError, match="never reached: nothing that was asked for needs it"):
         model.run(ids, interventions=[late], names_filter="hook_embed", logits="none", keep_cache=False)
     steps = generate_ids(
@@ -452,12 +465,19 @@ def test_a_file_may_take_its_values_from_a_trace(bundle, tmp_path):
             "value": {"trace": "clean.safetensors"},
         },
         {"hook": "blocks.1.hook_resid_post", "operation": "mean", "rows": 0, "value": {"trace": "clean.safetensors"}},
+        {
+            "hook": "blocks.0.hook_resid_post",
+            "operation": "mean",
+            "positions": 1,
+            "value": {"trace": "clean.safetensors", "per_position": True},
+        },
     ]
     (tmp_path / "edits.json").write_text(json.dumps(entries))
     batched = {name: value[np.newaxis] for name, value in cache.items()}
     expected = [
         Intervention.patch("blocks.0.hook_resid_post", batched, positions=0),
         Intervention.mean("blocks.1.hook_resid_post", batched, rows=0),
+        Intervention.mean("blocks.0.hook_resid_post", batched, positions=1, per_position=True),
     ]
     found, wanted = (lens.predict([7, 8], interventions=given) for given in (tmp_path / "edits.json", expected))
     assert np.array_equal(found.logits, wanted.logits)
@@ -466,6 +486,12 @@ def test_a_file_may_take_its_values_from_a_trace(bundle, tmp_path):
         ({"operation": "add"}, "The operation 'add' takes no values of another run."),
         ({"value": {"trace": "none"}}, "There is no trace"),
         ({"value": {"trace": 3}}, "must be a file's name, not 3"),
+        ({"value": {"trace": "clean.safetensors", "x": 1}}, "has no entry 'x'; it has trace and per_position."),
+        ({"value": {"trace": "clean.safetensors", "per_position": 1}}, "must be true or false, not 1."),
+        (
+            {"value": {"trace": "clean.safetensors", "per_position": True}},
+            "'patch' takes no per_position; 'me",
+        ),
         ({"hook": "hook_embed"}, "has read none of 'hook_embed'"),
     ):
         (tmp_path / "edits.json").write_text(json.dumps([{**entries[0], **change}]))
@@ -515,6 +541,33 @@ def test_a_slice_of_positions_counts_over_all_that_is_generated(runner, part, fi
     expected = [Intervention.scale("blocks.0.hook_resid_post", -1.5, positions=list(where))]
     again = model.run([*prompt, *chosen[:-1]], interventions=expected)
     np.testing.assert_allclose(last.logits, again.logits[0, -1], rtol=0, atol=3e-5)
+
+
+def test_what_has_values_for_the_prompt_only_says_so_of_a_generation(runner):
+    model, prompt = runner("base"), [5, 6, 7]
+    read = model.run(prompt, names_filter=[Z, "blocks.*.attn.hook_pattern"]).activations
+    for edit in (
+        Intervention.patch(Z, read),
+        Intervention.freeze(read),
+        Intervention.replace(Z, np.ones((3, 4, 8), np.float32)),
+        Intervention.mean(Z, read, per_position=True),
+    ):
+        last, chosen = generated(model, prompt, edit)
+        assert len(chosen) > 1
+        assert {one.positions for one in last.applied} == {(0, 1, 2)}
+        assert {one.positions for one in model.run(prompt, interventions=edit).applied} == {None}
+    assert generated(model, prompt, Intervention.zero(Z))[0].applied[0].positions is None
+
+
+def test_a_mean_at_each_position_of_one_token_is_none_for_a_longer_text(bundle):
+    import onnxlens
+
+    lens = onnxlens.load(bundle("base"), provider="cpu", threads=1)
+    _, one = lens.run_with_cache([5], names_filter=Z)
+    with pytest.raises(InputError, match="it comes from a text of another length"):
+        lens.predict([5, 6], interventions=Intervention.mean(Z, one, per_position=True))
+    lens.predict([5, 6], interventions=Intervention.mean(Z, one))
+    lens.predict([6], interventions=Intervention.mean(Z, one, per_position=True))
 
 
 def test_positions_that_a_generation_cannot_have_are_refused(runner):

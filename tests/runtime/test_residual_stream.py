@@ -281,6 +281,14 @@ ERRORS = [
         lambda c: c.stack_activation("q", 0),
         "There is no block before block 0; stack_activation needs a layer of at least 1.",
     ),
+    (
+        lambda c: c.logit_attrs(c.decompose_resid(pos_slice=-1), 5),
+        "The stack holds 1 positions, and 7 were to be normalised; give the pos_slice with which the stack was made.",
+    ),
+    (
+        lambda c: c.apply_ln_to_stack(c.decompose_resid(pos_slice=[1, 2]), pos_slice=0),
+        "The stack holds 2 positions, and 1 were to be normalised; give the pos_slice with which the stack was made.",
+    ),
     (lambda c: c.decompose_resid(pos_slice=7), "pos_slice 7 is out of range: the axis has 7 entries, 0 to 6."),
     (
         lambda c: c.decompose_resid(pos_slice=[0, 9]),
