@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import sys
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -11,6 +12,7 @@ from onnxlens.commands.options import console, open_lens, print_json, read_text,
 
 if TYPE_CHECKING:
     import numpy as np
+    from rich.text import Text
 
     from onnxlens.lens import Lens
     from onnxlens.metrics import TokenMetric
@@ -66,9 +68,9 @@ def logit_lens(
         for state in range(len(found.labels)):
             best = zip(found.ids[state, position].tolist(), found.probabilities[state, position], strict=True)
             ranks = zip(watch, found.watched_rank[state, position].tolist(), strict=True)
-            lines = [f"{shown(lens.to_str_tokens([i])[0])} {p:.0%}" for i, p in best]
-            cells.append("\n".join(lines + [f"#{rank} {shown(token)}" for token, rank in ranks]))
-        rows.append((shown(token), *cells))
+            lines = [f"{_brief(lens.to_str_tokens([i])[0])} {p:.0%}" for i, p in best]
+            cells.append("\n".join(lines + [f"#{rank} {_brief(token)}" for token, rank in ranks]))
+        rows.append((_brief(token), *cells))
     _print_table(("token", *found.labels), rows)
 
 
@@ -111,11 +113,10 @@ def dla(
         _print_json(lens, tokens, answer=names, position=found.position, logit=found.logit, **parts, **arrays)
         return
     what = "the logit of " + " less that of ".join(map(shown, names))
-    heads = [f"head {head}" for head in range(lens.config.n_head)]
     rows: list[Sequence[object]] = [
         (f"layer {n}", *map(_signed, found.heads[n]), _signed(found.mlps[n])) for n in range(lens.config.n_layer)
     ]
-    _print_table(("", *heads, "MLP"), rows, caption=f"{what}: {found.logit:.3f}")
+    _print_table(("head", *_numbers(lens.config.n_head), "MLP"), rows, caption=f"{what}: {found.logit:.3f}")
     _print_table(("part", "adds"), [(name, _signed(value)) for name, value in parts.items()])
     if found.neurons is not None:
         flat = np.argsort(-np.abs(found.neurons), axis=None)[:neurons]
@@ -191,10 +192,9 @@ def patch(
     if found.axes == ("layer", "head"):
         _print_heads(found.recovered, caption)
         return
-    layers = [f"layer {n}" for n in range(lens.config.n_layer)]
     pairs = zip(found.joined(tokens), found.recovered.T, strict=True)
-    rows = [(shown(text), *map(_signed, shares)) for text, shares in pairs]
-    _print_table(("token", *layers), rows, caption=caption)
+    rows = [(_brief(text), *map(_signed, shares)) for text, shares in pairs]
+    _print_table(("layer", *_numbers(lens.config.n_layer)), rows, caption=caption)
 
 
 @command.command("heads")
@@ -240,7 +240,7 @@ def surprisal(text: str | None, model: str | None, provider: str, threads: int |
         )  # fmt: skip
         return
     columns = zip(tokens, found.values, found.entropy, found.rank.tolist(), strict=True)
-    rows = [(shown(t), f"{value:.2f}", f"{entropy:.2f}", rank) for t, value, entropy, rank in columns]
+    rows = [(_brief(t), f"{value:.2f}", f"{entropy:.2f}", rank) for t, value, entropy, rank in columns]
     caption = f"in nats; mean {found.loss:.3f}, perplexity {found.perplexity:.1f}"
     _print_table(("token", "surprisal", "expected", "rank"), rows, caption=caption)
 
@@ -265,25 +265,59 @@ def _signed(value: float) -> str:
     return f"{value:+.2f}"
 
 
+def _numbers(count: int) -> Iterator[str]:
+    """Headings of heads or layers: what they number stands before them, once, since columns must be narrow."""
+    return map(str, range(count))
+
+
+def _brief(token: str) -> str:
+    """A token's text in quotes; on a terminal one so long that it would leave no room for numbers ends in `…`."""
+    from rich.text import Text
+
+    out, text = console(), Text(shown(token))
+    if out.is_terminal:
+        text.truncate(max(16, out.width // 3), overflow="ellipsis")
+    return text.plain
+
+
 def _print_heads(values: np.ndarray, caption: str) -> None:
     """A table of layers and heads."""
-    heads = [f"head {head}" for head in range(values.shape[1])]
-    _print_table(("", *heads), [(f"layer {n}", *map(_signed, row)) for n, row in enumerate(values)], caption=caption)
+    rows = [(f"layer {n}", *map(_signed, row)) for n, row in enumerate(values)]
+    _print_table(("head", *_numbers(values.shape[1])), rows, caption=caption)
 
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> None:
+    """Prints a table, cutting nothing: on a terminal, columns that do not fit beside the others come below them."""
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
     out = console()
-    out.print(table)
+    names, *columns = [[Text(str(cell)) for cell in column] for column in zip(headings, *rows, strict=True)]
+    groups, width = _groups(names, columns, out.width) if out.is_terminal else ([columns], 0)
+    out.width = sys.maxsize  # what is wider than the terminal even so is to run over
+    for number, group in enumerate(groups):
+        table = Table(box=None, pad_edge=False)
+        table.add_column(names[0], no_wrap=True)
+        for heading, *_ in group:
+            table.add_column(heading, justify="right", no_wrap=True, min_width=width)
+        for cells in zip(names[1:], *(column[1:] for column in group), strict=True):
+            table.add_row(*cells)
+        if number:
+            out.print()
+        out.print(table)
     if caption:
         out.print(Text(caption), soft_wrap=True)
+
+
+def _groups(names: list[Text], columns: list[list[Text]], room: int) -> tuple[list[list[list[Text]]], int]:
+    """Columns in as few groups as fit beside the names, of about as many each; and how wide they must be to align."""
+    gap = 2  # between columns
+    first, *widths = [max(line.cell_len for text in cells for line in text.split()) for cells in (names, *columns)]
+    if first + sum(gap + width for width in widths) <= room:
+        return [columns], 0
+    fitting = max(1, (room - first) // (gap + max(widths)))
+    size = -(-len(columns) // -(-len(columns) // fitting))
+    return [columns[start : start + size] for start in range(0, len(columns), size)], max(widths)
 
 
 def _print_json(lens: Lens, tokens: list[str] | None, **entries: Any) -> None:

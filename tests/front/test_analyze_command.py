@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+import click
 import pytest
+from checkpoints import write_checkpoint
+from filelock import FileLock
 
 import onnxlens
 from onnxlens.analysis.ablation import ablate_heads
@@ -74,7 +79,7 @@ def test_patch(analyze, lens):
     assert document["values"] == found.values.tolist()
     assert (document["clean"], document["corrupted"]) == (found.clean, found.corrupted)
     lines = analyze("patch", CLEAN, "--corrupted", CORRUPTED, *DIFFERENCE).out.splitlines()
-    assert lines[0].split() == ["token", *(word for n in range(lens.config.n_layer) for word in ("layer", str(n)))]
+    assert lines[0].split() == ["layer", *map(str, range(lens.config.n_layer))]
     assert lines[1 + 9].split()[2:] == [f"{value:+.2f}" for value in found.recovered[:, 9]]
     heads = analyze("patch", CLEAN, "--corrupted", CORRUPTED, *DIFFERENCE, "--hook", "z").out.splitlines()
     assert heads[0].split()[:2] == ["head", "0"]
@@ -124,3 +129,91 @@ def test_what_cannot_be_analysed_is_one_line(analyze, arguments, text):
 
 def test_an_unknown_analysis_is_wrong_usage(analyze):
     assert analyze("heat").code == 2
+
+
+# Every table there is, of a model with as many heads as GPT-2: how to get it, and its headings.
+HEADS = [str(n) for n in range(12)]
+STATES = ["0_pre", "1_pre", "final_post"]
+PATCH = ["patch", "the cat and the", "--corrupted", "the and and the"]
+TABLES = {
+    "dla": (["dla", "the cat", "--neurons", "3"], ["head", *HEADS, "MLP"]),
+    "ablate": (["ablate", "the cat"], ["head", *HEADS]),
+    "patch": (PATCH, ["layer", "0", "1"]),
+    "patch heads": ([*PATCH, "--hook", "z"], ["head", *HEADS]),
+    "logit-lens": (["logit-lens", "the cat", "--top", "2", "--watch", " the"], ["token", *STATES]),
+    "logit-lens of nothing": (["logit-lens", ""], ["token", *STATES]),
+    "heads": (["heads", "--length", "8", "--count", "1"], ["head", "induction", "previous", "duplicate"]),
+    "surprisal": (["surprisal", "the cat"], ["token", "surprisal", "expected", "rank"]),
+}
+
+
+@pytest.fixture(scope="module")
+def headed(shared):
+    """A bundle with as many heads as GPT-2, and few layers, since each takes seconds to export."""
+    folder = shared / "bundles" / "headed"
+    with FileLock(shared / "bundle-headed.lock"):
+        if not folder.exists():
+            from onnxlens.export import export
+
+            export(write_checkpoint(shared / "checkpoints" / "headed", n_head=12, n_embd=24), folder)
+    return folder
+
+
+@pytest.fixture
+def on_terminal(analyze, monkeypatch):
+    """What an analysis prints on a terminal so many columns wide."""
+
+    def run(*arguments: object, width: int) -> str:
+        with monkeypatch.context() as patch:
+            patch.setenv("FORCE_COLOR", "1")  # the table library then takes what it writes to for a terminal
+            patch.setenv("TERM", "xterm")
+            patch.setenv("COLUMNS", str(width))
+            return click.unstyle(analyze(*arguments).out)
+
+    return run
+
+
+def cells(line: str) -> list[str]:
+    return re.split(" {2,}", line.rstrip())
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_a_table_too_wide_is_printed_in_groups_of_columns_and_nothing_is_cut(name, analyze, on_terminal, headed):
+    arguments, headings = TABLES[name]
+    whole = analyze(*arguments, "-m", headed).out.splitlines()
+    assert whole[0].split() == headings
+    for width in (10, 28, 80, 120):
+        printed = on_terminal(*arguments, "-m", headed, width=width)
+        *first, last = (group.splitlines() for group in printed.split("\n\n"))
+        height = len(first[0]) if first else len(last)
+        groups, rest = [*first, last[:height]], last[height:]
+        joined = [sum((cells(line)[1:] for line in row), cells(row[0])[:1]) for row in zip(*groups, strict=True)]
+        assert joined + [cells(line) for line in rest] == [cells(line) for line in whole]
+        if first:
+            columns = [{word.end() for word in re.finditer(r"\S+", group[0])} for group in groups]
+            assert all(places <= columns[0] for places in columns)  # they stand below each other
+            one = len(columns[0]) == 2  # where not even that fits beside the names, it runs over
+            assert all(len(line) <= width or one for group in groups for line in group)
+
+
+def test_groups_are_few_and_about_equal(on_terminal, headed):
+    lines = on_terminal(*TABLES["dla"][0], "-m", headed, width=80).splitlines()
+    headings = [line.split() for line in lines if line.startswith("head ")]
+    assert headings == [["head", *HEADS[:7]], ["head", *HEADS[7:], "MLP"]]
+    assert "\n\n" not in on_terminal(*TABLES["dla"][0], "-m", headed, width=120)
+
+
+def test_a_pipe_has_no_width(analyze, headed, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "30")
+    lines = analyze(*TABLES["dla"][0], "-m", headed).out.splitlines()
+    assert lines[0].split() == ["head", *HEADS, "MLP"]
+    assert [len(line.split()) for line in lines[1:3]] == [2 + len(HEADS) + 1] * 2
+
+
+def test_a_long_text_is_cut_on_a_terminal_and_its_numbers_are_not(analyze, on_terminal, lens):
+    arguments = ["patch", CLEAN, "--corrupted", CORRUPTED, *DIFFERENCE, "--span", 10]
+    whole = analyze(*arguments).out.splitlines()[1]
+    text = repr("".join(lens.to_str_tokens(CORRUPTED)[:10]))
+    assert whole.startswith(f"{text}  ")
+    line = on_terminal(*arguments, width=60).splitlines()[1]
+    assert line == f"{text[:19]}\N{HORIZONTAL ELLIPSIS}{whole.removeprefix(text)}"

@@ -161,6 +161,18 @@ def test_what_is_written_to_a_pipe_is_written_as_it_is(model):
 
 
 @posix
+def test_a_table_fits_the_terminal_and_is_whole_in_a_pipe():
+    command = ["analyze", "logit-lens", "", "--provider", "cpu", "--threads", "1"]
+    code, shown = on_terminal(command)
+    assert code == 0
+    assert shown.count("token") == 2
+    assert all(heading in shown for heading in ("0_pre", "1_pre", "2_pre", "3_pre", "4_pre", "final_post"))
+    done = subprocess.run([*ONNXLENS, *command], capture_output=True, encoding="utf-8", check=True)
+    assert "\N{HORIZONTAL ELLIPSIS}" not in done.stdout
+    assert done.stdout.count("token") == 1
+
+
+@posix
 def test_progress_is_shown_on_a_terminal_and_not_in_a_pipe(model, tmp_path, monkeypatch):
     monkeypatch.setenv("ONNXLENS_CACHE", str(tmp_path))
     _, shown = on_terminal(["predict", "a", *model])
