@@ -7,7 +7,8 @@ happens to be exact (a lookup in a table), neither can be better than that.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import numpy as np
 import oracle
@@ -25,6 +26,17 @@ Change = Callable[[str, np.ndarray], np.ndarray]
 def unchanged(name: str, value: np.ndarray) -> np.ndarray:
     """Leaves a value as it is."""
     return value
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Models this small gain nothing from threads, which wait for each other when the machine is busy."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 class Eager:
@@ -57,7 +69,7 @@ class Eager:
 
         nothing = torch.zeros(len(ids), config.n_head, 0, config.d_head)
         positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
-        with torch.inference_mode():
+        with torch.inference_mode(), one_thread():
             arguments = (torch.from_numpy(array) for array in (ids, mask, positions))
             values["logits"], _ = self._model(*arguments, [(nothing, nothing)] * config.n_layer, tap)
         return {name: value.numpy() for name, value in values.items()}
@@ -104,7 +116,13 @@ class Errors:
         self._ulps: dict[str, float] = {}
 
     def add(
-        self, found: Values, ids: np.ndarray, mask: np.ndarray, change: Change = unchanged, roundings: int = 0
+        self,
+        found: Values,
+        ids: np.ndarray,
+        mask: np.ndarray,
+        change: Change = unchanged,
+        roundings: int = 0,
+        groups: Mapping[str, list[int]] | None = None,
     ) -> None:
         """Measures what a pass found: hook points and logits, all of them.
 
@@ -115,6 +133,8 @@ class Errors:
             change: what the pass changed, written the direct way: from a hook point's name and value to a new value.
             roundings: in how many other ways eager rounds, too: what an ulp in the residual stream already does is the
                 model's own.
+            groups: rows whose errors are compared apart from those of the others, by what they are called; so that none
+                hides behind the larger errors of another. None for all together.
         """
         true = oracle.run(self._config, self._weights, ids, mask, change=change)
         changes = [change, *(nudged(change, seed) for seed in range(roundings))]
@@ -122,12 +142,14 @@ class Errors:
         assert set(found) == set(true) == set(references[0])
         for name, value in true.items():
             assert found[name].shape == value.shape, name
-            exact = real(name, value, mask)
-            magnitude = np.float32(np.abs(exact[np.isfinite(exact)]).max(initial=0))
-            for errors, values in ((self._ours, found), *((self._eagers, reference) for reference in references)):
-                error = largest_error(real(name, values[name], mask).astype(np.float64), exact)
-                errors[name] = max(errors.get(name, 0.0), error)
-            self._ulps[name] = max(self._ulps.get(name, 0.0), float(np.spacing(magnitude)))
+            for group, rows in ({"": list(range(len(ids)))} if groups is None else groups).items():
+                key = f"{name} {group}".strip()
+                exact = real(name, value[rows], mask[rows])
+                magnitude = np.float32(np.abs(exact[np.isfinite(exact)]).max(initial=0))
+                for errors, values in ((self._ours, found), *((self._eagers, reference) for reference in references)):
+                    error = largest_error(real(name, values[name][rows], mask[rows]).astype(np.float64), exact)
+                    errors[key] = max(errors.get(key, 0.0), error)
+                self._ulps[key] = max(self._ulps.get(key, 0.0), float(np.spacing(magnitude)))
 
     def too_large(self, ulps: int = 1) -> dict[str, str]:
         """The names whose error is more than twice eager's.

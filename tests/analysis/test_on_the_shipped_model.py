@@ -200,19 +200,56 @@ def test_the_direct_path_to_the_logits_is_the_difference_in_direct_attribution_b
         assert (path.clean, path.corrupted) == (pytest.approx(swapped.corrupted), pytest.approx(swapped.clean))
 
 
-def test_a_path_to_a_receiver_carries_only_what_its_inputs_hear(lens):
-    layers, heads = lens.config.n_layer, lens.config.n_head
-    values = {
-        (sender, receiver, inputs): patch_path(
-            lens, CLEAN, CORRUPTED, METRIC, sender=sender, receiver=receiver, inputs=inputs
-        ).value
-        for sender in [(0, head) for head in range(heads)]
-        for receiver in [(layers - 1, head) for head in range(heads)]
-        for inputs in ("q", "qkv")
-    }
-    clean = float(sweep(lens, lens.to_tokens(CLEAN), [[]], METRIC)[0])
-    assert all(np.isfinite(value) for value in values.values())
-    assert any(abs(value - clean) > 1e-3 for value in values.values())
+def path_patched(lens, truth, sender, receiver, inputs, *, mlps=True):
+    """The same as `patch_path`, with the oracle; without `mlps`, through none of them."""
+    config, weights, clean = truth
+    changed = oracle.run(config, weights, lens.to_tokens(CORRUPTED))
+
+    def send(name, value):
+        if name.endswith("mlp_out"):
+            return value if mlps else clean[name]
+        if not name.endswith("hook_z"):
+            return value
+        sent = clean[name].copy()
+        if name == f"blocks.{sender[0]}.attn.hook_z":
+            sent[:, :, sender[1]] = changed[name][:, :, sender[1]]
+        return sent
+
+    heard = oracle.run(config, weights, lens.to_tokens(CLEAN), change=send)
+
+    def receive(name, value):
+        if name in [f"blocks.{receiver[0]}.attn.hook_{one}" for one in inputs]:
+            value = value.copy()
+            value[:, :, receiver[1]] = heard[name][:, :, receiver[1]]
+        return value
+
+    if receiver != "logits":
+        heard = oracle.run(config, weights, lens.to_tokens(CLEAN), change=receive)
+    logits = heard["logits"][0, -1]
+    return logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
+
+
+@pytest.mark.parametrize("inputs", ["q", "k", "v", "qkv", "logits"])
+def test_a_path_to_a_receiver_is_the_oracle_s_and_leads_through_mlps(lens, truth, inputs):
+    """From each head of two layers to heads of later ones, next to it and further away; or to the logits."""
+    last, heads = lens.config.n_layer - 1, lens.config.n_head
+    pairs = [((layer, head), (later, (head + 1) % heads)) for head in range(heads)
+             for layer, later in ((0, 1), (0, last), (last - 2, last - 1), (last - 2, last))]  # fmt: skip
+    moved = through_mlps = 0.0
+    for sender, receiver in pairs:
+        options = {"inputs": inputs}
+        if inputs == "logits":
+            receiver, options = "logits", {}
+        found = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=sender, receiver=receiver, **options)
+        expected = path_patched(lens, truth, sender, receiver, inputs)
+        assert found.value == pytest.approx(expected, abs=2e-4), (sender, receiver)
+        moved = max(moved, abs(expected - found.clean))
+        without = path_patched(lens, truth, sender, receiver, inputs, mlps=False)
+        through_mlps = max(through_mlps, abs(expected - without))
+    assert min(moved, through_mlps) > 5e-3  # so that another path would be noticed
+
+
+def test_a_path_from_what_does_not_differ_changes_nothing(lens):
     same = patch_path(lens, CLEAN, CLEAN, METRIC, sender=(0, 0), receiver=(1, 0), inputs="qkv")
     assert same.value == pytest.approx(same.clean, abs=1e-6)
 
@@ -229,15 +266,33 @@ def test_rollout_multiplies_attention_and_keeps_all_mass_on_what_was_read(lens, 
     assert (np.triu(found.values[-1], 1) == 0).all()
 
 
-def test_the_induction_head_is_found_and_without_it_the_skill_is_gone(lens):
+def without(lens, heads, count=8):
+    """The share of repeated tokens that are predicted without some heads."""
+    edits = [Intervention.zero(f"blocks.{layer}.attn.hook_z", heads=head) for layer, head in heads]
+    with lens.hooks(interventions=edits):
+        return head_scores(lens, count=count).accuracy
+
+
+def test_the_induction_heads_are_found_and_without_them_the_skill_is_gone(lens):
+    """Heads 1, 2 and 3 of layer 4 copy, head 1 of layer 3 half as strongly: each makes up for the others."""
     scores = head_scores(lens, count=8)
     assert scores.accuracy > 0.9
-    layer, head = np.unravel_index(scores.induction.argmax(), scores.induction.shape)
-    assert scores.induction[layer, head] > 0.6
     strong = [(int(n), int(h)) for n, h in np.argwhere(scores.induction > 0.3)]
-    with lens.hooks(interventions=[Intervention.zero(f"blocks.{n}.attn.hook_z", heads=h) for n, h in strong]):
-        without = head_scores(lens, count=8)
-    assert without.accuracy < scores.accuracy - 0.3
+    assert strong == [(3, 1), (4, 1), (4, 2), (4, 3)]
+    assert scores.induction[4, 1:].min() > 0.9
+    assert without(lens, strong) < 0.05
+    assert without(lens, strong[1:]) < 0.1
+
+
+def test_the_best_induction_head_is_missed_a_little_and_nearly_enough_alone(lens):
+    """Of 3136 predictions, two more in a hundred fail without it, which chance does not do; alone, it keeps most."""
+    scores = head_scores(lens, count=64)
+    best = tuple(int(i) for i in np.unravel_index(scores.induction.argmax(), scores.induction.shape))
+    assert best == (4, 3)
+    others = [(3, 1), (4, 1), (4, 2)]
+    assert 0.01 < scores.accuracy - without(lens, [best], count=64) < 0.05
+    assert without(lens, others) > 0.7
+    assert without(lens, [*others, best]) < 0.05
 
 
 def test_an_analysis_is_of_the_model_as_a_block_of_hooks_changes_it(lens):

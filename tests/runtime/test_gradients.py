@@ -17,10 +17,14 @@ from checkpoints import CONFIGS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from onnxlens import Lens
+from onnxlens.catalog import SHIPPED, places
 from onnxlens.export.gradient_graph import with_gradients
 from onnxlens.export.model import GPT2
+from onnxlens.metrics import Metric
 from onnxlens.runtime.bundle import GRADIENTS_GRAPH
 from onnxlens.runtime.errors import BundleError, ContextLengthError, HookPointError, InputError
+from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST
 from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.vjp import COTANGENT, GradientRequest, backward_graph, forward_graph
 
@@ -140,6 +144,35 @@ def test_gradients_at_the_embeddings_are_central_differences(runner, name):
         step[list(rows)] = direction
         measured = difference(config, weights, {parameter: step}, ids, cotangent)
         assert (found[point][0] * direction).sum() == pytest.approx(measured, rel=1e-4, abs=1e-4)
+
+
+@pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # -inf minus -inf, masked out after
+@pytest.mark.parametrize("name", [*NAMES[:4], SHIPPED])
+def test_every_gradient_is_the_oracle_s_central_difference_under_an_added_step(runner, name):
+    """At each hook point of each layer a random step is added in the oracle, in float64, forwards and backwards."""
+    lens = Lens(Runner(places()["shipped"] / SHIPPED, provider="cpu", threads=1) if name == SHIPPED else runner(name))
+    model = lens.runner
+    config = json.loads((model.bundle.path / "config.json").read_text())
+    weights = {key: value.astype(np.float64) for key, value in model.bundle.weights.items()}
+    rng = np.random.default_rng(2)
+    ids = rng.integers(0, model.config.vocab_size, (1, 9))
+    cotangent = rng.normal(size=(*ids.shape, model.config.vocab_size)).astype(np.float32)
+    metric = Metric(lambda logits: (logits * cotangent).sum((1, 2)), lambda logits: cotangent)
+    found = lens.grad(ids, metric=metric, names_filter="*").gradients
+    assert {*found} == {point for point in model.hook_names if not point.endswith(COMPUTED_ON_REQUEST)}
+    for point, gradient in found.items():
+        direction = rng.normal(size=gradient.shape)
+
+        def at(size, point=point, direction=direction):
+            def change(name, value):
+                return value + size * direction if name == point else value
+
+            return (oracle.run(config, weights, ids, change=change)["logits"] * cotangent).sum()
+
+        measured = (at(1e-6) - at(-1e-6)) / 2e-6
+        # The rounding of float32 is relative to the largest gradient, and adds up over the values like a random walk.
+        scale = np.abs(gradient).max() * np.sqrt(gradient.size)
+        assert abs((gradient * direction).sum() - measured) < 1e-5 * scale, point
 
 
 def difference(config, weights, steps, ids, cotangent, size=1e-6):

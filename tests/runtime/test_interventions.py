@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -17,23 +19,19 @@ from onnxlens.runtime.errors import HookPointError, InputError
 from onnxlens.runtime.generation import generate_ids
 from onnxlens.runtime.hooks import HookPoint
 from onnxlens.runtime.intervention_files import read_interventions, write_interventions
-from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.interventions import Intervention, Operation
 from onnxlens.runtime.runner import Runner
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # -inf minus -inf, masked
 
-LAYER = 1
 KINDS = (
-    "hook_embed", "hook_pos_embed", "ln_final.hook_scale", "ln_final.hook_normalized",
-    *(f"blocks.{LAYER}.{name}" for name in (
-        "hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "attn.hook_q", "attn.hook_k", "attn.hook_v",
-        "attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "attn.hook_result", "hook_attn_out",
-        "hook_resid_mid", "ln2.hook_scale", "ln2.hook_normalized", "mlp.hook_pre", "mlp.hook_post", "hook_mlp_out",
-        "hook_resid_post",
-    )),
+    "hook_embed", "hook_pos_embed", "hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "attn.hook_q",
+    "attn.hook_k", "attn.hook_v", "attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "attn.hook_result",
+    "hook_attn_out", "hook_resid_mid", "ln2.hook_scale", "ln2.hook_normalized", "mlp.hook_pre", "mlp.hook_post",
+    "hook_mlp_out", "hook_resid_post", "ln_final.hook_scale", "ln_final.hook_normalized",
 )  # fmt: skip
 SIZE = (2, 7)  # rows and positions
-OPERATIONS = ("zero", "mean", "replace", "patch", "add", "scale")
+OPERATIONS = ("zero", "mean", "replace", "patch", "freeze", "add", "scale")
 
 
 @dataclass
@@ -45,12 +43,32 @@ class Change:
     direct: Callable[[np.ndarray], np.ndarray]
 
 
+def kind_of(name: str) -> str:
+    return name.split(".", 2)[-1] if name.startswith("blocks.") else name
+
+
+def at_every_layer(model: Runner, kind: str) -> list[str]:
+    return [name for name in model.hook_names if kind_of(name) == kind]
+
+
+def operations_at(name: str) -> list[str]:
+    """What leaves numbers: no division by 0. Only patterns are frozen."""
+    never = {"zero"} if name.endswith("hook_scale") else set()
+    never |= {"freeze"} if not name.endswith("hook_pattern") else set()
+    return [operation for operation in OPERATIONS if operation not in never]
+
+
 def point_of(model: Runner, name: str) -> HookPoint:
     return next(point for point in model.hook_points if point.name == name)
 
 
 def ids_for(model: Runner, seed: int = 3, size: tuple[int, int] = SIZE) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, model.config.vocab_size, size)
+
+
+@lru_cache(maxsize=4)
+def another_run(model: Runner, seed: int, size: tuple[int, int]) -> dict[str, np.ndarray]:
+    return model.run(ids_for(model, seed, size), names_filter="*").activations
 
 
 def make_change(
@@ -61,7 +79,7 @@ def make_change(
     point = point_of(model, name)
     shape = point.shape(model.config, *size)
     scale = name.endswith("hook_scale")
-    other = model.run(ids_for(model, seed + 1, size), names_filter=name).activations[name]
+    other = another_run(model, 1, size)[name]
     one = (0.5 + rng.random(shape[-1:] if not scale else ())).astype(np.float32)
     if scale:
         one *= np.median(other)  # a divisor far from its own makes a badly conditioned model of a good one
@@ -74,6 +92,7 @@ def make_change(
         "mean": lambda: Intervention.mean(name, {name: other}, per_position=patterns, **where),
         "replace": lambda: Intervention.replace(name, one, **where),
         "patch": lambda: Intervention.patch(name, {name: other}, **where),
+        "freeze": lambda: Intervention.freeze({name: other}, name, **where),
         "add": lambda: Intervention.add(name, one, factor=0.5, **where),
         "scale": lambda: Intervention.scale(name, 1.5, **where),
     }
@@ -82,43 +101,47 @@ def make_change(
         "mean": lambda x: np.broadcast_to(other.astype(float).mean(mean_axes, keepdims=True).astype(np.float32), shape),
         "replace": lambda x: np.broadcast_to(one, shape),
         "patch": lambda x: other,
+        "freeze": lambda x: other,
         "add": lambda x: x + one * np.float32(0.5),
         "scale": lambda x: x * np.float32(1.5),
     }[operation]
+    axes = {"rows": 0, "positions": point.position_axis, "heads": "head", "neurons": "d_mlp", "keys": "key_pos"}
+    lists = [np.arange(n) for n in shape]
+    for limit, indices in where.items():
+        axis = axes[limit] if isinstance(axes[limit], int) else point.axes.index(axes[limit])
+        lists[axis] = np.atleast_1d(lists[axis][indices])
+    grid = np.ix_(*lists)
 
     def direct(value: np.ndarray) -> np.ndarray:
-        index: list = [slice(None)] * value.ndim
-        axes = {"rows": 0, "positions": point.position_axis, "heads": "head", "neurons": "d_mlp", "keys": "key_pos"}
-        for limit, indices in where.items():
-            axis = axes[limit]
-            index[axis if isinstance(axis, int) else point.axes.index(axis)] = indices
         result = value.copy()
-        lists = [np.atleast_1d(np.arange(n)[i]) for n, i in zip(value.shape, index, strict=True)]
-        grid = np.ix_(*lists)
         result[grid] = np.asarray(new(value))[grid]
         if patterns:  # what is masked stays so
-            hidden = -np.inf if name.endswith("scores") else 0
-            result[value == hidden] = hidden
+            later = np.triu(np.ones(shape[-2:], dtype=bool), 1)
+            result[..., later] = -np.inf if name.endswith("scores") else 0
         return result
 
     return Change(made[operation](), name, direct)
 
 
-def limits(point: HookPoint, config, *, some: bool) -> dict:
-    """Some positions, and a head or neurons where there are any."""
-    if not some:
-        return {}
-    found: dict = {"positions": [1, 4], "rows": 1}
-    if "head" in point.axes:
-        found["heads"] = config.n_head - 1
-    if "d_mlp" in point.axes:
-        found["neurons"] = [0, 3, 5]
-    return found
+def some_of(rng: np.random.Generator, size: int) -> list[int]:
+    """Indices in order, neither none nor all where there are several."""
+    return sorted(rng.permutation(size)[: rng.integers(1, max(size, 2))].tolist())
+
+
+def some_place(model: Runner, name: str, size: tuple[int, int], rng: np.random.Generator) -> dict:
+    """Some positions, and of whatever else the hook point has: heads, neurons, positions that are looked at."""
+    axes = point_of(model, name).axes
+    sizes = {"heads": ("head", model.config.n_head), "neurons": ("d_mlp", model.config.d_mlp)}
+    sizes["keys"] = ("key_pos", size[1])
+    limits = {limit: some_of(rng, count) for limit, (axis, count) in sizes.items() if axis in axes}
+    return {"positions": some_of(rng, size[1]), **limits}
 
 
 def measure(
-    errors: Errors, model: Runner, changes: list[Change], size: tuple[int, int] = SIZE, roundings: int = 0
-) -> None:
+    model: Runner, changes: list[Change], size: tuple[int, int], *, ulps: int, roundings: int = 0,
+    groups: dict[str, list[int]] | None = None,
+) -> dict[str, str]:  # fmt: skip
+    """What is too far from the oracle that makes the same changes, in any group of rows."""
     ids = ids_for(model, size=size)
     mask = np.ones_like(ids)
     output = model.run(ids, mask, names_filter="*", interventions=[change.intervention for change in changes])
@@ -128,30 +151,70 @@ def measure(
             value = change.direct(value) if change.name == name else value
         return value
 
-    errors.add({**output.activations, "logits": output.logits}, ids, mask, change_it, roundings)
-
-
-def possible(name: str, operation: str) -> bool:
-    """Whether it leaves numbers: no division by 0."""
-    return not (name.endswith("hook_scale") and operation == "zero")
-
-
-@pytest.mark.parametrize("some", [False, True], ids=["everywhere", "somewhere"])
-@pytest.mark.parametrize("name", KINDS)
-def test_every_operation_at_every_hook_point_is_the_oracle_s(runner, name, some):
-    model = runner("scaled")
-    where = limits(point_of(model, name), model.config, some=some)
     errors = Errors(model)
-    for operation in filter(lambda one: possible(name, one), OPERATIONS):
-        measure(errors, model, [make_change(model, name, operation, 11, where)])
-    assert not errors.too_large(ulps=4)
+    errors.add({**output.activations, "logits": output.logits}, ids, mask, change_it, roundings, groups)
+    return errors.too_large(ulps)
 
 
-def test_every_kind_of_hook_point_is_among_those_tested(runner):
-    kinds = {name.replace(f"blocks.{LAYER}.", "") for name in KINDS}
-    assert kinds == {
-        name.split(".", 2)[-1] if name.startswith("blocks") else name for name in runner("scaled").hook_names
-    }
+@pytest.fixture(scope="module")
+def trained() -> Runner:
+    return Runner(places()["shipped"] / SHIPPED, provider="cpu", threads=1)
+
+
+@dataclass
+class Measured:
+    """A model, and what is allowed beyond twice eager's error.
+
+    Over few values eager can be exact by luck, and random weights make up for no more than two ulps of it. In the
+    trained model attention between tokens that do not belong together hangs on an ulp here and there, and what becomes
+    of it differs by more than twice from one rounding to the next: so eager rounds in several ways, and it is their
+    worst that counts. Without true positions, heads that look one token back find none, and more hangs on an ulp.
+    What is left of luck was at most 6 ulps with three texts, and 14 in pairs, which get twice as much.
+    """
+
+    model: Runner
+    length: int
+    ulps: int
+    roundings: int = 0
+
+    def roundings_of(self, name: str) -> int:
+        return 2 * self.roundings if name == "hook_pos_embed" else self.roundings
+
+
+@pytest.fixture
+def models(runner, trained) -> dict[str, Measured]:
+    """The random model of four layers and the one that ships."""
+    return {"random": Measured(runner("scaled"), 7, ulps=2), "trained": Measured(trained, 12, ulps=8, roundings=8)}
+
+
+@pytest.mark.parametrize("which", ["random", "trained"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_operation_at_every_hook_point_is_the_oracle_s(models, kind, which):
+    """One pass for a kind of hook point: a row for each layer, operation and place.
+
+    Places are everywhere, and positions, heads, neurons and keys drawn for each row. Compared is the largest error over
+    all operations at a hook point, for each value of the model apart.
+    """
+    measured = models[which]
+    model, length = measured.model, measured.length
+    names = at_every_layer(model, kind)
+    cases = [(name, operation) for name in names for operation in operations_at(name)]
+    size = (2 * len(cases), length)
+    rng = np.random.default_rng(5)
+    changes: list[Change] = []
+    groups: dict[str, list[int]] = {}
+    for number, (name, operation) in enumerate(cases):
+        for row, where in ((2 * number, {}), (2 * number + 1, some_place(model, name, size, rng))):
+            changes.append(make_change(model, name, operation, row, {"rows": row, **where}, size))
+        groups.setdefault(f"after {name}", []).extend((2 * number, 2 * number + 1))
+    found = measure(model, changes, size, ulps=measured.ulps, roundings=measured.roundings_of(kind), groups=groups)
+    assert not found
+
+
+def test_every_hook_point_is_among_those_tested(models):
+    for model in (one.model for one in models.values()):
+        assert sorted(name for kind in KINDS for name in at_every_layer(model, kind)) == sorted(model.hook_names)
+    assert {operation for kind in KINDS for operation in operations_at(kind)} == {*get_args(Operation)}
 
 
 @settings(max_examples=30)
@@ -162,7 +225,7 @@ def test_pairs_of_interventions_are_the_oracle_s(runner, data):
     for number in range(2):
         name = data.draw(st.sampled_from(model.hook_names), label="hook point")
         point = point_of(model, name)
-        operation = data.draw(st.sampled_from([one for one in OPERATIONS if possible(name, one)]), label="operation")
+        operation = data.draw(st.sampled_from(operations_at(name)), label="operation")
         where: dict = {}
         sizes = {"rows": (2, "batch"), "positions": (7, None), "heads": (model.config.n_head, "head")}
         for limit, (size, axis) in sizes.items():
@@ -170,53 +233,38 @@ def test_pairs_of_interventions_are_the_oracle_s(runner, data):
                 chosen = data.draw(st.none() | st.sets(st.integers(0, size - 1), min_size=1), label=limit)
                 where |= {} if chosen is None else {limit: sorted(chosen)}
         changes.append(make_change(model, name, operation, number, where))
-    errors = Errors(model)
-    measure(errors, model, changes)
-    assert not errors.too_large(ulps=8), [change.intervention for change in changes]
+    # Over two texts of 7 tokens, eager is exact by luck more often than over the many of the tests above.
+    assert not measure(model, changes, SIZE, ulps=8), [change.intervention for change in changes]
 
 
-@pytest.fixture(scope="module")
-def trained() -> Runner:
-    return Runner(places()["shipped"] / SHIPPED, provider="cpu", threads=1)
+PAIRS = 24  # in a pass
 
 
-TRAINED_SIZE = (4, 32)  # over few values, eager is exact by luck somewhere
-POSSIBLE = [(name, operation) for name in KINDS for operation in OPERATIONS if possible(name, operation)]
+@pytest.mark.parametrize("which", ["random", "trained"])
+def test_pairs_over_all_hook_points_are_the_oracle_s(models, which):
+    """Every operation at every hook point is in one pair; each pair is a row of its own."""
+    measured = models[which]
+    model, length = measured.model, measured.length
+    size = (PAIRS, length)
+    rng = np.random.default_rng(4)
+    cases = [(name, operation) for name in model.hook_names for operation in operations_at(name)]
+    drawn = rng.permutation(len(cases)).tolist()
+    pairs = list(zip(drawn[::2], drawn[1::2], strict=False))
+    for start in range(0, len(pairs), PAIRS):
+        changes, most = [], 0
+        for row, pair in enumerate(pairs[start : start + PAIRS]):
+            for name, operation in (cases[one] for one in pair):
+                where = some_place(model, name, size, rng) if rng.random() < 0.5 else {}
+                changes.append(make_change(model, name, operation, row, {"rows": row, **where}, size))
+                most = max(most, measured.roundings_of(name))
+        found = measure(model, changes, size, ulps=2 * measured.ulps, roundings=most)
+        assert not found, [one.intervention for one in changes]
 
 
-def trained_change(model: Runner, name: str, operation: str, seed: int) -> Change:
-    where = limits(point_of(model, name), model.config, some=True) | {"positions": slice(5, 30), "rows": [1, 2]}
-    return make_change(model, name, operation, seed, where, TRAINED_SIZE)
-
-
-def roundings(*changes: Change) -> int:
-    """In how many other ways eager rounds, too.
-
-    Without true positions, heads that look one token back find none, and an ulp decides what they look at.
-    """
-    return 16 if any("pos_embed" in change.name for change in changes) else 0
-
-
-def test_every_operation_on_the_trained_model_is_the_oracle_s(trained):
-    errors = Errors(trained)
-    for one in POSSIBLE:
-        change = trained_change(trained, *one, 5)
-        measure(errors, trained, [change], TRAINED_SIZE, roundings(change))
-    assert not errors.too_large(ulps=4)
-
-
-def test_pairs_on_the_trained_model_are_the_oracle_s(trained):
-    errors = Errors(trained)
-    drawn = np.random.default_rng(4).permutation(len(POSSIBLE)).tolist()  # each in one pair
-    for first, second in zip(drawn[::2], drawn[1::2], strict=False):
-        pair = [trained_change(trained, *POSSIBLE[one], seed) for seed, one in enumerate((first, second))]
-        measure(errors, trained, pair, TRAINED_SIZE, roundings(*pair))
-    assert not errors.too_large(ulps=4)
-
-
-@pytest.mark.parametrize("name", KINDS)
-def test_an_edit_that_changes_nothing_changes_no_bit(runner, name):
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_edit_that_changes_nothing_changes_no_bit(runner, kind):
     model, ids = runner("base"), ids_for(runner("base"))
+    name = at_every_layer(model, kind)[-1]
     plain = model.run(ids, names_filter="*")
     for edit in (
         Intervention.scale(name, 1.0),
