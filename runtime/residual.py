@@ -299,13 +299,15 @@ class ResidualStream(Mapping[str, np.ndarray]):
     ) -> np.ndarray:
         """What divides the parts of the stream in a stack, [..., P, 1]."""
         scale = sliced(self[f"{self._norm(layer, mlp_input)}.hook_scale"], pos_slice, -2)
-        positions = stack.shape[-2] if stack.ndim > 2 else 1
-        if positions != scale.shape[-2]:
+        if self.has_batch_dim:
+            scale = sliced(scale, batch_slice, 0, "batch_slice")
+        held, normalised = stack.shape[1:-1], scale.shape[:-1]
+        if normalised not in (held, (1, *held)) and held != (1, *normalised):  # one row may have its axis or not
             raise InputError(
-                f"The stack holds {positions} positions, and {scale.shape[-2]} were to be normalised; give the "
+                f"A stack of shape {list(stack.shape)} does not fit scales of shape {list(scale.shape)}; give the "
                 "pos_slice with which the stack was made."
             )
-        return sliced(scale, batch_slice, 0, "batch_slice") if self.has_batch_dim else scale
+        return scale
 
     def _rows(self, stack: np.ndarray, batch_slice: Slice, has_batch_dim: bool | None) -> np.ndarray:
         stack = np.asarray(stack)

@@ -283,11 +283,13 @@ ERRORS = [
     ),
     (
         lambda c: c.logit_attrs(c.decompose_resid(pos_slice=-1), 5),
-        "The stack holds 1 positions, and 7 were to be normalised; give the pos_slice with which the stack was made.",
+        "A stack of shape [6, 2, 32] does not fit scales of shape [2, 7, 1]; give the pos_slice with which the stack "
+        "was made.",
     ),
     (
         lambda c: c.apply_ln_to_stack(c.decompose_resid(pos_slice=[1, 2]), pos_slice=0),
-        "The stack holds 2 positions, and 1 were to be normalised; give the pos_slice with which the stack was made.",
+        "A stack of shape [6, 2, 2, 32] does not fit scales of shape [2, 1]; give the pos_slice with which the stack "
+        "was made.",
     ),
     (lambda c: c.decompose_resid(pos_slice=7), "pos_slice 7 is out of range: the axis has 7 entries, 0 to 6."),
     (

@@ -97,7 +97,7 @@ def test_a_cache_of_another_model(runner, name):
         runner("base").run([3], kv_cache=other)
 
 
-@pytest.mark.parametrize("sessions", [0, -1, None])
+@pytest.mark.parametrize("sessions", [0, -1, 1.5, True])
 def test_at_least_one_session_is_kept(bundle, sessions):
     with pytest.raises(InputError, match="max_sessions must be a whole number of at least 1"):
         Runner(bundle("base"), max_sessions=sessions)
