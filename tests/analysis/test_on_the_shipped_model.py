@@ -254,6 +254,13 @@ def test_a_path_from_what_does_not_differ_changes_nothing(lens):
     assert same.value == pytest.approx(same.clean, abs=1e-6)
 
 
+def test_the_ends_of_a_path_may_be_numpy_s(lens):
+    first, *_, last = np.argwhere(np.ones((lens.config.n_layer, lens.config.n_head)))
+    found = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=first, receiver=last)
+    expected = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=tuple(first), receiver=tuple(last.tolist()))
+    assert found == expected
+
+
 def test_rollout_multiplies_attention_and_keeps_all_mass_on_what_was_read(lens, truth):
     _, _, values = truth
     found = attention_rollout(lens, CLEAN)

@@ -309,6 +309,15 @@ def test_a_sampler_that_fails_while_it_runs_is_one_line(command, file, bundle, w
         assert ran.err.count("\n") == 1
 
 
+def test_what_was_generated_before_a_sampler_failed_ends_its_line(command, file, bundle):
+    late = "if context.step > 2: 1 / 0\n        return logits"
+    path = file("late", sampler("late").replace("return logits", late))
+    ran = command("--plugin", path, "generate", "a", "--sampler", "late", "-n", "9", "-m", bundle("base"))
+    assert (ran.code, ran.out.startswith("a"), ran.out.endswith("\n")) == (1, True, True)
+    assert len(ran.out) > len("a\n")
+    assert ran.err.startswith("Error: The sampler Same failed: ZeroDivisionError: division by zero (line 12 of ")
+
+
 def test_a_sampler_that_cannot_be_made_is_one_line(command, file, bundle):
     broken = sampler("bad").replace(
         "    def __call__", "    def __post_init__(self):\n        1 / 0\n\n    def __call__"
