@@ -17,6 +17,7 @@ from onnxlens.commands.options import (
     open_lens,
     print_applied,
     print_json,
+    print_table,
     read_changes,
     read_text,
     run_options,
@@ -157,7 +158,7 @@ def _print_explanation(explanation: Explanation) -> None:
         counts = f"{stage.tokens:,}", f"{stage.removed_tokens:,}"
         table.add_row(Text(stage.sampler), *counts, f"{stage.removed:.2%}", f"{stage.moved:.2%}")
     if explanation.stages:
-        out.print(table)
+        print_table(table)
     low, high = explanation.interval
     how = f"{explanation.choice} of {explanation.tokens:,}" if explanation.choice else "the only token left"
     fell = f"; {explanation.number:.4f} fell between {low:.4f} and {high:.4f}" if explanation.number is not None else ""

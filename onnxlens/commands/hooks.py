@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from onnxlens.commands.options import console, json_option, model_option, print_json
+from onnxlens.commands.options import json_option, model_option, print_json, print_table
 
 
 @click.command("hooks")
@@ -50,4 +50,4 @@ def command(patterns: tuple[str, ...], model: str | None, as_json: bool) -> None
         table.add_column(heading, no_wrap=heading == "hook point")
     for point, shape in zip(chosen, shapes, strict=True):
         table.add_row(point.name, " ".join(map(str, shape)), point.meaning)
-    console().print(table)
+    print_table(table)

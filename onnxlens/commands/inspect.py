@@ -7,12 +7,12 @@ from typing import Any
 import click
 
 from onnxlens.commands.options import (
-    console,
     gradients_report,
     inert,
     json_option,
     model_option,
     print_json,
+    print_table,
     rounding,
     status,
 )
@@ -77,7 +77,7 @@ def command(model: str | None, as_json: bool) -> None:
     table.add_column(overflow="fold")
     for name, value in facts.items():
         table.add_row(name.replace("_", " "), inert(str(value), keep="\n" if name == "files" else ""))
-    console().print(table, markup=False)
+    print_table(table)
 
 
 def _all_numbers(entries: object, *names: str) -> bool:

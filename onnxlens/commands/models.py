@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from onnxlens.commands.options import console, inert, json_option, print_json
+from onnxlens.commands.options import console, inert, json_option, print_json, print_table
 
 
 @click.command("models", short_help="List the models found, and where.")
@@ -51,8 +51,8 @@ def command(as_json: bool) -> None:
             f"{int(str(row['bytes'])) / 1e6:,.1f}",
             inert(str(row["path"])),
         )
+    print_table(table)
     out = console()
-    out.print(table, markup=False)
     for row in rows:
         if row["state"] != "ok":
             out.print(f"\n{inert(str(row['name']))}: {inert(str(row['state']))}", markup=False, soft_wrap=True)

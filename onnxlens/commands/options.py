@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +15,7 @@ import click
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
     from rich.segment import Segments
+    from rich.table import Table
 
     from onnxlens.lens import Lens
     from onnxlens.plugins.registry import Registry
@@ -28,11 +30,13 @@ __all__ = [
     "inert",
     "inert_segments",
     "json_option",
+    "lines_are_endless",
     "model_option",
     "open_lens",
     "plugins",
     "print_applied",
     "print_json",
+    "print_table",
     "read_changes",
     "read_text",
     "rounding",
@@ -182,6 +186,19 @@ def console() -> Console:
     from rich.console import Console
 
     return Console(highlight=False)
+
+
+def print_table(table: Table) -> None:
+    """Prints a table: as wide as it needs where nobody says how wide a line may be, in a pipe or a file."""
+    out = console()
+    if lines_are_endless(out):
+        out.width = sys.maxsize
+    out.print(table, markup=False)
+
+
+def lines_are_endless(out: Console) -> bool:
+    """Whether neither a terminal nor the variable COLUMNS limits the width."""
+    return not out.is_terminal and "COLUMNS" not in os.environ
 
 
 def inert_segments(renderable: RenderableType) -> Segments:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxlens.commands.options import console, inert, json_option, plugins, print_json
+from onnxlens.commands.options import console, inert, json_option, lines_are_endless, plugins, print_json, print_table
 
 if TYPE_CHECKING:
     from onnxlens.plugins.registry import Entry
@@ -128,7 +128,7 @@ def _document(entry: Entry) -> dict[str, Any]:
 
 
 def _print_groups(entries: list[Entry]) -> None:
-    """A table for each kind and distribution, one line an entry; 'show' prints what is cut off."""
+    """A table for each kind and distribution, one line an entry; 'show' prints what a narrow terminal cuts off."""
     from rich.table import Table
     from rich.text import Text
 
@@ -136,6 +136,7 @@ def _print_groups(entries: list[Entry]) -> None:
     from onnxlens.plugins.options import option_names
 
     out = console()
+    whole = lines_are_endless(out)
     for number, ((kind, distribution), group) in enumerate(groupby(entries, lambda one: (one.kind, one.distribution))):
         heading = f"{kind}s, from {inert(distribution)}"
         out.print(f"\n{heading}" if number else heading, markup=False, soft_wrap=True, style="bold")
@@ -148,15 +149,17 @@ def _print_groups(entries: list[Entry]) -> None:
                 reads = hook_points(entry)
                 cells["reads"] = "by its options" if reads is None else " ".join(reads)
             rows.append({**cells, "what it does": entry.summary})
-        table = Table(box=None, pad_edge=False, header_style="dim", expand=True)
+        table = Table(box=None, pad_edge=False, header_style="dim", expand=not whole)
         for heading in rows[0]:
             widest = max(len(heading), *(len(row[heading]) for row in rows))
             # Names are to be typed; what it does has the room that is left.
             width = {"name": widest, "what it does": None}.get(heading, min(widest, _COLUMN))
+            if whole:
+                width = widest
             table.add_column(heading, no_wrap=True, width=width, ratio=None if width else 1, overflow="ellipsis")
         for row in rows:
             table.add_row(*(Text(inert(cell)) for cell in row.values()))
-        out.print(table)
+        print_table(table)
 
 
 def _print_entry(entry: Entry) -> None:
@@ -178,7 +181,7 @@ def _print_entry(entry: Entry) -> None:
             default = "must be given" if row["required"] else json.dumps(row["default"], ensure_ascii=False)
             table.add_row(*(Text(inert(cell)) for cell in (row["name"], type_, default, row["help"])))
         out.print()
-        out.print(table)
+        print_table(table)
     if entry.kind == "sampler":
         first = next(iter(rows), None)
         given = f"={first['default'] if first['default'] is not None else first['name'].upper()}" if first else ""

@@ -13,6 +13,7 @@ from onnxlens.commands.options import (
     open_lens,
     print_applied,
     print_json,
+    print_table,
     read_changes,
     read_text,
     run_options,
@@ -82,5 +83,5 @@ def command(
             f"{candidate.probability:.2%}",
             Bar(1.0, 0, candidate.probability, width=_BAR, color="cyan"),
         )
-    out.print(table)
+    print_table(table)
     print_applied(prediction.applied)

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxlens.commands.options import (
-    console,
     open_lens,
     print_json,
+    print_table,
     read_text,
     run_options,
     sampling_options,
@@ -173,4 +173,4 @@ def _print(lens: Lens, text: str, found: Sequence[Hypothesis], as_json: bool) ->
     table.add_column("continuation", overflow="fold")
     for one in found:
         table.add_row(f"{one.score:.3f}", str(len(one.ids)), Text(shown(one.text)))
-    console().print(table)
+    print_table(table)

@@ -11,6 +11,8 @@ import pytest
 from safetensors import safe_open
 
 import onnxlens
+from onnxlens.plugins.registry import Registry
+from onnxlens.runtime.runner import Runner
 
 
 @pytest.fixture
@@ -208,6 +210,19 @@ def test_no_table_is_wider_than_a_terminal_of_80_columns(command, bundle, model,
         assert ran.code == 0
         assert max(map(len, ran.out.splitlines())) <= 80
         assert "…" not in ran.out  # nothing is cut off
+
+
+def test_no_table_is_wrapped_or_cut_in_a_pipe(command, bundle, monkeypatch):
+    monkeypatch.delenv("COLUMNS")
+    ran = command("hooks", "-m", bundle("base"))
+    assert len(ran.out.splitlines()) == 1 + len(Runner(bundle("base")).hook_names)  # a heading, and a line for each
+    assert max(map(len, ran.out.splitlines())) > 100
+    ran = command("plugins")
+    assert "…" not in ran.out
+    for kind in ("sampler", "visualizer"):
+        for name, entry in Registry().entries(kind).items():
+            lines = [line.rstrip() for line in ran.out.splitlines() if line.split()[:1] == [name]]
+            assert any(line.endswith(f"  {entry.summary}") for line in lines), name
 
 
 @pytest.mark.parametrize("rounding", [None, [], 3, {"absolute": "a", "relative": 1, "positions": 1}])
