@@ -205,11 +205,12 @@ def picture() -> str:
 
     out = Console(record=True, width=_PICTURE_WIDTH, force_terminal=True, highlight=False, file=io.StringIO())
     out.print(Text.assemble(("$ ", "dim"), f'onnxlens predict "{_PROMPT}"'))
-    predict.console = lambda: out
+    console = options.console
+    predict.console = options.console = lambda: out
     try:
         predict.command.main([_PROMPT], standalone_mode=False)
     finally:
-        predict.console = options.console
+        predict.console = options.console = console
     svg = out.export_svg(title="onnxlens", unique_id="predict")
     # Rich names web fonts to load; a picture should load nothing.
     svg = re.sub(r"\s*@font-face \{.*?\}", "", svg, flags=re.S).replace("Fira Code, monospace", "monospace")
