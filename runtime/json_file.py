@@ -1,0 +1,71 @@
+"""JSON files that other people and programs wrote, read within bounds."""
+
+from __future__ import annotations
+
+import codecs
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+__all__ = ["JsonFileError", "read_json"]
+
+_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class JsonFileError(Exception):
+    """A file cannot be read as JSON; the text is a clause about the file, such as 'it is not UTF-8 …'."""
+
+
+def read_json(path: Path, limit: int, *, nan: bool = True) -> Any:
+    """Reads a JSON file.
+
+    Args:
+        path: the file. It must be a regular file: a pipe or a device could keep us reading for ever.
+        limit: the most bytes that are read.
+        nan: accept `NaN` and `Infinity`, which Python writes and JSON does not have.
+
+    Raises:
+        JsonFileError: there is no such file, it is too large, not UTF-8, not JSON, or nested too deeply.
+    """
+    content = _read(path, limit)
+    if content.startswith(_UTF16):
+        raise JsonFileError("it is UTF-16; save it as UTF-8")
+    try:
+        # Editors on Windows begin a file with a byte-order mark, which carries no meaning in UTF-8.
+        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise JsonFileError(f"it is not UTF-8 (byte {error.start} is 0x{content[error.start]:02x})") from error
+    try:
+        return json.loads(text, parse_constant=None if nan else _refuse)
+    except json.JSONDecodeError as error:
+        raise JsonFileError(f"it is not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from error
+    except ValueError as error:  # a number with thousands of digits, or a constant that is refused
+        raise JsonFileError(f"it is not JSON ({error})") from error
+    except RecursionError as error:
+        raise JsonFileError("its lists and objects are nested too deeply") from error
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:  # noqa: PTH123: Path.open takes no opener
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise JsonFileError("it is not a regular file")
+            content = file.read(limit + 1)
+    except OSError as error:
+        raise JsonFileError((error.strerror or str(error)).lower()) from error
+    except ValueError as error:  # a null character in the name
+        raise JsonFileError(str(error)) from error
+    if len(content) > limit:
+        raise JsonFileError(f"it is larger than {limit:,} bytes, and no file of its kind needs so many")
+    return content
+
+
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON number")
