@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from onnxlens.runtime.functions import ForwardHooks, HookFunction, pairs_of
-from onnxlens.runtime.hooks import NamesFilter
 from onnxlens.runtime.intervention_files import read_interventions
 from onnxlens.runtime.interventions import Intervention, listed
+from onnxlens.runtime.selection import NamesFilter
 
 __all__ = ["Blocks", "Changes", "Interventions", "given"]
 

@@ -10,7 +10,7 @@ import numpy as np
 from onnxlens.measuring import Measure
 from onnxlens.metrics import TokenMetric
 from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.hooks import NamesFilter
+from onnxlens.runtime.selection import NamesFilter
 
 if TYPE_CHECKING:
     from onnxlens.runtime.runner import Runner

@@ -27,9 +27,10 @@ from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.functions import ForwardHooks
 from onnxlens.runtime.generation import Step, generate_ids
-from onnxlens.runtime.hooks import HookPoint, NamesFilter, usual
+from onnxlens.runtime.hooks import HookPoint
 from onnxlens.runtime.logits import top_ids
 from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.selection import NamesFilter, usual
 from onnxlens.runtime.slices import Slice
 from onnxlens.runtime.trace import open_trace, recorded
 from onnxlens.runtime.whole import is_whole

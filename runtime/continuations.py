@@ -8,10 +8,10 @@ import numpy as np
 
 from onnxlens.runtime.errors import ContextLengthError, InputError
 from onnxlens.runtime.functions import ForwardHooks, find_functions, pairs_of
-from onnxlens.runtime.hooks import NamesFilter
 from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.kv_cache import KVCache
 from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.selection import NamesFilter
 from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Continuations"]

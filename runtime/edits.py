@@ -11,9 +11,10 @@ import numpy as np
 from onnxlens.runtime.compile import EditKind, edit_inputs
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.hooks import HookPoint, NamesFilter
+from onnxlens.runtime.hooks import HookPoint
 from onnxlens.runtime.interventions import Intervention, Source, listed, slice_text
 from onnxlens.runtime.places import AXES, ONE, Layout, Place, check_axes, find_places
+from onnxlens.runtime.selection import NamesFilter
 
 __all__ = ["Applied", "Edits", "check", "resolve"]
 

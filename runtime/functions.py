@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from onnxlens.runtime.errors import HookFunctionError, InputError
-from onnxlens.runtime.hooks import NamesFilter
+from onnxlens.runtime.selection import NamesFilter
 
 __all__ = ["ForwardHooks", "Functions", "Hook", "HookFunction", "call", "find_functions", "pairs_of"]
 

@@ -12,9 +12,9 @@ from onnxlens.runtime.activations import ActivationCache, stitch
 from onnxlens.runtime.edits import Applied, Edits
 from onnxlens.runtime.errors import ContextLengthError, InputError
 from onnxlens.runtime.functions import ForwardHooks, find_functions, pairs_of
-from onnxlens.runtime.hooks import NamesFilter
 from onnxlens.runtime.interventions import Intervention, listed
 from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.selection import NamesFilter
 from onnxlens.runtime.whole import is_whole
 
 __all__ = ["OVERFLOW", "Choose", "Overflow", "Step", "generate_ids"]

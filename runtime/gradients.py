@@ -13,9 +13,10 @@ import onnxruntime
 
 from onnxlens.runtime.bundle import GRADIENTS_GRAPH
 from onnxlens.runtime.errors import BundleError, HookPointError, InputError
-from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, HookPoint, NamesFilter, select
+from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, HookPoint
 from onnxlens.runtime.prepare import prepare
 from onnxlens.runtime.prepared import Prepared
+from onnxlens.runtime.selection import NamesFilter, select
 from onnxlens.runtime.vjp import (
     COTANGENT,
     EMBEDDING,

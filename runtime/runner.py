@@ -30,7 +30,7 @@ from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.edits import Applied, Edits, check, resolve
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
 from onnxlens.runtime.functions import ForwardHooks, Functions, Hook, find_functions
-from onnxlens.runtime.hooks import HookPoint, NamesFilter, Reached, hook_points, select
+from onnxlens.runtime.hooks import HookPoint, hook_points
 from onnxlens.runtime.interventions import Intervention, Source
 from onnxlens.runtime.joins import rows_present
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
@@ -38,6 +38,7 @@ from onnxlens.runtime.prepare import prepare
 from onnxlens.runtime.program import Program
 from onnxlens.runtime.programs import Programs
 from onnxlens.runtime.providers import CPU, Provider, candidates
+from onnxlens.runtime.selection import NamesFilter, Reached, select
 from onnxlens.runtime.slices import Slice, positions_of
 from onnxlens.runtime.whole import is_whole
 

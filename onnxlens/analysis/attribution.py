@@ -17,7 +17,7 @@ import numpy as np
 
 from onnxlens.metrics import TokenMetric
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
-from onnxlens.runtime.hooks import NamesFilter
+from onnxlens.runtime.selection import NamesFilter
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:

@@ -19,7 +19,8 @@ def command(patterns: tuple[str, ...], model: str | None, as_json: bool) -> None
     """
     from onnxlens.catalog import find
     from onnxlens.runtime.bundle import Bundle
-    from onnxlens.runtime.hooks import hook_points, select
+    from onnxlens.runtime.hooks import hook_points
+    from onnxlens.runtime.selection import select
 
     config = Bundle(find(model)).config
     points = {point.name: point for point in hook_points(config)}

@@ -12,8 +12,9 @@ from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import PluginError
-from onnxlens.runtime.hooks import hook_points, select
+from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.selection import select
 from onnxlens.runtime.tokenizer import Tokenizer
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookPointError
-from onnxlens.runtime.hooks import hook_points, select
+from onnxlens.runtime.hooks import hook_points
+from onnxlens.runtime.selection import select
 
 NAMES = tuple(point.name for point in hook_points(ModelConfig()))
 
@@ -170,3 +171,22 @@ def test_stated_shapes_are_the_true_ones(runner, name):
 
 def np_ids(batch: int, length: int) -> list[list[int]]:
     return [[7 + row + position for position in range(length)] for row in range(batch)]
+
+
+@pytest.mark.parametrize(
+    ("names_filter", "names"),
+    [
+        (("pattern", 3), ("blocks.3.attn.hook_pattern",)),
+        (("resid_post", -1), ("blocks.11.hook_resid_post",)),
+        (("scale", 0, "ln2"), ("blocks.0.ln2.hook_scale",)),
+        ([("q", 0), "hook_embed", ("k", 1)], ("hook_embed", "blocks.0.attn.hook_q", "blocks.1.attn.hook_k")),
+        (("hook_embed", "hook_pos_embed"), ("hook_embed", "hook_pos_embed")),  # two names, not a shorthand
+    ],
+)
+def test_a_tuple_of_a_short_name_and_a_block_selects_as_it_does_in_a_cache(names_filter, names):
+    assert select(names_filter, NAMES) == names
+
+
+def test_a_shorthand_of_a_block_that_is_not_there_is_an_error():
+    assert refused(("pattern", 12)) == "There is no block 12: this model has blocks 0 to 11."
+    assert "is not short for any hook point" in refused([("nonsense", 0)])
