@@ -120,6 +120,7 @@ _KIT = (
     "onnxlens.plugins.testing.context_of",
     "onnxlens.plugins.testing.hostile",
 )
+_STARS = {inspect.Parameter.VAR_POSITIONAL: "*", inspect.Parameter.VAR_KEYWORD: "**"}
 _LETTERS = {
     "batch": "B",
     "pos": "P",
@@ -313,15 +314,25 @@ def _members(value: type) -> dict[str, Any]:
 def _signature(name: str, function: Callable[..., Any]) -> str:
     signature = inspect.signature(function)
     pieces: list[str] = []
+    kinds = []
     for parameter in signature.parameters.values():
         if parameter.name in ("self", "cls"):
             continue
-        if parameter.kind is parameter.KEYWORD_ONLY and "*" not in pieces:
+        if kinds[-1:] == [parameter.POSITIONAL_ONLY] != [parameter.kind]:
+            pieces.append("/")
+        if parameter.kind is parameter.KEYWORD_ONLY and not {parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL} & {
+            *kinds
+        }:
             pieces.append("*")
-        piece = f"{parameter.name}: {parameter.annotation}"
+        kinds.append(parameter.kind)
+        piece = f"{_STARS.get(parameter.kind, '')}{parameter.name}"
+        if parameter.annotation is not parameter.empty:
+            piece += f": {parameter.annotation}"
         if parameter.default is not parameter.empty:
             piece += f" = {'...' if callable(parameter.default) else repr(parameter.default)}"
         pieces.append(piece)
+    if kinds[-1:] == [inspect.Parameter.POSITIONAL_ONLY]:
+        pieces.append("/")
     result = (
         "" if signature.return_annotation in (signature.empty, None, "None") else f" -> {signature.return_annotation}"
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
@@ -55,6 +57,28 @@ def test_every_public_name_is_documented() -> None:
     for name in errors.__all__:
         if isinstance(getattr(errors, name), type):
             assert f"| `{name}` |" in reference
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda a, b=1: None,
+        lambda a, *, b, c=2: None,
+        lambda a, /, b, **rest: None,
+        lambda a, /: None,
+        lambda *each, b: None,
+        lambda self, a, /, *each, b=3, **rest: None,
+    ],
+)
+def test_a_signature_is_shown_as_it_is_called(build: ModuleType, function: Callable[..., None]) -> None:
+    namespace: dict[str, Callable[..., None]] = {}
+    exec(f"def {build._signature('f', function)}: pass", namespace)
+    shown = namespace["f"]
+    expected = [one for one in inspect.signature(function).parameters.values() if one.name != "self"]
+    found = inspect.signature(shown).parameters.values()
+    assert [(one.name, one.kind, one.default) for one in found] == [
+        (one.name, one.kind, one.default) for one in expected
+    ]
 
 
 @pytest.mark.parametrize("document", LINKED)
