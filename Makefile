@@ -1,4 +1,4 @@
-# Two commands do everything: `make try` predicts without PyTorch, `make test` runs all tests.
+# Two commands do everything: `make try` predicts and draws without PyTorch, `make test` runs all tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -53,7 +53,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) --editable .
+	$(PIP) --editable '.[plots]'
 	touch $@
 
 # torch by its exact version first: asked for as a range, pip would look for the newest build instead.

@@ -17,7 +17,6 @@ from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import ink, printable, tint
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -36,13 +35,21 @@ _STRONGEST = 4  # tokens that a terminal names for each row
 class Attention(Visualizer):
     """Where the heads look: how much each token attends to those before it."""
 
-    layer: Annotated[int | None, Option("one block, negative ones from the end; all of them if left out")] = None
-    head: Annotated[int | None, Option("one head, negative ones from the end; all of the block if left out")] = None
+    layer: Annotated[
+        int | None, Option("one block, negative ones from the end; if left out all of them, or a chosen one")
+    ] = None
+    head: Annotated[
+        int | None,
+        Option(
+            "one head, negative ones from the end; if left out all of the block, or where one is shown, a chosen one"
+        ),
+    ] = None
     values: Annotated[
         Literal["pattern", "scores", "steps", "lines"],
         Option(
             "the pattern, shares that add up to 1 in each row; the scores that it is the softmax of; for one head, the "
-            "steps from q and k to the pattern; or, for one head, its pattern as lines from token to token"
+            "steps from q and k to the pattern; or, for one head, its pattern as lines from token to token. Where one "
+            "head is shown and none is named, it is the one that looks most at a token other than the first and itself"
         ),
     ] = "pattern"
 
@@ -50,8 +57,6 @@ class Attention(Visualizer):
         """The pattern or the scores of the blocks; for the steps of a head also its queries and keys."""
         if self.head is not None:
             self.numbered("head", config.n_head)  # before anything is computed
-        if self.values in ("steps", "lines") and (self.layer is None or self.head is None):
-            raise InputError(f"values={self.values} are of one head: give layer and head.")
         kinds = {
             "pattern": ("pattern",),
             "scores": ("attn_scores",),
@@ -65,18 +70,15 @@ class Attention(Visualizer):
         layers = self._layers(view.config)
         count = view.config.n_head
         heads = list(range(count)) if self.head is None else [self.numbered("head", count)]
-        if self.values == "steps":
-            return self._steps(view, layers[0], heads[0])
-        if self.values == "lines":
-            return Links(
-                f"{printable(view.model)}: attention pattern, block {layers[0]}, head {heads[0]}",
-                view.cache["pattern", layers[0]][heads[0]],
-                view.labels,
-                view.labels,
-                unit=_MEANING["pattern"],
-                row_axis="token",
-                column_axis="attended to",
+        if self.values in ("steps", "lines"):
+            layer, head = max(
+                ((layer, head) for layer in layers for head in heads),
+                key=lambda one: _share_of_others(view.cache["pattern", one[0]][one[1]]),
             )
+            which = f"block {layer}, head {head}"
+            if len(layers) * len(heads) > 1:
+                which += ", the one that looks most at a token other than the first and itself"
+            return self._steps(view, layer, head, which) if self.values == "steps" else _lines(view, layer, head, which)
         kind = "pattern" if self.values == "pattern" else "attn_scores"
         weights = {(layer, head): view.cache[kind, layer][head] for layer in layers for head in heads}  # [Q, K] each
         return AttentionMaps(view.model, weights, view.str_tokens, view.labels, self.values)
@@ -84,7 +86,7 @@ class Attention(Visualizer):
     def _layers(self, config: ModelConfig) -> list[int]:
         return list(range(config.n_layer)) if self.layer is None else [self.numbered("layer", config.n_layer)]
 
-    def _steps(self, view: View, layer: int, head: int) -> Stack:
+    def _steps(self, view: View, layer: int, head: int, which: str) -> Stack:
         """Scores of all pairs, the masked ones, and the softmax."""
         q, k = (view.cache[name, layer][:, head].astype(np.float64) for name in ("q", "k"))  # [P, d]
         scores, pattern = (view.cache[name, layer][head] for name in ("attn_scores", "pattern"))  # [Q, K]
@@ -108,8 +110,26 @@ class Attention(Visualizer):
             )
             for title, values, unit in steps
         ]
-        title = f"{printable(view.model)}: from scores to pattern, block {layer}, head {head}"
+        title = f"{printable(view.model)}: from scores to pattern, {which}"
         return Stack(title, charts, side_by_side=True)
+
+
+def _lines(view: View, layer: int, head: int, which: str) -> Links:
+    return Links(
+        f"{printable(view.model)}: attention pattern, {which}",
+        view.cache["pattern", layer][head],
+        view.labels,
+        view.labels,
+        unit=_MEANING["pattern"],
+        row_axis="token",
+        column_axis="attended to",
+    )
+
+
+def _share_of_others(pattern: np.ndarray) -> float:
+    """How much the tokens attend on average to the one that they attend to most, without the first and themselves."""
+    others = np.tril(pattern, k=-1)[:, 1:]  # [Q, K - 1]
+    return float(others.max(axis=-1, initial=0.0).mean())
 
 
 class AttentionMaps(Heatmap):

@@ -110,11 +110,13 @@ class Rendering:
             return self._encoded(ending)
         except ModuleNotFoundError as error:
             library = (error.name or str(error)).partition(".")[0]
-            where = ": pip install 'onnxlens[plots]'" if library in _PLOTS else ""
-            others = [one for one in self.formats if FORMATS[one] != FORMATS[ending]]
+            is_extra = library in _PLOTS
+            install = ": pip install 'onnxlens[plots]', for pictures and pages" if is_extra else ""
+            needy = {"figure", "html"} if is_extra else {FORMATS[ending]}  # who lacks one of the two lacks the other
+            others = [one for one in self.formats if FORMATS[one] not in needy]
+            without = f" Without it there is {_listed(others)}." if others else ""
             raise MissingLibraryError(
-                f"A .{ending} of this needs {library}, which is not installed{where}. Without it there are "
-                f"{_listed(others)}."
+                f"A .{ending} of this needs {library}, which is not installed{install}.{without}"
             ) from error
 
     def renderable(self) -> RenderableType:

@@ -55,6 +55,7 @@ def drawn_in(page: str) -> dict:
             [f"blocks.0.attn.hook_{name}" for name in ("q", "k", "attn_scores", "pattern")],
         ),
         ({"layer": 0, "head": 0, "values": "lines"}, ["blocks.0.attn.hook_pattern"]),
+        ({"values": "lines"}, ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"]),
     ],
 )
 def test_exactly_what_is_shown_is_read(lens, monkeypatch, options, names):
@@ -174,6 +175,23 @@ def test_lines_are_as_wide_as_the_pattern(lens):
     assert found == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.parametrize("values", ["lines", "steps"])
+def test_where_no_head_is_named_it_is_the_one_that_looks_most_at_another_token(lens, values):
+    def shares(pattern: np.ndarray) -> float:
+        best = [max(pattern[query, 1:query], default=0.0) for query in range(len(pattern))]
+        return float(np.mean(best))
+
+    heads = {(n, h): shares(weights(lens, "hook_pattern", n)[h]) for n in range(2) for h in range(lens.config.n_head)}
+    layer, head = max(heads, key=heads.__getitem__)
+    (other,) = {0, 1} - {layer}
+    found = lens.view("attention", TEXT, values=values)
+    assert f"block {layer}, head {head}, the one that looks most" in found.title
+    named = lens.view("attention", TEXT, values=values, layer=layer, head=head)
+    assert found.data() == {**named.data(), "title": found.data()["title"]}
+    assert named.title.endswith(f"block {layer}, head {head}")
+    assert f"block {other}, head " in lens.view("attention", TEXT, values=values, layer=other).title
+
+
 def test_changes_of_an_enclosing_block_are_shown(lens):
     def uniform(pattern, hook):
         return np.full_like(pattern, 1 / pattern.shape[-1])
@@ -192,7 +210,6 @@ def test_changes_of_an_enclosing_block_are_shown(lens):
         ({"layer": 2}, "layer must be one of this model's, -2 to 1, not 2."),
         ({"head": -5}, "head must be one of this model's, -4 to 3, not -5."),
         ({"values": "weights"}, "attention: values must be one of 'lines', 'pattern', 'scores', 'steps', not 'w"),
-        ({"values": "lines", "layer": 1}, "values=lines are of one head: give layer and head."),
         ({"head": "all"}, "attention: head must be a whole number, not "),
     ],
 )
@@ -209,8 +226,8 @@ def test_a_page_without_plotly(lens, monkeypatch, tmp_path):
     with pytest.raises(MissingLibraryError) as caught:
         rendering.save(tmp_path / "x.html")
     assert str(caught.value) == (
-        "A .html of this needs plotly, which is not installed: pip install 'onnxlens[plots]'. Without it there are "
-        ".txt, .png, .svg or .json."
+        "A .html of this needs plotly, which is not installed: pip install 'onnxlens[plots]', for pictures and pages. "
+        "Without it there is .txt or .json."
     )
     assert rendering._repr_html_().startswith("<?xml")  # the picture, in a notebook
     monkeypatch.setitem(sys.modules, "matplotlib", None)

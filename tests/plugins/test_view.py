@@ -14,7 +14,7 @@ from onnxlens.lens import Lens
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.plugins.visualizers.tokens import Tokens
-from onnxlens.runtime.errors import ContextLengthError, InputError, OutputError, PluginError
+from onnxlens.runtime.errors import ContextLengthError, InputError, MissingLibraryError, OutputError, PluginError
 
 
 @pytest.fixture
@@ -296,13 +296,17 @@ def test_a_layer_that_nothing_is_read_from_is_an_error(lens):
     )
 
 
-def test_a_picture_without_matplotlib(lens, monkeypatch, tmp_path):
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(InputError) as caught:
-        lens.view("tokens", "the cat").save(tmp_path / "x.png")
+@pytest.mark.parametrize(("ending", "library"), [("png", "matplotlib"), ("svg", "matplotlib"), ("html", "plotly")])
+def test_a_picture_without_its_library_names_the_extra_and_what_needs_none(
+    lens, monkeypatch, tmp_path, ending, library
+):
+    for name in ("matplotlib", "plotly", "plotly.graph_objects", "plotly.offline"):
+        monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(MissingLibraryError) as caught:
+        lens.view("attention", "the cat").save(tmp_path / f"x.{ending}")
     assert str(caught.value) == (
-        "A .png of this needs matplotlib, which is not installed: pip install 'onnxlens[plots]'. Without it there are "
-        ".txt, .html or .json."
+        f"A .{ending} of this needs {library}, which is not installed: pip install 'onnxlens[plots]', for pictures "
+        "and pages. Without it there is .txt or .json."
     )
 
 
