@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
+from onnxlens.runtime.shorthand import Key, full_name, is_shorthand
 from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Indices", "Intervention", "Operation", "Source", "listed", "slice_text"]
@@ -98,14 +99,14 @@ class Intervention:
             raise InputError(f"The operation {self.operation!r} takes no factor; 'add' and 'scale' do.")
 
     @classmethod
-    def zero(cls, hook: str | Sequence[str], **where: Indices) -> Intervention:
+    def zero(cls, hook: Key | Sequence[Key], **where: Indices) -> Intervention:
         """Puts 0 in place of an activation; `where` is `positions`, `heads`, `neurons`, `keys` and `rows`."""
         return cls._of("zero", hook, where)
 
     @classmethod
     def mean(
         cls,
-        hook: str | Sequence[str],
+        hook: Key | Sequence[Key],
         reference: Mapping[str, np.ndarray],
         *,
         per_position: bool = False,
@@ -141,12 +142,12 @@ class Intervention:
         return cls._of("mean", hook, where, value=means, source=_source(reference), attention_mask=mask)
 
     @classmethod
-    def replace(cls, hook: str | Sequence[str], value: npt.ArrayLike, **where: Indices) -> Intervention:
+    def replace(cls, hook: Key | Sequence[Key], value: npt.ArrayLike, **where: Indices) -> Intervention:
         """Puts a value in place of an activation: whatever broadcasts to the hook point's shape."""
         return cls._of("replace", hook, where, value=value)
 
     @classmethod
-    def patch(cls, hook: str | Sequence[str], source: Mapping[str, np.ndarray], **where: Indices) -> Intervention:
+    def patch(cls, hook: Key | Sequence[Key], source: Mapping[str, np.ndarray], **where: Indices) -> Intervention:
         """Puts what another run had there in place of an activation.
 
         Args:
@@ -162,19 +163,19 @@ class Intervention:
 
     @classmethod
     def add(
-        cls, hook: str | Sequence[str], value: npt.ArrayLike, *, factor: float = 1.0, **where: Indices
+        cls, hook: Key | Sequence[Key], value: npt.ArrayLike, *, factor: float = 1.0, **where: Indices
     ) -> Intervention:
         """Adds a value times a factor, as a steering vector on the residual stream (Turner et al. 2023)."""
         return cls._of("add", hook, where, value=value, factor=factor)
 
     @classmethod
-    def scale(cls, hook: str | Sequence[str], factor: float, **where: Indices) -> Intervention:
+    def scale(cls, hook: Key | Sequence[Key], factor: float, **where: Indices) -> Intervention:
         """Multiplies an activation by a factor."""
         return cls._of("scale", hook, where, factor=factor)
 
     @classmethod
     def freeze(
-        cls, source: Mapping[str, np.ndarray], hook: str | Sequence[str] = _PATTERNS, **where: Indices
+        cls, source: Mapping[str, np.ndarray], hook: Key | Sequence[Key] = _PATTERNS, **where: Indices
     ) -> Intervention:
         """Keeps attention patterns as another run had them, whatever else changes."""
         return cls._of("freeze", hook, where, **_of_run(hook, source))
@@ -243,7 +244,7 @@ class Intervention:
 
     @classmethod
     def _of(
-        cls, operation: Operation, hook: str | Sequence[str], where: Mapping[str, Any], **options: Any
+        cls, operation: Operation, hook: Key | Sequence[Key], where: Mapping[str, Any], **options: Any
     ) -> Intervention:
         if unknown := where.keys() - set(_INDICES):
             raise InputError(
@@ -293,13 +294,17 @@ def listed(interventions: Iterable[Intervention] | Intervention | None) -> tuple
 
 def _globs(hook: object) -> tuple[str, ...]:
     """The names or globs of hook points."""
-    found = (hook,) if isinstance(hook, str) else tuple(hook) if isinstance(hook, Iterable) else ()
-    if not found or not all(isinstance(name, str) for name in found):
-        raise InputError(f"An intervention's hook must be a name or glob, or several, not {hook!r:.100}.")
-    return found
+    single = isinstance(hook, str) or is_shorthand(hook)
+    found: tuple[Any, ...] = (hook,) if single else tuple(hook) if isinstance(hook, Iterable) else ()
+    if not found or not all(isinstance(name, str) or is_shorthand(name) for name in found):
+        raise InputError(
+            "An intervention's hook must be a name, a glob, a tuple such as ('pattern', 0), or several of these, "
+            f"not {hook!r:.100}."
+        )
+    return tuple(name if isinstance(name, str) else full_name(name) for name in found)
 
 
-def _matching(hook: str | Sequence[str], source: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+def _matching(hook: Key | Sequence[Key], source: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What a mapping has of the hook points that are named."""
     globs = _globs(hook)
     if not isinstance(source, Mapping):
@@ -320,7 +325,7 @@ def _matching(hook: str | Sequence[str], source: Mapping[str, np.ndarray]) -> di
     return found
 
 
-def _of_run(hook: str | Sequence[str], run: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _of_run(hook: Key | Sequence[Key], run: Mapping[str, np.ndarray]) -> dict[str, Any]:
     """Values of another run, and what is known of it."""
     return {"value": _matching(hook, run), "source": _source(run), "attention_mask": _padding(run)}
 

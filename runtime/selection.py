@@ -10,7 +10,7 @@ from typing import Any
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError, suggestion
 from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, HookPoint
-from onnxlens.runtime.shorthand import Key, full_name
+from onnxlens.runtime.shorthand import Key, full_name, is_shorthand
 from onnxlens.runtime.whole import is_whole
 
 __all__ = ["NamesFilter", "Reached", "select", "usual"]
@@ -104,19 +104,14 @@ def select(names_filter: NamesFilter, known: Iterable[str]) -> tuple[str, ...]:
 
 def _full_names(names_filter: Key | Sequence[Key], names: Sequence[str]) -> list[str]:
     """The names and globs in a filter that is no function, with shorthands resolved."""
-    if isinstance(names_filter, str) or _is_shorthand(names_filter):
+    if isinstance(names_filter, str) or is_shorthand(names_filter):
         entries: list[Any] = [names_filter]
     else:
         entries = list(names_filter) if isinstance(names_filter, Iterable) else [names_filter]
-    if not all(isinstance(entry, str) or _is_shorthand(entry) for entry in entries):
+    if not all(isinstance(entry, str) or is_shorthand(entry) for entry in entries):
         raise HookPointError(f"Hook points are named by text: a name, a glob, or a list of them, not {entries!r:.200}.")
     layers = len({name.split(".")[1] for name in names if name.startswith("blocks.")})
     return [entry if isinstance(entry, str) else full_name(entry, layers) for entry in entries]
-
-
-def _is_shorthand(entry: object) -> bool:
-    """Whether this is a tuple of a short name and a block, not several names."""
-    return isinstance(entry, tuple) and len(entry) in (2, 3) and isinstance(entry[0], str) and is_whole(entry[1])
 
 
 def _chosen(function: Callable[[str], bool], name: str) -> bool:

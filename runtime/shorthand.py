@@ -14,7 +14,7 @@ from onnxlens.runtime.errors import HookPointError, suggestion
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.whole import is_whole
 
-__all__ = ["Key", "KeyNotFoundError", "axes_of", "full_name"]
+__all__ = ["Key", "KeyNotFoundError", "axes_of", "full_name", "is_shorthand"]
 
 Key = str | tuple[str | int | None, ...]
 
@@ -81,6 +81,11 @@ def full_name(key: Key, n_layer: int | None = None) -> str:
     return in_block[str(place)].format(_block(layer, n_layer))
 
 
+def is_shorthand(value: object) -> bool:
+    """Whether this is a tuple of a short name and a block, such as `("pattern", 0)`, and not several names."""
+    return isinstance(value, tuple) and len(value) in (2, 3) and isinstance(value[0], str) and is_whole(value[1])
+
+
 def axes_of(name: str) -> tuple[str, ...] | None:
     """What the axes of a hook point count, by its full name; None for a name that no model has."""
     return _axes().get(re.sub(r"^blocks\.\d+\.", "blocks.0.", name))
@@ -92,7 +97,8 @@ def _block(layer: object, n_layer: int | None) -> int:
     layer = int(layer)
     if layer < 0 and n_layer is None:
         raise KeyNotFoundError(
-            f"Block {layer} is counted from the end, and this cache does not know how many blocks its model has."
+            f"Block {layer} is counted from the end, and how many blocks the model has is not known here; name it by "
+            "its number from the start."
         )
     if n_layer is not None and not -n_layer <= layer < n_layer:
         raise KeyNotFoundError(f"There is no block {layer}: this model has blocks 0 to {n_layer - 1}.")

@@ -330,9 +330,9 @@ def raises(name):
         (lambda lens: lens.predict("the", interventions=[3]), InputError, "Expected an Intervention, not 3"),
         (lambda lens: lens.predict("the", fwd_hooks=3), InputError, "fwd_hooks must be a list of pairs"),
         (lambda lens: lens.runner.run([1], interventions=3), InputError, "interventions must be an Intervention, or"),
-        (lambda lens: Intervention.zero(None), InputError, "hook must be a name or glob, or several, not None."),
-        (lambda lens: Intervention.patch(None, {}), InputError, "hook must be a name or glob, or several, not None."),
-        (lambda lens: Intervention.zero([]), InputError, "hook must be a name or glob, or several, not []."),
+        (lambda lens: Intervention.zero(None), InputError, "or several of these, not None."),
+        (lambda lens: Intervention.patch(None, {}), InputError, "or several of these, not None."),
+        (lambda lens: Intervention.zero([]), InputError, "or several of these, not []."),
         (
             lambda lens: lens.run_with_cache("the", names_filter=raises),
             HookFunctionError,

@@ -414,7 +414,7 @@ Z = "blocks.0.attn.hook_z"
         (lambda: Intervention(hook=Z, operation="replace"), "The operation 'replace' needs a value."),
         (lambda: Intervention(hook=Z, operation="zero", value=1.0), "The operation 'zero' takes no value."),
         (lambda: Intervention(hook=Z, operation="zero", factor=2), "takes no factor; 'add' and 'scale' do."),
-        (lambda: Intervention(hook=(), operation="zero"), "must be a name or glob, or several, not ()."),
+        (lambda: Intervention(hook=(), operation="zero"), "or several of these, not ()."),
         (lambda: Intervention.replace("blocks.0.attn.hook_attn_scores", -np.inf), "some logits are no numbers"),
         (lambda: "zero", "Expected an Intervention, not 'zero'; Intervention.zero(...) makes one."),
     ],
@@ -799,3 +799,8 @@ def test_a_mean_at_each_position_needs_texts_of_one_length(bundle):
     lens.predict("the cat", interventions=Intervention.mean(Z, cache))
     with pytest.raises(InputError, match="An intervention's attention_mask must be rows of 0 and 1"):
         Intervention(hook=Z, operation="patch", value=np.zeros(1), attention_mask=[[0, 2]])
+
+
+def test_an_intervention_takes_the_tuples_that_caches_take():
+    assert Intervention.zero(("pattern", 1), heads=0).hook == "blocks.1.attn.hook_pattern"
+    assert Intervention.zero([("z", 0), "hook_embed"]).hook == ("blocks.0.attn.hook_z", "hook_embed")

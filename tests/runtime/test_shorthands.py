@@ -101,7 +101,8 @@ def test_the_end_is_not_known_without_the_model():
     with pytest.raises(HookPointError) as caught:
         cache["q", -1]
     assert str(caught.value) == (
-        "Block -1 is counted from the end, and this cache does not know how many blocks its model has."
+        "Block -1 is counted from the end, and how many blocks the model has is not known here; name it by its number "
+        "from the start."
     )
 
 
