@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from onnxlens.plugins.registry import Registry
     from onnxlens.plugins.samplers.base import Chain, Context, Sampler, only, softmax
     from onnxlens.plugins.visualizers.base import View, Visualizer
-    from onnxlens.plugins.visualizers.page import page, plotly_page
+    from onnxlens.plugins.visualizers.page import page, plotly_page, plotly_text
     from onnxlens.plugins.visualizers.rendering import Rendering
     from onnxlens.runtime.errors import InputError
 
@@ -32,6 +32,7 @@ __all__ = [
     "only",
     "page",
     "plotly_page",
+    "plotly_text",
     "softmax",
 ]
 
@@ -49,6 +50,7 @@ _HOME = {
     "only": "onnxlens.plugins.samplers.base",
     "page": "onnxlens.plugins.visualizers.page",
     "plotly_page": "onnxlens.plugins.visualizers.page",
+    "plotly_text": "onnxlens.plugins.visualizers.page",
     "softmax": "onnxlens.plugins.samplers.base",
 }
 

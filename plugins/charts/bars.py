@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, distinct, head, numbers
 from onnxlens.plugins.visualizers.labels import printable, short
+from onnxlens.plugins.visualizers.page import plotly_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -133,22 +133,22 @@ class Bars(Chart):
                 y=labels,
                 base=np.concatenate([[0.0], np.cumsum(values)[:-1]]).tolist() if self.cumulative and bars else None,
                 orientation="h",
-                name=escape(name),
+                name=plotly_text(name),
                 visible=name == first,
-                meta={"y": [escape(label) for label, _ in bars]},
+                meta={"y": [plotly_text(label) for label, _ in bars]},
                 marker_color=[self._colour(label, value) for label, value in bars],
-                customdata=[[value, escape(self.notes.get(label, ""))] for label, value in bars],
+                customdata=[[value, plotly_text(self.notes.get(label, ""))] for label, value in bars],
                 hovertemplate="%{y}: <b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
             )
         names = list(self.lists)
         buttons = [
-            {"label": escape(name), "method": "restyle", "args": ["visible", [one == name for one in names]]}
+            {"label": plotly_text(name), "method": "restyle", "args": ["visible", [one == name for one in names]]}
             for name in names
         ]
         menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
         figure.update_layout(
-            xaxis={"title": escape(self.unit), "zeroline": True},
-            yaxis={"title": escape(self.axis), "autorange": "reversed", "type": "category"},
+            xaxis={"title": plotly_text(self.unit), "zeroline": True},
+            yaxis={"title": plotly_text(self.axis), "autorange": "reversed", "type": "category"},
             updatemenus=[menu] if len(names) > 1 else [],
             margin={"t": 60 if len(names) > 1 else 20, "l": 140},
         )

@@ -5,11 +5,10 @@ from __future__ import annotations
 import copy
 import textwrap
 from abc import abstractmethod
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.plugins.visualizers.page import Part, parts_page
+from onnxlens.plugins.visualizers.page import Part, parts_page, plotly_text
 from onnxlens.plugins.visualizers.rendering import Rendering
 
 if TYPE_CHECKING:
@@ -72,8 +71,8 @@ def head(figure: FigureBase, title: str, wide: float, *, bold: bool = False) -> 
 
 
 def distinct(labels: list[str]) -> list[str]:
-    """Labels for plotly, which reads HTML in them and takes those that are equal for one: these get their number."""
-    shown = [escape(label) for label in labels]
+    """Labels for plotly, which takes those that are equal for one: these get their number."""
+    shown = [plotly_text(label) for label in labels]
     return shown if len(set(shown)) == len(shown) else [f"{place} {label}" for place, label in enumerate(shown)]
 
 

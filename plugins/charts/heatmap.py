@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
 from onnxlens.plugins.visualizers.labels import ink, printable, short, thinned, tint
+from onnxlens.plugins.visualizers.page import plotly_text
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -167,18 +167,18 @@ class Heatmap(Chart):
                 "head, or write a .png or .json."
             )
         rows, columns = (distinct([short(label, _LABEL) for label in labels]) for labels in (self.rows, self.columns))
-        named = [list(map(escape, labels)) for labels in (self.rows, self.columns)]
+        named = [list(map(plotly_text, labels)) for labels in (self.rows, self.columns)]
         first = next(iter(self.panels))
         figure = go.Figure()
         for name, panel in self.panels.items():
-            notes = [[escape(cell) for cell in row] for row in self.notes.get(name, ())]
+            notes = [[plotly_text(cell) for cell in row] for row in self.notes.get(name, ())]
             figure.add_heatmap(
                 z=panel.astype(np.float32),
                 x=columns,
                 y=rows,
                 text=notes or None,
                 texttemplate="%{text}" if notes and max(panel.shape) <= _NOTED else None,
-                name=escape(name),
+                name=plotly_text(name),
                 visible=name == first,
                 coloraxis="coloraxis",
                 meta={"z": notes} if notes else None,
@@ -351,7 +351,7 @@ class Heatmap(Chart):
         names = list(self.panels)
         buttons = [
             {
-                "label": escape(name),
+                "label": plotly_text(name),
                 "method": "restyle",
                 "args": ["visible", [one == place for one in range(len(names))]],
             }
@@ -359,18 +359,18 @@ class Heatmap(Chart):
         ]
         menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
         scale = _TWO_ENDS if least < 0 else _ONE_END
-        yaxis = {"title": escape(self.row_axis), "showgrid": False, "autorange": "reversed", "constrain": "domain"}
+        yaxis = {"title": plotly_text(self.row_axis), "showgrid": False, "autorange": "reversed", "constrain": "domain"}
         return {
             "coloraxis": {
                 "colorscale": scale.removesuffix("_r"),
                 "reversescale": scale.endswith("_r"),
                 "cmin": least,
                 "cmax": most,
-                "colorbar": {"title": {"text": escape(self.unit), "side": "right"}},
+                "colorbar": {"title": {"text": plotly_text(self.unit), "side": "right"}},
             },
             "plot_bgcolor": _NOTHING,
             "xaxis": {
-                "title": escape(self.column_axis),
+                "title": plotly_text(self.column_axis),
                 "showgrid": False,
                 "tickangle": -90,
                 "constrain": "domain",

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
 from onnxlens.plugins.visualizers.labels import printable, short, thinned
+from onnxlens.plugins.visualizers.page import plotly_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -125,17 +125,17 @@ class Lines(Chart):
             figure.add_scatter(
                 x=labels,
                 y=numbers(values),
-                name=escape(short(name, 2 * _LABEL)),
+                name=plotly_text(short(name, 2 * _LABEL)),
                 mode="lines+markers",
-                meta={"x": list(map(escape, self.places))},
+                meta={"x": list(map(plotly_text, self.places))},
                 line={"color": _COLOURS[number % len(_COLOURS)]},
                 hovertemplate="%{x}: <b>%{y}</b>",
             )
         if self.level:
-            figure.add_hline(y=self.level[0], line_dash="dot", annotation_text=escape(self.level[1]))
+            figure.add_hline(y=self.level[0], line_dash="dot", annotation_text=plotly_text(self.level[1]))
         figure.update_layout(
-            xaxis={"title": escape(self.axis), "type": "category", "tickangle": -90},
-            yaxis={"title": escape(self.unit)},
+            xaxis={"title": plotly_text(self.axis), "type": "category", "tickangle": -90},
+            yaxis={"title": plotly_text(self.unit)},
             margin={"t": 20},
             showlegend=len(self.lines) > 1,
         )

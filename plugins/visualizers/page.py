@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 Part = Union[str, "Figure"]  # of a page: HTML, or a drawing of plotly
 
-__all__ = ["Part", "page", "parts_page", "plotly_page"]
+__all__ = ["Part", "page", "parts_page", "plotly_page", "plotly_text"]
 
 # Colours of the reader's own light or dark mode; fonts that every system has.
 _STYLE = """:root { color-scheme: light dark; }
@@ -56,11 +56,11 @@ _LINKS = """for (const drawing of document.querySelectorAll("svg.links")) {
 }"""
 
 # A token that is clicked, or chosen by keyboard, is marked wherever it stands: in texts, tables and drawings. A
-# drawing or its trace says in `meta` what the places along x and y are called, and the cells, z, escaped as by Python.
+# drawing or its trace says in `meta` what the places along x and y are called, and the cells, z, each as `plotly_text`.
 # What a menu shows, such as a head, is shown by the other drawings that have it in theirs.
-_SAME = """const codes = {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"};
+_SAME = """const codes = {"&": "&amp;", "<": "&lt;", ">": "&gt;"};
 const seen = (label) => label.replaceAll("\u2423", " ");
-const said = (element) => element.textContent.replace(/[&<>"']/g, (letter) => codes[letter]);
+const said = (element) => element.textContent.replace(/[&<>]/g, (letter) => codes[letter]);
 let marked = null;
 const markDrawing = (drawing) => {
   const trace = drawing.data?.find((one) => one.visible !== false);
@@ -158,13 +158,24 @@ def _packed_library() -> str:
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6, mtime=0)).decode()
 
 
+def plotly_text(text: str) -> str:
+    """Returns a text as plotly shows it: plotly reads tags in its texts, and knows the names of few entities.
+
+    `html.escape` is wrong here: plotly shows its `&quot;` as these six characters.
+
+    Args:
+        text: any text, such as a token.
+    """
+    return escape(text, quote=False)
+
+
 def plotly_page(title: str, figure: Figure) -> str:
     """Returns an HTML file with a drawing of plotly, which answers to the pointer and works offline.
 
     Args:
         title: its title and heading, as text.
-        figure: the drawing. Plotly reads HTML in its texts: whatever came from a model, a file or a person must be
-            escaped (`html.escape`).
+        figure: the drawing. Plotly reads HTML in its texts: whatever came from a model, a file or a person must go
+            through `plotly_text`.
     """
     return parts_page(title, [figure])
 

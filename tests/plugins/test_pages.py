@@ -234,6 +234,31 @@ def test_a_token_with_signs_of_html_is_marked_too(show):
     assert page.locator("ol.tokens code.same").text_content() == " &amp;"
 
 
+SIGNS = ['"quoted"', "it's", "a&b", "<b>", "&quot;", "&#39;", "&amp;lt;"]
+
+
+def test_texts_of_a_drawing_are_shown_as_they_are(show):
+    """A quote is a quote: plotly knows few of HTML's entities, and shows the names of all others."""
+    from onnxlens.plugins.charts import Bars, Heatmap, Lines
+
+    count, at = len(SIGNS), 'attended to by "all"'
+    maps, notes = dict.fromkeys(SIGNS, np.eye(count)), [SIGNS] * count
+    grid = Heatmap("map", maps, SIGNS, SIGNS, notes=notes, unit=SIGNS[0], row_axis=SIGNS[1], column_axis=at)
+    page = show(grid)
+    shown = page.locator("#drawing text").all_text_contents()
+    for sign in SIGNS:
+        assert shown.count(sign) >= 2 + count  # both axes, and its column of cells
+    assert at in shown
+    assert SIGNS[4] in hovered(page, "#drawing", 4.5 / count, 0.5 / count)
+    page = show(Bars("bars", [(sign, 1.0) for sign in SIGNS], notes={SIGNS[0]: SIGNS[0]}, unit=SIGNS[0], axis=SIGNS[1]))
+    shown = page.locator("#drawing text").all_text_contents()
+    assert set(SIGNS) <= set(shown)
+    assert hovered(page, "#drawing", 0.1, 0.5 / count).count(SIGNS[0]) == 2
+    page = show(Lines("lines", {sign: np.ones(count) for sign in SIGNS}, SIGNS, unit=SIGNS[0], axis=SIGNS[1]))
+    shown = page.locator("#drawing text").all_text_contents()
+    assert all(shown.count(sign) == 2 + (sign in SIGNS[:2]) for sign in SIGNS)  # places and the legend; names of axes
+
+
 def test_a_label_leaves_its_own_lines(lens, show):
     shown = lens.view("attention", TEXT, layer=0, head=0, values="lines")
     page = show(shown)
