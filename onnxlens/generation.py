@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,16 +41,15 @@ class GeneratedToken:
 
 
 class Generation(Iterator[GeneratedToken]):
-    """A text being generated; iterate over it to generate.
+    """A text being generated, token by token.
+
+    Iterate over it to stream, or read a result: where nothing was iterated over yet, reading one generates the whole
+    text first. Once iteration has begun, results are those of the tokens so far, and no read generates more.
 
     Attributes:
+        prompt: the prompt's text.
         prompt_ids: the prompt's token ids.
-        ids: the ids generated so far.
-        text: the text generated so far.
         seed: what reproduces it.
-        finish_reason: `length`, `stop` (a stop string) or `end_of_text`; None while it goes on.
-        cache: when it has ended, the activations read, over prompt and generated tokens; None if none were asked for.
-        applied: when it has ended, what interventions changed where.
     """
 
     def __init__(
@@ -61,28 +62,90 @@ class Generation(Iterator[GeneratedToken]):
         explanation: Callable[[], Explanation | None] = lambda: None,
     ) -> None:
         self.prompt_ids, self.seed = prompt_ids, seed
-        self.ids: list[int] = []
-        self.text = ""
-        self.finish_reason: FinishReason | None = None
-        self.cache: ActivationCache | None = None
-        self.applied: tuple[Applied, ...] = ()
+        self._ids: list[int] = []
+        self._text = ""
+        self._finish_reason: FinishReason | None = None
+        self._cache: ActivationCache | None = None
+        self._applied: tuple[Applied, ...] = ()
+        self._has_begun = False
+        self._unread: deque[GeneratedToken] = deque()  # generated because a result was read
         self._end = tokenizer.eos_token_id
         self._stream = tokenizer.stream(stop)
         self._explanation = explanation
         self._piece = ""
-        self._steps = start(self._ends)
+        self._steps = start(self._ends)  # which checks the ids
+        self.prompt = tokenizer.decode(prompt_ids)
+
+    @property
+    def ids(self) -> list[int]:
+        """The ids generated."""
+        self._generate_unless_begun()
+        return self._ids
+
+    @property
+    def text(self) -> str:
+        """The text generated, without the prompt."""
+        self._generate_unless_begun()
+        return self._text
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """`length`, `stop` (a stop string) or `end_of_text`; None while it goes on."""
+        self._generate_unless_begun()
+        return self._finish_reason
+
+    @property
+    def cache(self) -> ActivationCache | None:
+        """The activations read, over prompt and generated tokens; None while it goes on, or if none were asked for."""
+        self._generate_unless_begun()
+        return self._cache
+
+    @property
+    def applied(self) -> tuple[Applied, ...]:
+        """When it has ended, what interventions changed where."""
+        self._generate_unless_begun()
+        return self._applied
 
     def __next__(self) -> GeneratedToken:
+        self._has_begun = True
+        return self._unread.popleft() if self._unread else self._generated()
+
+    def __str__(self) -> str:
+        return self.text
+
+    def __repr__(self) -> str:
+        # Computes nothing: debuggers and logs call it, too.
+        if not self._has_begun:
+            return f"Generation({self.prompt!r}: not begun; read .text, or iterate over it)"
+        so_far = self._finish_reason or "so far"
+        return f"Generation({self.prompt!r}: {self._text!r}, {_counted(len(self._ids))}, {so_far})"
+
+    def _repr_html_(self) -> str:
+        from onnxlens.runtime.views import paragraph
+
+        ended = f"ended by {self.finish_reason}" if self.finish_reason else "so far"
+        facts = f"{_counted(len(self.ids))}, {ended}; seed {self.seed} gives it again"
+        return f"<div>{paragraph(self.prompt, self.text)}<small>{facts}</small></div>"
+
+    def _generate_unless_begun(self) -> None:
+        """Generates everything where nothing is generated yet; iterating gives these tokens all the same."""
+        if not self._has_begun:
+            self._has_begun = True
+            with suppress(StopIteration):
+                while True:
+                    self._unread.append(self._generated())
+
+    def _generated(self) -> GeneratedToken:
         step = next(self._steps)
         text = self._piece
         if step.last:
             text += self._stream.finish()
-            self.finish_reason = (
+            self._finish_reason = (
                 "stop" if self._stream.stopped else "end_of_text" if step.token == self._end else "length"
             )
-            self.cache, self.applied = step.cache, step.applied
-        self.ids.append(step.token)
-        self.text += text
+            self._cache, self._applied = step.cache, step.applied
+        self._ids.append(step.token)
+        self._text += text
         logprob = float(log_softmax(step.logits)[step.token])
         return GeneratedToken(step.token, text, logprob, self._explanation())
 
@@ -91,3 +154,7 @@ class Generation(Iterator[GeneratedToken]):
         # The end-of-text token is a signal, not text.
         self._piece = "" if token == self._end else self._stream.feed(token)
         return token == self._end or self._stream.stopped
+
+
+def _counted(tokens: int) -> str:
+    return f"{tokens} {'token' if tokens == 1 else 'tokens'}"

@@ -243,7 +243,8 @@ class Lens:
             explain: say of each token why it was chosen, in its `explanation`.
 
         Returns:
-            An iterator over the generated tokens; `print(token.text, end="")` streams.
+            An iterator over the generated tokens: `print(token.text, end="")` streams them. Its `text`, read before
+            anything was iterated over, is that of the whole generation.
 
         Raises:
             InputError: an option has no usable value.

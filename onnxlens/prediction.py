@@ -51,3 +51,12 @@ class Prediction:
     def __repr__(self) -> str:
         best = ", ".join(f"{c.token!r} {c.probability:.1%}" for c in self.top)
         return f"Prediction({''.join(self.tokens)!r}: {best})"
+
+    def _repr_html_(self) -> str:
+        from onnxlens.runtime.views import bar, table, token_list
+
+        rows = [
+            (repr(c.token), str(c.id), f"{c.logit:.3f}", f"{c.probability:.2%}", bar(c.probability)) for c in self.top
+        ]
+        headings = ("next token", "id", "logit", "probability", "")
+        return f"<div>{token_list(self.tokens)}{table(headings, rows)}</div>"

@@ -1,7 +1,8 @@
-"""A cache for eyes: as HTML in a notebook, and an activation as a pandas table."""
+"""Results as HTML for notebooks, without styles or scripts, and an activation as a pandas table."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
@@ -13,9 +14,37 @@ from onnxlens.runtime.shorthand import Key, axes_of
 if TYPE_CHECKING:
     from onnxlens.runtime.activations import ActivationCache
 
-__all__ = ["dataframe", "html"]
+__all__ = ["bar", "dataframe", "html", "paragraph", "table", "token_list"]
 
 _MOST_TOKENS = 40
+_EIGHTHS = " ▏▎▍▌▋▊▉"
+
+
+def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """An HTML table of texts, which are escaped."""
+
+    def row(cells: Sequence[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    body = "".join(row(cells, "td") for cells in rows)
+    return f"<table><thead>{row(headings, 'th')}</thead><tbody>{body}</tbody></table>"
+
+
+def token_list(tokens: Sequence[str]) -> str:
+    """The first tokens of a text as HTML, each in quotes."""
+    shown = "".join(f"<code>{escape(repr(token))}</code> " for token in tokens[:_MOST_TOKENS])
+    return f"{shown}…" if len(tokens) > _MOST_TOKENS else shown
+
+
+def paragraph(prompt: str, text: str) -> str:
+    """A text and its continuation as HTML, which keeps their line breaks; the prompt is bold."""
+    return f'<pre style="white-space: pre-wrap"><b>{escape(prompt)}</b>{escape(text)}</pre>'
+
+
+def bar(share: float, width: int = 24) -> str:
+    """A bar of block characters that fills its width for a share of 1."""
+    eighths = round(share * width * 8)
+    return "█" * (eighths // 8) + _EIGHTHS[eighths % 8].strip()
 
 
 def html(cache: ActivationCache) -> str:
@@ -31,8 +60,7 @@ def html(cache: ActivationCache) -> str:
             f"{axis} {size}" if axis else str(size)
             for axis, size in zip(axes or ("",) * value.ndim, value.shape, strict=False)
         )
-        cells = (name, shape.replace("_", " "), str(value.dtype), decimal(value.nbytes))
-        rows.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
+        rows.append((name, shape.replace("_", " "), str(value.dtype), decimal(value.nbytes)))
     batch, length = cache.tokens.shape
     facts = [
         f"{'folded view of ' if cache.is_folded else ''}{cache.model or 'a model without a name'}",
@@ -43,13 +71,8 @@ def html(cache: ActivationCache) -> str:
         facts.append(f"read at positions {', '.join(map(str, cache.positions))}")
     text = escape("; ".join(facts))
     if cache.str_tokens is not None:
-        shown = "".join(f"<code>{escape(repr(token))}</code> " for token in cache.str_tokens[:_MOST_TOKENS])
-        text += f"<br>{shown}{'…' if len(cache.str_tokens) > _MOST_TOKENS else ''}"
-    heading = "".join(f"<th>{title}</th>" for title in ("hook point", "shape", "type", "size"))
-    return (
-        f"<div><b>ActivationCache</b> {text}"
-        f"<table><thead><tr>{heading}</tr></thead><tbody>{''.join(rows)}</tbody></table></div>"
-    )
+        text += f"<br>{token_list(cache.str_tokens)}"
+    return f"<div><b>ActivationCache</b> {text}{table(('hook point', 'shape', 'type', 'size'), rows)}</div>"
 
 
 def dataframe(cache: ActivationCache, key: Key) -> Any:

@@ -149,19 +149,16 @@ def _print_explanation(explanation: Explanation) -> None:
     from rich.table import Table
     from rich.text import Text
 
+    from onnxlens.plugins.samplers.explain import STAGE_HEADINGS
+
     out, chosen = console(), explanation.chosen
     out.print(Text(shown(chosen.token or ""), style="bold"), f"(token {chosen.id})")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in ("sampler", "tokens left", "removed", "their probability", "moved"):
+    for heading in STAGE_HEADINGS:
         table.add_column(heading, justify="left" if heading == "sampler" else "right")
     for stage in explanation.stages:
         counts = f"{stage.tokens:,}", f"{stage.removed_tokens:,}"
         table.add_row(Text(stage.sampler), *counts, f"{stage.removed:.2%}", f"{stage.moved:.2%}")
     if explanation.stages:
         print_table(table)
-    low, high = explanation.interval
-    how = f"{explanation.choice} of {explanation.tokens:,}" if explanation.choice else "the only token left"
-    fell = f"; {explanation.number:.4f} fell between {low:.4f} and {high:.4f}" if explanation.number is not None else ""
-    out.print(
-        Text(f"{how}{fell}; its probability {chosen.probability:.2%}, by the model {chosen.model_probability:.2%}\n")
-    )
+    out.print(Text(f"{explanation.reason}\n"))

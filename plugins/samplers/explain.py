@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass, field
+from html import escape
 
 import numpy as np
 
@@ -11,7 +12,9 @@ from onnxlens.plugins.samplers.base import Chain, Context, Sampler, apply, softm
 from onnxlens.plugins.samplers.candidates import Candidates
 from onnxlens.runtime.errors import InputError
 
-__all__ = ["Explanation", "Likely", "Stage", "explain"]
+__all__ = ["STAGE_HEADINGS", "Explanation", "Likely", "Stage", "explain"]
+
+STAGE_HEADINGS = ("sampler", "tokens left", "removed", "their probability", "moved")  # of a table of stages
 
 
 @dataclass(frozen=True)
@@ -75,6 +78,40 @@ class Explanation:
     chosen: Likely
     number: float | None
     interval: tuple[float, float]
+
+    @property
+    def reason(self) -> str:
+        """How the token was chosen from those that were left, as a sentence without its end."""
+        how = f"{self.choice} of {self.tokens:,}" if self.choice else "the only token left"
+        low, high = self.interval
+        fell = f"; {self.number:.4f} fell between {low:.4f} and {high:.4f}" if self.number is not None else ""
+        probabilities = f"{self.chosen.probability:.2%}, by the model {self.chosen.model_probability:.2%}"
+        return f"{how}{fell}; its probability {probabilities}"
+
+    def _repr_html_(self) -> str:
+        from onnxlens.runtime.views import bar, table
+
+        name = repr(self.chosen.token) if self.chosen.token is not None else f"token {self.chosen.id}"
+        stages = [
+            (s.sampler, f"{s.tokens:,}", f"{s.removed_tokens:,}", f"{s.removed:.2%}", f"{s.moved:.2%}")
+            for s in self.stages
+        ]
+        candidates = [
+            (
+                repr(one.token) if one.token is not None else "",
+                str(one.id),
+                f"{one.model_probability:.2%}",
+                f"{one.probability:.2%}",
+                bar(one.probability) + (" ← chosen" if one.id == self.chosen.id else ""),
+            )
+            for one in self.candidates
+        ]
+        return (
+            f"<div><b>{escape(name)}</b> {escape(self.reason)}"
+            + (table(STAGE_HEADINGS, stages) if stages else "")
+            + table(("candidate", "id", "by the model", "in the end", ""), candidates)
+            + "</div>"
+        )
 
     def to_dict(self) -> dict[str, object]:
         """The same for JSON, with the most probable candidates in place of all probabilities."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import onnxlens
 from onnxlens.lens import Lens
 from onnxlens.plugins.samplers import Chain, Greedy, Sampler, Temperature
-from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError
+from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError, PluginError
 
 END = 0
 
@@ -110,8 +110,7 @@ def test_what_was_collected_covers_the_final_text(lens, how):
     ids = [*lens.tokenizer.encode("the cat sat"), END]
     count = len(ids) - 1 if how == "length" else len(ids)
     generation = lens.generate("a", sampler=script(ids), max_new_tokens=count, names_filter="*", **options)
-    assert generation.cache is None
-    list(generation)
+    assert generation.cache is not None  # reading it generates
     assert generation.finish_reason == how
     text = generation.prompt_ids + generation.ids
     assert generation.cache.tokens.tolist() == [text]
@@ -119,6 +118,47 @@ def test_what_was_collected_covers_the_final_text(lens, how):
     assert list(generation.cache) == list(whole)
     for name, value in whole.items():
         np.testing.assert_allclose(generation.cache[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("name", ["text", "ids", "finish_reason", "applied", "cache"])
+def test_reading_a_result_before_iterating_generates_everything(lens, name):
+    options = {"max_new_tokens": 6, "seed": 4, "names_filter": "hook_embed"}
+    tokens = list(lens.generate("the cat", **options))
+    generation = lens.generate("the cat", **options)
+    getattr(generation, name)
+    assert generation.finish_reason == "length"
+    assert generation.ids == [token.id for token in tokens]
+    assert str(generation) == generation.text == "".join(token.text for token in tokens)
+    assert generation.cache.tokens.shape == (1, len(generation.prompt_ids) + 6)
+    assert list(generation) == tokens  # none is lost
+    assert list(generation) == []
+
+
+def test_a_generation_that_has_begun_is_not_continued_by_reading(lens):
+    generation = lens.generate("the cat", max_new_tokens=6, names_filter="hook_embed")
+    first = next(generation)
+    assert (generation.ids, generation.text, generation.cache) == ([first.id], first.text, None)
+    assert "1 token, so far" in repr(generation)
+    assert "1 token, so far" in generation._repr_html_()
+    assert generation.ids == [first.id]
+
+
+def test_an_error_while_a_result_is_read_is_raised_and_what_came_before_it_is_kept(lens):
+    def fails(logits, context):
+        if context.step == 2:
+            raise ValueError("no more")
+        return logits
+
+    generation = lens.generate("a", sampler=fails, max_new_tokens=5)
+    with pytest.raises(PluginError, match="no more"):
+        _ = generation.text
+    assert len(generation.ids) == len(list(itertools.islice(generation, 2))) == 2
+
+
+def test_what_a_generation_says_of_itself_computes_nothing(lens, monkeypatch):
+    generation = lens.generate("the cat", max_new_tokens=6)
+    monkeypatch.setattr(lens.runner, "run", None)
+    assert repr(generation) == "Generation('the cat': not begun; read .text, or iterate over it)"
 
 
 def test_one_may_leave_a_generation_and_come_back(lens):
