@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import stat
 from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -16,6 +15,7 @@ from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import Manifest
 from onnxlens.runtime.model_facts import ModelFacts
 from onnxlens.runtime.named_weights import NamedWeights
+from onnxlens.runtime.open_file import OpenFile
 from onnxlens.runtime.weights import WeightsFile, stored_dtype
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 
 _REQUIRED = (PLAIN_GRAPH, HOOKS_GRAPH, WEIGHTS, CONFIG, TOKENIZER)
+_REMEDY = "Export or copy the bundle again."
 
 
 class Bundle:
@@ -48,6 +49,10 @@ class Bundle:
 
     Opening one checks that every file is there with its stated size, that all but the weights have their stated
     SHA-256, that the weights' header has its own, and that weights and hook table fit the configuration.
+
+    Its files are opened once and kept open. So all that is read of a bundle, however late, is what was checked, also
+    after the folder was replaced, renamed or deleted; and a file that is cut or overwritten while it is in use is an
+    error, not another model's numbers.
 
     Args:
         path: the bundle's folder.
@@ -65,6 +70,7 @@ class Bundle:
     def __init__(self, path: str | Path, *, verify: bool = False) -> None:
         self.path = Path(path).expanduser().resolve()
         self.manifest = Manifest.read(self.path)
+        self._files: dict[str, OpenFile] = {}
         self._check_files(whole=verify)
         self.config = ModelConfig.from_dict(self._config_entries(), origin=str(self.path / CONFIG))
         self._check_agreement()
@@ -87,7 +93,7 @@ class Bundle:
     @cached_property
     def weights(self) -> WeightsFile:
         """All weights by the checkpoint's names: memory-mapped where stored as float32, else widened at each access."""
-        return WeightsFile(self.path / WEIGHTS)
+        return WeightsFile(self._files[WEIGHTS])
 
     @cached_property
     def named_weights(self) -> NamedWeights:
@@ -112,7 +118,18 @@ class Bundle:
         """The tokenizer of its tokenizer.json."""
         from onnxlens.runtime.tokenizer import Tokenizer
 
-        return Tokenizer(self.path / TOKENIZER, self.config.eos_token_id, self.config.vocab_size)
+        path, content = self.path / TOKENIZER, self.read(TOKENIZER)
+        return Tokenizer(path, self.config.eos_token_id, self.config.vocab_size, content=content)
+
+    def read(self, name: str) -> bytes:
+        """Returns the content of one of its files, such as `onnx/model_hooks.onnx`, as it was when it was opened.
+
+        Raises:
+            BundleError: the manifest does not list it, or it was cut or overwritten since.
+        """
+        if name not in self._files:
+            raise BundleError(f"The manifest of {self.path} does not list {name}. Export the model again.")
+        return self._files[name].read()
 
     def verify(self, progress: Callable[[str], None] | None = None) -> None:
         """Compares the SHA-256 of every file with the manifest.
@@ -127,8 +144,8 @@ class Bundle:
 
     def _config_entries(self) -> dict[str, Any]:
         try:
-            entries = json.loads((self.path / CONFIG).read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            entries = json.loads(self.read(CONFIG))
+        except (ValueError, RecursionError) as error:
             raise BundleError(f"{self.path / CONFIG} cannot be read: {error}.") from error
         if not isinstance(entries, dict) or entries.get("model_type") != "gpt2":
             raise BundleError(f"{self.path / CONFIG} does not describe a model of type 'gpt2'.")
@@ -144,31 +161,30 @@ class Bundle:
             if progress:
                 progress(name)
             path = self.path / name
-            try:
-                status = path.stat()
-            except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            file = self._files.get(name) or self._open(name)
+            self._files[name] = file
+            if file.size != record.size:
+                state = "truncated" if file.size < record.size else "altered"
                 raise BundleError(
-                    f"The bundle {self.path} is incomplete: {name} is missing. Export or copy it again."
-                ) from error
-            if not stat.S_ISREG(status.st_mode):  # a pipe or a device could keep us reading for ever
-                raise BundleError(f"{path} is not a regular file. Export or copy the bundle again.")
-            size = status.st_size
-            if size != record.size:
-                state = "truncated" if size < record.size else "altered"
-                raise BundleError(
-                    f"{path} is {state}: it has {size} bytes, the manifest says {record.size}. "
-                    "Export or copy the bundle again."
+                    f"{path} is {state}: it has {file.size} bytes, the manifest says {record.size}. {_REMEDY}"
                 )
             quick = name == WEIGHTS and not whole
-            try:
-                found = self.weights.header_sha256 if quick else sha256_of(path)
-            except OSError as error:
-                raise BundleError(f"{path} cannot be read: {error.strerror}.") from error
+            found = self.weights.header_sha256 if quick else file.sha256()
             if found != (record.header_sha256 if quick else record.sha256):
                 raise BundleError(
-                    f"{path} is not the file that was exported: its SHA-256 differs from the manifest's. "
-                    "Export or copy the bundle again."
+                    f"{path} is not the file that was exported: its SHA-256 differs from the manifest's. {_REMEDY}"
                 )
+
+    def _open(self, name: str) -> OpenFile:
+        path = self.path / name
+        try:
+            return OpenFile(path, remedy=_REMEDY, sha256=self.manifest.files[name].sha256)
+        except (FileNotFoundError, NotADirectoryError, ValueError) as error:  # ValueError: no file can have that name
+            raise BundleError(
+                f"The bundle {self.path} is incomplete: {name} is missing. Export or copy it again."
+            ) from error
+        except OSError as error:
+            raise BundleError(f"{path} cannot be read: {error.strerror}. {_REMEDY}") from error
 
     def _check_agreement(self) -> None:
         listed = [entry.get("name") for entry in self.manifest.hook_points]

@@ -30,6 +30,7 @@ from onnxlens.runtime.errors import BundleError, OutputError
 from onnxlens.runtime.prepared import EMBEDDING, OPTIMISED, PLAIN_REQUEST, UNEMBEDDING, Prepared
 from onnxlens.runtime.providers import CPU, Provider, open_session
 from onnxlens.runtime.vjp import COTANGENT, GRADIENT
+from onnxlens.runtime.weights import WeightsFile
 
 __all__ = ["cache_folder", "prepare"]
 
@@ -151,9 +152,11 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
     _name_widened(model, bundle, HOOKS_GRAPH)
     _split_unembedding(model, bundle)
     _take_out_embedding(model, bundle)
-    bundle.weights[_W_E].tofile(folder / EMBEDDING)
+    weights = WeightsFile(bundle.weights.file)  # a mapping of its own, whose pages are given back when it goes
+    weights[_W_E].tofile(folder / EMBEDDING)
     if provider is CPU and not bundle.config.tie_word_embeddings:  # see `Unembedding`
-        bundle.weights[_W_U].tofile(folder / UNEMBEDDING)
+        weights[_W_U].tofile(folder / UNEMBEDDING)
+    del weights
     _optimise(model, bundle, provider, folder)
     prepared = onnx.load(folder / OPTIMISED, load_external_data=False)
     (plain,) = compile_request(prepared, PLAIN, bundle.config)
@@ -171,9 +174,9 @@ def _make_gradients(bundle: Bundle, provider: Provider, folder: Path) -> None:
 def _optimise(model: Any, bundle: Bundle, provider: Provider, folder: Path) -> None:
     """Lets ONNX Runtime optimise a graph, and save it with the weights as it lays them out."""
     options = onnxruntime.SessionOptions()
+    source = _give_weights(model, bundle, options)
     options.optimized_model_filepath = str(folder / OPTIMISED)
     entries = {
-        "session.model_external_initializers_file_folder_path": str((bundle.path / HOOKS_GRAPH).parent),
         "session.optimized_model_external_initializers_file_name": f"{OPTIMISED}_data",
         "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
         "session.save_external_prepacked_constant_initializers": "1" if provider.name == "cpu" else "0",
@@ -189,6 +192,29 @@ def _optimise(model: Any, bundle: Bundle, provider: Provider, folder: Path) -> N
             text = " ".join(str(error).split())[:300]
             raise BundleError(f"ONNX Runtime cannot load the graph of {bundle.path}: {text}") from error
         raise
+    if bundle.weights.file.real_path() != source and source is not None:
+        raise BundleError(f"{bundle.path / WEIGHTS} was replaced while it was read. Start again.")
+
+
+def _give_weights(model: Any, bundle: Bundle, options: onnxruntime.SessionOptions) -> Path | None:
+    """Says where ONNX Runtime finds the weights; returns the path, or None where it gets them from memory.
+
+    It opens the file behind a symbolic link, as in the cache of the Hugging Face hub: ONNX Runtime refuses links into
+    another folder. A file whose path is gone is still open here, and goes through memory, which takes a copy of it.
+    """
+    from onnx.external_data_helper import uses_external_data
+
+    real = bundle.weights.file.real_path()
+    if real is None:
+        weights = bundle.weights.bytes
+        options.add_external_initializers_from_files_in_memory([Path(WEIGHTS).name], [weights], [len(weights)])
+        return None
+    options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(real.parent))
+    for tensor in _tensors(model):
+        for entry in tensor.external_data if uses_external_data(tensor) else ():
+            if entry.key == "location":
+                entry.value = real.name
+    return real
 
 
 def _read_graph(bundle: Bundle, name: str) -> Any:
@@ -200,7 +226,7 @@ def _read_graph(bundle: Bundle, name: str) -> Any:
 
     path = bundle.path / name
     try:
-        model = onnx.load(path, load_external_data=False)
+        model = onnx.load_from_string(bundle.read(name))
         external = [(t, ExternalDataInfo(t)) for t in _tensors(model) if uses_external_data(t)]
     except (DecodeError, ValueError) as error:
         raise BundleError(f"{path} cannot be read as an ONNX graph. Export or copy the bundle again.") from error

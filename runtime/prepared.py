@@ -23,6 +23,8 @@ __all__ = ["EMBEDDING", "OPTIMISED", "PLAIN_REQUEST", "UNEMBEDDING", "Prepared"]
 # transpose of W_U where that is another matrix (on the CPU only).
 OPTIMISED, PLAIN_REQUEST, EMBEDDING, UNEMBEDDING = "prepared.onnx", "plain.onnx", "embedding.bin", "unembedding.bin"
 
+_REMEDY = "Delete its folder; the next start makes it again."
+
 
 class Prepared:
     """A bundle prepared for one provider on this machine.
@@ -68,7 +70,7 @@ class Prepared:
     def open_matrix(self, name: str, width: int) -> MatrixFile:
         """Opens `EMBEDDING` or `UNEMBEDDING`, whose rows are that wide; errors likewise."""
         with self._opening():
-            return MatrixFile(self.folder / name, width)
+            return MatrixFile(self.folder / name, width, _REMEDY)
 
     @contextmanager
     def _opening(self) -> Iterator[None]:

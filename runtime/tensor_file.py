@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxlens.runtime.open_file import OpenFile
+
 __all__ = ["DamagedError", "DataTypeError", "TensorEntry", "TensorHeader", "TruncatedError", "read_header"]
 
 _MAX_HEADER = 100_000_000  # safetensors' own limit
@@ -68,24 +70,25 @@ class TensorHeader:
     end: int
 
 
-def read_header(path: Path, dtypes: Mapping[str, str]) -> TensorHeader:
+def read_header(file: Path | OpenFile, dtypes: Mapping[str, str]) -> TensorHeader:
     """Reads the header of a safetensors file.
 
     Args:
-        path: the file.
+        file: the file, or its path.
         dtypes: the data types that are taken: NumPy's code by the header's.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be opened.
+        BundleError: it cannot be read.
         DamagedError: it is no safetensors file, or its header is damaged.
         DataTypeError: a tensor is of another data type.
         TruncatedError: it ends before the last tensor does.
     """
-    size = path.stat().st_size
-    with path.open("rb") as file:
-        prefix = file.read(8)
-        length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER + 1
-        header = file.read(length) if length <= min(_MAX_HEADER, size - 8) else b""
+    opened = file if isinstance(file, OpenFile) else OpenFile(file)
+    size = opened.size
+    prefix = opened.read(0, min(8, size))
+    length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER + 1
+    header = opened.read(8, length) if length <= min(_MAX_HEADER, size - 8) else b""
     try:
         stated = json.loads(header)
         metadata = stated.pop("__metadata__", {})

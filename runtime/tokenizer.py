@@ -27,6 +27,7 @@ class Tokenizer:
         eos_token_id: the token that ends a text, where the model's configuration names one.
         vocab_size: how many ids the model has, where these may be more than the tokenizer's (some pad their
             vocabulary); an id that only the model knows has itself in brackets as its text.
+        content: the content of the file, where it was read already.
 
     Attributes:
         eos_token_id: the token that ends a text, or None if there is none.
@@ -35,9 +36,11 @@ class Tokenizer:
         BundleError: the file is damaged.
     """
 
-    def __init__(self, path: Path, eos_token_id: int | None = None, vocab_size: int = 0) -> None:
+    def __init__(
+        self, path: Path, eos_token_id: int | None = None, vocab_size: int = 0, *, content: bytes | None = None
+    ) -> None:
         try:
-            self._fast = FastTokenizer.from_file(str(path))
+            self._fast = FastTokenizer.from_buffer(path.read_bytes() if content is None else content)
         except Exception as error:  # tokenizers raises plain Exception
             raise BundleError(f"The tokenizer {path} cannot be read: {error}.") from error
         self._fast.no_truncation()

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 
 from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.open_file import OpenFile
 from onnxlens.runtime.tensor_file import DamagedError, DataTypeError, TensorHeader, TruncatedError, read_header
 
 __all__ = ["STORAGES", "Storage", "WeightsFile", "stored_dtype"]
@@ -36,26 +37,36 @@ def stored_dtype(storage: str, shape: tuple[int, ...]) -> np.dtype[Any]:
 
 
 class WeightsFile(Mapping[str, np.ndarray]):
-    """Reads tensors by name from a safetensors file, memory-mapped and read-only.
+    """Reads tensors by name from a safetensors file, memory-mapped once and read-only.
 
     Every value is handed out as the model uses it, in float32: a tensor stored so is a view of the file, one stored as
     float16 is widened into memory of its own at each access.
 
     Args:
-        path: the file; only its header is read at once.
+        file: the file, or its path; only its header is read at once.
+
+    Attributes:
+        path: the file's path.
+        entries: where each tensor lies in it, by name.
+        header_sha256: the SHA-256 of its header.
+        file: the open file.
+        bytes: all of it, mapped, [size] uint8.
 
     Raises:
         BundleError: there is no such file, its header is damaged, or a tensor in it is neither float32 nor float16.
+            Later, at each access: the file was cut or overwritten.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        header = _read_header(path)
+    def __init__(self, file: Path | OpenFile) -> None:
+        self.path = file.path if isinstance(file, OpenFile) else file
+        self.file, header = _opened(file)
         self.entries, self.header_sha256 = header.entries, header.sha256
+        self.bytes = self.file.map()
 
     def __getitem__(self, name: str) -> np.ndarray:
         entry = self.entries[name]
-        stored = np.memmap(self.path, mode="r", dtype=entry.dtype, shape=entry.shape, offset=entry.offset)
+        self.file.check()
+        stored = self.bytes[entry.offset : entry.offset + entry.length].view(entry.dtype).reshape(entry.shape)
         value = stored if entry.dtype == np.float32 else np.asarray(stored, np.float32)
         value.flags.writeable = False
         return value
@@ -67,9 +78,11 @@ class WeightsFile(Mapping[str, np.ndarray]):
         return len(self.entries)
 
 
-def _read_header(path: Path) -> TensorHeader:
+def _opened(file: Path | OpenFile) -> tuple[OpenFile, TensorHeader]:
+    path = file.path if isinstance(file, OpenFile) else file
     try:
-        return read_header(path, _DTYPES)
+        opened = file if isinstance(file, OpenFile) else OpenFile(file)
+        return opened, read_header(opened, _DTYPES)
     except OSError as error:
         raise BundleError(f"Cannot read the weights file {path}: {error.strerror}.") from error
     except DamagedError as error:
