@@ -13,9 +13,12 @@ from onnxlens.export import verify, verify_gradients
 from onnxlens.export.checkpoint import Checkpoint, read_checkpoint, read_model
 from onnxlens.export.gradient_graph import gradients_graph
 from onnxlens.export.graph import hooks_graph
-from onnxlens.export.staging import check_target, staged
+from onnxlens.export.paths import PathError, real_path
+from onnxlens.export.staging import recover, staged
+from onnxlens.export.target import check_target
 from onnxlens.export.writer import write_configurations, write_gradients, write_graphs, write_weights
 from onnxlens.runtime.bundle import WEIGHTS, Bundle, sha256_of
+from onnxlens.runtime.errors import CheckpointError, OutputError
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
 from onnxlens.runtime.weights import Storage, WeightsFile
@@ -57,7 +60,7 @@ def export(
         storage: how matrices and embeddings are stored. `float16` halves the weights file and rounds them; computing
             stays float32. What the rounding does to the logits is in the manifest.
         gradients: add the graph of the model's gradients, for `Lens.grad`. It has no weights of its own.
-        force: replace an existing bundle, once the new one is whole.
+        force: replace an existing bundle, once the new one is whole; other files in its folder are kept.
         progress: told each step as it begins.
 
     Returns:
@@ -69,12 +72,17 @@ def export(
         OutputError: the target exists or cannot be written.
         InputError: there is no such storage.
     """
-    name = Path(source).expanduser().resolve().name if Path(source).expanduser().is_dir() else str(source)
-    folder = Path(target) if target is not None else Path("models") / name.split("/")[-1]
-    check_target(folder.expanduser().resolve(), force=force, needed=0)
+    try:
+        folder = real_path(source)
+    except PathError as error:
+        raise CheckpointError(f"Cannot read the checkpoint {source}: {error}.") from error
+    local = folder if folder.is_dir() else None
+    name = folder.name if local else str(source).split("/")[-1]
+    place = _place(target if target is not None else Path("models") / name)
+    check_target(place, source=local, force=force, needed=0)
     progress("reading the checkpoint")
     checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer, storage=storage)
-    return _write(checkpoint, folder, gradients=gradients, force=force, progress=progress)
+    return _write(checkpoint, place, gradients=gradients, force=force, progress=progress)
 
 
 def export_model(
@@ -88,13 +96,25 @@ def export_model(
     progress: Progress = lambda step: None,
 ) -> Bundle:
     """Exports a GPT-2 that is in memory; arguments, result and errors are those of `export`."""
-    checkpoint = read_model(model, tokenizer, name=Path(target).name, storage=storage)
-    return _write(checkpoint, Path(target), gradients=gradients, force=force, progress=progress)
+    place = _place(target)
+    check_target(place, source=None, force=force, needed=0)
+    checkpoint = read_model(model, tokenizer, name=place.name, storage=storage)
+    return _write(checkpoint, place, gradients=gradients, force=force, progress=progress)
+
+
+def _place(target: str | Path) -> Path:
+    """The folder to write; what exports that were killed left beside it is cleaned up first."""
+    try:
+        place = real_path(target)
+    except PathError as error:
+        raise OutputError(f"Cannot write {target}: {error}.") from error
+    recover(place.parent)
+    return place
 
 
 def _write(checkpoint: Checkpoint, target: Path, *, gradients: bool, force: bool, progress: Progress) -> Bundle:
-    target = target.expanduser().resolve()
-    check_target(target, force=force, needed=checkpoint.weights_bytes + _BESIDE_WEIGHTS)
+    source = checkpoint.reference if isinstance(checkpoint.reference, Path) else None
+    check_target(target, source=source, force=force, needed=checkpoint.weights_bytes + _BESIDE_WEIGHTS)
     progress("running it in PyTorch")
     wanted = verify.cases(checkpoint.config)
     expected = verify.reference(checkpoint, wanted)
@@ -105,7 +125,7 @@ def _write(checkpoint: Checkpoint, target: Path, *, gradients: bool, force: bool
     if gradients:
         progress("tracing the gradients")
         gradients_model = gradients_graph(checkpoint.config)
-    with staged(target) as folder:
+    with staged(target, force=force) as folder:
         progress("writing weights and graphs")
         write_weights(checkpoint, folder)
         write_graphs(graph, folder)

@@ -1,103 +1,254 @@
-"""Writes a folder all or nothing."""
+"""Writes a folder all or nothing, and loses nothing of what was there before.
+
+A bundle is written into a scratch folder beside the target, which is hidden and has in it
+
+    target    the target's name; locked for as long as the process that writes lives
+    new       the bundle while it is written
+    replaced  after the swap, the bundle that was there before; right before the swap, the new one, complete
+
+At every moment, what is to be done next can be read off these names. So the same steps clean up after a success, an
+error, an interruption, and, in a later run, after a process that was killed (`recover`).
+"""
 
 from __future__ import annotations
 
+import errno
+import logging
 import os
 import shutil
+import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import IO
 
+from onnxlens.export.exchange import exchange
+from onnxlens.export.target import bundle_files, unlisted
 from onnxlens.runtime.errors import OutputError
 from onnxlens.runtime.files import umask
 from onnxlens.runtime.manifest import MANIFEST
 
-__all__ = ["check_target", "staged"]
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows; there, nobody can tell whether a process that wrote is still alive
+    fcntl = None  # type: ignore[assignment]
 
+__all__ = ["recover", "staged"]
 
-def check_target(target: Path, *, force: bool, needed: int) -> None:
-    """Finds out before any work whether a bundle can be written.
+_SCRATCH = ".onnxlens-export-"
+_TARGET, _NEW, _REPLACED = "target", "new", "replaced"
+_UNNAMED = "target.unlocked"  # for the moment until it is locked
+_TAKEN = (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR)  # what renaming a folder onto something raises
+_DAY = 86_400  # seconds
 
-    Args:
-        target: the folder to be.
-        force: whether an existing bundle may be replaced.
-        needed: bytes that will be written.
-
-    Raises:
-        OutputError: the target exists, is not a bundle, cannot be written to, or the disk is too full.
-    """
-    try:
-        if target.exists() and not target.is_dir():
-            raise OutputError(f"{target} is a file; give a folder to write the bundle to.")
-        if target.is_dir() and any(target.iterdir()):
-            if not (target / MANIFEST).is_file():
-                raise OutputError(f"{target} exists and is no bundle; it will not be replaced. Give another folder.")
-            if not force:
-                raise OutputError(
-                    f"The bundle {target} exists already; replace it with --force, or give another folder."
-                )
-        parent = _existing(target.parent)
-        if not parent.is_dir():
-            raise OutputError(f"Cannot write {target}: {parent} is a file.")
-        if not os.access(parent, os.W_OK | os.X_OK):
-            raise OutputError(f"Cannot write {target}: no permission to write in {parent}.")
-        free = shutil.disk_usage(parent).free
-    except OSError as error:
-        raise OutputError(f"Cannot write {target}: {error.strerror or error}.") from error
-    if free < needed:
-        raise OutputError(
-            f"Cannot write {target}: it needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there."
-        )
+logger = logging.getLogger("onnxlens")
 
 
 @contextmanager
-def staged(target: Path) -> Iterator[Path]:
+def staged(target: Path, *, force: bool) -> Iterator[Path]:
     """Yields a temporary folder beside the target, which takes the target's place when all went well.
+
+    With `force`, the target may be a bundle. Its files are replaced, and whatever else is in it is kept. The check is
+    made at the moment of replacing: what came to be there in the meantime is not lost.
 
     If anything goes wrong, an interruption included, the temporary folder is removed, and so are the folders made to
     hold it; the target stays as it was.
 
     Raises:
-        OutputError: something cannot be written.
+        OutputError: something cannot be written, or the target may not be replaced.
     """
-    made: Path | None = None
     parent = target.parent
     parents_made = [folder for folder in (parent, *parent.parents) if not folder.exists()]
+    scratch: Path | None = None
+    lock: IO[bytes] | None = None
     try:
         parent.mkdir(parents=True, exist_ok=True)
-        made = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-        # mkdtemp lets in the owner only; a bundle is as open as any folder the user makes.
-        made.chmod(0o777 & ~umask())
-        yield made
-        _replace(target, made)
+        scratch = Path(tempfile.mkdtemp(prefix=_SCRATCH, dir=parent))
+        lock = _locked(scratch, target.name)
+        new = scratch / _NEW
+        new.mkdir()
+        yield new
+        _sync(new)
+        _put_in_place(target, scratch, force=force)
+        _sync_folder(parent)
     except OSError as error:
         raise OutputError(f"Cannot write {target}: {error.strerror or error}. Nothing was written.") from error
     finally:
-        if made is not None:
-            shutil.rmtree(made, ignore_errors=True)
-        if not target.exists():
+        if scratch is not None:
+            try:
+                _settle(target, scratch)
+            except OSError as error:
+                logger.warning("cannot clean up %s: %s; the next export to %s will try", scratch, error, parent)
+        if lock is not None:
+            lock.close()
+        if not os.path.lexists(target):
             for folder in parents_made:
                 with suppress(OSError):  # somebody else uses it by now
                     folder.rmdir()
 
 
-def _replace(target: Path, made: Path) -> None:
-    if not target.exists():
-        made.rename(target)
+def recover(folder: Path) -> None:
+    """Cleans up after exports into a folder whose processes were killed, and gives each target back its bundle."""
+    with suppress(OSError):  # it is not there, or may not be read; who writes to it will be told
+        for scratch in folder.glob(f"{_SCRATCH}*"):
+            with suppress(OSError):  # another process is cleaning up, too
+                _recover(scratch)
+
+
+def _recover(scratch: Path) -> None:
+    status = scratch.lstat()
+    if not stat.S_ISDIR(status.st_mode) or (hasattr(os, "geteuid") and status.st_uid != os.geteuid()):
         return
-    old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
     try:
-        target.rename(old / "bundle")
-        made.rename(target)
+        lock = (scratch / _TARGET).open("rb")
+    except FileNotFoundError:  # its process is just beginning, or was killed when it was
+        if time.time() - status.st_mtime > _DAY:
+            (scratch / _UNNAMED).unlink(missing_ok=True)
+            scratch.rmdir()
+        return
+    with lock:
+        if _lock(lock):
+            name = os.fsdecode(lock.read(1000))
+            if name and Path(name).name == name:
+                _settle(scratch.parent / name, scratch)
+
+
+def _locked(scratch: Path, name: str) -> IO[bytes]:
+    """Writes the target's name, in a file that is locked before it is there for others to see."""
+    path = scratch / _UNNAMED
+    lock = path.open("xb")
+    _lock(lock)
+    lock.write(os.fsencode(name))
+    lock.flush()
+    path.rename(scratch / _TARGET)
+    return lock
+
+
+def _lock(file: IO[bytes]) -> bool:
+    """Locks a file until it is closed, by the end of the process at the latest; False if another process has it."""
+    if fcntl is None:
+        return False
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # or the file system has no locks: then no scratch folder there is known to be abandoned
+        return False
+    return True
+
+
+def _put_in_place(target: Path, scratch: Path, *, force: bool) -> None:
+    """Gives the new bundle its name."""
+    new, replaced = scratch / _NEW, scratch / _REPLACED
+    existing = target.lstat() if os.path.lexists(target) else None
+    # As open as the folder that is there, or as any that the user makes.
+    new.chmod(stat.S_IMODE(existing.st_mode) if existing and stat.S_ISDIR(existing.st_mode) else 0o777 & ~umask())
+    try:
+        if os.name == "nt":  # where a folder cannot be renamed to the name of an empty one
+            with suppress(OSError):
+                target.rmdir()
+        new.rename(target)  # atomic, and fails if anything but an empty folder is there
+    except OSError as error:
+        if error.errno not in _TAKEN:
+            raise
+    else:
+        return
+    if not force:
+        raise OutputError(
+            f"{target} was written to while the export ran; it will not be replaced, and nothing was written. "
+            "Give another folder."
+        )
+    _check_replaceable(target, new)
+    new.rename(replaced)
+    if not exchange(replaced, target):
+        replaced.rename(new)
+        target.rename(replaced)
+        new.rename(target)
+    try:
+        _check_replaceable(replaced, target)  # what was taken out: it is out of reach now, and changes no more
+    except OutputError as error:
+        if not exchange(replaced, target):
+            target.rename(new)
+            replaced.rename(target)
+        raise OutputError(f"{target} changed while it was replaced. Nothing was written.") from error
+
+
+def _check_replaceable(old: Path, new: Path) -> None:
+    """Checks that one folder is a bundle, and that whatever else is in it has a place in the other."""
+    if old.is_symlink() or not old.is_dir():
+        raise OutputError(f"{old} is a file; give a folder to write the bundle to.")
+    for path in unlisted(old, bundle_files(old)):
+        if os.path.lexists(new / path):
+            raise OutputError(
+                f"{old / path} is no part of the bundle that is there, and its name is one that the new bundle needs. "
+                "Nothing was written; move it elsewhere, or give another folder."
+            )
+
+
+def _settle(target: Path, scratch: Path) -> None:
+    """Brings to an end what was begun in a scratch folder, at whatever point it stopped, and removes the folder."""
+    new, replaced = scratch / _NEW, scratch / _REPLACED
+    shutil.rmtree(new, ignore_errors=True)
+    if replaced.is_dir():
+        if not os.path.lexists(target):
+            replaced.rename(target)
+        else:
+            _empty(replaced, target)
+    for name in (_UNNAMED, _TARGET):
+        (scratch / name).unlink(missing_ok=True)
+    with suppress(OSError):
+        scratch.rmdir()
+
+
+def _empty(replaced: Path, target: Path) -> None:
+    """Removes a bundle that was replaced; whatever else is in it moves into the one that has replaced it."""
+    try:
+        listed = bundle_files(replaced)
+    except OutputError:  # all was removed but for empty folders; or somebody changed it when it was being replaced
+        listed = frozenset()
+    for path in unlisted(replaced, listed) if listed else []:
+        if not os.path.lexists(target / path):
+            with suppress(OSError):  # it stays where it is, and is kept below
+                (target / path).parent.mkdir(parents=True, exist_ok=True)
+                (replaced / path).rename(target / path)
+    # The manifest goes last: it says what may be removed. What is behind symbolic links is not touched.
+    for last in (False, True):
+        for folder, _, names in os.walk(replaced, topdown=False):
+            for name in names:
+                path = PurePosixPath((Path(folder) / name).relative_to(replaced).as_posix())
+                if path in listed and (path == PurePosixPath(MANIFEST)) == last:
+                    (Path(folder) / name).unlink()
+    for folder, _, _ in os.walk(replaced, topdown=False):
+        with suppress(OSError):  # something is left in it
+            Path(folder).rmdir()
+    if replaced.exists():
+        _keep(replaced, target)
+
+
+def _keep(folder: Path, target: Path) -> None:
+    """Gives files that have no place in the new bundle a folder of their own beside it, and says so."""
+    for number in range(1, 1000):
+        kept = target.with_name(f"{target.name}.kept-{number}")
+        if not os.path.lexists(kept):
+            folder.rename(kept)
+            logger.warning("files that were in %s and are no part of a bundle are in %s now", target, kept)
+            return
+
+
+def _sync(folder: Path) -> None:
+    """Has the disk write all of a folder, so that a bundle never gets its name before its content."""
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with (Path(path) / name).open("rb") as file:
+                os.fsync(file.fileno())
+        _sync_folder(Path(path))
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # where folders cannot be opened
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
     finally:
-        # An interruption can strike between any two steps, so what to do is read off the disk.
-        if not target.exists():
-            (old / "bundle").rename(target)
-        shutil.rmtree(old, ignore_errors=True)
-
-
-def _existing(folder: Path) -> Path:
-    while not folder.exists():
-        folder = folder.parent
-    return folder
+        os.close(handle)

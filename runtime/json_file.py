@@ -49,7 +49,7 @@ def read_json(path: Path, limit: int, *, nan: bool = True) -> Any:
 
 def _read(path: Path, limit: int) -> bytes:
     try:
-        with open(path, "rb", opener=_without_waiting) as file:  # noqa: PTH123: Path.open takes no opener
+        with open(path, "rb", opener=_without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise JsonFileError("it is not a regular file")
             content = file.read(limit + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import shutil
 import signal
@@ -10,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import pytest
@@ -24,6 +24,7 @@ from onnxlens.runtime.manifest import MANIFEST
 
 Folder = Callable[[str], Path]
 LeftBehind = Callable[[], list[str]]
+Running = subprocess.Popen[str]
 
 
 def content(folder: Path) -> dict[str, bytes]:
@@ -98,77 +99,34 @@ def test_an_interruption_leaves_the_old_bundle_as_it_was(
     assert left_behind() == names
 
 
-def replace(target: Path) -> None:
-    with staging.staged(target) as folder:
-        (folder / "which").write_text("new")
-
-
-class Interrupter:
-    """Raises KeyboardInterrupt before the nth instruction that runs in a module, as a signal may."""
-
-    def __init__(self, module: Any, count: int) -> None:
-        self.file, self.left = module.__file__, count
-        self.cleaning_up = False
-
-    def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
-        if frame.f_code.co_filename != self.file:
-            return None
-        frame.f_trace_opcodes = True
-        if event == "opcode":
-            self.left -= 1
-            if self.left == 0:
-                raise KeyboardInterrupt
-        return self
-
-    def __enter__(self) -> None:
-        self.before = sys.gettrace()
-        sys.settrace(self)
-
-    def __exit__(self, *exception: object) -> None:
-        sys.settrace(self.before)
-
-
-@pytest.mark.parametrize("existing", [True, False], ids=["replacing", "new"])
-def test_an_interruption_at_any_instruction_loses_nothing(tmp_path: Path, existing: bool) -> None:
-    """The target is the old folder, or the new one, or (where there was no old one) nothing; always whole."""
-    interrupted, count, swept = 0, 0, 0
-    while True:
-        count += 1
-        target = tmp_path / str(count) / "bundle"
-        target.parent.mkdir()
-        if existing:
-            target.mkdir()
-            (target / "which").write_text("old")
-        interrupter = Interrupter(staging, count)
-        try:
-            with interrupter:
-                replace(target)
-        except KeyboardInterrupt:
-            interrupted += 1
-        else:
-            if interrupter.left > 0:
-                break
-        found = (target / "which").read_text() if target.exists() else None
-        assert found in (("old", "new") if existing else (None, "new")), count
-        assert not target.exists() or list(target.iterdir()) == [target / "which"]
-        swept += {path.name for path in target.parent.iterdir()} <= {"bundle"}
-    assert interrupted > 100
-    # What strikes while it sweeps up can leave a hidden folder; what strikes before cannot.
-    assert swept > interrupted * 0.6
-
-
 def test_force_replaces_a_bundle_with_the_new_one(
     bundle: Folder, tmp_path: Path, left_behind: LeftBehind, quick_trace: None
 ) -> None:
     target = tmp_path / "out" / "bundle"
-    shutil.copytree(bundle("base"), target)
-    (target / "old notes.txt").write_text("of the old bundle")
+    shutil.copytree(bundle("base-gradients"), target)
     source = write_checkpoint(tmp_path / "source", seed=5)
     made = export(source, target, force=True)
     assert made.path == target
-    assert not (target / "old notes.txt").exists()
+    assert not (target / "onnx" / "model_gradients.onnx").exists()
     assert content(target)["onnx/model.onnx_data"] != content(bundle("base"))["onnx/model.onnx_data"]
     Bundle(target, verify=True)
+    assert [name for name in left_behind() if not name.startswith("bundle")] == []
+
+
+def test_force_keeps_what_else_is_in_the_folder(
+    bundle: Folder, tmp_path: Path, left_behind: LeftBehind, quick_trace: None
+) -> None:
+    target = tmp_path / "out" / "bundle"
+    shutil.copytree(bundle("base"), target)
+    mine = {"notes.txt": b"mine", "onnx/plot.py": b"too", "runs/1/trace.npz": b"\0", ".hidden": b""}
+    for name, value in mine.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).write_bytes(value)
+    export(write_checkpoint(tmp_path / "source", seed=5), target, force=True)
+    after = content(target)
+    assert {name: after[name] for name in mine} == mine
+    assert after.keys() == content(bundle("base")).keys() | mine.keys()
+    assert after["onnx/model.onnx_data"] != content(bundle("base"))["onnx/model.onnx_data"]
     assert [name for name in left_behind() if not name.startswith("bundle")] == []
 
 
@@ -176,12 +134,13 @@ def test_a_bundle_behind_a_link_is_replaced_where_it_lies(
     bundle: Folder, checkpoint: Folder, tmp_path: Path, unproven: None
 ) -> None:
     (tmp_path / "elsewhere").mkdir()
-    shutil.copytree(bundle("base"), tmp_path / "elsewhere" / "real")
-    (tmp_path / "link").symlink_to(tmp_path / "elsewhere" / "real")
-    (tmp_path / "elsewhere" / "real" / "note").touch()
+    real = tmp_path / "elsewhere" / "real"
+    shutil.copytree(bundle("base"), real)
+    before = (real / MANIFEST).stat().st_ino
+    (tmp_path / "link").symlink_to(real)
     export(checkpoint("base"), tmp_path / "link", force=True)
     assert (tmp_path / "link").is_symlink()
-    assert not (tmp_path / "elsewhere" / "real" / "note").exists()
+    assert (real / MANIFEST).stat().st_ino != before
 
 
 def refused(source: Path, target: Path, pattern: str, *, force: bool = False) -> None:
@@ -211,11 +170,132 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(checkpoint: Folder, tmp_pa
     assert content(tmp_path / "thesis") == {"chapter1.tex": b"years of work"}
 
 
-def test_the_checkpoints_own_folder_is_never_replaced(tmp_path: Path) -> None:
+@pytest.mark.parametrize("manifest", ["{}", "[]", "", '{"format_version": 1}'], ids=["{}", "[]", "empty", "version"])
+def test_a_file_called_onnxlens_json_makes_no_bundle(checkpoint: Folder, tmp_path: Path, manifest: str) -> None:
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
+    (tmp_path / "thesis" / MANIFEST).write_text(manifest)
+    pattern = "thesis has files in it, and an onnxlens.json that no export has written; it will not be replaced"
+    refused(checkpoint("base"), tmp_path / "thesis", pattern, force=True)
+    assert content(tmp_path / "thesis") == {"chapter1.tex": b"years of work", MANIFEST: manifest.encode()}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda files: files.clear(),
+        lambda files: files.pop("onnx/model.onnx_data"),
+        lambda files: files.update({"../precious.txt": files["config.json"]}),
+        lambda files: files.update({"/etc/passwd": files["config.json"]}),
+    ],
+    ids=["no files", "no weights", "above", "absolute"],
+)
+def test_a_manifest_that_no_export_writes_makes_no_bundle(
+    bundle: Folder, checkpoint: Folder, tmp_path: Path, change: Callable[[dict[str, Any]], object]
+) -> None:
+    target = tmp_path / "bundle"
+    shutil.copytree(bundle("base"), target)
+    (tmp_path / "precious.txt").write_text("mine")
+    entries = json.loads((target / MANIFEST).read_text())
+    change(entries["files"])
+    (target / MANIFEST).write_text(json.dumps(entries))
+    before = content(target)
+    refused(checkpoint("base"), target, "an onnxlens.json that no export has written", force=True)
+    assert content(target) == before and (tmp_path / "precious.txt").exists()
+
+
+@pytest.mark.parametrize("inside", [".", "source", "checkpoints/first"])
+@pytest.mark.parametrize("force", [True, False])
+def test_a_target_with_the_checkpoint_in_it(bundle: Folder, tmp_path: Path, inside: str, force: bool) -> None:
+    target = tmp_path / "bundle"
+    shutil.copytree(bundle("base"), target)
+    (target / MANIFEST).rename(tmp_path / MANIFEST)
+    source = write_checkpoint(target / inside)
+    if inside != ".":
+        (tmp_path / MANIFEST).rename(target / MANIFEST)
+    before = content(target)
+    refused(source, target, "Cannot write .*bundle: the checkpoint's folder .* is in it. Give another", force=force)
+    assert content(target) == before
+
+
+def test_a_target_with_a_file_of_the_checkpoint_in_it(bundle: Folder, tmp_path: Path) -> None:
+    """The weights of a bundle are a checkpoint's; somebody may have linked to them in place of a copy."""
+    target = tmp_path / "bundle"
+    shutil.copytree(bundle("base"), target)
+    source = write_checkpoint(tmp_path / "source")
+    (source / "model.safetensors").unlink()
+    (source / "model.safetensors").symlink_to(target / "onnx" / "model.onnx_data")
+    refused(source, target, "the checkpoint's file model.safetensors is in it", force=True)
+
+
+def test_a_target_in_the_checkpoints_folder(tmp_path: Path, quick_trace: None) -> None:
     source = write_checkpoint(tmp_path / "source")
     before = content(source)
-    refused(source, source, "exists and is no bundle; it will not be replaced", force=True)
-    assert content(source) == before
+    export(source, source / "onnxlens")
+    assert {name: value for name, value in content(source).items() if not name.startswith("onnxlens/")} == before
+
+
+def while_it_runs(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> None:
+    """Does something in the middle of an export, as somebody else may."""
+
+    def check(*args: object) -> dict[str, Any]:
+        do()
+        return {}
+
+    monkeypatch.setattr("onnxlens.export.verify.check", check)
+
+
+def test_files_put_into_the_target_while_the_export_runs(
+    checkpoint: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unproven: None, left_behind: LeftBehind
+) -> None:
+    target = tmp_path / "out" / "bundle"
+
+    def write() -> None:
+        target.mkdir(parents=True)
+        (target / "mine.txt").write_text("mine")
+
+    while_it_runs(monkeypatch, write)
+    refused(checkpoint("base"), target, "bundle was written to while the export ran; it will not be replaced, and")
+    assert content(target) == {"mine.txt": b"mine"}
+    assert left_behind() == ["bundle", "bundle/mine.txt"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_two_exports_to_one_new_target(
+    bundle: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unproven: None, force: bool
+) -> None:
+    """The first to finish has it; the second replaces it only where it may."""
+    target, source = tmp_path / "bundle", write_checkpoint(tmp_path / "source", seed=5)
+    while_it_runs(monkeypatch, lambda: shutil.copytree(bundle("base"), target))
+    if not force:
+        refused(source, target, "bundle was written to while the export ran")
+    else:
+        export(source, target, force=True)
+    assert (content(target) == content(bundle("base"))) != force
+
+
+def test_a_bundle_that_becomes_something_else_while_the_export_runs(
+    bundle: Folder, checkpoint: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unproven: None
+) -> None:
+    target = tmp_path / "bundle"
+    shutil.copytree(bundle("base"), target)
+
+    def write() -> None:
+        shutil.rmtree(target)
+        target.mkdir()
+        (target / "mine.txt").write_text("mine")
+
+    while_it_runs(monkeypatch, write)
+    refused(checkpoint("base"), target, "bundle exists and is no bundle; it will not be replaced", force=True)
+    assert content(target) == {"mine.txt": b"mine"}
+
+
+def test_the_bundles_permissions_are_kept(bundle: Folder, checkpoint: Folder, tmp_path: Path, unproven: None) -> None:
+    target = tmp_path / "bundle"
+    shutil.copytree(bundle("base"), target)
+    target.chmod(0o700)
+    export(checkpoint("base"), target, force=True)
+    assert target.stat().st_mode & 0o777 == 0o700
 
 
 def test_an_empty_folder_is_filled(checkpoint: Folder, tmp_path: Path, unproven: None) -> None:
@@ -231,7 +311,39 @@ def test_a_file_in_the_targets_place(checkpoint: Folder, tmp_path: Path) -> None
 
 
 def test_a_name_that_no_disk_takes(checkpoint: Folder, tmp_path: Path) -> None:
-    refused(checkpoint("base"), tmp_path / ("n" * 300), "Cannot write .*: File name too long")
+    refused(checkpoint("base"), tmp_path / ("n" * 300), "Cannot write .*: [Ff]ile name too long")
+
+
+def test_a_name_as_long_as_the_disk_takes(checkpoint: Folder, tmp_path: Path, unproven: None) -> None:
+    assert export(checkpoint("base"), tmp_path / ("n" * 255)).path.is_dir()
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [
+        ("loop", "Cannot write .*loop: .*loop"),
+        ("loop/bundle", "Cannot write .*bundle: .*loop"),
+        (os.fsdecode(b"caf\xe9"), "Cannot write .*: its name is not UTF-8, and ONNX Runtime opens no such files"),
+        (os.fsdecode(b"caf\xe9") + "/bundle", "its name is not UTF-8"),
+        ("a\0b", "Cannot write .*: .*null"),
+    ],
+    ids=["loop", "in a loop", "not UTF-8", "in a folder that is not UTF-8", "null"],
+)
+def test_names_that_cannot_be_used_are_found_out_before_any_work(
+    checkpoint: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pattern: str
+) -> None:
+    monkeypatch.setattr("onnxlens.export.bundle.read_checkpoint", lambda *args, **options: pytest.fail("work began"))
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    refused(checkpoint("base"), tmp_path / name, pattern)
+
+
+def test_the_home_of_nobody(checkpoint: Folder) -> None:
+    refused(checkpoint("base"), Path("~nobody-of-this-name/bundle"), "Cannot write ~nobody.*: .*home directory")
+
+
+def test_a_mounted_disk_is_not_replaced(checkpoint: Folder, mounted: Callable[[str], Path]) -> None:
+    out = mounted("size=64m")
+    refused(checkpoint("base"), out, f"Cannot write {out}: it is where a disk is mounted, .* such as {out}/model")
 
 
 @pytest.fixture
@@ -320,13 +432,12 @@ main()
 """
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
-def test_a_signal_to_a_running_export(
-    bundle: Folder, checkpoint: Folder, tmp_path: Path, left_behind: LeftBehind, number: signal.Signals, status: int
-) -> None:
+@pytest.fixture
+def running(bundle: Folder, checkpoint: Folder, tmp_path: Path, left_behind: LeftBehind) -> Iterator[Running]:
+    """An export that replaces `tmp_path / "out" / "bundle"`, in the middle of its work."""
     target = tmp_path / "out" / "bundle"
     shutil.copytree(bundle("base"), target)
-    before, names = content(target), left_behind()
+    names = left_behind()
     process = subprocess.Popen(
         [sys.executable, "-c", PAUSED, "export", str(checkpoint("base")), str(target), "--force"],
         stdout=subprocess.PIPE,
@@ -337,16 +448,40 @@ def test_a_signal_to_a_running_export(
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         assert any(name.endswith("/onnx/model.onnx_data") for name in set(left_behind()) - set(names))
-        process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        yield process
     finally:
         process.kill()
-        process.wait()
-    assert process.returncode == status
+        process.communicate()
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["INT", "TERM"])
+def test_a_signal_to_a_running_export(
+    bundle: Folder, tmp_path: Path, left_behind: LeftBehind, running: Running, number: signal.Signals, status: int
+) -> None:
+    running.send_signal(number)
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == status
     assert out == ""
     assert err.strip() == ("Interrupted." if number == signal.SIGINT else "")
-    assert content(target) == before
-    assert left_behind() == names
+    assert content(tmp_path / "out" / "bundle") == content(bundle("base"))
+    assert [name for name in left_behind() if not name.startswith("bundle")] == []
+
+
+def test_the_next_export_cleans_up_after_one_that_was_killed(
+    bundle: Folder, checkpoint: Folder, tmp_path: Path, left_behind: LeftBehind, running: Running, unproven: None
+) -> None:
+    def hidden() -> list[str]:
+        return [name for name in left_behind() if name.startswith(".") and "/" not in name]
+
+    export(checkpoint("base"), tmp_path / "out" / "other")
+    assert len(hidden()) == 1, "that of the process that is still running"
+    running.send_signal(signal.SIGKILL)
+    running.communicate(timeout=30)
+    assert len(hidden()) == 1
+    assert content(tmp_path / "out" / "bundle") == content(bundle("base"))
+    export(checkpoint("base"), tmp_path / "out" / "other", force=True)
+    assert hidden() == []
+    assert content(tmp_path / "out" / "bundle") == content(bundle("base"))
 
 
 def test_a_failed_proof_leaves_nothing_behind(

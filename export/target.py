@@ -1,0 +1,123 @@
+"""Where a bundle may be written, and what of a folder that is there already belongs to a bundle."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+from onnxlens.runtime.bundle import CONFIG, HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
+from onnxlens.runtime.errors import BundleError, OutputError
+from onnxlens.runtime.manifest import MANIFEST, Manifest
+
+__all__ = ["bundle_files", "check_target", "unlisted"]
+
+_ALWAYS = {PLAIN_GRAPH, HOOKS_GRAPH, WEIGHTS, CONFIG, TOKENIZER}  # in every bundle
+
+
+def check_target(target: Path, *, source: Path | None, force: bool, needed: int) -> None:
+    """Finds out before any work whether a bundle can be written.
+
+    Args:
+        target: the folder to be, absolute and without symbolic links.
+        source: the checkpoint's folder, if it is one.
+        force: whether an existing bundle may be replaced.
+        needed: bytes that will be written.
+
+    Raises:
+        OutputError: the target has the checkpoint in it, exists and is no bundle, cannot be written to, or the disk is
+            too full.
+    """
+    if source is not None and (inside := _inside(source, target)) is not None:
+        raise OutputError(f"Cannot write {target}: the checkpoint's {inside} is in it. Give another folder.")
+    try:
+        status = _status(target)
+        if status is not None and not stat.S_ISDIR(status.st_mode):
+            raise OutputError(f"{target} is a file; give a folder to write the bundle to.")
+        if status is not None and os.path.ismount(target):
+            raise OutputError(
+                f"Cannot write {target}: it is where a disk is mounted, and cannot be replaced as a whole. "
+                f"Give a folder in it, such as {target / 'model'}."
+            )
+        if status is not None and any(target.iterdir()):
+            bundle_files(target)
+            if not force:
+                raise OutputError(
+                    f"The bundle {target} exists already; replace it with --force, or give another folder."
+                )
+        parent = _existing(target.parent)
+        if not parent.is_dir():
+            raise OutputError(f"Cannot write {target}: {parent} is a file.")
+        if not os.access(parent, os.W_OK | os.X_OK):
+            raise OutputError(f"Cannot write {target}: no permission to write in {parent}.")
+        free = shutil.disk_usage(parent).free
+    except OSError as error:
+        raise OutputError(f"Cannot write {target}: {error.strerror or error}.") from error
+    if free < needed:
+        raise OutputError(
+            f"Cannot write {target}: it needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there."
+        )
+
+
+def bundle_files(folder: Path) -> frozenset[PurePosixPath]:
+    """The files of a bundle, the manifest too, as paths inside it: all that may be removed when it is replaced.
+
+    Raises:
+        OutputError: the folder is no bundle, or its manifest is not one that an export writes.
+    """
+    if not (folder / MANIFEST).is_file():
+        raise OutputError(f"{folder} exists and is no bundle; it will not be replaced. Give another folder.")
+    refused = f"{folder} has files in it, and an {MANIFEST} that no export has written; it will not be replaced"
+    try:
+        names = Manifest.read(folder).files
+    except BundleError as error:
+        raise OutputError(f"{refused}. Give another folder, or remove it yourself. ({error})") from error
+    paths = frozenset(PurePosixPath(name) for name in names)
+    if not names.keys() >= _ALWAYS or any(path.is_absolute() or ".." in path.parts for path in paths):
+        raise OutputError(f"{refused}. Give another folder, or remove it yourself.")
+    return paths | {PurePosixPath(MANIFEST)}
+
+
+def unlisted(folder: Path, listed: frozenset[PurePosixPath]) -> list[PurePosixPath]:
+    """What else is in a folder, as paths inside it: files, and folders in which nothing is listed."""
+    folders = {parent for path in listed for parent in path.parents}
+
+    def walk(inside: PurePosixPath) -> Iterator[PurePosixPath]:
+        for entry in (folder / inside).iterdir():
+            path = inside / entry.name
+            is_folder = stat.S_ISDIR(entry.lstat().st_mode)
+            if is_folder and path in folders:
+                yield from walk(path)
+            elif is_folder or path not in listed:
+                yield path
+
+    return sorted(walk(PurePosixPath()))
+
+
+def _inside(source: Path, target: Path) -> str | None:
+    """What of a checkpoint lies in the target: its folder, or a file behind a link; None if nothing does."""
+    if source.resolve().is_relative_to(target):
+        return f"folder {source}"
+    for path in source.iterdir():
+        if path.is_symlink() and Path(os.path.realpath(path)).is_relative_to(target):
+            return f"file {path.name}"
+    return None
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """The status of a path, or None where nothing is; unlike `Path.exists`, an error is not taken for absence."""
+    try:
+        return path.stat()
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return None
+        raise
+
+
+def _existing(folder: Path) -> Path:
+    while _status(folder) is None:
+        folder = folder.parent
+    return folder
