@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
+from pathlib import Path
+
+from onnxlens.runtime.escape import cut, inert
 
 __all__ = [
     "BundleError",
@@ -19,12 +23,23 @@ __all__ = [
     "PluginError",
     "ProviderError",
     "TraceError",
+    "parsing",
     "suggestion",
 ]
 
 
+_LONGEST = 4000  # characters of an error
+_WORD = 200  # characters of a word that is compared with others, which takes long for long ones
+
+
 class OnnxLensError(Exception):
-    """Base of every error that onnxlens raises on purpose; its text is one sentence or two, on one line."""
+    """Base of every error that onnxlens raises on purpose; its text is one sentence or two, on one line.
+
+    Whatever the text quotes, it stays readable: it is cut in its middle where it is longer than any sentence.
+    """
+
+    def __init__(self, text: str = "") -> None:
+        super().__init__(cut(text, _LONGEST))
 
 
 class BundleError(OnnxLensError):
@@ -75,7 +90,27 @@ class TraceError(OnnxLensError):
     """A trace is missing, damaged, of another version, or of another model."""
 
 
+@contextmanager
+def parsing(path: Path, what: str) -> Iterator[None]:
+    """Turns whatever is raised while a file of a bundle is parsed into a `BundleError` that names the file.
+
+    Args:
+        path: the file.
+        what: what it should be, with its article, such as 'an ONNX graph'.
+
+    Raises:
+        BundleError: something other than an `OnnxLensError` was raised, which passes as it is.
+    """
+    try:
+        yield
+    except OnnxLensError:
+        raise
+    except Exception as error:
+        reason = inert(cut(" ".join(f"{type(error).__name__}: {error}".split()), 300))
+        raise BundleError(f"{path} cannot be read as {what} ({reason}). Export or copy the bundle again.") from error
+
+
 def suggestion(word: str, known: Iterable[str], count: int = 3) -> str:
     """Returns ` Did you mean 'a' or 'b'?` with the nearest of the known words, or nothing if none is near."""
-    near = get_close_matches(word, list(known), n=count, cutoff=0.5)
+    near = get_close_matches(word[:_WORD], list(known), n=count, cutoff=0.5)
     return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,10 +26,10 @@ import platformdirs
 
 from onnxlens.runtime.bundle import CONFIG, GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, Bundle
 from onnxlens.runtime.compile import EMBEDDED, FINAL, PLAIN, compile_request
-from onnxlens.runtime.errors import BundleError, OutputError
+from onnxlens.runtime.errors import BundleError, OutputError, parsing
+from onnxlens.runtime.graph_file import read_graph, tensors
 from onnxlens.runtime.prepared import EMBEDDING, OPTIMISED, PLAIN_REQUEST, UNEMBEDDING, Prepared
 from onnxlens.runtime.providers import CPU, Provider, open_session
-from onnxlens.runtime.vjp import COTANGENT, GRADIENT
 from onnxlens.runtime.weights import WeightsFile
 
 __all__ = ["cache_folder", "prepare"]
@@ -146,12 +146,12 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
 
     # What is prepared is kept under the hashes that the manifest states, so here they must be true.
     bundle.verify()
-    _read_graph(bundle, PLAIN_GRAPH)
-    model = _read_graph(bundle, HOOKS_GRAPH)
-    _check_interface(model, bundle)
-    _name_widened(model, bundle, HOOKS_GRAPH)
-    _split_unembedding(model, bundle)
-    _take_out_embedding(model, bundle)
+    read_graph(bundle, PLAIN_GRAPH)
+    model = read_graph(bundle, HOOKS_GRAPH)
+    with parsing(bundle.path / HOOKS_GRAPH, "a graph of onnxlens"):
+        _name_widened(model, bundle, HOOKS_GRAPH)
+        _split_unembedding(model, bundle)
+        _take_out_embedding(model, bundle)
     weights = WeightsFile(bundle.weights.file)  # a mapping of its own, whose pages are given back when it goes
     weights[_W_E].tofile(folder / EMBEDDING)
     if provider is CPU and not bundle.config.tie_word_embeddings:  # see `Unembedding`
@@ -165,9 +165,9 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
 
 def _make_gradients(bundle: Bundle, provider: Provider, folder: Path) -> None:
     bundle.verify()
-    model = _read_graph(bundle, GRADIENTS_GRAPH)
-    _check_gradients_interface(model, bundle)
-    _name_widened(model, bundle, GRADIENTS_GRAPH)
+    model = read_graph(bundle, GRADIENTS_GRAPH)
+    with parsing(bundle.path / GRADIENTS_GRAPH, "a graph of onnxlens"):
+        _name_widened(model, bundle, GRADIENTS_GRAPH)
     _optimise(model, bundle, provider, folder)
 
 
@@ -210,75 +210,11 @@ def _give_weights(model: Any, bundle: Bundle, options: onnxruntime.SessionOption
         options.add_external_initializers_from_files_in_memory([Path(WEIGHTS).name], [weights], [len(weights)])
         return None
     options.add_session_config_entry("session.model_external_initializers_file_folder_path", str(real.parent))
-    for tensor in _tensors(model):
+    for tensor in tensors(model):
         for entry in tensor.external_data if uses_external_data(tensor) else ():
             if entry.key == "location":
                 entry.value = real.name
     return real
-
-
-def _read_graph(bundle: Bundle, name: str) -> Any:
-    """Reads a graph, and checks that it takes data from the weights file only, and each weight from its own place."""
-    import onnx
-    from google.protobuf.message import DecodeError
-    from onnx.external_data_helper import ExternalDataInfo, uses_external_data
-    from onnx.helper import np_dtype_to_tensor_dtype
-
-    path = bundle.path / name
-    try:
-        model = onnx.load_from_string(bundle.read(name))
-        external = [(t, ExternalDataInfo(t)) for t in _tensors(model) if uses_external_data(t)]
-    except (DecodeError, ValueError) as error:
-        raise BundleError(f"{path} cannot be read as an ONNX graph. Export or copy the bundle again.") from error
-    for tensor, info in external:
-        if info.location != Path(WEIGHTS).name:
-            raise BundleError(
-                f"The graph {path} takes {tensor.name!r} from {info.location!r}; a bundle's graphs may take data from "
-                f"{Path(WEIGHTS).name} beside them only."
-            )
-        entry = bundle.weights.entries.get(tensor.name)
-        if entry is None or entry.offset != info.offset or entry.length != info.length:
-            raise BundleError(f"The graph {path} looks for {tensor.name!r} in a wrong place.")
-        if tensor.data_type != np_dtype_to_tensor_dtype(entry.dtype):
-            raise BundleError(f"The graph {path} takes {tensor.name!r} for another data type than {entry.dtype}.")
-    return model
-
-
-def _tensors(message: Any) -> Iterator[Any]:
-    """All tensors in a protocol buffer message, wherever they hide: initializers, attributes, subgraphs, functions."""
-    from google.protobuf.message import Message
-    from onnx import TensorProto
-
-    for description, value in message.ListFields():
-        if description.type == description.TYPE_MESSAGE:
-            for inner in [value] if isinstance(value, Message) else value:
-                if isinstance(inner, TensorProto):
-                    yield inner
-                yield from _tensors(inner)
-
-
-def _check_interface(model: Any, bundle: Bundle) -> None:
-    """Checks that the graph has this configuration's hook points and cache."""
-    config = bundle.config
-    outputs = {value.name for value in model.graph.output}
-    missing = [
-        entry["name"] for entry in bundle.manifest.hook_points
-        if not entry.get("on_request") and entry["name"] not in outputs
-    ]  # fmt: skip
-    caches = [value for value in model.graph.input if value.name.startswith("past_key_values.")]
-    sizes = {tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1::2]) for value in caches}
-    if missing or len(caches) != 2 * config.n_layer or sizes != {(config.n_head, config.d_head)}:
-        raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not fit the bundle's config.json.")
-
-
-def _check_gradients_interface(model: Any, bundle: Bundle) -> None:
-    """Checks that the graph has this configuration's hook points, the gradients at them, and the cotangent."""
-    outputs = {value.name for value in model.graph.output}
-    names = [entry["name"] for entry in bundle.manifest.hook_points if not entry.get("on_request")]
-    vocabulary = [v.type.tensor_type.shape.dim[-1].dim_value for v in model.graph.input if v.name == COTANGENT]
-    complete = all({name, GRADIENT + name} <= outputs for name in names)
-    if not complete or vocabulary != [bundle.config.vocab_size]:
-        raise BundleError(f"The graph {bundle.path / GRADIENTS_GRAPH} does not fit the bundle's config.json.")
 
 
 def _name_widened(model: Any, bundle: Bundle, graph_name: str) -> None:
@@ -292,7 +228,7 @@ def _name_widened(model: Any, bundle: Bundle, graph_name: str) -> None:
     graph = model.graph
     stored = {tensor.name: tensor for tensor in graph.initializer if tensor.data_type == TensorProto.FLOAT16}
     users: dict[str, list[Any]] = {name: [] for name in stored}
-    for node in _nodes(graph):
+    for node in graph.node:
         for name in users.keys() & set(node.input):
             users[name].append(node)
     outputs = {value.name for value in graph.output}
@@ -320,15 +256,6 @@ def _widens(node: Any) -> bool:
 
     to = [attribute.i for attribute in node.attribute if attribute.name == "to"]
     return node.op_type == "Cast" and to == [TensorProto.FLOAT]
-
-
-def _nodes(graph: Any) -> Iterator[Any]:
-    """All nodes of a graph and of the graphs inside them, which may use its values."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for inner in [attribute.g, *attribute.graphs]:
-                yield from _nodes(inner)
 
 
 def _split_unembedding(model: Any, bundle: Bundle) -> None:

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from damage import edit_json, sign
 from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 from safetensors.numpy import load_file, save_file
 
-from onnxlens.runtime.bundle import Bundle, sha256_of
+from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.errors import BundleError, InputError
 from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.tokenizer import Tokenizer
-from onnxlens.runtime.weights import WeightsFile
 
 FILES = [
     "onnx/model.onnx",
@@ -38,19 +38,6 @@ FILES = [
 def copy(bundle, tmp_path) -> Path:
     """A bundle that may be damaged."""
     return Path(shutil.copytree(bundle("base"), tmp_path / "copy"))
-
-
-def edit_json(path: Path, **changes) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
-
-
-def sign(folder: Path, name: str) -> None:
-    """Lets the manifest agree with a file that was changed, as an attacker would."""
-    manifest = json.loads((folder / "onnxlens.json").read_text())
-    manifest["files"][name] |= {"size": (folder / name).stat().st_size, "sha256": sha256_of(folder / name)}
-    if name.endswith("_data"):
-        manifest["files"][name]["header_sha256"] = WeightsFile(folder / name).header_sha256
-    (folder / "onnxlens.json").write_text(json.dumps(manifest))
 
 
 def error_of(folder: Path, **options) -> str:
@@ -227,18 +214,7 @@ def cast_to_double(graph) -> None:
     cast.attribute[0].i = TensorProto.DOUBLE
 
 
-def use_inside_a_branch(graph) -> None:
-    branch = helper.make_graph(
-        [helper.make_node("Identity", ["wte.weight"], ["inner"])],
-        "branch",
-        [],
-        [helper.make_tensor_value_info("inner", TensorProto.FLOAT16, None)],
-    )
-    graph.initializer.append(helper.make_tensor("yes", TensorProto.BOOL, [], [True]))
-    graph.node.append(helper.make_node("If", ["yes"], ["foreign"], then_branch=branch, else_branch=branch))
-
-
-@pytest.mark.parametrize("foreign", [add_user, cast_to_double, use_inside_a_branch])
+@pytest.mark.parametrize("foreign", [add_user, cast_to_double])
 def test_a_graph_that_uses_a_stored_weight_otherwise_is_refused(half, foreign):
     path = half / "onnx/model_hooks.onnx"
     model = read(path)
@@ -420,13 +396,13 @@ def test_a_graph_that_is_none_is_an_error(copy, garbage):
     path.write_bytes(garbage)
     sign(copy, "onnx/model_hooks.onnx")
     text = start_error(copy)
-    assert text.startswith((f"{path} cannot be read as an ONNX graph.", f"The graph {path} does not fit"))
+    assert text.startswith((f"{path} cannot be read as an ONNX graph (", f"The graph {path} does not fit"))
 
 
 def test_a_graph_that_onnx_runtime_refuses_is_an_error(copy, capsys):
     path = copy / "onnx/model_hooks.onnx"
     model = read(path)
-    model.graph.node[0].op_type = "NoSuchOperator"
+    model.graph.node[0].attribute.append(helper.make_attribute("no_such_attribute", 1))
     onnx.save(model, path)
     sign(copy, "onnx/model_hooks.onnx")
     assert start_error(copy).startswith(f"ONNX Runtime cannot load the graph of {copy}: ")
@@ -455,7 +431,7 @@ def test_a_graph_with_another_ending_is_noticed(copy):
 def test_a_graph_with_another_beginning_is_noticed(copy):
     path = copy / "onnx/model_hooks.onnx"
     model = read(path)
-    next(node for node in model.graph.node if "hook_embed" in node.output).op_type = "GatherND"
+    next(node for node in model.graph.node if "hook_embed" in node.output).op_type = "Add"
     onnx.save(model, path)
     sign(copy, "onnx/model_hooks.onnx")
     assert start_error(copy) == f"The graph {path} does not look up 'wte.weight' by token id."
