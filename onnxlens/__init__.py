@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxlens.runtime.activations import ActivationCache
     from onnxlens.runtime.bundle import Bundle
     from onnxlens.runtime.errors import OnnxLensError
+    from onnxlens.runtime.factored_matrix import FactoredMatrix
     from onnxlens.runtime.interventions import Intervention
     from onnxlens.runtime.runner import Runner
     from onnxlens.runtime.trace import open_trace
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActivationCache",
     "Bundle",
+    "FactoredMatrix",
     "Generation",
     "GradientResult",
     "Intervention",
@@ -51,6 +53,7 @@ _HOME = {
     "OnnxLensError": "onnxlens.runtime.errors",
     "Prediction": "onnxlens.prediction",
     "Runner": "onnxlens.runtime.runner",
+    "FactoredMatrix": "onnxlens.runtime.factored_matrix",
     "find": "onnxlens.catalog",
     "installed": "onnxlens.catalog",
     "load": "onnxlens.lens",

@@ -14,7 +14,7 @@ from onnxlens.runtime.intervention_files import read_interventions
 from onnxlens.runtime.interventions import Intervention, listed
 from onnxlens.runtime.selection import NamesFilter
 
-__all__ = ["Blocks", "Changes", "Interventions", "given"]
+__all__ = ["AddedHook", "Blocks", "Changes", "Interventions", "given"]
 
 Interventions = Intervention | Iterable[Intervention] | str | Path | None
 
@@ -40,6 +40,18 @@ def given(interventions: Interventions, fwd_hooks: ForwardHooks) -> Changes:
     """
     found = read_interventions(interventions) if isinstance(interventions, str | Path) else listed(interventions)
     return Changes(tuple(found), pairs_of(fwd_hooks))
+
+
+class AddedHook(NamedTuple):
+    """A function that is called in every run until it is removed.
+
+    Attributes:
+        pair: the hook points, and the function.
+        is_permanent: whether it stays when hooks are reset.
+    """
+
+    pair: tuple[NamesFilter, HookFunction]
+    is_permanent: bool
 
 
 @dataclass(eq=False)

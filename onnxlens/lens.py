@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeGuard, overload
+from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
 
 from onnxlens.catalog import find
-from onnxlens.changes import Blocks, Interventions, given
+from onnxlens.changes import AddedHook, Blocks, Changes, Interventions, given
 from onnxlens.generation import Generation
 from onnxlens.gradients import GradientResult, differentiate
 from onnxlens.metrics import TokenMetric
+from onnxlens.model import Ids, Model, is_batch, one_row
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers import softmax
 from onnxlens.plugins.samplers.explain import Explanation
@@ -21,14 +23,14 @@ from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.prediction import Candidate, Prediction
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.cfg import TransformerLensConfig
 from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.functions import ForwardHooks
+from onnxlens.runtime.functions import ForwardHooks, Hook, HookFunction
 from onnxlens.runtime.generation import Step, generate_ids
 from onnxlens.runtime.hooks import HookPoint
-from onnxlens.runtime.logits import top_ids
+from onnxlens.runtime.logits import lm_cross_entropy_loss, top_ids
 from onnxlens.runtime.runner import Output, Runner
 from onnxlens.runtime.selection import NamesFilter, usual
 from onnxlens.runtime.slices import Slice
@@ -39,7 +41,7 @@ from onnxlens.viewing import AnyVisualizer, views
 
 __all__ = ["Lens", "load"]
 
-Ids = Sequence[int] | np.ndarray
+ReturnType: TypeAlias = Literal["logits", "loss", "both"] | None
 
 
 def load(
@@ -72,8 +74,8 @@ def load(
     return Lens(Runner(bundle, provider=provider, threads=threads, progress=progress), known)
 
 
-class Lens:
-    """A model with its tokenizer.
+class Lens(Model):
+    """A model that runs, with its tokenizer.
 
     Args:
         runner: the model on ONNX Runtime.
@@ -82,22 +84,58 @@ class Lens:
     Attributes:
         runner: the same.
         plugins: what plugins there are; they are loaded when one that is not built in is asked for.
-        tokenizer: the bundle's tokenizer.
+
+    The text, shape and weights of the model are attributes and methods of `Model`.
     """
 
     def __init__(self, runner: Runner, plugins: Registry | None = None) -> None:
+        super().__init__(runner.bundle)
         self.runner = runner
         self.plugins = Registry() if plugins is None else plugins
-        self.tokenizer = runner.bundle.tokenizer
         self._blocks = Blocks()
+        self._added: tuple[AddedHook, ...] = ()
 
     def __repr__(self) -> str:
         return f"Lens({self.runner.bundle.name!r}, provider={self.provider!r})"
 
+    def __call__(
+        self,
+        text: str | Ids | Sequence[str],
+        return_type: ReturnType = "logits",
+        loss_per_token: bool = False,
+        prepend_bos: bool = False,
+        *,
+        stop_at_layer: int | None = None,
+    ) -> Any:
+        """Runs a text, as TransformerLens's `model(text)` does.
+
+        Args:
+            text: a text, or its token ids, or several texts; shorter ones are padded on the left.
+            return_type: `logits`, `loss`, `both`, or None to return nothing.
+            loss_per_token: give the loss of each token but the first.
+            prepend_bos: put the beginning-of-text token in front of each text.
+            stop_at_layer: the block before which to stop, negative ones from the end.
+
+        Returns:
+            Logits at all positions, [B, P, V]; the mean cross-entropy of the next token in nats, padding left out, or
+            with `loss_per_token` that of each token, [B, P - 1], 0 at padding; or a pair of both. With
+            `stop_at_layer` the residual stream there, [B, P, D].
+
+        Raises:
+            InputError: the text or ids, or an option, cannot be used.
+            ContextLengthError: the text has more tokens than the model has positions.
+        """
+        _check_return_type(return_type)
+        ids, mask = self._batch(text, prepend_bos)
+        output = self.run(ids, mask, keep_cache=False, stop_at_layer=stop_at_layer)
+        if output.residual is not None:
+            return output.residual
+        return _returned(output.logits, ids, mask, return_type, loss_per_token)
+
     @property
-    def config(self) -> ModelConfig:
-        """The model's shape and switches."""
-        return self.runner.config
+    def cfg(self) -> TransformerLensConfig:
+        """The model's shape and kind, by TransformerLens's names, and where it runs."""
+        return replace(super().cfg, device=self.provider)
 
     @property
     def provider(self) -> str:
@@ -111,61 +149,39 @@ class Lens:
 
     @property
     def is_changed(self) -> bool:
-        """Whether an enclosing block of `hooks` changes every run."""
-        return any(self._blocks.changes)
-
-    @property
-    def weights(self) -> Mapping[str, np.ndarray]:
-        """The weights by TransformerLens's names and in its shapes, such as `blocks.0.attn.W_Q`; read-only."""
-        return self.runner.bundle.named_weights
-
-    def to_tokens(self, text: str | Sequence[str]) -> np.ndarray:
-        """Returns the token ids of a text, [1, P], or of several, [B, P], shorter ones padded on the left.
-
-        Raises:
-            InputError: a text is not valid Unicode.
-        """
-        return self._batch(text)[0]
-
-    def to_str_tokens(self, text: str | Ids) -> list[str]:
-        """Returns the text of each token of a text, or of one row of ids.
-
-        A part of a UTF-8 character becomes U+FFFD; an id that only the model knows (some pad their vocabulary) becomes
-        the id in brackets.
-
-        Raises:
-            InputError: an id is out of range, or there are several rows of them.
-        """
-        return self.tokenizer.str_tokens(self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text))
-
-    def to_string(self, ids: Ids) -> str:
-        """Returns the text of one row of token ids.
-
-        Raises:
-            InputError: an id is out of range, or there are several rows of them.
-        """
-        return self.tokenizer.decode(_one_row(ids))
-
-    def to_single_token(self, text: str) -> int:
-        """Returns the id of a text that is exactly one token.
-
-        Raises:
-            InputError: it is none, or several, which the error lists.
-        """
-        return self.runner.bundle.facts.token(text)
+        """Whether an enclosing block of `hooks`, or a hook that was added, changes every run."""
+        return any(self._standing)
 
     # A str is a sequence of str, too; the first overload that fits is taken.
     @overload
     def predict(  # type: ignore[overload-overlap]
-        self, text: str | np.ndarray, *, top: int = 10, interventions: Interventions = (), fwd_hooks: ForwardHooks = ()
+        self,
+        text: str | np.ndarray,
+        *,
+        top: int = 10,
+        interventions: Interventions = (),
+        fwd_hooks: ForwardHooks = (),
+        prepend_bos: bool = False,
     ) -> Prediction: ...
     @overload
     def predict(
-        self, text: Sequence[int], *, top: int = 10, interventions: Interventions = (), fwd_hooks: ForwardHooks = ()
+        self,
+        text: Sequence[int],
+        *,
+        top: int = 10,
+        interventions: Interventions = (),
+        fwd_hooks: ForwardHooks = (),
+        prepend_bos: bool = False,
     ) -> Prediction: ...
     @overload
     def predict(
-        self, text: Sequence[str], *, top: int = 10, interventions: Interventions = (), fwd_hooks: ForwardHooks = ()
+        self,
+        text: Sequence[str],
+        *,
+        top: int = 10,
+        interventions: Interventions = (),
+        fwd_hooks: ForwardHooks = (),
+        prepend_bos: bool = False,
     ) -> list[Prediction]: ...
 
     def predict(
@@ -175,6 +191,7 @@ class Lens:
         top: int = 10,
         interventions: Interventions = (),
         fwd_hooks: ForwardHooks = (),
+        prepend_bos: bool = False,
     ) -> Prediction | list[Prediction]:
         """Predicts the next token.
 
@@ -184,6 +201,7 @@ class Lens:
             top: how many candidates to list; the full vocabulary is in `logits` and `probabilities`.
             interventions: changes to make on the way, as objects or as the path of a JSON file of them.
             fwd_hooks: pairs of a hook point (name, glob or predicate) and a function; see `run_with_hooks`.
+            prepend_bos: put the beginning-of-text token in front of each text.
 
         Raises:
             InputError: the text or ids cannot be used, `top` is below 1, or an intervention does not fit.
@@ -193,14 +211,18 @@ class Lens:
         """
         if not is_whole(top) or top < 1:
             raise InputError(f"top must be a whole number of at least 1, not {top!r}.")
-        ids, mask = self._batch(text if isinstance(text, str) or _is_batch(text) else np.array(_one_row(text)))
+        several = is_batch(text)
+        ids, mask = self._batch(
+            text if isinstance(text, str) or several else np.array(one_row(text)),
+            prepend_bos,  # one row of ids
+        )
         output = self.run(ids, mask, logits="last", interventions=interventions, fwd_hooks=fwd_hooks)
         logits = output.logits[:, -1]  # [B, V]
         probabilities = softmax(logits)
         real = [row[kept == 1].tolist() for row, kept in zip(ids, mask, strict=True)]
         rows = zip(real, logits, probabilities, strict=True)
         predictions = [self._prediction(*row, top, output.applied) for row in rows]
-        return predictions if _is_batch(text) else predictions[0]
+        return predictions if several else predictions[0]
 
     def generate(
         self,
@@ -218,6 +240,7 @@ class Lens:
         interventions: Interventions = (),
         fwd_hooks: ForwardHooks = (),
         explain: bool = False,
+        prepend_bos: bool = False,
     ) -> Generation:
         """Continues a text.
 
@@ -241,6 +264,7 @@ class Lens:
             fwd_hooks: pairs of a hook point and a function, see `run_with_hooks`; each pass hands it the positions
                 that are new: those of the prompt, then one at a time.
             explain: say of each token why it was chosen, in its `explanation`.
+            prepend_bos: put the beginning-of-text token in front of the text.
 
         Returns:
             An iterator over the generated tokens: `print(token.text, end="")` streams them. Its `text`, read before
@@ -252,7 +276,7 @@ class Lens:
             HookPointError: a name or glob matches no hook point.
             HookFunctionError: a function failed, or returned what cannot be used.
         """
-        if _is_batch(text):
+        if is_batch(text):
             raise InputError("generate takes one text at a time.")
         seed = checked_seed(seed)
         choice = Choice(
@@ -262,7 +286,7 @@ class Lens:
             max_new_tokens=max_new_tokens,
             explained=explain,
         )
-        prompt = self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text)
+        prompt = self._row(text, prepend_bos)
         changes = self._changes(interventions, fwd_hooks)
 
         def start(ends: Callable[[int], bool]) -> Iterator[Step]:
@@ -295,7 +319,7 @@ class Lens:
         """
         # One token fits where all that `max_new_tokens` allows might not.
         if "overflow" not in options:
-            self.runner.check_text(self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text))
+            self.runner.check_text(self._row(text))
         options = {"overflow": "slide", **options, "explain": True}
         explanation = next(self.generate(text, **options)).explanation
         assert explanation is not None  # it was asked for
@@ -313,6 +337,7 @@ class Lens:
         memory_limit: int | None = None,
         out: str | Path | None = None,
         remove_batch_dim: bool = False,
+        prepend_bos: bool = False,
     ) -> tuple[np.ndarray, ActivationCache]:
         """Runs a text and reads hook points on the way.
 
@@ -332,6 +357,7 @@ class Lens:
             out: a file to write the activations to as they are computed, a trace as `onnxlens.open_trace` opens it.
                 The cache returned is that trace, of which only what is used is in memory.
             remove_batch_dim: remove the batch axis of the activations, where there is one row; logits keep theirs.
+            prepend_bos: put the beginning-of-text token in front of each text.
 
         Returns:
             Logits at all positions, [B, P, V], and the activations by name, in the shapes of the hook table. With
@@ -348,7 +374,7 @@ class Lens:
         number = isinstance(memory_limit, int | float | np.number) and not isinstance(memory_limit, bool)
         if memory_limit is not None and not (number and memory_limit >= 0):
             raise InputError(f"memory_limit must be a number of bytes of at least 0, not {memory_limit!r}.")
-        ids, mask = self._batch(text)
+        ids, mask = self._batch(text, prepend_bos)
         plan = self.runner.plan(
             ids,
             mask,
@@ -385,8 +411,14 @@ class Lens:
         return (output.logits if output.residual is None else output.residual), cache
 
     def run_with_hooks(
-        self, text: str | Ids | Sequence[str], fwd_hooks: ForwardHooks, *, interventions: Interventions = ()
-    ) -> np.ndarray:
+        self,
+        text: str | Ids | Sequence[str],
+        fwd_hooks: ForwardHooks = (),
+        *,
+        interventions: Interventions = (),
+        return_type: ReturnType = "logits",
+        prepend_bos: bool = False,
+    ) -> Any:
         """Runs a text and calls functions at hook points on the way.
 
         A function takes the activation, a float32 array in the shape of the hook table, and the hook, which has a
@@ -398,9 +430,11 @@ class Lens:
             text: a text, or its token ids, or several texts; shorter ones are padded on the left.
             fwd_hooks: pairs of a hook point (name, glob or predicate) and a function.
             interventions: changes to make inside the graph as well.
+            return_type: `logits`, `loss`, `both`, or None to return nothing.
+            prepend_bos: put the beginning-of-text token in front of each text.
 
         Returns:
-            Logits at all positions, [B, P, V].
+            Logits at all positions, [B, P, V], or what `return_type` asks for, as when the lens is called.
 
         Raises:
             InputError: the text or ids, or an intervention, cannot be used.
@@ -408,8 +442,10 @@ class Lens:
             HookPointError: a name or glob matches no hook point.
             HookFunctionError: a function failed, or returned what cannot be used.
         """
-        ids, mask = self._batch(text)
-        return self.run(ids, mask, keep_cache=False, interventions=interventions, fwd_hooks=fwd_hooks).logits
+        _check_return_type(return_type)
+        ids, mask = self._batch(text, prepend_bos)
+        output = self.run(ids, mask, keep_cache=False, interventions=interventions, fwd_hooks=fwd_hooks)
+        return _returned(output.logits, ids, mask, return_type)
 
     def run(
         self,
@@ -465,6 +501,53 @@ class Lens:
         """Empties the `ctx` of every hook, which functions share within a run and from one run to the next."""
         for hook in self.runner.hooks.values():
             hook.ctx.clear()
+
+    @property
+    def hook_dict(self) -> Mapping[str, Hook]:
+        """The hooks that functions are handed, by the name of their hook point."""
+        return self.runner.hooks
+
+    def add_hook(
+        self,
+        name: NamesFilter,
+        hook: HookFunction,
+        dir: Literal["fwd"] = "fwd",
+        is_permanent: bool = False,
+    ) -> None:
+        """Calls a function at hook points in every run from now on, until `reset_hooks`.
+
+        It holds for all threads that use this lens; `with lens.hooks(...)` for a block of one of them.
+
+        Args:
+            name: the hook point: a name, glob, tuple such as `("pattern", 0)`, or predicate.
+            hook: the function; see `run_with_hooks`.
+            dir: `fwd`; gradients are read with `grad`.
+            is_permanent: let it stay when `reset_hooks` is called without `including_permanent`.
+
+        Raises:
+            HookPointError: a name or glob matches no hook point.
+            InputError: this is no function, or `dir` is another one.
+        """
+        if dir != "fwd":
+            raise InputError(f"dir must be 'fwd', not {dir!r:.100}; lens.grad reads gradients.")
+        changes = given((), [(name, hook)])
+        self.runner.check_changes(*changes)
+        self._added += (AddedHook(changes.fwd_hooks[0], is_permanent),)
+
+    def add_perma_hook(self, name: NamesFilter, hook: HookFunction) -> None:
+        """Calls a function in every run, also after `reset_hooks`; see `add_hook`."""
+        self.add_hook(name, hook, is_permanent=True)
+
+    def reset_hooks(self, clear_contexts: bool = True, including_permanent: bool = False) -> None:
+        """Removes the functions that `add_hook` added.
+
+        Args:
+            clear_contexts: also empty the `ctx` of every hook.
+            including_permanent: remove permanent ones, too.
+        """
+        self._added = tuple(added for added in self._added if added.is_permanent and not including_permanent)
+        if clear_contexts:
+            self.clear_contexts()
 
     def estimate(
         self,
@@ -532,7 +615,7 @@ class Lens:
         Raises:
             PluginError, InputError, ContextLengthError, HookPointError: as `view`.
         """
-        if _is_batch(text):
+        if is_batch(text):
             raise InputError("view shows one text at a time.")
         if isinstance(visualizers, str) or not isinstance(visualizers, Iterable):
             raise InputError(f"views takes a list of visualizers, not {visualizers!r:.100}; for one there is view.")
@@ -540,7 +623,7 @@ class Lens:
         for one in wanted:
             if len(one) != 2 or not isinstance(one[1], Mapping):
                 raise InputError(f"A visualizer with options is (name, {{option: value}}), not {one!r:.100}.")
-        return views(self, self.tokenizer.encode(text) if isinstance(text, str) else _one_row(text), wanted)
+        return views(self, self._row(text), wanted)
 
     def grad(
         self,
@@ -589,24 +672,14 @@ class Lens:
             embeddings=embeddings,
         )
 
-    def _batch(self, text: str | Ids | Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Token ids [B, P] and the mask of those that are real."""
-        if isinstance(text, str):
-            rows = [self.tokenizer.encode(text)]
-        elif _is_batch(text):
-            rows = [self.tokenizer.encode(one) for one in text]
-        else:
-            ids = self.runner.check_ids(_array(text))
-            return ids, np.ones(ids.shape, np.int64)
-        longest = max(map(len, rows))
-        padding = self.tokenizer.eos_token_id or 0
-        ids = np.array([[padding] * (longest - len(row)) + row for row in rows], np.int64)
-        mask = np.array([[0] * (longest - len(row)) + [1] * len(row) for row in rows], np.int64)
-        return ids, mask
-
     def _changes(self, interventions: Interventions, fwd_hooks: ForwardHooks) -> dict[str, Any]:
-        """What is changed: in the context of `hooks` first, then as given."""
-        return (self._blocks.changes + given(interventions, fwd_hooks))._asdict()
+        """All changes of a run: those of hooks that were added, of the blocks around it, and its own, in this order."""
+        return (self._standing + given(interventions, fwd_hooks))._asdict()
+
+    @property
+    def _standing(self) -> Changes:
+        """Changes of every run: those of hooks that were added, and of the blocks that are open here."""
+        return Changes(fwd_hooks=tuple(added.pair for added in self._added)) + self._blocks.changes
 
     def _prediction(
         self, ids: list[int], logits: np.ndarray, probabilities: np.ndarray, top: int, applied: tuple[Applied, ...]
@@ -619,21 +692,16 @@ class Lens:
         return Prediction(ids, self.tokenizer.str_tokens(ids), listed, logits, probabilities, applied)
 
 
-def _is_batch(text: object) -> TypeGuard[Sequence[str]]:
-    return isinstance(text, Sequence) and not isinstance(text, str) and bool(text) and isinstance(text[0], str)
+def _check_return_type(return_type: object) -> None:
+    if return_type not in ("logits", "loss", "both", None):
+        raise InputError(f"return_type must be 'logits', 'loss', 'both' or None, not {return_type!r:.100}.")
 
 
-def _one_row(ids: object) -> list[int]:
-    """Token ids [P] or [1, P] as a list."""
-    array = _array(ids)
-    if array.ndim not in (1, 2) or array.size != array.shape[-1]:
-        raise InputError(f"Expected the token ids of one text, not an array of shape {list(array.shape)}.")
-    row: list[int] = array.ravel().tolist()
-    return row
-
-
-def _array(ids: object) -> np.ndarray:
-    try:
-        return np.asarray(ids)
-    except ValueError as error:
-        raise InputError("The rows of token ids have different lengths; give one row, or texts.") from error
+def _returned(
+    logits: np.ndarray, ids: np.ndarray, mask: np.ndarray, return_type: ReturnType, loss_per_token: bool = False
+) -> Any:
+    """What a run returns: logits, their loss, both, or None."""
+    if return_type in ("logits", None):
+        return logits if return_type else None
+    loss = lm_cross_entropy_loss(logits, ids, mask, per_token=loss_per_token)
+    return loss if return_type == "loss" else (logits, loss)

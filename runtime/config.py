@@ -30,6 +30,7 @@ class ModelConfig:
         scale_attn_weights: divide attention scores by the square root of the head's width.
         scale_attn_by_inverse_layer_idx: divide them by the block's number, counted from one, too.
         tie_word_embeddings: the token embedding is also the output projection.
+        bos_token_id: the token that begins a text, for `prepend_bos`; one outside of the vocabulary is never used.
         eos_token_id: the token that ends a text.
     """
 
@@ -44,6 +45,7 @@ class ModelConfig:
     scale_attn_weights: bool = True
     scale_attn_by_inverse_layer_idx: bool = False
     tie_word_embeddings: bool = True
+    bos_token_id: int | None = 50256
     eos_token_id: int | None = 50256
 
     @property
@@ -92,6 +94,7 @@ class ModelConfig:
                 f"{origin}: 'activation_function' {self.activation_function!r} is not one that onnxlens computes; "
                 f"it must be one of {', '.join(ACTIVATION_FUNCTIONS)}."
             )
-        eos = self.eos_token_id
-        if eos is not None and (type(eos) is not int or not eos >= 0):
-            raise BundleError(f"{origin}: 'eos_token_id' must be a token id or null, not {eos!r}.")
+        for name in ("bos_token_id", "eos_token_id"):
+            token = getattr(self, name)
+            if token is not None and (type(token) is not int or not token >= 0):
+                raise BundleError(f"{origin}: '{name}' must be a token id or null, not {token!r}.")

@@ -40,6 +40,7 @@ from onnxlens.runtime.programs import Programs
 from onnxlens.runtime.providers import CPU, Provider, candidates
 from onnxlens.runtime.selection import NamesFilter, Reached, select
 from onnxlens.runtime.slices import Slice, positions_of
+from onnxlens.runtime.token_ids import check_ids
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
@@ -196,21 +197,7 @@ class Runner:
         Raises:
             InputError: they are of another shape or type, or out of range.
         """
-        ids = _array(input_ids, "input_ids")
-        if ids.ndim == 1:
-            ids = ids[np.newaxis]
-        if ids.ndim != 2 or ids.size == 0:
-            raise InputError(
-                f"input_ids must be [batch, positions] with at least one token; their shape is {list(ids.shape)}."
-            )
-        if not np.issubdtype(ids.dtype, np.integer):
-            raise InputError(f"input_ids must be whole numbers, not {ids.dtype}.")
-        outside = (ids < 0) | (ids >= self.config.vocab_size)
-        if outside.any():
-            raise InputError(
-                f"Token id {ids[outside][0]} is out of range: this model's ids are 0 to {self.config.vocab_size - 1}."
-            )
-        return ids.astype(np.int64)
+        return check_ids(input_ids, self.config.vocab_size)
 
     def resolve(
         self,
