@@ -464,7 +464,7 @@ def _check_terminal(name: str, label: str, rendering: Rendering) -> None:
     from rich.console import Console
 
     made = rendering.renderable()
-    out = Console(file=io.StringIO(), width=80, color_system=None, highlight=False, markup=False)
+    out = Console(file=io.StringIO(), width=80, color_system=None, highlight=False, markup=False, force_jupyter=False)
     segments = list(out.render(out.render_str(made) if isinstance(made, str) else made))
     for segment in segments:
         if segment.control or re.search(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]", segment.text):

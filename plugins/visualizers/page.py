@@ -6,6 +6,7 @@ import base64
 import functools
 import gzip
 from collections.abc import Sequence
+from hashlib import sha256
 from html import escape
 from typing import TYPE_CHECKING, Union
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
 
 Part = Union[str, "Figure"]  # of a page: HTML, or a drawing of plotly
 
-__all__ = ["Part", "page", "parts_page", "plotly_page", "plotly_text"]
+__all__ = ["FRAMES", "Part", "page", "parts_page", "plotly_page", "plotly_text", "without_library"]
 
 # Colours of the reader's own light or dark mode; fonts that every system has.
 _STYLE = """:root { color-scheme: light dark; }
@@ -31,17 +32,66 @@ ol.tokens code.same, td.same { outline: 3px solid #e6a100; }
 svg { max-width: 100%; height: auto; }
 svg.links text { font: 13px ui-monospace, monospace; fill: currentColor; cursor: default; }
 svg.links.some line { display: none; }
-svg.links.some line.on { display: inline; }"""
+svg.links.some line.on { display: inline; }
+.framed body { display: flow-root; }"""
 
-# The library is packed, which makes a page less than half as large.
-_UNPACKED = """const packed = Uint8Array.from(atob("%s"), (letter) => letter.charCodeAt(0));
-const library = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));
-new Response(library).text().then((code) => {
+# The library is packed, which makes a page less than half as large. In a notebook it is in one output for all, and the
+# frames ask for it.
+_UNPACKED = """const held = "%s";
+const found = held ? Promise.resolve(held) : new Promise((give) => {
+  addEventListener("message", ({data}) => { if (data?.onnxlens === "library") give(data.library); });
+  parent.postMessage({onnxlens: "needs library"}, "*");
+});
+found.then((library) => {
+const packed = Uint8Array.from(atob(library), (letter) => letter.charCodeAt(0));
+return new Response(new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+}).then((code) => {
 const script = document.createElement("script");
 script.textContent = code;
 document.head.append(script);
 %s
 });"""
+
+# In a frame, such as that of a notebook, the page tells its height.
+_FIT = """if (parent !== window) {
+  document.documentElement.classList.add("framed");
+  const tell = () => {
+    const {body, documentElement: {clientHeight}} = document;
+    if (body.offsetHeight === 0) return;  // not laid out yet
+    const height = body.getBoundingClientRect().bottom + scrollY + parseFloat(getComputedStyle(body).marginBottom);
+    parent.postMessage({onnxlens: "height", height: Math.ceil(height) + innerHeight - clientHeight}, "*");
+  };
+  addEventListener("load", tell);  // browsers put off what observers do in a frame that is out of sight
+  new ResizeObserver(tell).observe(document.body);
+}"""
+
+# What the notebook does for the frames: makes them as high as their pages, and hands them the library. A frame that
+# waits for it in vain is hidden, and what is below it seen.
+FRAMES = """if (!window.onnxlensFrames) {
+  const waiting = new Map();
+  let library = null;
+  const show = (frame, on) => { frame.style.display = on ? "" : "none"; };
+  const hand = (frame) => frame.contentWindow?.postMessage({onnxlens: "library", library}, "*");
+  window.onnxlensFrames = {keep: (found) => {
+    library = found;
+    for (const [frame, timer] of waiting) { clearTimeout(timer); show(frame, true); hand(frame); }
+    waiting.clear();
+  }};
+  addEventListener("message", ({data, source}) => {
+    const frame = [...document.querySelectorAll("iframe.onnxlens")].find((one) => one.contentWindow === source);
+    if (!frame) return;
+    if (data?.onnxlens === "height" && data.height > 0) {
+      Object.assign(frame.parentElement.style, {minHeight: 0, height: `${data.height}px`, overflow: "hidden"});
+    } else if (data?.onnxlens === "needs library" && library !== null) {
+      hand(frame);
+    } else if (data?.onnxlens === "needs library") {
+      waiting.set(frame, setTimeout(() => {
+        show(frame, false);
+        Object.assign(frame.parentElement.style, {height: "", overflow: ""});
+      }, 3000));
+    }
+  });
+}"""
 
 # A label under the pointer, or chosen by keyboard, leaves its own lines.
 _LINKS = """for (const drawing of document.querySelectorAll("svg.links")) {
@@ -112,7 +162,7 @@ document.addEventListener("keydown", (event) => {
 _HINT = "<p>A click marks what is there, such as a token, wherever else it appears.</p>"
 
 # A drawing of plotly is light. Its buttons are named one by one: those it has by itself send the drawing to a service.
-_DRAWING = ":root { color-scheme: light; }\n.drawing { height: 85vh; }"
+_DRAWING = ":root { color-scheme: light; }\n.drawing { height: 85vh; }\n.framed .drawing { height: 30em; }"
 _SETTINGS = """{
   displaylogo: false, responsive: true, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]
 }"""
@@ -127,10 +177,9 @@ def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
         style: CSS besides.
         script: JavaScript that runs when the page is there. Data goes into it as JSON in which `<` is `\u003c`.
     """
-    scripts = f"<script>{script}</script>\n" if script else ""
-    allowed = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    if script:
-        allowed += "; script-src 'unsafe-inline'"
+    scripts = f"<script>{_FIT}\n{script}</script>\n" if script else f"<script>{_FIT}</script>\n"
+    which = "'unsafe-inline'" if script else f"'sha256-{base64.b64encode(sha256(_FIT.encode()).digest()).decode()}'"
+    allowed = f"default-src 'none'; style-src 'unsafe-inline'; img-src data:; script-src {which}"
     return f"""<!DOCTYPE html>
 <html lang="en">
 <head>
@@ -156,6 +205,14 @@ def _packed_library() -> str:
     from plotly.offline import get_plotlyjs
 
     return base64.b64encode(gzip.compress(get_plotlyjs().encode(), 6, mtime=0)).decode()
+
+
+def without_library(page: str) -> tuple[str, str]:
+    """Returns a page that asks the notebook for plotly's library, and the library; nothing where it holds none."""
+    start, end = _UNPACKED.split("%s")[0], '";\n'
+    before, held, after = page.partition(start)
+    library, quote, rest = after.partition(end)
+    return (before + held + quote + rest, library) if held else (page, "")
 
 
 def plotly_text(text: str) -> str:

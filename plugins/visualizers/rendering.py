@@ -6,8 +6,7 @@ import io
 import json
 import re
 import warnings
-from collections.abc import Iterator
-from html import escape
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,18 +155,17 @@ class Rendering:
 
     def _repr_html_(self) -> str:
         """For a notebook: the page in a frame of its own, so that neither disturbs the other."""
-        for ending in ("html", "svg", "txt"):
-            if ending not in self.formats:
-                continue
-            try:
-                shown = self.encoded(ending).decode()
-            except MissingLibraryError:
-                continue  # the next one may need less
-            if ending == "html":
-                sandbox = 'sandbox="allow-scripts" style="width:100%;height:30em;border:0"'
-                return f'<iframe srcdoc="{escape(shown)}" {sandbox}></iframe>'
-            return shown if ending == "svg" else f"<pre>{escape(shown)}</pre>"
-        return f"<pre>{escape(repr(self))}</pre>"
+        from onnxlens.plugins.visualizers.notebook import as_html
+
+        return as_html(self)
+
+    def _repr_mimebundle_(
+        self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+    ) -> dict[str, str]:
+        """For Jupyter: the same, with a picture and the text for whatever shows no pages."""
+        from onnxlens.plugins.visualizers.notebook import mimebundle
+
+        return mimebundle(self, include, exclude)
 
     def _encoded(self, ending: str) -> bytes:
         if ending == "txt":
@@ -252,6 +250,8 @@ def _plain(renderable: RenderableType) -> str:
     from rich.console import Console
 
     file = io.StringIO()
-    Console(file=file, width=_WIDTH, color_system=None, highlight=False, markup=False, emoji=False).print(renderable)
+    # In a notebook, rich would by itself print into the cell instead of the file.
+    options: dict[str, Any] = {"color_system": None, "highlight": False, "markup": False, "emoji": False}
+    Console(file=file, width=_WIDTH, force_jupyter=False, **options).print(renderable)
     text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: repr(found[0])[1:-1], file.getvalue())
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"

@@ -229,9 +229,7 @@ def test_a_page_without_plotly(lens, monkeypatch, tmp_path):
         "A .html of this needs plotly, which is not installed: pip install 'onnxlens[plots]', for pictures and pages. "
         "Without it there is .txt or .json."
     )
-    assert rendering._repr_html_().startswith("<?xml")  # the picture, in a notebook
-    monkeypatch.setitem(sys.modules, "matplotlib", None)
-    assert rendering._repr_html_().startswith("<pre>base: attention pattern, block 0, 4 heads\n")
+    assert rendering._repr_html_().startswith("<img ")  # the picture, in a notebook
 
 
 def test_all_numbers_can_be_read_back(lens):

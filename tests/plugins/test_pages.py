@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 
 from onnxlens.lens import Lens
-from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.testing import hostile
 from onnxlens.plugins.visualizers.builtin import VISUALIZERS
 from onnxlens.plugins.visualizers.reading import read
@@ -269,9 +268,44 @@ def test_a_label_leaves_its_own_lines(lens, show):
     assert seen == int((np.nan_to_num(values[3]) > 0.02 * np.nanmax(values)).sum())
 
 
-def test_a_notebook_shows_the_page_in_its_frame(browser, lens):
-    page = browser.new_page()
-    page.set_content(Lens(lens.runner, Registry(find=False)).view("attention", TEXT)._repr_html_())
-    frame = page.frames[1]
-    until(lambda: frame.evaluate("document.querySelector('#drawing')?.data !== undefined"))
+@pytest.fixture
+def frames(browser, lens):
+    """Shows views as the outputs of one notebook, the first of which holds plotly's library or does not."""
+    page = browser.new_page(viewport={"width": 1100, "height": 3000})
+
+    def shown(*names, held=True):
+        outputs = [lens.view(name, TEXT)._repr_html_() for name in names]
+        html = [re.sub(r"<script>onnxlensFrames.keep.*?</script>", "", one) for one in outputs]
+        page.set_content("".join(f"<div>{one}</div>" for one in (outputs[:1] + html[1:] if held else html)))
+        return page
+
+    yield shown
     page.close()
+
+
+def test_a_notebook_shows_pages_in_frames_that_share_one_library(frames):
+    page = frames("attention", "logit_lens", "residual")
+    assert len(page.frames) == 4
+    for frame in page.frames[1:]:
+        until(lambda frame=frame: frame.evaluate("document.querySelector('.drawing')?.data !== undefined"))
+
+
+def test_frames_are_as_high_as_their_pages(frames):
+    page = frames("attention", "tokens", "flow")
+    fits = "document.documentElement.classList.contains('framed') && document.body.offsetHeight > 0"
+    for frame in page.frames[1:]:
+        until(lambda frame=frame: frame.evaluate(f"{fits} && document.documentElement.scrollHeight === innerHeight"))
+        high = frame.evaluate("document.body.offsetHeight + 2 * parseFloat(getComputedStyle(document.body).marginTop)")
+        assert frame.evaluate("innerHeight") == pytest.approx(high, abs=2)
+    assert len({frame.evaluate("innerHeight") for frame in page.frames[1:]}) == 3
+
+
+def test_a_frame_without_the_library_leaves_the_picture_until_it_is_there(frames, lens):
+    page = frames("attention", "tokens", held=False)
+    until(lambda: page.evaluate("[...document.querySelectorAll('iframe')].map(one => one.style.display)[0] === 'none'"))
+    assert page.evaluate("document.querySelector('img').naturalWidth") > 0
+    (keep,) = re.findall(r"<script>(onnxlensFrames.keep.*?)</script>", lens.view("attention", TEXT)._repr_html_())
+    page.evaluate(keep)
+    frame = page.frames[1]
+    until(lambda: frame.evaluate("document.querySelector('.drawing')?.data !== undefined"))
+    assert page.evaluate("[...document.querySelectorAll('iframe')].map(one => one.style.display)") == ["", ""]

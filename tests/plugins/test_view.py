@@ -263,18 +263,6 @@ def test_each_method_that_is_not_there_says_what_is(lens):
     assert lens.view("tokens", "a").formats == ("txt", "png", "svg", "html", "json")
 
 
-def test_a_notebook_shows_it(lens):
-    shown = lens.view("tokens", "<b>")._repr_html_()
-    assert shown.startswith("<iframe srcdoc=")
-    assert "<b>" not in shown
-
-    class Plain(Rendering):
-        def text(self):
-            return "a < b"
-
-    assert Plain()._repr_html_() == "<pre>a &lt; b\n</pre>"
-
-
 def test_the_same_is_the_same_file(lens):
     for ending in ("png", "svg", "html", "json", "txt"):
         first, second = (lens.view("tokens", "the cat").encoded(ending) for _ in range(2))
