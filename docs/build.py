@@ -107,6 +107,12 @@ _ELSEWHERE = (
     "onnxlens.plugins.samplers.Likely",
     "onnxlens.plugins.samplers.Sampler",
     "onnxlens.plugins.samplers.Context",
+    "onnxlens.utils.get_act_name",
+    "onnxlens.utils.test_prompt",
+    "onnxlens.utils.lm_cross_entropy_loss",
+    "onnxlens.utils.lm_accuracy",
+    "onnxlens.utils.composition_scores",
+    "onnxlens.runtime.cfg.TransformerLensConfig",
     "onnxlens.runtime.runner.Output",
     "onnxlens.runtime.kv_cache.KVCache",
     "onnxlens.runtime.hooks.HookPoint",
@@ -296,7 +302,7 @@ def _described(name: str) -> str:
         # A property has its function in `fget`, a cached one in `func`, a class method in `__func__`.
         attribute = getattr(raw, "fget", None) or getattr(raw, "func", None)
         function = attribute or getattr(raw, "__func__", raw)
-        if not member.startswith("_") and inspect.isfunction(function):
+        if (not member.startswith("_") or member == "__call__") and inspect.isfunction(function):
             heading = member if attribute else _signature(member, function)
             lines += ["", f".{heading}", "", _indented(inspect.getdoc(function) or "")]
     return f"## {name}\n\n```text\n" + "\n".join(lines) + "\n```"
