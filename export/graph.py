@@ -22,6 +22,7 @@ from onnxlens.export.model import GPT2, KeyValue
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs
+from onnxlens.runtime.process_wide import ProcessWide
 from onnxlens.runtime.vjp import GRADIENT
 
 __all__ = [
@@ -198,8 +199,7 @@ def strip(model: ir.Model) -> None:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps the exporter's own warnings and log lines, which say nothing about this model, from the user."""
+def _silenced() -> Iterator[None]:
     level = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:
@@ -208,3 +208,7 @@ def quiet() -> Iterator[None]:
             yield
     finally:
         logging.disable(level)
+
+
+# Keeps the exporter's own warnings and log lines, which say nothing about this model, from the user.
+quiet = ProcessWide(_silenced)

@@ -19,6 +19,7 @@ from huggingface_hub.utils import logging
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
 from onnxlens.runtime.errors import CheckpointError
+from onnxlens.runtime.process_wide import ProcessWide
 
 __all__ = ["download"]
 
@@ -77,8 +78,7 @@ def download(repo: str, revision: str | None) -> tuple[Path, str]:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps progress bars out of pipes, and the hub library's own warnings, which the error sums up, away."""
+def _silenced() -> Iterator[None]:
     shown, verbosity = not are_progress_bars_disabled(), logging.get_verbosity()
     if shown and not sys.stderr.isatty():
         disable_progress_bars()
@@ -89,3 +89,7 @@ def _quiet() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if shown:
             enable_progress_bars()
+
+
+# Keeps progress bars out of pipes, and the hub library's own warnings, which the error sums up, away.
+_quiet = ProcessWide(_silenced)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from threading import Lock
 from typing import Literal
 
 from onnxlens.plugins.samplers.explain import Explanation
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.edits import Applied
+from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.generation import Step
 from onnxlens.runtime.logits import log_softmax
 from onnxlens.runtime.tokenizer import Tokenizer
@@ -18,6 +20,8 @@ from onnxlens.runtime.tokenizer import Tokenizer
 __all__ = ["FinishReason", "GeneratedToken", "Generation"]
 
 FinishReason = Literal["length", "stop", "end_of_text"]
+
+_WHILE_IT_GOES_ON = ("_steps", "_stream", "_explanation", "_busy")  # attributes
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,8 @@ class Generation(Iterator[GeneratedToken]):
     Iterate over it to stream, or read a result: where nothing was iterated over yet, reading one generates the whole
     text first. Once iteration has begun, results are those of the tokens so far, and no read generates more.
 
+    One thread at a time may generate; another one that tries gets an InputError.
+
     Attributes:
         prompt: the prompt's text.
         prompt_ids: the prompt's token ids.
@@ -67,7 +73,8 @@ class Generation(Iterator[GeneratedToken]):
         self._finish_reason: FinishReason | None = None
         self._cache: ActivationCache | None = None
         self._applied: tuple[Applied, ...] = ()
-        self._has_begun = False
+        self._has_begun = self._is_completing = False
+        self._busy = Lock()
         self._unread: deque[GeneratedToken] = deque()  # generated because a result was read
         self._end = tokenizer.eos_token_id
         self._stream = tokenizer.stream(stop)
@@ -107,8 +114,23 @@ class Generation(Iterator[GeneratedToken]):
         return self._applied
 
     def __next__(self) -> GeneratedToken:
-        self._has_begun = True
-        return self._unread.popleft() if self._unread else self._generated()
+        with self._alone():
+            self._has_begun = True
+            return self._unread.popleft() if self._unread else self._generated()
+
+    def __getstate__(self) -> dict[str, object]:
+        """What is pickled: the results, without what would generate more.
+
+        Raises:
+            InputError: the text has not ended.
+        """
+        if self._finish_reason is None:
+            raise InputError("A generation can be pickled or copied once it has ended; read its .text first.")
+        return {name: value for name, value in vars(self).items() if name not in _WHILE_IT_GOES_ON}
+
+    def __setstate__(self, state: dict[str, object]) -> None:
+        vars(self).update(state)
+        self._busy, self._steps = Lock(), iter(())
 
     def __str__(self) -> str:
         return self.text
@@ -129,11 +151,30 @@ class Generation(Iterator[GeneratedToken]):
 
     def _generate_unless_begun(self) -> None:
         """Generates everything where nothing is generated yet; iterating gives these tokens all the same."""
-        if not self._has_begun:
-            self._has_begun = True
-            with suppress(StopIteration):
-                while True:
-                    self._unread.append(self._generated())
+        if self._has_begun and not self._is_completing:
+            return
+        with self._alone():
+            if self._has_begun:
+                return
+            self._has_begun = self._is_completing = True
+            try:
+                with suppress(StopIteration):
+                    while True:
+                        self._unread.append(self._generated())
+            finally:
+                self._is_completing = False
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise InputError(
+                "This text is just being generated, by another thread or by what called this function. Let one thread "
+                "use a generation, or start one in each."
+            )
+        try:
+            yield
+        finally:
+            self._busy.release()
 
     def _generated(self) -> GeneratedToken:
         step = next(self._steps)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, overload
+from typing import Any, Literal, Self, TypeAlias, overload
 
 import numpy as np
 
@@ -63,6 +63,9 @@ def load(
         progress: told when something takes long.
         plugins: Python files that are plugins, besides those that are found; or what plugins there are.
 
+    Returns:
+        The model, which `close` or the end of a `with` block closes: `with onnxlens.load() as lens:`.
+
     Raises:
         BundleError: there is no such bundle, or it is damaged.
         ProviderError: the provider is unknown, missing, or does not start.
@@ -96,7 +99,22 @@ class Lens(Model):
         self._added: tuple[AddedHook, ...] = ()
 
     def __repr__(self) -> str:
-        return f"Lens({self.runner.bundle.name!r}, provider={self.provider!r})"
+        closed = ", closed" * self.runner.is_closed
+        return f"Lens({self.runner.bundle.name!r}, provider={self.provider!r}{closed})"
+
+    def close(self) -> None:
+        """Closes the model, which gives its memory back.
+
+        Nothing can be run then; the tokenizer, the weights, and what was read stay usable. Runs that have begun in
+        other threads are finished. To close twice is no error.
+        """
+        self.runner.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def __call__(
         self,

@@ -9,7 +9,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, redirect_stdout
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from onnxlens.plugins.checks import check
 from onnxlens.plugins.hookspecs import API_VERSION, HOOKS, OLDEST_API_VERSION, PROJECT
 from onnxlens.plugins.sources import Source
 from onnxlens.runtime.errors import OnnxLensError, PluginError
+from onnxlens.runtime.process_wide import ProcessWide
 
 __all__ = ["Entry", "Loaded", "load", "quiet", "reason_of"]
 
@@ -133,8 +134,7 @@ class _Desk:
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Sends what is printed to standard error; also what libraries and other programs print, where that is possible."""
+def _redirected() -> Iterator[None]:
     with redirect_stdout(sys.stderr):
         # In a notebook, or where output is captured, the process's own output is somebody else's.
         if sys.__stdout__ is None or sys.__stderr__ is None or sys.stderr is not sys.__stderr__:
@@ -150,14 +150,14 @@ def quiet() -> Iterator[None]:
             os.dup2(2, 1)
             yield
         finally:
-            sys.__stdout__.flush()
+            with suppress(OSError, ValueError):  # what cannot be written must not keep us from going back
+                sys.__stdout__.flush()
             os.dup2(kept, 1)
             os.close(kept)
 
 
 @contextmanager
-def _staying() -> Iterator[None]:
-    """Comes back to the folder of before, so that other plugins, and the command, find their files."""
+def _left_and_returned() -> Iterator[None]:
     try:
         folder = Path.cwd()
     except OSError:  # it was removed
@@ -167,6 +167,14 @@ def _staying() -> Iterator[None]:
         yield
     finally:
         os.chdir(folder)
+
+
+# Sends what is printed to standard error; also what libraries and other programs print, where that is possible. It does
+# so for all threads, since there is one standard output.
+quiet = ProcessWide(_redirected)
+
+# Comes back to the folder of before, so that other plugins, and the command, find their files.
+_staying = ProcessWide(_left_and_returned)
 
 
 def reason_of(error: BaseException) -> str:

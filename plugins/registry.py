@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from types import MappingProxyType
+from typing import Any, Generic, TypeVar
 
 from onnxlens.plugins.hookspecs import HOOKS
 from onnxlens.plugins.loading import Entry, Loaded, load
@@ -37,6 +39,28 @@ class Broken:
         return f"The plugin {self.name!r} ({self.distribution}) cannot be used: {self.reason}"
 
 
+_Value = TypeVar("_Value")
+
+# Plugins are loaded by one thread at a time, and a fork waits until none is.
+_loading = RLock()
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_loading.acquire, after_in_parent=_loading.release, after_in_child=_loading.release)
+
+
+class _LoadedOnce(Generic[_Value]):
+    """As `functools.cached_property`, for threads: the first that asks computes the value, others wait for it."""
+
+    def __init__(self, load_all: Callable[[Any], _Value]) -> None:
+        self._load_all, self._name = load_all, load_all.__name__
+
+    def __get__(self, registry: Registry, owner: object = None) -> _Value:
+        with _loading:
+            if self._name not in vars(registry):
+                vars(registry)[self._name] = self._load_all(registry)
+            found: _Value = vars(registry)[self._name]
+            return found
+
+
 class Registry:
     """What plugins add, by kind and name.
 
@@ -55,6 +79,10 @@ class Registry:
     def __init__(self, plugins: Iterable[str | Path] = (), *, find: bool = True) -> None:
         self._files = checked_files([plugins] if isinstance(plugins, str | Path) else plugins)
         self._find = find
+
+    def __getstate__(self) -> dict[str, object]:
+        """What is pickled: where plugins are, so that another process loads them itself."""
+        return {"_files": self._files, "_find": self._find}
 
     @property
     def samplers(self) -> Mapping[str, Entry]:
@@ -115,7 +143,7 @@ class Registry:
         """Whether a plugin would have something of that name, and cannot be used."""
         return bool(self._outside.causes.get((kind, name)))
 
-    @cached_property
+    @_LoadedOnce
     def _built_in(self) -> tuple[Loaded, ...]:
         loaded = tuple(load(source, {}) for source in built_in())
         for one in loaded:
@@ -123,11 +151,11 @@ class Registry:
                 raise PluginError(str(Broken(one.source.name, one.source.distribution, one.reason)))
         return loaded
 
-    @cached_property
+    @_LoadedOnce
     def _built_in_entries(self) -> dict[str, dict[str, Entry]]:
         return _by_kind(entry for one in self._built_in for entry in one.entries)
 
-    @cached_property
+    @_LoadedOnce
     def _outside(self) -> _Outside:
         from onnxlens.commands import NAMES
 

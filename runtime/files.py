@@ -6,18 +6,26 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Lock
 from uuid import uuid4
 
 from onnxlens.runtime.errors import OutputError
 
 __all__ = ["replaced", "umask"]
 
+_changing = Lock()
+
 
 def umask() -> int:
     """The permissions that this process takes from what it creates."""
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    try:  # without a change that would hold for all threads, if only for a moment
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return int(next(line for line in lines if line.startswith("Umask:")).split()[1], 8)
+    except (OSError, StopIteration, ValueError):
+        with _changing:
+            mask = os.umask(0)
+            os.umask(mask)
+            return mask
 
 
 @contextmanager

@@ -16,7 +16,9 @@ from onnxlens.runtime.errors import BundleError, HookPointError, InputError
 from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, HookPoint
 from onnxlens.runtime.prepare import prepare
 from onnxlens.runtime.prepared import Prepared
+from onnxlens.runtime.programs import refuse
 from onnxlens.runtime.selection import NamesFilter, select
+from onnxlens.runtime.session import Session
 from onnxlens.runtime.vjp import (
     COTANGENT,
     EMBEDDING,
@@ -63,9 +65,9 @@ class _Compiled:
         backward: from the cotangent to the gradients; None where none is wanted.
     """
 
-    forward: onnxruntime.InferenceSession
+    forward: Session
     saved: Mapping[str, str]
-    backward: onnxruntime.InferenceSession | None
+    backward: Session | None
 
 
 class GradientRunner:
@@ -100,6 +102,10 @@ class GradientRunner:
         self._points: dict[str, HookPoint] = {p.name: p for p in runner.hook_points if not p.on_request}
         self._compiled = lru_cache(maxsize=max_sessions)(self._compile)
         self._prepared: Prepared = prepare(bundle, runner.provider, progress, gradients=True)
+
+    def close(self) -> None:
+        """Closes all sessions; nothing can be run then."""
+        self._compiled = lru_cache(refuse)
 
     @property
     def hook_names(self) -> tuple[str, ...]:
@@ -163,7 +169,7 @@ class GradientRunner:
         gradients: dict[str, np.ndarray] = {}
         if compiled.backward is not None:
             given = _checked(cotangent(logits), logits.shape, "The cotangent")
-            gradients = self._backward(compiled.backward, request, {**inputs, COTANGENT: given, **read}, saved)
+            gradients = self._backward(compiled.backward.get(), request, {**inputs, COTANGENT: given, **read}, saved)
         if embeddings is not None and EMBEDDING in request.reads:
             read[EMBEDDING] = inputs[EMBEDDING]
         return GradientOutput(logits, gradients, {name: read[name] for name in request.reads})
@@ -172,7 +178,8 @@ class GradientRunner:
         self, compiled: _Compiled, request: GradientRequest, inputs: dict[str, np.ndarray]
     ) -> tuple[np.ndarray, dict[str, np.ndarray], dict[str, onnxruntime.OrtValue]]:
         """Logits, the values read, and the values kept for the way back."""
-        binding = compiled.forward.io_binding()
+        session = compiled.forward.get()
+        binding = session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         config, shape = self._runner.config, inputs["input_ids"].shape
@@ -183,7 +190,7 @@ class GradientRunner:
         kept = {name: device for name, device in compiled.saved.items() if name not in arrays}
         for name, device in kept.items():
             binding.bind_output(name, device)
-        self._run(compiled.forward, binding)
+        self._run(session, binding)
         saved = dict(zip(kept, binding.get_outputs()[len(arrays) :], strict=True))
         return arrays.pop("logits"), arrays, saved
 
@@ -222,10 +229,11 @@ class GradientRunner:
         forward = self._prepared.open(forward_graph(graph, request), self._threads, takes_turns=True)
         if not request.gradients:
             return _Compiled(forward, {}, None)
-        known = {value.name: value.type for value in (*forward.get_inputs(), *forward.get_outputs())}
+        opened = forward.get()
+        known = {value.name: value.type for value in (*opened.get_inputs(), *opened.get_outputs())}
         over = taken_over(graph, request)
         types = {name: _ONNX_TYPES[known[name]] for name in over}
-        inputs = {value.name for value in forward.get_inputs()}
+        inputs = {value.name for value in opened.get_inputs()}
         # Shapes are read by the processor, wherever the model runs.
         where = self._runner.provider.name
         devices: dict[str, str] = {

@@ -12,6 +12,7 @@ import onnxruntime
 from onnxlens.runtime.compile import Segment
 from onnxlens.runtime.prepared import Prepared
 from onnxlens.runtime.providers import Provider
+from onnxlens.runtime.session import Session
 
 __all__ = ["Part", "Value"]
 
@@ -30,7 +31,7 @@ class Part:
         calls: the hook points at which functions are called after it.
     """
 
-    session: onnxruntime.InferenceSession
+    session: Session
     provider: Provider
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -51,7 +52,8 @@ class Part:
     def open_plain(cls, prepared: Prepared, threads: int | None) -> Part:
         """Opens a session on the request that reads no hook point; errors likewise."""
         session = prepared.open_plain(threads)
-        inputs, outputs = (tuple(v.name for v in values) for values in (session.get_inputs(), session.get_outputs()))
+        opened = session.get()
+        inputs, outputs = (tuple(v.name for v in values) for values in (opened.get_inputs(), opened.get_outputs()))
         return cls(session, prepared.provider, inputs, outputs)
 
     def run(self, values: Mapping[str, Value], arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -65,7 +67,8 @@ class Part:
         Returns:
             The outputs by name.
         """
-        binding = self.session.io_binding()
+        session = self.session.get()
+        binding = session.io_binding()
         for name in self.inputs:
             value = values[name]
             if isinstance(value, np.ndarray):
@@ -77,6 +80,6 @@ class Part:
                 binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
             else:
                 binding.bind_output(name, self.provider.name)
-        self.session.run_with_iobinding(binding)
+        session.run_with_iobinding(binding)
         outputs = zip(self.outputs, binding.get_outputs(), strict=True)
         return {name: arrays.get(name, value) for name, value in outputs}

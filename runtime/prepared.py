@@ -12,7 +12,9 @@ import onnxruntime
 
 from onnxlens.runtime.errors import BundleError
 from onnxlens.runtime.matrix_file import MatrixFile
-from onnxlens.runtime.providers import Provider, open_session, session_options
+from onnxlens.runtime.open_file import OpenFile
+from onnxlens.runtime.providers import CPU, Provider, open_session, session_options
+from onnxlens.runtime.session import Session
 
 if TYPE_CHECKING:
     from onnx import ModelProto
@@ -50,22 +52,37 @@ class Prepared:
         with self._opening():
             return onnx.load(self.folder / OPTIMISED, load_external_data=False)
 
-    def open(
-        self, graph: ModelProto, threads: int | None, *, takes_turns: bool = False
-    ) -> onnxruntime.InferenceSession:
+    def open(self, graph: ModelProto, threads: int | None, *, takes_turns: bool = False) -> Session:
         """Opens a session on what was cut from the graph; `threads` and `takes_turns` as in `session_options`.
 
         Raises:
             BundleError: ONNX Runtime cannot open it.
         """
-        with self._opening():
-            options = session_options(threads, self.folder, takes_turns=takes_turns)
-            return open_session(graph.SerializeToString(), options, self.provider)
+        return self._open(graph.SerializeToString(), session_options(threads, self.folder, takes_turns=takes_turns))
 
-    def open_plain(self, threads: int | None) -> onnxruntime.InferenceSession:
+    def open_plain(self, threads: int | None) -> Session:
         """Opens a session on the graph of the request that reads no hook point; arguments and errors likewise."""
+        return self._open(self.folder / PLAIN_REQUEST, session_options(threads))
+
+    def _open(self, graph: bytes | Path, options: onnxruntime.SessionOptions) -> Session:
+        def start() -> onnxruntime.InferenceSession:
+            with self._opening():
+                return open_session(graph, options, self.provider)
+
+        return Session(start, check=self._check, survives=self.provider is CPU)
+
+    def _check(self) -> None:
+        if self._weights is not None:
+            self._weights.check()
+
+    @cached_property
+    def _weights(self) -> OpenFile | None:
+        """The file that sessions map; small models have all weights in their graph."""
         with self._opening():
-            return open_session(self.folder / PLAIN_REQUEST, session_options(threads), self.provider)
+            try:
+                return OpenFile(self.folder / f"{OPTIMISED}_data", remedy=_REMEDY)
+            except FileNotFoundError:
+                return None
 
     def open_matrix(self, name: str, width: int) -> MatrixFile:
         """Opens `EMBEDDING` or `UNEMBEDDING`, whose rows are that wide; errors likewise."""

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from functools import cached_property, lru_cache
+from functools import cached_property, lru_cache, partial
+from typing import NoReturn
 
 from onnxlens.runtime.compile import PLAIN, Request, compile_request
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.matrix_file import MatrixFile
 from onnxlens.runtime.part import Part
 from onnxlens.runtime.prepared import EMBEDDING, UNEMBEDDING, Prepared
 from onnxlens.runtime.program import Program
 from onnxlens.runtime.unembedding import Unembedding
 
-__all__ = ["Programs"]
+__all__ = ["Programs", "refuse"]
 
 
 class Programs:
@@ -25,29 +27,56 @@ class Programs:
         most: how many are kept open; the least recently used goes first.
 
     Attributes:
-        open: from a request to its program.
+        open: from a request to its program. It raises BundleError if what was prepared cannot be opened, ProviderError
+            if the provider does not start, and InputError once they are closed.
     """
 
     def __init__(self, prepared: Prepared, config: ModelConfig, threads: int | None, most: int) -> None:
-        self._prepared, self._config, self._threads = prepared, config, threads
-        self.open = lru_cache(maxsize=most)(self._open)
+        self._opener: _Opener | None = _Opener(prepared, config, threads)
+        # Not a method of this object: the two would refer to each other, and sessions would stay in memory after the
+        # last use of the model, until Python next looks for such cycles.
+        self.open = lru_cache(maxsize=most)(self._opener.open)
 
-    @cached_property
+    @property
     def embedding(self) -> MatrixFile:
         """W_E, whose rows programs take for an input.
 
         Raises:
             BundleError: it cannot be opened.
+            InputError: they are closed.
         """
+        return self._opener.embedding if self._opener is not None else refuse()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be opened any more."""
+        return self._opener is None
+
+    def close(self) -> None:
+        """Closes what is not in use at this moment, and the rest when it no longer is."""
+        self._opener, self.open = None, lru_cache(refuse)
+
+
+def refuse(request: object = None) -> NoReturn:
+    """What a closed model says to every request.
+
+    Raises:
+        InputError: always.
+    """
+    raise InputError("This model was closed; open it again with onnxlens.load.")
+
+
+class _Opener:
+    """Opens programs, and what they share."""
+
+    def __init__(self, prepared: Prepared, config: ModelConfig, threads: int | None) -> None:
+        self._prepared, self._config, self._threads = prepared, config, threads
+
+    @cached_property
+    def embedding(self) -> MatrixFile:
         return self._prepared.open_matrix(EMBEDDING, self._config.n_embd)
 
-    def _open(self, request: Request) -> Program:
-        """The program of a request.
-
-        Raises:
-            BundleError: what was prepared cannot be opened.
-            ProviderError: the provider did not start.
-        """
+    def open(self, request: Request) -> Program:
         if request == PLAIN:
             return Program([Part.open_plain(self._prepared, self._threads)])
         segments = compile_request(self._prepared.graph, request, self._config)
@@ -57,9 +86,6 @@ class Programs:
 
     @cached_property
     def _unembedding(self) -> Unembedding:
-        return Unembedding(self._prepared, self._config, self._threads, self._open_unembedding_matrix)
-
-    def _open_unembedding_matrix(self) -> MatrixFile:
-        if self._config.tie_word_embeddings:
-            return self.embedding
-        return self._prepared.open_matrix(UNEMBEDDING, self._config.n_embd)
+        name = EMBEDDING if self._config.tie_word_embeddings else UNEMBEDDING
+        open_matrix = partial(self._prepared.open_matrix, name, self._config.n_embd)
+        return Unembedding(self._prepared, self._config, self._threads, open_matrix)

@@ -12,6 +12,7 @@ from typing import Literal
 import onnxruntime
 
 from onnxlens.runtime.errors import ProviderError
+from onnxlens.runtime.session import keep_when_forked
 
 __all__ = ["CPU", "PROVIDERS", "Provider", "ProviderName", "candidates", "open_session", "session_options"]
 
@@ -115,6 +116,7 @@ def open_session(
         if provider is CPU:
             raise
         raise _did_not_start(provider, " ".join(str(error).split())[:300]) from error
+    keep_when_forked(session)
     if provider.ort_name not in session.get_providers():
         raise _did_not_start(provider, "ONNX Runtime left it out")
     return session

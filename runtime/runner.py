@@ -36,7 +36,7 @@ from onnxlens.runtime.joins import rows_present
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
 from onnxlens.runtime.prepare import prepare
 from onnxlens.runtime.program import Program
-from onnxlens.runtime.programs import Programs
+from onnxlens.runtime.programs import Programs, refuse
 from onnxlens.runtime.providers import CPU, Provider, candidates
 from onnxlens.runtime.selection import NamesFilter, Reached, select
 from onnxlens.runtime.slices import Slice, positions_of
@@ -179,10 +179,33 @@ class Runner:
 
         Raises:
             BundleError: the bundle was exported without that graph.
+            InputError: this is closed.
         """
         from onnxlens.runtime.gradients import GradientRunner
 
+        if self.is_closed:
+            refuse()
         return GradientRunner(self, threads=self.threads, max_sessions=self._max_sessions, progress=self._progress)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._programs.is_closed
+
+    def close(self) -> None:
+        """Closes all sessions, which gives their memory back; nothing can be run then.
+
+        What was read stays usable, and so does the bundle. Runs of other threads that have begun are finished.
+        """
+        self._programs.close()
+        if "gradients" in vars(self):
+            self.gradients.close()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     def select(self, names_filter: NamesFilter) -> tuple[str, ...]:
         """Names of the hook points that a filter selects; see `onnxlens.runtime.hooks.select`."""
@@ -340,12 +363,13 @@ class Runner:
 
         Raises:
             HookFunctionError: a function failed, or returned what cannot be used.
-            InputError: interventions or functions made logits, or a stream, that are no numbers.
+            InputError: interventions or functions made logits, or a stream, that are no numbers; or this is closed.
             BundleError: ONNX Runtime could not compute it.
         """
         request = plan.request
         # All is opened before there are results, which then lie where opening needed memory.
         program = self._programs.open(request)
+        embedding = self._programs.embedding if EMBEDDED in program.inputs else None
         program.open(plan.inputs["input_ids"].shape[1])
         self._check_reached(program, plan)
         given_arrays = into or {}
@@ -360,8 +384,8 @@ class Runner:
 
         try:
             given = {**plan.past.values, **plan.inputs}
-            if EMBEDDED in program.inputs:
-                given[EMBEDDED] = self._programs.embedding.rows(plan.inputs["input_ids"])
+            if embedding is not None:
+                given[EMBEDDED] = embedding.rows(plan.inputs["input_ids"])
             values = program.run(given, arrays, plan.functions, self.hooks, before_functions)
         except OnnxLensError:
             raise

@@ -7,12 +7,15 @@ import io
 import re
 import tokenize
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from onnxlens.plugins.blame import blamed
 from onnxlens.plugins.options import make, option_names
 from onnxlens.plugins.samplers.base import Chain, Sampler
 from onnxlens.runtime.errors import InputError, PluginError
+from onnxlens.runtime.process_wide import ProcessWide
 
 if TYPE_CHECKING:
     from onnxlens.plugins.registry import Registry
@@ -83,11 +86,20 @@ def _stage(stage: str, plugins: Registry, text: str) -> Sampler:
         return make(sampler, name, options)
 
 
+@contextmanager
+def _ignored() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+_without_warnings = ProcessWide(_ignored)
+
+
 def _value(text: str, stage: str) -> Any:
     """A Python literal, or a word as text."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # an odd escape in a text is the user's affair
+        with _without_warnings():  # an odd escape in a text is the user's affair
             return ast.literal_eval(text)
     except (ValueError, SyntaxError, MemoryError, RecursionError, TypeError) as error:
         if _WORD.fullmatch(text):

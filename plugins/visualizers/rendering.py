@@ -7,11 +7,13 @@ import json
 import re
 import warnings
 from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from onnxlens.runtime.errors import InputError, MissingLibraryError, OutputError, PluginError
 from onnxlens.runtime.files import replaced
+from onnxlens.runtime.process_wide import ProcessWide
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +28,22 @@ _PLOTS = ("matplotlib", "plotly")  # the extra `plots`
 _WIDTH = 100  # of text in a file
 _DPI = 150  # of a PNG
 _MARGIN = 0.1  # inches around a picture
+
+
+@contextmanager
+def _set() -> Iterator[None]:
+    import matplotlib
+
+    # The same picture is the same file: without the time, and with names that are not drawn by lot.
+    with (
+        matplotlib.rc_context({"svg.hashsalt": "onnxlens", "svg.fonttype": "path", "text.usetex": False}),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji is a box, then
+        yield
+
+
+_settings = ProcessWide(_set)  # matplotlib's and the warnings', while a picture is drawn
 
 
 class Rendering:
@@ -183,19 +201,13 @@ class Rendering:
         return value
 
     def _drawn(self, ending: str) -> bytes:
-        import matplotlib
         from matplotlib.figure import Figure
 
         file = io.BytesIO()
-        # The same picture is the same file: without the time, and with names that are not drawn by lot.
-        with (
-            matplotlib.rc_context({"svg.hashsalt": "onnxlens", "svg.fonttype": "path", "text.usetex": False}),
-            warnings.catch_warnings(),
-        ):
+        with _settings():
             figure = self.figure()
             if not isinstance(figure, Figure):
                 raise self._wrong("figure", "a figure of matplotlib", figure)
-            warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji is a box, then
             metadata = {"Date": None} if ending == "svg" else {"Software": None}
             # What bbox_inches="tight" does takes one more drawing of everything.
             figure.set_dpi(_DPI)  # texts are not equally wide at all

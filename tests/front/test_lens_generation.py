@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 import onnxlens
 from onnxlens.lens import Lens
 from onnxlens.plugins.samplers import Chain, Greedy, Sampler, Temperature
-from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError, PluginError
+from onnxlens.runtime.errors import ContextLengthError, HookFunctionError, HookPointError, InputError, PluginError
 
 END = 0
 
@@ -281,3 +282,38 @@ def test_a_seed_may_be_of_numpy(lens):
 def test_a_stop_that_is_no_text_is_an_error(lens):
     with pytest.raises(InputError, match="stop must be a text or a list of texts, not 5"):
         lens.generate("a", stop=5)
+
+
+@pytest.mark.parametrize("use", [next, lambda generation: generation.text], ids=["iterates", "reads"])
+@pytest.mark.parametrize("first", [next, lambda generation: generation.text], ids=["iterating", "reading"])
+def test_a_second_thread_that_would_generate_the_same_text_is_told_so(lens, first, use):
+    inside, go_on = threading.Event(), threading.Event()
+
+    def wait(value, hook) -> None:
+        inside.set()
+        assert go_on.wait(10)
+
+    generation = lens.generate("ab", max_new_tokens=3, temperature=0, fwd_hooks=[("hook_embed", wait)])
+    thread = threading.Thread(target=first, args=(generation,))
+    thread.start()
+    assert inside.wait(10)
+    try:
+        if first is next and use is not next:
+            assert use(generation) == ""  # nothing so far
+        else:
+            with pytest.raises(InputError, match=r"^This text is just being generated, by another thread or by what"):
+                use(generation)
+    finally:
+        go_on.set()
+        thread.join(30)
+    rest = "".join(token.text for token in generation)
+    assert generation.text == lens.generate("ab", max_new_tokens=3, temperature=0).text
+    assert generation.text.endswith(rest)
+
+
+def test_a_function_called_on_the_way_cannot_generate_the_same_text(lens):
+    generation = lens.generate(
+        "ab", max_new_tokens=2, temperature=0, fwd_hooks=[("hook_embed", lambda value, hook: next(generation))]
+    )
+    with pytest.raises(HookFunctionError, match="raised InputError: This text is just being generated"):
+        next(generation)

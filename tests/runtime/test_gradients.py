@@ -305,7 +305,7 @@ def test_sessions_are_kept_and_the_oldest_goes(bundle):
 def test_what_was_prepared_is_used_again_and_keeps_its_weights_in_one_file(bundle):
     first = Runner(bundle(BASE), provider="cpu", threads=1).gradients._prepared
     second = Runner(bundle(BASE), provider="cpu", threads=1).gradients._prepared
-    assert first.folder == second.folder != Runner(bundle(BASE), provider="cpu")._programs._prepared.folder
+    assert first.folder == second.folder != Runner(bundle(BASE), provider="cpu")._programs._opener._prepared.folder
     graph = onnx.load(first.folder / "prepared.onnx", load_external_data=False)
     large = [tensor for tensor in graph.graph.initializer if np.prod(tensor.dims) >= 1024]
     assert large

@@ -1,0 +1,76 @@
+"""A session of ONNX Runtime, which every process opens for itself.
+
+A forked process has the parent's sessions, but not their threads. To destroy such a session waits for threads that do
+not exist, for ever; so it is never destroyed there, and another one is opened when it is needed.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from collections.abc import Callable
+
+import onnxruntime
+
+from onnxlens.runtime.errors import ProviderError
+
+__all__ = ["Session", "keep_when_forked"]
+
+_open: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()  # of this process
+
+
+def keep_when_forked(session: onnxruntime.InferenceSession) -> None:
+    """Sees that a session is never destroyed in a process that is forked from this one."""
+    _open.add(session)
+
+
+def _keep() -> None:
+    import ctypes
+
+    for session in list(_open):
+        # One reference more than there are: neither the end of its last user nor that of the interpreter destroys it.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+    _open.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_keep)
+
+
+class Session:
+    """A session that a forked process opens anew when it first uses it.
+
+    Args:
+        start: opens it.
+        check: called before each use; raises an error if what the session reads was changed.
+        survives: whether the library can be used in a forked process; CUDA cannot.
+    """
+
+    def __init__(
+        self,
+        start: Callable[[], onnxruntime.InferenceSession],
+        *,
+        check: Callable[[], None] = lambda: None,
+        survives: bool = True,
+    ) -> None:
+        self._start, self._check, self._survives = start, check, survives
+        self._opened = os.getpid(), start()
+
+    def get(self) -> onnxruntime.InferenceSession:
+        """Returns the session of this process.
+
+        Raises:
+            BundleError: its file was changed, or it cannot be opened again.
+            ProviderError: this process was forked, and the provider does not allow that.
+        """
+        self._check()
+        process, session = self._opened
+        if process != os.getpid():
+            if not self._survives:
+                raise ProviderError(
+                    "This model runs on CUDA, which cannot be used in a forked process. Start processes with 'spawn', "
+                    "or open the model in each of them."
+                )
+            session = self._start()
+            self._opened = os.getpid(), session
+        return session
