@@ -8,6 +8,7 @@
 Everything here is imported when first used, so that `import onnxlens` costs next to nothing.
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,12 @@ if TYPE_CHECKING:
     from onnxlens.runtime.interventions import Intervention
     from onnxlens.runtime.runner import Runner
     from onnxlens.runtime.trace import open_trace
+
+# ONNX Runtime's official builds send usage data to Microsoft and keep files in the user's folders and in /tmp for that.
+# The variable is read when onnxruntime is imported, which every module of this package does after this line. The hub
+# client of Hugging Face has a switch of its own. What the user has set stays.
+for _switch in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(_switch, "1")
 
 __all__ = [
     "ActivationCache",
