@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlens.measuring import Measure
-from onnxlens.metrics import TokenMetric
+from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.selection import NamesFilter
 
@@ -46,7 +46,7 @@ def differentiate(
     tokenizer: Tokenizer,
     ids: np.ndarray,
     mask: np.ndarray,
-    metric: TokenMetric,
+    metric: AnyMetric,
     *,
     names_filter: NamesFilter | None,
     activations: NamesFilter | None,
@@ -65,7 +65,8 @@ def differentiate(
         embeddings: [B, P, D] in place of `hook_embed`.
     """
     gradients = runner.gradients  # first, because nothing of this works without that graph
-    measure = Measure(metric, tokenizer, runner.config.vocab_size, len(ids))
+    has_gradient = names_filter is not None
+    measure = Measure(metric, tokenizer, runner.config.vocab_size, len(ids), has_gradient=has_gradient)
     values: list[np.ndarray] = []
 
     def cotangent(logits: np.ndarray) -> np.ndarray:

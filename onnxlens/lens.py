@@ -14,7 +14,7 @@ from onnxlens.catalog import find
 from onnxlens.changes import AddedHook, Blocks, Changes, Interventions, given
 from onnxlens.generation import Generation
 from onnxlens.gradients import GradientResult, differentiate
-from onnxlens.metrics import TokenMetric
+from onnxlens.metrics import AnyMetric
 from onnxlens.model import Ids, Model, is_batch, one_row
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers import softmax
@@ -647,7 +647,7 @@ class Lens(Model):
         self,
         text: str | Ids | Sequence[str],
         *,
-        metric: TokenMetric,
+        metric: AnyMetric,
         names_filter: NamesFilter | None = "*",
         activations: NamesFilter | bool = False,
         embeddings: np.ndarray | None = None,
@@ -657,7 +657,8 @@ class Lens(Model):
         Args:
             text: a text, or its token ids, or several texts; shorter ones are padded on the left.
             metric: what the gradient is of: one of `onnxlens.metrics`, such as `logit_difference(" a", " the")`, or
-                `Metric(fn, grad)` for a function of your own, given with its gradient.
+                `Metric(fn, grad)` for a function of your own, given with its gradient; with `names_filter=None` the
+                function alone.
             names_filter: hook points at which the gradient is wanted: names or globs, or a function of the name. What
                 is not asked for is not computed for its own sake. None computes the metric only.
             activations: hook points whose values are wanted from the same pass; True for the same ones.

@@ -2,34 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self, cast
+
 import numpy as np
 
-from onnxlens.metrics import Metric, Token, TokenMetric, checked_gradient, checked_value
+from onnxlens.metrics import AnyMetric, Metric, Token, TokenMetric, checked_gradient, checked_value
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.whole import is_whole
 
-__all__ = ["Measure"]
+__all__ = ["Measure", "of_row"]
+
+_NO_GRADIENT = (
+    "The metric is a function without its gradient, and a gradient is needed here: give one of onnxlens.metrics, such "
+    "as logit(' the'), or Metric(fn, grad)."
+)
 
 
 class Measure:
     """A metric of a batch.
 
     Args:
-        metric: one of `onnxlens.metrics`, or whatever has its methods.
+        metric: one of `onnxlens.metrics`, or whatever has its methods; or a function, see `AnyMetric`.
         tokenizer: turns tokens that the metric names by text into ids.
         vocabulary: how many ids there are.
         rows: rows of the batch.
+        has_gradient: whether the gradient will be asked for.
 
     Raises:
-        InputError: it is no metric, or names a token that there is not.
+        InputError: it is no metric, has no gradient though one is needed, or names a token that there is not.
     """
 
-    def __init__(self, metric: TokenMetric, tokenizer: Tokenizer, vocabulary: int, rows: int) -> None:
-        if not all(callable(getattr(metric, name, None)) for name in ("with_ids", "value", "gradient")):
-            raise InputError(
-                f"metric must be one of onnxlens.metrics, such as logit(' the'), or Metric(fn, grad), not {metric!r}."
-            )
+    def __init__(
+        self, metric: AnyMetric, tokenizer: Tokenizer, vocabulary: int, rows: int, *, has_gradient: bool = False
+    ) -> None:
+        metric = _metric(metric, has_gradient)
         self._metric = metric.with_ids(lambda token: _ids(token, tokenizer, vocabulary, rows))
         self._checked = isinstance(metric, Metric)  # by itself, already
         self._rows = rows
@@ -57,6 +66,64 @@ class Measure:
         gradient = self._metric.gradient(logits, ids, mask)
         name = f"{type(self._metric).__name__}.gradient"
         return gradient if self._checked else checked_gradient(gradient, logits.shape, name)
+
+
+def of_row(metric: AnyMetric, row: int, rows: int, tokenizer: Tokenizer, vocabulary: int) -> TokenMetric:
+    """The metric of one row of a batch, for which it may name a token of its own.
+
+    Raises:
+        InputError: it is no metric, or names a token that there is not.
+    """
+    return _metric(metric, False).with_ids(lambda token: _ids(token, tokenizer, vocabulary, rows)[row])
+
+
+@dataclass(frozen=True)
+class _Function:
+    """A function of the logits of one text, as a metric."""
+
+    fn: Callable[[np.ndarray], Any]
+
+    def with_ids(self, to_ids: Callable[[Token], np.ndarray]) -> Self:
+        return self
+
+    def value(self, logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        return np.array([self._of_one(row[kept == 1]) for row, kept in zip(logits, mask, strict=True)])  # [B]
+
+    def gradient(self, logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        raise InputError(_NO_GRADIENT)
+
+    def _of_one(self, logits: np.ndarray) -> float:
+        """Its value for logits [P, V]."""
+        view = logits[np.newaxis]  # [1, P, V]
+        view.flags.writeable = False
+        name = getattr(self.fn, "__name__", repr(self.fn))
+        try:
+            value = self.fn(view)
+        except Exception as error:
+            raise InputError(f"The metric {name!r} raised {type(error).__name__}: {error}") from error
+        return float(checked_value(value, 1, f"The metric {name!r}")[0])
+
+
+def _metric(metric: object, has_gradient: bool) -> TokenMetric:
+    """A metric, however it is given.
+
+    Raises:
+        InputError: it is none, or has no gradient though one is needed.
+    """
+    if all(callable(getattr(metric, name, None)) for name in ("with_ids", "value", "gradient")) and not isinstance(
+        metric, type
+    ):
+        if has_gradient and isinstance(metric, Metric) and metric.grad is None:
+            raise InputError(_NO_GRADIENT)
+        return cast(TokenMetric, metric)
+    if callable(metric) and not isinstance(metric, type):
+        if has_gradient:
+            raise InputError(_NO_GRADIENT)
+        return _Function(metric)
+    raise InputError(
+        "metric must be one of onnxlens.metrics, such as logit(' the'), Metric(fn, grad), or, where no gradient is "
+        f"needed, a function of the logits of one text, not {metric!r:.200}."
+    )
 
 
 def _ids(token: Token, tokenizer: Tokenizer, vocabulary: int, rows: int) -> np.ndarray:

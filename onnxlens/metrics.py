@@ -5,6 +5,8 @@ exactly one token, and a position by its index among a text's tokens, negative f
 
     lens.grad("The capital of France is", metric=logit_difference(" Paris", " Rome"))
 
+Where no gradient is needed, any function from the logits of one text, [1, P, V], to a number is a metric, too.
+
 Letters in shape comments: B batch, P position, V vocabulary.
 """
 
@@ -21,6 +23,7 @@ from onnxlens.runtime.logits import log_softmax
 from onnxlens.runtime.whole import is_whole
 
 __all__ = [
+    "AnyMetric",
     "LogProbability",
     "Logit",
     "LogitDifference",
@@ -188,11 +191,11 @@ class Metric:
 
     Attributes:
         fn: from logits [B, P, V] float32 to one number for each row, [B]; that of a row depends on its logits only.
-        grad: from the same to the gradient of each row's number at its logits, [B, P, V].
+        grad: from the same to the gradient of each row's number at its logits, [B, P, V]; None where none is needed.
     """
 
     fn: Callable[[np.ndarray], Any]
-    grad: Callable[[np.ndarray], Any]
+    grad: Callable[[np.ndarray], Any] | None = None
 
     def with_ids(self, to_ids: Callable[[Token], np.ndarray]) -> Self:
         """The metric itself: what tokens it is about is its own affair."""
@@ -210,9 +213,15 @@ class Metric:
         """What `grad` returns, checked, [B, P, V].
 
         Raises:
-            InputError: it has another shape than the logits, or holds anything but finite real numbers.
+            InputError: there is none, it has another shape than the logits, or holds anything but finite real numbers.
         """
+        if self.grad is None:
+            raise InputError("The metric has no gradient, and one is needed here: give Metric(fn, grad).")
         return checked_gradient(self.grad(_read_only(logits)), logits.shape, "The metric's grad")
+
+
+# Where no gradient is needed: a metric, or a function from the logits of one text, [1, P, V], to a number.
+AnyMetric = TokenMetric | Callable[[np.ndarray], Any]
 
 
 def logit(token: Token, position: int = -1) -> Logit:

@@ -1,14 +1,15 @@
-"""Ablation: what becomes of a metric without each of the attention heads."""
+"""Ablation: what becomes of a metric without each of the attention heads, or each layer's MLP."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onnxlens.analysis.sweeps import Text, one_text, sweep
-from onnxlens.metrics import TokenMetric
+from onnxlens.analysis.sweeps import HEADS, LAYERS, Text, Texts, hooks, is_several, one_text, sweep
+from onnxlens.measuring import of_row
+from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.interventions import Intervention
 
@@ -17,49 +18,58 @@ if TYPE_CHECKING:
 
 __all__ = ["HeadAblation", "ablate_heads"]
 
-_Z = "blocks.{}.attn.hook_z"
-
 
 @dataclass(frozen=True, kw_only=True)
 class HeadAblation:
-    """A metric without each head in turn.
+    """A metric without each head, or the neurons of each layer, in turn.
 
     Attributes:
-        values: the metric without the head, [layers, heads] float64.
-        baseline: the metric with all heads.
-        operation: what was put in place of the head's output.
+        values: the metric without the head, [layers, heads] float64, or [layers] for what is no head's; of several
+            texts their mean.
+        baseline: the metric with everything; of several texts their mean.
+        each: the metric of each text, [texts, ...].
+        baselines: the metric of each text with everything, [texts].
+        operation: what was put in its place.
+        hook: what was replaced.
         axes: of `values`.
-        tokens: the text's token ids, [P].
+        tokens: the text's token ids, [P]; of several texts a tuple of them.
     """
 
     values: np.ndarray
     baseline: float
+    each: np.ndarray
+    baselines: np.ndarray
     operation: str
-    tokens: np.ndarray
+    hook: str
+    tokens: np.ndarray | tuple[np.ndarray, ...]
     axes: tuple[str, ...] = ("layer", "head")
 
     @property
     def effects(self) -> np.ndarray:
-        """By how much the metric changes without the head, [layers, heads]."""
+        """By how much the metric changes without the head, [layers, heads] or [layers]; of several texts the mean."""
         return self.values - self.baseline
 
 
 def ablate_heads(
     lens: Lens,
-    text: Text,
-    metric: TokenMetric,
+    text: Text | Texts,
+    metric: AnyMetric,
     *,
+    hook: str = "z",
     operation: Literal["zero", "mean"] = "zero",
     reference: Text | list[str] | None = None,
 ) -> HeadAblation:
-    """Replaces the output of each head (`hook_z`), one head at a time, at all positions.
+    """Replaces the output of each head, one head at a time, at all positions.
 
     Args:
         lens: the model.
-        text: a text, or its token ids.
-        metric: what is measured; see `onnxlens.metrics`.
-        operation: `zero`, or `mean` for the head's mean output, which leaves what a head does whatever it reads.
-        reference: for `mean`, the texts over whose positions the mean is taken; None for the text itself.
+        text: a text, or its token ids; or several, of any lengths.
+        metric: what is measured; see `onnxlens.metrics`. Of several texts it may name a token for each.
+        hook: what is replaced, of each head: `z`, `result`, `q`, `k`, `v` or `pattern`; or, of each layer,
+            `mlp.pre`, `mlp.post`, `attn_out` or `mlp_out`.
+        operation: `zero`, or `mean` for the mean over positions, which leaves what a head does whatever it reads.
+        reference: for `mean`, the texts over whose positions the mean is taken; None for `text` itself, and of several
+            texts for all of them together.
 
     Raises:
         InputError: the text, metric or an option cannot be used.
@@ -68,14 +78,27 @@ def ablate_heads(
         raise InputError(f"operation must be 'zero' or 'mean', not {operation!r}.")
     if reference is not None and operation != "mean":
         raise InputError("A reference is for operation='mean'; 'zero' needs none.")
-    ids = one_text(lens, text, "ablate_heads")
-    layers, heads = lens.config.n_layer, lens.config.n_head
+    names = hooks(lens, hook, HEADS + LAYERS)
+    texts: list[Any] = list(text) if is_several(text) else [text]
+    rows = [one_text(lens, one, "ablate_heads") for one in texts]
+    metrics = [of_row(metric, row, len(rows), lens.tokenizer, lens.config.vocab_size) for row in range(len(rows))]
+    places: list[dict[str, Any]] = [{"heads": head} for head in range(lens.config.n_head)] if hook in HEADS else [{}]
     if operation == "mean":
-        _, cache = lens.run_with_cache(ids if reference is None else reference, names_filter=_Z.format("*"))
-        changes = [[Intervention.mean(_Z.format(n), cache, heads=head)] for n in range(layers) for head in range(heads)]
+        read: Any = reference if reference is not None else text if is_several(text) else rows[0]
+        _, cache = lens.run_with_cache(read, names_filter=names)
+        changes = [[Intervention.mean(name, cache, **place)] for name in names for place in places]
     else:
-        changes = [[Intervention.zero(_Z.format(n), heads=head)] for n in range(layers) for head in range(heads)]
-    values = sweep(lens, ids, [[], *changes], metric)
+        changes = [[Intervention.zero(name, **place)] for name in names for place in places]
+    found = np.array([sweep(lens, ids, [[], *changes], one) for ids, one in zip(rows, metrics, strict=True)])
+    shape = (len(names), len(places)) if hook in HEADS else (len(names),)
+    each, baselines = found[:, 1:].reshape(-1, *shape), found[:, 0]  # [texts, ...], [texts]
     return HeadAblation(
-        values=values[1:].reshape(layers, heads), baseline=float(values[0]), operation=operation, tokens=ids[0]
+        values=each.mean(axis=0),
+        baseline=float(baselines.mean()),
+        each=each,
+        baselines=baselines,
+        operation=operation,
+        hook=hook,
+        tokens=tuple(ids[0] for ids in rows) if is_several(text) else rows[0][0],
+        axes=("layer", "head") if hook in HEADS else ("layer",),
     )

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onnxlens.analysis.sweeps import Text, one_text, sweep
-from onnxlens.metrics import TokenMetric
+from onnxlens.analysis.sweeps import HEADS, STREAM, Text, Texts, hooks, is_several, one_text, sweep
+from onnxlens.measuring import of_row
+from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.whole import is_whole
@@ -24,9 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["STREAM", "Patching", "PathPatching", "patch_activations", "patch_path"]
 
-# Shorthands of what is patched at each position, and of what at each head.
-STREAM = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
-_HEADS = ("q", "k", "v", "z", "pattern")
 _Z = "blocks.{}.attn.hook_z"
 
 
@@ -35,24 +33,30 @@ class Patching:
     """A metric of the corrupted text, with one value at a time from the clean one.
 
     Attributes:
-        values: the metric after each patch, float64, with the axes that `axes` names.
-        clean: the metric of the clean text.
-        corrupted: the metric of the corrupted text.
+        values: the metric after each patch, float64, with the axes that `axes` names; of several texts their mean.
+        clean: the metric of the clean text; of several their mean.
+        corrupted: the metric of the corrupted text; of several their mean.
+        each: the metric of each text after each patch, [texts, ...].
+        clean_each: the metric of each clean text, [texts].
+        corrupted_each: the metric of each corrupted text, [texts].
         hook: what was patched, as a shorthand.
         axes: `("layer", "pos")`, `("layer", "head")` or `("layer", "pos", "head")`.
         span: how many neighbouring positions each entry of `pos` stands for; the last one perhaps for fewer.
-        clean_tokens: the clean text's token ids, [P].
-        corrupted_tokens: the corrupted text's, [P].
+        clean_tokens: the clean text's token ids, [P]; of several texts a tuple of them.
+        corrupted_tokens: the corrupted text's, likewise.
     """
 
     values: np.ndarray
     clean: float
     corrupted: float
+    each: np.ndarray
+    clean_each: np.ndarray
+    corrupted_each: np.ndarray
     hook: str
     axes: tuple[str, ...]
     span: int
-    clean_tokens: np.ndarray
-    corrupted_tokens: np.ndarray
+    clean_tokens: np.ndarray | tuple[np.ndarray, ...]
+    corrupted_tokens: np.ndarray | tuple[np.ndarray, ...]
 
     @property
     def recovered(self) -> np.ndarray:
@@ -87,9 +91,9 @@ class PathPatching:
 
 def patch_activations(
     lens: Lens,
-    clean: Text,
-    corrupted: Text,
-    metric: TokenMetric,
+    clean: Text | Texts,
+    corrupted: Text | Texts,
+    metric: AnyMetric,
     *,
     hook: str = "resid_pre",
     by_position: bool = False,
@@ -101,11 +105,12 @@ def patch_activations(
 
     Args:
         lens: the model.
-        clean: a text, or its token ids.
-        corrupted: another one with as many tokens.
-        metric: what is measured; see `onnxlens.metrics`.
-        hook: what is patched: `resid_pre`, `resid_mid`, `resid_post`, `attn_out` or `mlp_out`, at each layer and
-            position; or `q`, `k`, `v`, `z` or `pattern` of each head.
+        clean: a text, or its token ids; or several, which have equally many tokens unless heads are patched at all
+            positions.
+        corrupted: another one with as many tokens; or one for each clean text.
+        metric: what is measured; see `onnxlens.metrics`. Of several texts it may name a token for each.
+        hook: what is patched: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`, `mlp.pre` or `mlp.post`,
+            at each layer and position; or `q`, `k`, `v`, `z`, `result` or `pattern` of each head.
         by_position: for heads, at each position apart, in place of all positions at once; for patterns, of the queries.
         span: how many neighbouring positions are patched together: a long text takes fewer runs, and says less exactly
             where.
@@ -113,18 +118,57 @@ def patch_activations(
     Raises:
         InputError: the texts have different numbers of tokens, or an argument cannot be used.
     """
-    if hook not in STREAM + _HEADS:
-        raise InputError(f"hook must be one of {', '.join(STREAM + _HEADS)}, not {hook!r}.")
+    names = hooks(lens, hook, STREAM + HEADS)
     if by_position and hook in STREAM:
         raise InputError(f"{hook!r} is patched at each position anyway; by_position is for heads.")
     if not is_whole(span) or span < 1:
         raise InputError(f"span must be a whole number from 1 on, not {span!r}.")
-    if span > 1 and hook in _HEADS and not by_position:
+    if span > 1 and hook in HEADS and not by_position:
         raise InputError(
             f"span is for patches of some positions, and {hook!r} is patched at all at once: leave it out."
         )
-    tokens = _pair(lens, clean, corrupted, "patch_activations")
-    names = [f"blocks.{n}.{'' if hook in STREAM else 'attn.'}hook_{hook}" for n in range(lens.config.n_layer)]
+    several = is_several(clean)
+    pairs = _pairs(lens, clean, corrupted)
+    if hook in STREAM or by_position:
+        lengths = sorted({ids.shape[1] for ids, _ in pairs})
+        if len(lengths) > 1:
+            raise InputError(
+                "Texts that are patched at each position must have equally many tokens; these have from "
+                f"{lengths[0]} to {lengths[-1]}."
+            )
+    found = []
+    for row, tokens in enumerate(pairs):
+        one = of_row(metric, row, len(pairs), lens.tokenizer, lens.config.vocab_size)
+        found.append(_patched(lens, tokens, one, names, is_head=hook in HEADS, by_position=by_position, span=span))
+    each, clean_each, corrupted_each = (np.array(part) for part in zip(*found, strict=True))
+    axes = ("layer", "pos") if hook in STREAM else ("layer", "pos", "head") if by_position else ("layer", "head")
+    sides = [tuple(pair[side][0] for pair in pairs) for side in (0, 1)]
+    return Patching(
+        values=each.mean(axis=0),
+        clean=float(clean_each.mean()),
+        corrupted=float(corrupted_each.mean()),
+        each=each,
+        clean_each=clean_each,
+        corrupted_each=corrupted_each,
+        hook=hook,
+        axes=axes,
+        span=span,
+        clean_tokens=sides[0] if several else sides[0][0],
+        corrupted_tokens=sides[1] if several else sides[1][0],
+    )
+
+
+def _patched(
+    lens: Lens,
+    tokens: tuple[np.ndarray, np.ndarray],
+    metric: AnyMetric,
+    names: Sequence[str],
+    *,
+    is_head: bool,
+    by_position: bool,
+    span: int,
+) -> tuple[np.ndarray, float, float]:
+    """The metric of one corrupted text after each patch, of the clean one, and of the corrupted one."""
     _, cache = lens.run_with_cache(tokens[0], names_filter=names)
     length, heads = tokens[0].shape[1], lens.config.n_head
     starts = range(0, length, span)
@@ -132,36 +176,40 @@ def patch_activations(
     same = int(np.argmin(np.append(tokens[0][0] == tokens[1][0], False)))  # tokens before the first that differs
     where: list[dict[str, Any]]
     shape: tuple[int, ...]
-    axes: tuple[str, ...]
-    if hook in STREAM:
-        where, shape, axes = places, (len(starts),), ("layer", "pos")
+    if not is_head:
+        where, shape = places, (len(starts),)
     elif by_position:
-        where = [place | {"heads": h} for place in places for h in range(heads)]
-        shape, axes = (len(starts), heads), ("layer", "pos", "head")
+        where, shape = [place | {"heads": h} for place in places for h in range(heads)], (len(starts), heads)
     else:
-        where, shape, axes = [{"heads": h} for h in range(heads)], (heads,), ("layer", "head")
+        where, shape = [{"heads": h} for h in range(heads)], (heads,)
     runs = [place for place in where if "positions" not in place or place["positions"].stop > same]
     changes = [[Intervention.patch(name, cache, **place)] for name in names for place in runs]
     corrupted_value, *found = sweep(lens, tokens[1], [[], *changes], metric)
     values = np.full((len(names), len(where)), corrupted_value)
     values[:, len(where) - len(runs) :] = np.reshape(found, (len(names), len(runs)))
-    return Patching(
-        values=values.reshape(len(names), *shape),
-        clean=float(sweep(lens, tokens[0], [[]], metric)[0]),
-        corrupted=float(corrupted_value),
-        hook=hook,
-        axes=axes,
-        span=span,
-        clean_tokens=tokens[0][0],
-        corrupted_tokens=tokens[1][0],
-    )
+    clean_value = float(sweep(lens, tokens[0], [[]], metric)[0])
+    return values.reshape(len(names), *shape), clean_value, float(corrupted_value)
+
+
+def _pairs(lens: Lens, clean: Text | Texts, corrupted: Text | Texts) -> list[tuple[np.ndarray, np.ndarray]]:
+    """The token ids of each clean text and its corrupted one, [1, P] each."""
+    if is_several(clean) != is_several(corrupted):
+        raise InputError("Give two texts, or two lists of them: one of clean and corrupted is a list, and one is not.")
+    if is_several(clean) and len(clean) != len(corrupted):
+        raise InputError(
+            f"patch_activations takes a corrupted text for each clean one, not {len(corrupted)} for {len(clean)}."
+        )
+    pairs: list[tuple[Any, Any]] = [(clean, corrupted)]
+    if is_several(clean):
+        pairs = list(zip(clean, corrupted, strict=True))
+    return [_pair(lens, one, other, "patch_activations") for one, other in pairs]
 
 
 def patch_path(
     lens: Lens,
     clean: Text,
     corrupted: Text,
-    metric: TokenMetric,
+    metric: AnyMetric,
     *,
     sender: tuple[int, int],
     receiver: tuple[int, int] | Literal["logits"],

@@ -5,13 +5,13 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeGuard
 
 import numpy as np
 
 from onnxlens.measuring import Measure
-from onnxlens.metrics import TokenMetric
-from onnxlens.runtime.errors import InputError
+from onnxlens.metrics import AnyMetric
+from onnxlens.runtime.errors import InputError, suggestion
 from onnxlens.runtime.interventions import Intervention
 from onnxlens.runtime.slices import sliced
 from onnxlens.runtime.whole import is_whole
@@ -19,15 +19,41 @@ from onnxlens.runtime.whole import is_whole
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
 
-__all__ = ["Text", "one_text", "one_token", "sweep"]
+__all__ = ["HEADS", "LAYERS", "STREAM", "Text", "Texts", "hooks", "is_several", "one_text", "one_token", "sweep"]
 
 Text = str | Sequence[int] | np.ndarray
+Texts = Sequence[str] | Sequence[Sequence[int]] | Sequence[np.ndarray]
 
 # Tokens in a pass: enough to be worth it, and few enough for the memory that the logits of all of them take.
 _MOST = 1024
 _MIXED = 512  # where runs start at different positions, and the later ones compute more than they need
 
 _STREAM = "blocks.{}.hook_resid_pre"
+
+# What analyses read and change, as shorthands: of each head; of each position; and both but for the residual stream.
+HEADS = ("q", "k", "v", "z", "result", "pattern")
+LAYERS = ("attn_out", "mlp_out", "mlp.pre", "mlp.post")
+STREAM = ("resid_pre", "resid_mid", "resid_post", *LAYERS)
+
+
+def hooks(lens: Lens, hook: str, known: Sequence[str]) -> list[str]:
+    """The hook points that a shorthand stands for, one for each layer.
+
+    Raises:
+        InputError: it is none of those that are known.
+    """
+    if hook not in known:
+        raise InputError(f"hook must be one of {', '.join(known)}, not {hook!r:.100}.{suggestion(str(hook), known)}")
+    part, _, name = hook.rpartition(".")
+    inside = "attn." if hook in HEADS else f"{part}." if part else ""
+    return [f"blocks.{layer}.{inside}hook_{name}" for layer in range(lens.config.n_layer)]
+
+
+def is_several(text: Text | Texts) -> TypeGuard[Texts]:
+    """Whether these are several texts, or their token ids, in a list or as an array of rows."""
+    if isinstance(text, np.ndarray):
+        return text.ndim > 1 and len(text) > 1
+    return isinstance(text, Sequence) and not isinstance(text, str) and len(text) > 0 and not is_whole(text[0])
 
 
 def one_text(lens: Lens, text: Text, what: str) -> np.ndarray:
@@ -57,7 +83,7 @@ def one_token(lens: Lens, token: int | str) -> int:
     return token
 
 
-def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]], metric: TokenMetric) -> np.ndarray:
+def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]], metric: AnyMetric) -> np.ndarray:
     """Measures a text under each of many changes.
 
     What comes before the block of a change is the same without it, and so are the positions before it. So both are
@@ -154,7 +180,7 @@ def _measured(
     lens: Lens,
     batch: np.ndarray,
     changes: Sequence[Sequence[Intervention]],
-    metric: TokenMetric,
+    metric: AnyMetric,
     options: dict[str, Any],
 ) -> np.ndarray:
     measure = Measure(metric, lens.tokenizer, lens.config.vocab_size, len(batch))

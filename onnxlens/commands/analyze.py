@@ -127,33 +127,40 @@ def dla(
 @command.command("ablate")
 @text_argument
 @_metric_options
-@click.option("--operation", default="zero", show_default=True, metavar="zero|mean", help="What a head is replaced by.")
+@click.option("--hook", default="z", show_default=True, metavar="NAME", help="What is replaced, such as result.")
+@click.option("--operation", default="zero", show_default=True, metavar="zero|mean", help="What it is replaced by.")
 @run_options
 def ablate(
     text: str | None,
     answer: str | None,
     against: str | None,
+    hook: str,
     operation: str,
     model: str | None,
     provider: str,
     threads: int | None,
     as_json: bool,
 ) -> None:
-    """What becomes of the prediction after TEXT without each head in turn."""
+    """What becomes of the prediction after TEXT without each head, or each layer's MLP, in turn."""
     from onnxlens.analysis.ablation import ablate_heads
 
     lens, text = _opened(model, provider, threads, text)
     metric, what = _metric(lens, text, answer, against)
-    found = ablate_heads(lens, text, metric, operation=operation)  # type: ignore[arg-type]  # it refuses other texts
-    tokens = lens.to_str_tokens(found.tokens)
+    found = ablate_heads(lens, [text], metric, hook=hook, operation=operation)  # type: ignore[arg-type]  # refuses others
+    tokens = lens.to_str_tokens(found.tokens[0])
     if as_json:
         _print_json(
-            lens, tokens, metric=what, operation=operation, axes=list(found.axes), baseline=found.baseline,
-            values=found.values,
+            lens, tokens, metric=what, hook=hook, operation=operation, axes=list(found.axes),
+            baseline=found.baseline, values=found.values,
         )  # fmt: skip
         return
-    caption = f"change of {what} without a head; with all of them it is {found.baseline:.3f}"
-    _print_heads(found.effects, caption)
+    if found.axes == ("layer", "head"):
+        _print_heads(found.effects, f"change of {what} without a head; with all of them it is {found.baseline:.3f}")
+        return
+    caption = f"change of {what} without {hook} of a layer; with all of them it is {found.baseline:.3f}"
+    _print_table(
+        ("layer", "change"), [(str(n), _signed(value)) for n, value in enumerate(found.effects)], caption=caption
+    )
 
 
 @command.command("patch")
@@ -180,8 +187,8 @@ def patch(
 
     lens, text = _opened(model, provider, threads, text)
     metric, what = _metric(lens, text, answer, against)
-    found = patch_activations(lens, text, corrupted, metric, hook=hook, span=span)
-    tokens = lens.to_str_tokens(found.corrupted_tokens)
+    found = patch_activations(lens, [text], [corrupted], metric, hook=hook, span=span)
+    tokens = lens.to_str_tokens(found.corrupted_tokens[0])
     if as_json:
         _print_json(
             lens, tokens, metric=what, hook=hook, axes=list(found.axes), span=span, clean=found.clean,

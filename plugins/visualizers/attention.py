@@ -79,9 +79,10 @@ class Attention(Visualizer):
             if len(layers) * len(heads) > 1:
                 which += ", the one that looks most at a token other than the first and itself"
             return self._steps(view, layer, head, which) if self.values == "steps" else _lines(view, layer, head, which)
-        kind = "pattern" if self.values == "pattern" else "attn_scores"
+        values: Literal["pattern", "scores"]
+        values, kind = ("pattern", "pattern") if self.values == "pattern" else ("scores", "attn_scores")
         weights = {(layer, head): view.cache[kind, layer][head] for layer in layers for head in heads}  # [Q, K] each
-        return AttentionMaps(view.model, weights, view.str_tokens, view.labels, self.values)
+        return AttentionMaps(view.model, weights, view.str_tokens, view.labels, values)
 
     def _layers(self, config: ModelConfig) -> list[int]:
         return list(range(config.n_layer)) if self.layer is None else [self.numbered("layer", config.n_layer)]

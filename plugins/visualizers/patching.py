@@ -26,7 +26,21 @@ class Patching(Visualizer):
 
     corrupted: Annotated[str, Option("the corrupted text, of as many tokens")]
     hook: Annotated[
-        Literal["resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out", "q", "k", "v", "z", "pattern"],
+        Literal[
+            "resid_pre",
+            "resid_mid",
+            "resid_post",
+            "attn_out",
+            "mlp_out",
+            "mlp.pre",
+            "mlp.post",
+            "q",
+            "k",
+            "v",
+            "z",
+            "result",
+            "pattern",
+        ],
         Option("what is put into it: of each block and position, or of each head"),
     ] = "resid_pre"
     token: Annotated[str | None, Option("the token predicted, as its text; the most probable one if left out")] = None

@@ -148,6 +148,85 @@ def test_an_ablation_is_an_intervention_for_each_head(lens):
     )
 
 
+@pytest.mark.parametrize(("hook", "name"), [("result", "attn.hook_result"), ("mlp.post", "mlp.hook_post")])
+def test_what_else_is_ablated_is_an_intervention_too(lens, hook, name):
+    is_head = hook == "result"
+    for operation in ("zero", "mean"):
+        found = ablate_heads(lens, CLEAN, METRIC, hook=hook, operation=operation)
+        assert found.axes == (("layer", "head") if is_head else ("layer",))
+        where = {"heads": 3} if is_head else {}
+        full = f"blocks.2.{name}"
+        _, cache = lens.run_with_cache(CLEAN, names_filter=full)
+        edit = Intervention.zero(full, **where) if operation == "zero" else Intervention.mean(full, cache, **where)
+        logits = lens.predict(CLEAN, interventions=edit).logits
+        expected = logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
+        assert found.values[(2, 3) if is_head else 2] == pytest.approx(expected, abs=2e-4)
+    zero, z = (ablate_heads(lens, CLEAN, METRIC, hook=one) for one in (hook, "z"))
+    if is_head:  # a head that writes nothing is a head whose z is 0
+        np.testing.assert_allclose(zero.values, z.values, atol=2e-4)
+
+
+def test_prompts_in_a_batch_are_measured_each_and_on_average(lens):
+    texts = [CLEAN, "When Mary and John went to the shop, Mary gave a drink to", "Tom met Lucy, and Lucy met"]
+    metric = logit_difference([" Mary", " John", " Tom"], [" John", " Mary", " Lucy"])
+    together = ablate_heads(lens, texts, metric)
+    for row, (text, a, b) in enumerate(zip(texts, metric.a, metric.b, strict=True)):
+        alone = ablate_heads(lens, text, logit_difference(a, b))
+        np.testing.assert_allclose(together.each[row], alone.values, atol=2e-4)
+        assert together.baselines[row] == pytest.approx(alone.baseline, abs=2e-4)
+        np.testing.assert_array_equal(together.tokens[row], alone.tokens)
+        assert alone.each.shape == (1, *alone.values.shape)
+    np.testing.assert_allclose(together.values, together.each.mean(axis=0))
+    np.testing.assert_allclose(together.effects, together.values - together.baselines.mean())
+
+
+@pytest.mark.parametrize("options", [{}, {"hook": "result"}, {"hook": "mlp.post", "span": 5}])
+def test_pairs_in_a_batch_are_patched_each_and_on_average(lens, options):
+    clean, corrupted = [CLEAN, CORRUPTED], [CORRUPTED, CLEAN]
+    metric = logit_difference([" Mary", " John"], [" John", " Mary"])
+    together = patch_activations(lens, clean, corrupted, metric, **options)
+    for row in range(2):
+        one = logit_difference(metric.a[row], metric.b[row])
+        alone = patch_activations(lens, clean[row], corrupted[row], one, **options)
+        np.testing.assert_allclose(together.each[row], alone.values, atol=2e-4)
+        assert together.clean_each[row] == pytest.approx(alone.clean, abs=2e-4)
+        assert together.corrupted_each[row] == pytest.approx(alone.corrupted, abs=2e-4)
+    np.testing.assert_allclose(together.values, together.each.mean(axis=0))
+    whole = together.clean_each.mean() - together.corrupted_each.mean()
+    np.testing.assert_allclose(together.recovered, (together.values - together.corrupted_each.mean()) / whole)
+
+
+@pytest.mark.parametrize("hook", ["result", "mlp.post", "mlp.pre"])
+def test_what_else_is_patched_is_an_intervention_too(lens, hook):
+    found = patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook=hook)
+    name = f"blocks.2.{'attn.hook_result' if hook == 'result' else hook.replace('.', '.hook_')}"
+    _, cache = lens.run_with_cache(CLEAN, names_filter=name)
+    where = {"heads": 1} if hook == "result" else {"positions": 9}
+    logits = lens.predict(CORRUPTED, interventions=Intervention.patch(name, cache, **where)).logits
+    expected = logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
+    assert found.values[2, 1 if hook == "result" else 9] == pytest.approx(expected, abs=2e-4)
+
+
+def test_a_function_of_the_logits_is_a_metric_where_no_gradient_is_needed(lens):
+    mary, john = lens.to_single_token(" Mary"), lens.to_single_token(" John")
+
+    def difference(logits):
+        assert logits.shape[0] == 1
+        return logits[0, -1, mary] - logits[0, -1, john]
+
+    for analyse in (
+        lambda metric: ablate_heads(lens, CLEAN, metric).values,
+        lambda metric: ablate_heads(lens, [CLEAN, CLEAN[:20]], metric).each,
+        lambda metric: patch_activations(lens, CLEAN, CORRUPTED, metric).values,
+        lambda metric: [patch_path(lens, CLEAN, CORRUPTED, metric, sender=(2, 0), receiver="logits").value],
+        lambda metric: lens.grad([CLEAN, CLEAN[:20]], metric=metric, names_filter=None).value,
+    ):
+        np.testing.assert_allclose(analyse(difference), analyse(METRIC), atol=2e-4)
+    for needs_one in (difference, Metric(lambda logits: logits[:, -1, mary])):
+        with pytest.raises(InputError, match="gradient"):
+            lens.grad(CLEAN, metric=needs_one)
+
+
 def test_patching_everything_that_differs_restores_everything(lens):
     stream = patch_activations(lens, CLEAN, CORRUPTED, METRIC)
     differing = int(np.flatnonzero(stream.clean_tokens != stream.corrupted_tokens)[0])
@@ -414,6 +493,14 @@ def test_a_sweep_measures_what_single_runs_do(lens, metric, most, monkeypatch):
         (lambda lens: ablate_heads(lens, CLEAN, METRIC, operation="nothing"), "must be 'zero' or 'mean', not"),
         (lambda lens: ablate_heads(lens, CLEAN, METRIC, reference=CLEAN), "A reference is for operation='mean'"),
         (lambda lens: ablate_heads(lens, CLEAN, "loss"), "metric must be one of onnxlens.metrics"),
+        (lambda lens: ablate_heads(lens, CLEAN, Metric), "metric must be one of onnxlens.metrics"),
+        (lambda lens: ablate_heads(lens, CLEAN, loss), "The metric 'loss' raised TypeError: "),
+        (lambda lens: ablate_heads(lens, CLEAN, np.sum, hook="mlp_post"), "Did you mean 'mlp.post'"),
+        (lambda lens: ablate_heads(lens, CLEAN, lambda logits: logits), "The metric '<lambda>' must return one number"),
+        (lambda lens: ablate_heads(lens, [CLEAN] * 2, logit([" a"])), "names 1 tokens, one for each row, and there a"),
+        (lambda lens: patch_activations(lens, [CLEAN], CORRUPTED, METRIC), "Give two texts, or two lists of them"),
+        (lambda lens: patch_activations(lens, [CLEAN] * 2, [CLEAN], METRIC), "for each clean one, not 1 for 2."),
+        (lambda lens: patch_activations(lens, [CLEAN, "a"], [CLEAN, "a"], METRIC), "must have equally many tokens; th"),
         (lambda lens: patch_activations(lens, CLEAN, "Mary", METRIC), "must have the same number of tokens; they have"),
         (lambda lens: patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook="x"), "hook must be one of resid_pre,"),
         (lambda lens: patch_activations(lens, CLEAN, CORRUPTED, METRIC, span=0), "span must be a whole number from 1"),
