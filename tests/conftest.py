@@ -15,8 +15,11 @@ import pytest
 from checkpoints import write_checkpoint
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
+from untested import pytest_sessionfinish
 
 from onnxlens.runtime.runner import Runner
+
+__all__ = ["pytest_sessionfinish"]  # pytest finds hooks in conftest.py only
 
 # How long an example takes says something about the machine, not about what is tested.
 settings.register_profile("onnxlens", deadline=None, suppress_health_check=[HealthCheck.too_slow])

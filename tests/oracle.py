@@ -13,6 +13,7 @@ Dimensions in shape comments: B batch, P position, D d_model, H heads, d d_head,
 Q query position, K key position.
 """
 
+import json
 import math
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -20,7 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["greedy", "run"]
+__all__ = ["greedy", "run", "run_bundle"]
 
 Array = NDArray[np.float64]
 
@@ -191,6 +192,27 @@ def run(
     w_u = weight("wte.weight" if config.get("tie_word_embeddings", True) else "lm_head.weight").T  # [D, V]
     out["logits"] = x @ w_u  # [B, P, V]
     return out
+
+
+def run_bundle(
+    bundle: Any,
+    input_ids: np.ndarray,
+    attention_mask: np.ndarray | None = None,
+    change: Callable[[str, Array], Array] = lambda name, value: value,
+) -> dict[str, np.ndarray]:
+    """Runs the model of a bundle and returns every hook point.
+
+    Args:
+        bundle: Something that has the folder as `path` and the weights by name as `weights`.
+        input_ids: As for `run`.
+        attention_mask: As for `run`.
+        change: As for `run`.
+
+    Raises:
+        ValueError: As `run` does.
+    """
+    config = json.loads((bundle.path / "config.json").read_text(encoding="utf-8"))
+    return run(config, dict(bundle.weights), input_ids, attention_mask, change=change)
 
 
 def greedy(config: Mapping[str, Any], weights: Mapping[str, np.ndarray], input_ids: np.ndarray, n: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.model_facts import ModelFacts
 from onnxlens.runtime.named_weights import NamedWeights
 
-__all__ = ["Reading", "close", "reading"]
+__all__ = ["Reading", "reading"]
 
 
 @dataclass(frozen=True)
@@ -70,12 +70,3 @@ def reading(
         if key != "logits" and not (without and key.endswith(without))
     }
     return Reading(ActivationCache(activations, ids, mask, facts=facts), true, config, weights)
-
-
-def close(found: np.ndarray, expected: np.ndarray, name: str = "") -> None:
-    """Equal but for the rounding of float32, which is relative to the largest value: sums cancel."""
-    assert found.shape == expected.shape, name
-    finite = np.isfinite(expected)
-    np.testing.assert_array_equal(np.isfinite(found), finite, err_msg=name)
-    scale = np.abs(expected[finite]).max(initial=1e-3)
-    np.testing.assert_allclose(found[finite], expected[finite], rtol=0, atol=4e-6 * scale, err_msg=name)

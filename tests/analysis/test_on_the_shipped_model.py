@@ -7,6 +7,7 @@ import json
 import numpy as np
 import oracle
 import pytest
+from yardstick import DOUBLE, close, is_close, probable, ranks_of
 
 import onnxlens
 from onnxlens import Intervention
@@ -56,14 +57,15 @@ def test_the_logit_lens_is_the_end_of_the_model_on_each_state(lens, truth):
     for state, name in enumerate(names):
         x = values[name][0]
         normal = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + config["layer_norm_epsilon"])
-        expected = softmax((normal * weights["ln_f.weight"] + weights["ln_f.bias"]) @ weights["wte.weight"].T)
+        logits = (normal * weights["ln_f.weight"] + weights["ln_f.bias"]) @ weights["wte.weight"].T
+        expected = softmax(logits)
         best = np.sort(expected, -1)[:, ::-1][:, :3]
-        np.testing.assert_allclose(found.probabilities[state], best, rtol=2e-3, atol=1e-6)
+        probable(found.probabilities[state], best, logits)
         own = expected[np.arange(len(final)), final]
-        np.testing.assert_allclose(found.probability[state], own, rtol=2e-3, atol=1e-6)
-        assert (found.rank[state] == (expected > own[:, np.newaxis]).sum(-1)).mean() > 0.9  # ties of tiny numbers
+        probable(found.probability[state], own, logits)
+        assert ranks_of(found.rank[state], expected, own)
         entropy = -(expected * np.log(expected)).sum(-1)
-        np.testing.assert_allclose(found.entropy[state], entropy, rtol=1e-3, atol=1e-4)
+        close(found.entropy[state], entropy, scale=logits)
     assert found.labels[-1] == "final_post"
     assert (found.ids[-1, :, 0] == final).all()
     assert (found.rank[-1] == 0).all()
@@ -74,23 +76,20 @@ def test_the_logit_lens_is_the_end_of_the_model_on_each_state(lens, truth):
 def test_the_parts_of_a_logit_add_up_to_it(lens, truth, against, position):
     _, weights, values = truth
     found = attribute_logit(lens, CLEAN, " Mary", against, position=position, neurons=True)
-    assert found.logit == pytest.approx(
-        values["logits"][0, position, found.token] - (values["logits"][0, position, found.against] if against else 0),
-        abs=1e-4,
-    )
-    assert found.total == pytest.approx(found.logit, abs=1e-4)
+    logits = values["logits"][0, position]
+    close(found.logit, logits[found.token] - (logits[found.against] if against else 0), scale=logits)
+    close(found.total, found.logit, scale=[*found.heads.ravel(), *found.mlps, *logits])
     direction = weights["wte.weight"][found.token] - (weights["wte.weight"][found.against] if against else 0)
     direction = direction * weights["ln_f.weight"]
     direction = (direction - direction.mean()) / values["ln_final.hook_scale"][0, position]
     for layer in range(lens.config.n_layer):
         results = values[f"blocks.{layer}.attn.hook_result"][0, position]  # [H, D]
-        np.testing.assert_allclose(found.heads[layer], results @ direction, atol=1e-4)
-        assert found.mlps[layer] == pytest.approx(
-            values[f"blocks.{layer}.hook_mlp_out"][0, position] @ direction, abs=1e-4
-        )
+        close(found.heads[layer], results @ direction, scale=np.abs(results) @ np.abs(direction))
+        out = values[f"blocks.{layer}.hook_mlp_out"][0, position]
+        close(found.mlps[layer], out @ direction, scale=np.abs(out) @ np.abs(direction))
         rows = weights[f"h.{layer}.mlp.c_proj.weight"] @ direction
         neurons = values[f"blocks.{layer}.mlp.hook_post"][0, position] * rows
-        np.testing.assert_allclose(found.neurons[layer], neurons, atol=1e-4)
+        close(found.neurons[layer], neurons)
     assert attribute_logit(lens, CLEAN).token == lens.predict(CLEAN).top[0].id
 
 
@@ -105,10 +104,10 @@ def test_the_parts_of_a_logit_add_up_to_it_in_a_changed_run(lens, name, function
     with lens.hooks(hooks, interventions=() if function else Intervention.scale(name, 0.5)):
         found = attribute_logit(lens, CLEAN, " Mary", " John")
         logits = lens.predict(CLEAN).logits
-    assert found.logit == pytest.approx(logits[found.token] - logits[found.against])
-    assert found.total == pytest.approx(found.logit, abs=2e-3)
+    close(found.logit, logits[found.token] - logits[found.against], scale=logits)
+    close(found.total, found.logit, scale=[*found.heads.ravel(), *found.mlps, *logits])
     sums = ("resid_post", "resid_pre", "attn_out")
-    assert (abs(found.change) > 1e-3) == name.endswith(sums)
+    assert is_close(found.change, 0, scale=logits) != name.endswith(sums)
 
 
 def test_what_a_change_leaves_no_parts_of_is_refused(lens):
@@ -140,12 +139,10 @@ def test_an_ablation_is_an_intervention_for_each_head(lens):
                 )
                 logits = lens.predict(CLEAN, interventions=edit).logits
                 expected = logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
-                assert found.values[layer, head] == pytest.approx(expected, abs=2e-4)
+                close(found.values[layer, head], expected, scale=logits)
         assert np.array_equal(found.effects, found.values - found.baseline)
     reference = ["Tom gave Lucy a book.", "The function returns a list."]
-    assert not np.allclose(
-        ablate_heads(lens, CLEAN, METRIC, operation="mean", reference=reference).values, found.values
-    )
+    assert not is_close(ablate_heads(lens, CLEAN, METRIC, operation="mean", reference=reference).values, found.values)
 
 
 @pytest.mark.parametrize(("hook", "name"), [("result", "attn.hook_result"), ("mlp.post", "mlp.hook_post")])
@@ -229,12 +226,13 @@ def test_a_function_of_the_logits_is_a_metric_where_no_gradient_is_needed(lens):
 
 def test_patching_everything_that_differs_restores_everything(lens):
     stream = patch_activations(lens, CLEAN, CORRUPTED, METRIC)
+    size = lens.predict(CLEAN).logits / (stream.clean - stream.corrupted)  # shares are rounded as logits are
     differing = int(np.flatnonzero(stream.clean_tokens != stream.corrupted_tokens)[0])
-    np.testing.assert_allclose(stream.recovered[0, differing], 1, atol=1e-5)  # before block 0, only this token differs
-    np.testing.assert_allclose(stream.recovered[0, :differing], 0, atol=1e-5)
+    close(stream.recovered[0, differing], 1, scale=size)  # before block 0, only this token differs
+    close(stream.recovered[0, :differing], np.zeros(differing), scale=size)
     last = patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook="resid_post")
-    np.testing.assert_allclose(last.recovered[-1, -1], 1, atol=1e-5)  # after the last block, only the last position
-    np.testing.assert_allclose(last.recovered[-1, :-1], 0, atol=1e-5)
+    close(last.recovered[-1, -1], 1, scale=size)  # after the last block, only the last position
+    close(last.recovered[-1, :-1], np.zeros(last.recovered.shape[1] - 1), scale=size)
     assert stream.axes == ("layer", "pos")
     assert stream.values.shape == (lens.config.n_layer, lens.to_tokens(CLEAN).shape[1])
 
@@ -253,7 +251,7 @@ def test_neighbouring_positions_are_patched_together(lens, hook):
         )
         logits = lens.predict(CORRUPTED, interventions=Intervention.patch(name, cache, **where)).logits
         expected = logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
-        assert found.values[2, entry][2 if by_position else ...] == pytest.approx(expected, abs=2e-4)
+        close(found.values[2, entry][2 if by_position else ...], expected, scale=logits)
 
 
 @pytest.mark.parametrize("hook", ["z", "pattern", "q"])
@@ -266,17 +264,17 @@ def test_a_head_is_patched_at_all_positions_or_at_one(lens, hook):
     for where, value in (({"positions": 9}, found.values[2, 9, 1]), ({}, whole.values[2, 1])):
         logits = lens.predict(CORRUPTED, interventions=Intervention.patch(name, cache, heads=1, **where)).logits
         expected = logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
-        assert value == pytest.approx(expected, abs=2e-4)
+        close(value, expected, scale=logits)
 
 
 def test_the_direct_path_to_the_logits_is_the_difference_in_direct_attribution_before_normalisation(lens, truth):
     """From a head of the last layer, nothing but the direct path exists: patching the path is patching the head."""
-    layer = lens.config.n_layer - 1
+    layer, logits = lens.config.n_layer - 1, lens.predict(CLEAN).logits
     for head in range(lens.config.n_head):
         path = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=(layer, head), receiver="logits")
         swapped = patch_activations(lens, CORRUPTED, CLEAN, METRIC, hook="z")
-        assert path.value == pytest.approx(swapped.values[layer, head], abs=2e-4)
-        assert (path.clean, path.corrupted) == (pytest.approx(swapped.corrupted), pytest.approx(swapped.clean))
+        close(path.value, swapped.values[layer, head], scale=logits)
+        close([path.clean, path.corrupted], [swapped.corrupted, swapped.clean], scale=logits)
 
 
 def path_patched(lens, truth, sender, receiver, inputs, *, mlps=True):
@@ -321,7 +319,7 @@ def test_a_path_to_a_receiver_is_the_oracle_s_and_leads_through_mlps(lens, truth
             receiver, options = "logits", {}
         found = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=sender, receiver=receiver, **options)
         expected = path_patched(lens, truth, sender, receiver, inputs)
-        assert found.value == pytest.approx(expected, abs=2e-4), (sender, receiver)
+        close(found.value, expected, scale=truth[2]["logits"], name=f"{sender} to {receiver}")
         moved = max(moved, abs(expected - found.clean))
         without = path_patched(lens, truth, sender, receiver, inputs, mlps=False)
         through_mlps = max(through_mlps, abs(expected - without))
@@ -330,7 +328,7 @@ def test_a_path_to_a_receiver_is_the_oracle_s_and_leads_through_mlps(lens, truth
 
 def test_a_path_from_what_does_not_differ_changes_nothing(lens):
     same = patch_path(lens, CLEAN, CLEAN, METRIC, sender=(0, 0), receiver=(1, 0), inputs="qkv")
-    assert same.value == pytest.approx(same.clean, abs=1e-6)
+    close(same.value, same.clean, scale=lens.predict(CLEAN).logits)
 
 
 def test_the_ends_of_a_path_may_be_numpy_s(lens):
@@ -347,8 +345,8 @@ def test_rollout_multiplies_attention_and_keeps_all_mass_on_what_was_read(lens, 
     for layer in range(lens.config.n_layer):
         mean = values[f"blocks.{layer}.attn.hook_pattern"][0].mean(0)
         expected = (0.5 * mean + 0.5 * np.eye(len(mean))) @ expected
-        np.testing.assert_allclose(found.values[layer], expected, atol=1e-5)
-    np.testing.assert_allclose(found.values.sum(-1), 1)
+        close(found.values[layer], expected)
+    close(found.values.sum(-1), np.ones(found.values.shape[:-1]))
     assert (np.triu(found.values[-1], 1) == 0).all()
 
 
@@ -392,15 +390,15 @@ def test_an_analysis_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
     last_head = (lens.config.n_layer - 1, lens.config.n_head - 1)  # what comes before it is changed, too
     both = [edit, Intervention.zero(f"blocks.{last_head[0]}.attn.hook_z", heads=last_head[1])]
     own = np.log(softmax(logits[0, :-1].astype(float)))[np.arange(len(ids) - 1), ids[1:]]
-    np.testing.assert_allclose(losses.values, -own, atol=1e-5)
+    close(losses.values, -own, scale=logits)
     mary, john = (lens.to_tokens(name)[0, 0] for name in (" Mary", " John"))
-    assert found.baseline == pytest.approx(logits[0, -1, mary] - logits[0, -1, john], abs=1e-4)
+    close(found.baseline, logits[0, -1, mary] - logits[0, -1, john], scale=logits)
     without = lens.predict(CLEAN, interventions=both).logits
-    assert found.values[last_head] == pytest.approx(without[mary] - without[john], abs=1e-4)
+    close(found.values[last_head], without[mary] - without[john], scale=logits)
     assert (last.ids[-1, :, 0] == logits[0].argmax(-1)).all()
-    assert attributed.logit == pytest.approx(logits[0, -1, mary], abs=1e-4)
+    close(attributed.logit, logits[0, -1, mary], scale=logits)
     _, cache = lens.run_with_cache(CLEAN, interventions=edit, names_filter="blocks.1.hook_mlp_out")
-    np.testing.assert_allclose(statistics.mean, cache["mlp_out", 1][0].mean(0), atol=1e-5)
+    close(statistics.mean, cache["mlp_out", 1][0].mean(0))
 
 
 def test_the_position_of_the_second_name_carries_the_indirect_object(lens):
@@ -416,10 +414,10 @@ def test_surprisal_is_the_model_s_own(lens, truth):
     probabilities = softmax(values["logits"][0, :-1])
     own = probabilities[np.arange(len(ids) - 1), ids[1:]]
     found = surprisal(lens, CLEAN)
-    np.testing.assert_allclose(found.values, -np.log(own), atol=1e-3)
-    assert (found.rank == (probabilities > own[:, np.newaxis]).sum(-1)).all()
-    np.testing.assert_allclose(found.entropy, -(probabilities * np.log(probabilities)).sum(-1), atol=1e-3)
-    assert found.loss == pytest.approx(-np.log(own).mean(), abs=1e-4)
+    close(found.values, -np.log(own), scale=values["logits"])
+    assert ranks_of(found.rank, probabilities, own)
+    close(found.entropy, -(probabilities * np.log(probabilities)).sum(-1), scale=values["logits"])
+    close(found.loss, -np.log(own).mean(), scale=values["logits"])
     assert found.perplexity == pytest.approx(np.exp(found.loss))
 
 
@@ -429,8 +427,8 @@ def test_statistics_of_many_texts_are_those_of_all_positions_at_once(lens):
     every = [lens.run_with_cache(text, names_filter=name)[1][name][0].astype(np.float64) for text in texts]
     joined = np.concatenate(every)
     found = activation_statistics(lens, iter(texts), name, units=[3, 7], top=2)
-    np.testing.assert_allclose(found.mean, joined.mean(0), atol=1e-9)
-    np.testing.assert_allclose(found.variance, joined.var(0), rtol=1e-9, atol=1e-12)
+    close(found.mean, joined.mean(0), within=DOUBLE)
+    close(found.variance, joined.var(0), within=DOUBLE)
     assert np.array_equal(found.maximum, joined.max(0).astype(np.float32))
     assert np.array_equal(found.minimum, joined.min(0).astype(np.float32))
     assert (found.count, found.texts) == (len(joined), 5)
@@ -449,7 +447,7 @@ def test_a_sweep_opens_few_graphs_and_none_twice(lens, rows, most, monkeypatch):
     for kept in (1, 100):
         other = Lens(Runner(lens.runner.bundle, provider="cpu", threads=1, max_sessions=kept))
         found = ablate_heads(other, CLEAN, loss())
-        np.testing.assert_allclose(found.values, expected.values, rtol=0, atol=1e-5)
+        close(found.values, expected.values, scale=lens.predict(CLEAN).logits)
         opened.append(other.runner._programs.open.cache_info().misses)
     assert opened[0] == opened[1] <= most
 
@@ -479,7 +477,7 @@ def test_a_sweep_measures_what_single_runs_do(lens, metric, most, monkeypatch):
     measure = Measure(metric, lens.tokenizer, lens.config.vocab_size, 1)
     for value, change in zip(found, changes, strict=True):
         logits = lens.run_with_hooks(ids, [], interventions=change)
-        assert value == pytest.approx(measure.value(logits, ids, np.ones_like(ids))[0], abs=2e-4)
+        close(value, measure.value(logits, ids, np.ones_like(ids))[0], scale=logits)
 
 
 @pytest.mark.parametrize(

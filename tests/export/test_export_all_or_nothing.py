@@ -357,7 +357,7 @@ def mounted(tmp_path: Path, left_behind: LeftBehind) -> Iterator[Callable[[str],
         command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(out)]
         result = subprocess.run(command, capture_output=True, text=True) if shutil.which("mount") else None
         if result is None or result.returncode:
-            pytest.skip("a small disk to fill must be mounted, and only root may")
+            pytest.skip("needs root, to mount a small disk and fill it")
         done = True
         return out
 

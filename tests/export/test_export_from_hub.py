@@ -218,7 +218,7 @@ def reachable(host: str) -> str:
 def test_the_released_gpt2(tmp_path: Path) -> None:
     """Facts from the project's shared data; the order of the first two tokens and about 1.5 percentage points."""
     if reason := reachable("huggingface.co"):
-        pytest.skip(f"huggingface.co cannot be reached: {reason}")
+        pytest.skip(f"needs the Hugging Face hub: {reason}")
     lens = onnxlens.load(export("openai-community/gpt2", tmp_path / "gpt2").path, provider="cpu")
     for prompt, expected in {
         "Data visualization empowers users to": {" visualize": 15.8, " create": 7.3},

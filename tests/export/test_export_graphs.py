@@ -17,6 +17,7 @@ import pytest
 from checkpoints import CONFIGS, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yardstick import close
 
 from onnxlens.export.graph import OPSET
 from onnxlens.runtime.config import ModelConfig
@@ -207,12 +208,11 @@ def test_a_moved_bundle_runs_in_plain_onnxruntime(
     found = dict(zip(outputs, opened.run(None, feed(config, [10, 10], ids, 0)), strict=True))
     for output, value in found.items():
         if not output.startswith("present."):
-            scale = np.abs(expected[output][np.isfinite(expected[output])]).max()
-            np.testing.assert_allclose(value, expected[output], rtol=0, atol=2e-5 * scale, err_msg=output)
+            close(value, expected[output], name=output)
     for layer in range(config.n_layer):
         for part, hook in (("key", "hook_k"), ("value", "hook_v")):
             expected_part = expected[f"blocks.{layer}.attn.{hook}"].transpose(0, 2, 1, 3)
-            np.testing.assert_allclose(found[f"present.{layer}.{part}"], expected_part, rtol=0, atol=1e-4)
+            close(found[f"present.{layer}.{part}"], expected_part)
 
 
 @settings(max_examples=25, deadline=None)
@@ -238,9 +238,7 @@ def test_any_batch_length_cache_and_left_padding(
         pad = max(lengths) - length
         new = max(cut, pad)
         alone = oracle.run(entries, weights, ids[row : row + 1, pad:])["logits"]
-        np.testing.assert_allclose(
-            logits[row, new - cut :], alone[0, new - pad :], rtol=0, atol=2e-5 * np.abs(alone).max()
-        )
+        close(logits[row, new - cut :], alone[0, new - pad :])
 
 
 _sessions: dict[Path, onnxruntime.InferenceSession] = {}
@@ -262,7 +260,7 @@ def test_a_hook_point_has_the_same_value_in_both_graphs(moved: Folder, name: str
     inputs = feed(config, [17], ids, 0)
     (expected,) = plain.run(["logits"], inputs)
     found = hooks.run(None, inputs)[0]
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+    close(found, expected)
 
 
 def config_of_inputs(opened: onnxruntime.InferenceSession) -> ModelConfig:

@@ -12,6 +12,7 @@ from checkpoints import config_entries, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
+from yardstick import DOUBLE, SINGLE, close, is_close
 
 from onnxlens.export.model import GPT2
 from onnxlens.runtime.config import ModelConfig
@@ -78,9 +79,9 @@ def test_every_hook_point_is_the_oracles(changes: dict[str, Any]) -> None:
     ids, mask, positions = padded([9, 9])
     expected = oracle.run(entries, weights, ids)
     logits, values = run(our_model(entries, weights), ids, mask, positions)
-    np.testing.assert_allclose(logits, expected["logits"], rtol=1e-9, atol=1e-10)
+    close(logits, expected["logits"], within=DOUBLE)
     for name, value in values.items():
-        np.testing.assert_allclose(value, expected[name], rtol=1e-9, atol=1e-10, err_msg=name)
+        close(value, expected[name], within=DOUBLE, name=name)
 
 
 @pytest.mark.parametrize("changes", SWITCHES.values(), ids=SWITCHES)
@@ -98,8 +99,7 @@ def test_logits_are_transformers(changes: dict[str, Any]) -> None:
     with torch.inference_mode():
         expected = theirs(input_ids=torch.from_numpy(ids)).logits.numpy()
     logits, _ = run(our_model(entries, weights), ids, mask, positions)
-    tolerance = (1e-10 if exact else 1e-5) * np.abs(expected).max()
-    np.testing.assert_allclose(logits, expected, rtol=0, atol=tolerance)
+    close(logits, expected, within=DOUBLE if exact else SINGLE)
 
 
 @pytest.mark.parametrize("changed", [name for name in SWITCHES if name != "as released"])
@@ -110,7 +110,7 @@ def test_every_switch_changes_the_logits(changed: str) -> None:
     plain, switched = config_entries(), config_entries(**changes)
     released, _ = run(our_model(plain, random_weights(plain)), ids, mask, positions)
     logits, _ = run(our_model(switched, random_weights(switched)), ids, mask, positions)
-    assert np.abs(logits - released).max() > 1e-3
+    assert not is_close(logits, released, within=1e-3)
 
 
 def test_hook_points_come_in_the_order_of_the_table() -> None:
@@ -132,7 +132,7 @@ def test_what_a_tap_returns_takes_the_values_place() -> None:
 
     with torch.inference_mode():
         model(ids, mask, positions, [(empty, empty)] * 2, without_attention)
-    torch.testing.assert_close(seen["blocks.1.hook_resid_mid"], seen["blocks.1.hook_resid_pre"], rtol=0, atol=0)
+    assert torch.equal(seen["blocks.1.hook_resid_mid"], seen["blocks.1.hook_resid_pre"])
 
 
 ENTRIES = config_entries()
@@ -159,4 +159,4 @@ def test_padding_and_cache_change_nothing(lengths: list[int], data: st.DataObjec
                     assert not value[row, :, new - cut :, :pad].any(), "attention to padding"
             else:
                 found, expected = value[row, new - cut :], alone[name][0, new - pad :]
-            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10, err_msg=name)
+            close(found, expected, within=DOUBLE, name=name)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from yardstick import close
 
 from onnxlens import Lens
 from onnxlens.analysis.attribution import attribution_patching, gradient_times_input, integrated_gradients
@@ -37,7 +38,7 @@ def test_gradient_times_input_is_that(lens):
         product = both.gradients[name].astype(np.float64) * both.activations[name]
         summed = name in ("hook_embed", "blocks.1.attn.hook_z")
         expected = product.sum(-1) if summed else product
-        np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-5, err_msg=name)
+        close(found[name], expected, name, scale=product)
         assert found[name].ndim == len(axes[name])
     np.testing.assert_array_equal(found.value, both.value)
     padded = found.attention_mask == 0
@@ -49,7 +50,8 @@ def test_the_last_residual_stream_explains_a_logit_up_to_the_bias(lens):
     found = gradient_times_input(lens, TEXT, logit(5), names_filter="ln_final.hook_normalized")
     weights = lens.runner.bundle.weights
     constant = weights["ln_f.bias"].astype(np.float64) @ weights["wte.weight"][5]
-    assert found["ln_final.hook_normalized"].sum() + constant == pytest.approx(found.value[0], rel=1e-4, abs=1e-5)
+    parts = found["ln_final.hook_normalized"]
+    close(parts.sum() + constant, found.value[0], scale=parts)
 
 
 @pytest.mark.parametrize("baseline", ["zeros", "mean", np.full(32, 0.3)])
@@ -59,7 +61,7 @@ def test_integrated_gradients_are_complete(lens, baseline):
     assert abs(found.value - found.baseline_value) > 0.05
     assert gaps[1] < 1e-4 < gaps[0]
     assert found.scores.shape == found.tokens.shape
-    np.testing.assert_allclose(found.coordinates.sum(-1), found.scores)
+    close(found.coordinates.sum(-1), found.scores, scale=found.coordinates)
     assert found.axes == ("pos",)
 
 
@@ -73,7 +75,7 @@ def test_integrated_gradients_of_a_text_that_is_its_own_baseline(lens):
 
 def test_the_batch_size_does_not_matter(lens):
     one, many = (integrated_gradients(lens, TEXT, METRIC, steps=6, batch_size=size).scores for size in (1, 6))
-    np.testing.assert_allclose(one, many, rtol=0, atol=1e-5 * np.abs(one).max())
+    close(one, many)
 
 
 CLEAN, CORRUPTED = [7, 3, 11, 250, 40], [7, 3, 12, 250, 40]

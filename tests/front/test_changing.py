@@ -10,6 +10,7 @@ from threading import Thread
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
+from yardstick import approximately
 
 import onnxlens
 from onnxlens import Intervention
@@ -150,7 +151,7 @@ def test_commands_change_and_report(lens, command, tmp_path):
     applied = [{"intervention": 0, "operation": "scale", "hook": "hook_embed"},
                {"intervention": 1, "operation": "zero", "hook": "blocks.1.attn.hook_z", "heads": [2]}]  # fmt: skip
     document = command("predict", "the cat", "--top", "1", *changes).json
-    assert document["top"][0]["logit"] == pytest.approx(lens.predict("the cat", interventions=edits).logits.max())
+    assert document["top"][0]["logit"] == approximately(lens.predict("the cat", interventions=edits).logits.max())
     assert [{k: v for k, v in one.items() if v is not None} for one in document["applied"]] == applied
     lines = command("generate", "the cat", "-n", "2", "--temperature", "0", *changes).out.splitlines()
     text = list(lens.generate("the cat", max_new_tokens=2, temperature=0, interventions=edits))

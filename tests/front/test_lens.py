@@ -8,6 +8,7 @@ import math
 import numpy as np
 import oracle
 import pytest
+from yardstick import close, probable
 
 import onnxlens
 from onnxlens.lens import Lens
@@ -23,10 +24,10 @@ def test_a_prediction_is_the_oracle_s(lens):
     prediction = lens.predict("the cat sat on the", top=5)
     config = json.loads((lens.runner.bundle.path / "config.json").read_text())
     true = oracle.run(config, dict(lens.runner.bundle.weights), np.array([prediction.ids]))["logits"][0, -1]
-    np.testing.assert_allclose(prediction.logits, true, rtol=1e-4, atol=1e-4)
+    close(prediction.logits, true)
     assert [candidate.id for candidate in prediction.top] == np.argsort(-true)[:5].tolist()
     weights = np.exp(true - true.max())
-    np.testing.assert_allclose(prediction.probabilities, weights / weights.sum(), rtol=1e-4)
+    probable(prediction.probabilities, weights / weights.sum(), true)
 
 
 def test_a_prediction_holds_together(lens):
@@ -60,7 +61,7 @@ def test_texts_of_different_lengths_get_what_each_gets_alone(lens):
     for text, prediction in zip(texts, together, strict=True):
         alone = lens.predict(text, top=3)
         assert prediction.ids == alone.ids
-        np.testing.assert_allclose(prediction.logits, alone.logits, rtol=1e-4, atol=1e-5)
+        close(prediction.logits, alone.logits)
         assert [candidate.id for candidate in prediction.top] == [candidate.id for candidate in alone.top]
 
 
@@ -99,9 +100,9 @@ def test_run_with_cache_gives_all_logits_and_what_was_named(lens):
     assert list(cache) == ["blocks.0.attn.hook_pattern", "blocks.1.attn.hook_pattern"]
     pattern = cache["blocks.0.attn.hook_pattern"]
     assert pattern.shape == (1, 4, length, length)
-    np.testing.assert_allclose(pattern.sum(axis=-1), 1, rtol=1e-6)
+    close(pattern.sum(axis=-1), np.ones((1, 4, length)))
     assert (pattern[0, :, 0, 1:] == 0).all()
-    np.testing.assert_allclose(logits[0, -1], lens.predict("the cat").logits, rtol=1e-5, atol=1e-5)
+    close(logits[0, -1], lens.predict("the cat").logits)
     assert lens.to_string(cache.tokens) == "the cat"
 
 
@@ -120,20 +121,20 @@ def test_run_with_cache_of_several_texts_says_what_is_padding(lens):
     for row, text in enumerate(texts):
         _, alone = lens.run_with_cache(text, names_filter="ln_final.*")
         found = cache["ln_final.hook_normalized"][row][cache.attention_mask[row] == 1]
-        np.testing.assert_allclose(found, alone["ln_final.hook_normalized"][0], rtol=1e-4, atol=1e-4)
+        close(found, alone["ln_final.hook_normalized"][0])
 
 
 def test_a_cache_knows_its_model_and_adds_up(lens):
     logits, cache = lens.run_with_cache(["the cat and the dog", "a"], names_filter="*")
     stream = cache["resid_post", -1]
     for parts in (cache.decompose_resid(), cache.get_full_resid_decomposition()):
-        np.testing.assert_allclose(parts.sum(axis=0), stream, rtol=1e-4, atol=1e-4)
+        close(parts.sum(axis=0), stream, scale=parts)
     b_o = lens.weights["blocks.1.attn.b_O"]
     results = cache["result", 1]
-    np.testing.assert_allclose(results.sum(axis=2) + b_o, cache["attn_out", 1], rtol=1e-4, atol=1e-4)
+    close(results.sum(axis=2) + b_o, cache["attn_out", 1], scale=results)
     token = lens.to_tokens(" the")[0, -1]
-    shares = cache.logit_attrs(cache.decompose_resid(), token).sum(axis=0) + cache.logit_bias(token)
-    np.testing.assert_allclose(shares, logits[..., token], rtol=1e-3, atol=1e-3)
+    shares = cache.logit_attrs(cache.decompose_resid(), token)
+    close(shares.sum(axis=0) + cache.logit_bias(token), logits[..., token], scale=shares)
     assert cache.model_hash == lens.runner.bundle.model_hash
     assert cache.str_tokens is None
 
@@ -141,7 +142,7 @@ def test_a_cache_knows_its_model_and_adds_up(lens):
 def test_heads_computed_from_z_are_those_that_the_graph_computes(lens):
     _, read = lens.run_with_cache("the cat", names_filter="*.hook_result")
     _, computed = lens.run_with_cache("the cat", names_filter="*.hook_z")
-    np.testing.assert_allclose(computed.stack_head_results(), read.stack_head_results(), rtol=1e-5, atol=1e-5)
+    close(computed.stack_head_results(), read.stack_head_results())
 
 
 def test_run_with_cache_without_the_batch_axis(lens):
@@ -241,7 +242,8 @@ def test_loading_with_verification(bundle, tmp_path):
 
 def test_log_probabilities_are_natural_and_of_the_model_not_the_sampler(lens):
     (token,) = lens.generate("the cat", max_new_tokens=1, temperature=0.1, top_k=2, seed=1)
-    assert token.logprob == pytest.approx(math.log(lens.predict("the cat").probabilities[token.id]), rel=1e-6)
+    prediction = lens.predict("the cat")
+    close(token.logprob, math.log(prediction.probabilities[token.id]), scale=prediction.logits)
 
 
 def test_the_id_of_a_text_that_is_one_token(runner):

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from yardstick import DOUBLE, close
 
 from onnxlens.metrics import (
     Metric,
@@ -50,7 +51,7 @@ def probabilities(logits):
 def test_values_are_those_of_the_formulas(metric, expected):
     found = metric.value(LOGITS, TOKENS, MASK)
     assert found.dtype == np.float64
-    np.testing.assert_allclose(found, expected, rtol=1e-12, atol=1e-12)
+    close(found, expected, within=DOUBLE)
 
 
 METRICS = st.one_of(
@@ -69,7 +70,7 @@ def test_gradients_are_central_differences(metric, logits, seed):
     above, below = (metric.value(logits + sign * step * direction, TOKENS, MASK) for sign in (1, -1))
     found = metric.gradient(logits, TOKENS, MASK)
     assert found.shape == logits.shape
-    np.testing.assert_allclose((found * direction).sum((1, 2)), (above - below) / (2 * step), rtol=1e-6, atol=1e-7)
+    close((found * direction).sum((1, 2)), (above - below) / (2 * step), scale=found * direction)
 
 
 @pytest.mark.parametrize("metric", [logit(1), logit_difference(1, 2), log_probability(0, 0), loss()])
@@ -108,8 +109,8 @@ def test_the_loss_of_a_single_token():
 
 def test_a_metric_of_one_s_own():
     metric = Metric(lambda logits: (logits**2).sum((1, 2)), lambda logits: 2 * logits)
-    np.testing.assert_allclose(metric.value(LOGITS, TOKENS, MASK), (LOGITS**2).sum((1, 2)))
-    np.testing.assert_allclose(metric.gradient(LOGITS, TOKENS, MASK), 2 * LOGITS)
+    close(metric.value(LOGITS, TOKENS, MASK), (LOGITS**2).sum((1, 2)), within=DOUBLE)
+    close(metric.gradient(LOGITS, TOKENS, MASK), 2 * LOGITS, within=DOUBLE)
     one = Metric(lambda logits: logits.max(), np.zeros_like)  # a number is enough where there is one row
     assert one.value(LOGITS[:1], TOKENS[:1], MASK[:1]).shape == (1,)
 

@@ -12,6 +12,7 @@ import oracle
 import pytest
 from checkpoints import config_entries, random_weights, tokenizer
 from tokenizers import Tokenizer, models
+from yardstick import close
 
 from onnxlens.analysis.attention import head_scores
 from onnxlens.lens import Lens
@@ -67,7 +68,7 @@ def test_bits_of_tokens_are_those_of_the_oracle(runner: Runners, stride: int) ->
         past = max(0, place - CONTEXT + 1)
         start = min(math.ceil(past / stride) * stride, len(ids) - CONTEXT)
         expected.append(-likely(stream[start : place + 1])[-1, token] / math.log(2))
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+    close(found, expected)
 
 
 def write_held_out(work: Path, documents: list[str]) -> list[int]:
@@ -224,7 +225,7 @@ def test_the_next_tokens_of_rows_do_not_depend_on_their_company(runner: Runners)
     rows = [[5], [7, 8, 9], [100, 3], [1, 2, 3, 4, 5, 6, 7]]
     found = next_tokens(runner("base"), rows=3)(rows)
     for row, values in zip(rows, found, strict=True):
-        np.testing.assert_allclose(values, likely(row)[-1], atol=1e-4)
+        close(values, likely(row)[-1])
 
 
 # Heads
@@ -248,7 +249,7 @@ def test_scores_of_heads_are_means_of_the_pattern(runner: Runners) -> None:
                 scores[2, layer, head] += np.mean([pattern[head, k, k - length] for k in again])
         guesses = output.logits[0].argmax(-1)
         correct += sum(guesses[k] == ids[0, k + 1] for k in range(length + 1, 2 * length))
-    np.testing.assert_allclose([found.induction, found.previous, found.duplicate], scores / count, rtol=1e-5)
+    close([found.induction, found.previous, found.duplicate], scores / count)
     assert found.accuracy == correct / (count * (length - 1))
     assert found.induction.shape == (2, 4)
 
@@ -303,7 +304,7 @@ def test_the_last_token_looks_at_names(runner: Runners) -> None:
                     for layer in range(2):
                         pattern = output.activations[f"blocks.{layer}.attn.hook_pattern"][0]
                         expected[kind, layer] += pattern[:, -1, inside].sum(-1)
-    np.testing.assert_allclose([movers.answer, movers.others], expected / 3, atol=1e-5)
+    close([movers.answer, movers.others], expected / 3)
     assert movers.asked == 3
     with pytest.raises(ValueError, match="No question's answer stands in its prompt"):
         name_movers(model, questions[2:3], encode)

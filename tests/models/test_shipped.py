@@ -93,7 +93,7 @@ def test_the_heads_that_are_named_do_what_is_said_of_them(results: dict[str, Any
     ):
         head = results["heads"]["strongest"][name]
         assert score[head["layer"], head["head"]] == pytest.approx(head["score"], abs=0.1), name
-        np.testing.assert_allclose(score, results["heads"]["scores"][name], atol=0.1, err_msg=name)
+        assert np.abs(score - results["heads"]["scores"][name]).max() < 0.1, name  # of other texts
 
 
 NEAR = 1e-3  # two tokens so near in probability may change places on another processor

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sampling_references import INF, NAN, PLUGINS, Letters, context, decided, logits_of, same_but_for_ties, theirs
+from yardstick import close
 
 from onnxlens.plugins.options import Option, json_schema, make, option_names
 from onnxlens.plugins.samplers import (
@@ -217,7 +218,7 @@ def test_chains_are_those_of_transformers(logits, temperature, k, p, penalty):
     # Their logits are float32: what differs by less than its digits may tie there.
     assert same.all() or np.diff(np.unique(RepetitionPenalty(penalty)(logits, context(ids)))).min() < 1e-4
     if same.all():
-        np.testing.assert_allclose(found, reference, rtol=1e-5, atol=1e-5)
+        close(found, reference)
         if decided(TopP, p, reference):
             expected = theirs("TopPLogitsWarper", reference, p)
             assert same_but_for_ties(TopP(p)(reference, context()), expected)

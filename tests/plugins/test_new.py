@@ -165,7 +165,7 @@ def test_what_is_written_is_tidy(made):
     _, folder = made
     ruff = Path(sys.executable).with_name("ruff")
     if not ruff.exists():
-        pytest.skip("ruff is not installed")
+        pytest.skip("needs ruff")
     for command in (["check", "--select", "E,F,I,W,UP,B"], ["format", "--check"]):
         options = ["--isolated", "--no-cache", "--line-length", "120", "."]
         done = subprocess.run([ruff, *command, *options], cwd=folder, capture_output=True, text=True)

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from sampling_references import INF, Letters, context, dry, theirs
+from yardstick import close
 
 from onnxlens.plugins.samplers import DRY, FrequencyPenalty, NoRepeatNGram, PresencePenalty, RepetitionPenalty
 from onnxlens.runtime.errors import InputError
@@ -29,7 +30,7 @@ def cases(draw):
 def test_the_repetition_penalty_is_transformers(case, penalty):
     logits, ids = case
     expected = theirs("RepetitionPenaltyLogitsProcessor", logits, penalty, ids=ids)
-    np.testing.assert_allclose(RepetitionPenalty(penalty)(logits, context(ids)), expected, rtol=1e-6)
+    close(RepetitionPenalty(penalty)(logits, context(ids)), expected)
 
 
 @given(case=cases(), penalty=st.floats(0.1, 10), window=st.integers(1, 20))
@@ -49,7 +50,7 @@ def test_presence_and_frequency_penalties_are_llama_cpp(case, presence, frequenc
     for row, text in zip(expected, ids, strict=True):
         for token in set(text):
             row[token] -= text.count(token) * frequency + presence
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    close(found, expected)
 
 
 @given(case=cases(), size=st.integers(1, 6))
@@ -78,7 +79,7 @@ def test_dry_is_llama_cpp(case, multiplier, base, allowed, breakers):
     logits, ids = case
     expected = [dry(row, text, multiplier, base, allowed, breakers) for row, text in zip(logits, ids, strict=True)]
     found = DRY(multiplier, base, allowed, breakers=tuple(breakers))(logits, context(ids))
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+    close(found, expected)
     named = DRY(multiplier, base, allowed, breakers=tuple(TOKENIZER.letters[token] for token in breakers))
     np.testing.assert_array_equal(named(logits, context(ids, tokenizer=TOKENIZER)), found)
 

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 from sampling_references import INF, Letters, context, dynamic_temperature, logits_of, theirs
+from yardstick import close, probable
 
 from onnxlens.plugins.samplers import (
     Allowed,
@@ -49,7 +50,7 @@ def cases(draw, rows: int = 3):
 def test_dynamic_temperature_is_llama_cpp(logits, middle, spread, exponent):
     found = DynamicTemperature(spread, middle, exponent)(logits.astype(np.float64), context())
     expected = np.array([dynamic_temperature(row, middle, spread, exponent) for row in logits])
-    np.testing.assert_allclose(softmax(found), softmax(expected), rtol=1e-6, atol=1e-12)
+    probable(softmax(found), softmax(expected), expected)
 
 
 def test_a_dynamic_temperature_without_a_range_is_a_temperature():
@@ -64,7 +65,7 @@ def test_logit_bias_is_transformers(case, words):
     bias = {tuple(word): float(value) for word, value in words}
     found = LogitBias({"".join(TOKENIZER.letters[token] for token in word): value for word, value in bias.items()})
     expected = theirs("SequenceBiasLogitsProcessor", logits, bias, ids=ids)
-    np.testing.assert_allclose(found(logits, context(ids, tokenizer=TOKENIZER)), expected, rtol=1e-5, atol=1e-5)
+    close(found(logits, context(ids, tokenizer=TOKENIZER)), expected)
 
 
 def test_logit_bias_takes_ids_and_minus_infinity():
@@ -151,7 +152,7 @@ def test_exponential_length_is_transformers(case, start, factor, step):
     step = min(step, len(ids[0]))
     expected = theirs("ExponentialDecayLengthPenalty", logits, (start, factor), 2, len(ids[0]) - step, ids=ids)
     found = ExponentialLength(start, factor)(logits, context(ids, step, eos_token_id=2))
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    close(found, expected)
 
 
 def test_an_exponential_length_never_overflows():

@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from yardstick import close, is_close, probable, ranks_of
 
 import onnxlens
 from onnxlens import metrics
@@ -42,33 +43,30 @@ def label(lens: Lens, token: int) -> str:
     return visible(text)
 
 
-def equal(shown: np.ndarray, expected: np.ndarray) -> None:
-    np.testing.assert_allclose(shown, expected, rtol=1e-5, atol=1e-6)
-
-
 def test_embedding(lens):
     stripes, lengths, near = lens.view("embedding", TEXT, position=1, nearest=4).charts
     token, place = cached(lens, "hook_embed"), cached(lens, "hook_pos_embed")
-    equal(stripes.panels[""], np.stack([token[1], place[1], token[1] + place[1]]))
-    assert [row[3] for row in lengths.rows] == pytest.approx(np.linalg.norm(token, axis=-1).tolist(), rel=1e-5)
+    close(stripes.panels[""], np.stack([token[1], place[1], token[1] + place[1]]))
+    close([row[3] for row in lengths.rows], np.linalg.norm(token, axis=-1))
     embeddings = lens.weights["W_E"].astype(np.float64)
     own = int(lens.to_tokens(TEXT)[0, 1])
     cosine = embeddings @ embeddings[own] / np.linalg.norm(embeddings, axis=-1) / np.linalg.norm(embeddings[own])
     best = [one for one in np.argsort(-cosine, kind="stable").tolist() if one != own][:4]
     assert [row[1] for row in near.rows] == best
-    assert [row[2] for row in near.rows] == pytest.approx(cosine[best].tolist())
+    close([row[2] for row in near.rows], cosine[best])
 
 
 def test_qkv(lens):
     each, _, _, pair, table = lens.view("qkv", TEXT, layer=1, head=2, query=4, key=1).charts
     arrays = [cached(lens, f"blocks.1.attn.hook_{name}")[:, 2] for name in "qkv"]
     for panel, expected in zip(each.panels.values(), arrays, strict=True):
-        equal(panel, expected)
-    equal(pair.panels[""][0], arrays[0][4] * arrays[1][1])
+        close(panel, expected)
+    close(pair.panels[""][0], arrays[0][4] * arrays[1][1])
     score, pattern = (cached(lens, f"blocks.1.attn.hook_{name}")[2, 4, 1] for name in ("attn_scores", "pattern"))
     values = [row[1] for row in table.rows]
-    assert values[0] == pytest.approx(float(arrays[0][4] @ arrays[1][1]), abs=1e-5)
-    assert values[1:] == pytest.approx([score, score, pattern], rel=1e-4, abs=1e-5)
+    close(values[0], arrays[0][4] @ arrays[1][1], scale=arrays[0][4] * arrays[1][1])
+    close(values[1:3], [score, score])
+    close(values[3:], [pattern])
 
 
 def test_a_masked_pair_is_said_to_be(lens):
@@ -80,12 +78,12 @@ def test_a_masked_pair_is_said_to_be(lens):
 def test_rollout(lens):
     rolled, distance, entropy = lens.view("rollout", TEXT).charts
     expected = attention_rollout(lens, TEXT).values[-1]
-    equal(np.nan_to_num(rolled.panels[""]), np.tril(expected))
+    close(np.nan_to_num(rolled.panels[""]), np.tril(expected))
     pattern = cached(lens, "blocks.1.attn.hook_pattern")[0].astype(np.float64)
     far = [sum(w * (q - k) for k, w in enumerate(row)) for q, row in enumerate(pattern)]
-    assert distance.panels[""][1, 0] == pytest.approx(np.mean(far))
+    close(distance.panels[""][1, 0], np.mean(far))
     wide = [-sum(w * math.log(w) for w in row if w > 0) for row in pattern]
-    assert entropy.panels[""][1, 0] == pytest.approx(np.mean(wide))
+    close(entropy.panels[""][1, 0], np.mean(wide))
 
 
 @pytest.mark.parametrize(
@@ -98,10 +96,10 @@ def test_rollout(lens):
 )
 def test_layernorm(lens, options, before, after):
     first, second, table = lens.view("layernorm", TEXT, position=2, **options).charts
-    equal(first.panels[""][0], cached(lens, before)[2])
-    equal(second.panels[""][0], cached(lens, f"{after}.hook_normalized")[2])
-    equal(np.array([row[3] for row in table.rows]), cached(lens, f"{after}.hook_scale")[:, 0])
-    equal(np.array([row[2] for row in table.rows]), cached(lens, before).mean(-1))
+    close(first.panels[""][0], cached(lens, before)[2])
+    close(second.panels[""][0], cached(lens, f"{after}.hook_normalized")[2])
+    close(np.array([row[3] for row in table.rows]), cached(lens, f"{after}.hook_scale")[:, 0])
+    close(np.array([row[2] for row in table.rows]), cached(lens, before).mean(-1))
 
 
 def test_mlp(lens):
@@ -109,25 +107,25 @@ def test_mlp(lens):
     inside, outside = (cached(lens, f"blocks.1.mlp.hook_{name}") for name in ("pre", "post"))
     chosen = [int(label.split()[1]) for label in maps.rows]
     assert set(chosen) == set(np.argsort(-np.abs(outside).max(0))[:7].tolist())
-    equal(maps.panels["into the GELU"], inside[:, chosen].T)
-    equal(maps.panels["out of the GELU"], outside[:, chosen].T)
+    close(maps.panels["into the GELU"], inside[:, chosen].T)
+    close(maps.panels["out of the GELU"], outside[:, chosen].T)
 
 
 def test_residual(lens):
     lengths, share, way = lens.view("residual", TEXT).charts
     assert lengths.rows == ["embed", "pos_embed", "0_attn", "0_mlp", "1_attn", "1_mlp"]
-    equal(lengths.panels[""][2], np.linalg.norm(cached(lens, "blocks.0.hook_attn_out"), axis=-1))
-    np.testing.assert_allclose(share.panels[""].sum(0), 1, rtol=1e-4)
+    close(lengths.panels[""][2], np.linalg.norm(cached(lens, "blocks.0.hook_attn_out"), axis=-1))
+    close(share.panels[""].sum(0), np.ones(share.panels[""].shape[1]), scale=share.panels[""])
     for line in way.lines.values():
-        assert line[-1] == pytest.approx(1, rel=1e-4)
+        close(line[-1], 1)
 
 
 def test_logit_lens(lens):
     shown = lens.view("logit-lens", TEXT)  # as a command is written
     expected = logit_lens(lens, TEXT, top=1)
     first, second = shown.panels.values()
-    equal(first, expected.probabilities[:, :, 0])
-    equal(second, expected.probability)
+    close(first, expected.probabilities[:, :, 0])
+    close(second, expected.probability)
     last = [label(lens, token) for token in expected.ids[-1, :, 0].tolist()]
     assert shown.notes["probability of the most probable"][-1] == last
     assert shown.notes["probability of the final prediction"][-1] == ["#0"] * len(last)
@@ -138,13 +136,13 @@ def test_logit_lens_watches_tokens(lens):
     expected = logit_lens(lens, TEXT, watch=[" cat", lens.to_single_token(" sat")])
     assert list(shown.panels)[2:] == ["probability of ␣cat", "probability of ␣sat"]
     for place, name in enumerate(list(shown.panels)[2:]):
-        equal(shown.panels[name], expected.watched_probability[:, :, place])
+        close(shown.panels[name], expected.watched_probability[:, :, place])
         assert shown.notes[name] == [[f"#{one}" for one in row] for row in expected.watched_rank[:, :, place]]
     last = lens.run(lens.to_tokens(TEXT)).logits[0].astype(np.float64)  # [P, V]
     own = last[:, expected.watched[0]]
     chances = np.exp(own) / np.exp(last).sum(-1)
-    np.testing.assert_allclose(expected.watched_probability[-1, :, 0], chances, rtol=1e-5)
-    assert expected.watched_rank[-1, :, 0].tolist() == (last > own[:, np.newaxis]).sum(-1).tolist()
+    probable(expected.watched_probability[-1, :, 0], chances, last)
+    assert ranks_of(expected.watched_rank[-1, :, 0], np.exp(last) / np.exp(last).sum(-1, keepdims=True), chances)
 
 
 def test_tokens_say_how_a_word_came_about(lens):
@@ -169,22 +167,22 @@ def test_attribution(lens):
     token = int(lens.run(lens.to_tokens(TEXT)).logits[0, -1].argmax())
     logit = float(lens.run(lens.to_tokens(TEXT)).logits[0, -1, token])
     parts = dict(waterfall.lists[""])
-    assert sum(parts.values()) == pytest.approx(logit, abs=1e-3)
-    assert heads.panels[""][1].sum() == pytest.approx(parts["block 1 attention"])
+    close(sum(parts.values()), logit, scale=[*parts.values()])
+    close(heads.panels[""][1].sum(), parts["block 1 attention"], scale=heads.panels[""])
 
 
 def test_predictions(lens):
     bars, ladder, table = lens.view("predictions", TEXT, top=5).charts
     expected = lens.predict(TEXT, top=5)
-    assert [value for _, value in bars.lists[""]] == pytest.approx([one.probability for one in expected.top])
+    close([value for _, value in bars.lists[""]], [one.probability for one in expected.top])
     logits = lens.run(lens.to_tokens(TEXT)).logits[0].astype(np.float64)
     order = np.argsort(-logits[-1])[:5]
     for row, temperature in zip(ladder.panels[""], (0.25, 0.5, 0.75, 1.0, 1.5, 2.0), strict=True):
         powers = np.exp((logits[-1] - logits[-1].max()) / temperature)
-        equal(row, (powers / powers.sum())[order])
+        close(row, (powers / powers.sum())[order])
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
-    equal(np.array([row[3] for row in table.rows]), -(shares * np.log(shares)).sum(-1))
+    close(np.array([row[3] for row in table.rows]), -(shares * np.log(shares)).sum(-1))
 
 
 def test_sampling(lens):
@@ -199,13 +197,13 @@ def test_sampling(lens):
     cumulative = line.lines["cumulative probability"]
     hit = int((cumulative > why.number).argmax())
     assert line.places[hit] == label(lens, why.chosen.id)
-    assert cumulative[hit] == pytest.approx(why.interval[1])
+    close(cumulative[hit], why.interval[1])
 
 
 def test_surprisal(lens):
     shown, expected = lens.view("surprisal", TEXT, alternatives=2), surprisal(lens, TEXT)
     assert math.isnan(shown.values[0])
-    equal(shown.values[1:], expected.values)
+    close(shown.values[1:], expected.values)
     assert shown.details["rank"] == [None, *expected.rank.tolist()]
     assert shown.details["expected"][1].count("%") == 2
     assert f"perplexity {expected.perplexity:.2f}" in shown.title
@@ -218,7 +216,7 @@ def test_ablation(lens):
         ({"token": token, "against": "a"}, metrics.logit_difference(token, "a")),
     ):
         shown = lens.view("ablation", TEXT, operation="mean", **options)
-        equal(shown.panels[""], ablate_heads(lens, TEXT, metric, operation="mean").effects)
+        close(shown.panels[""], ablate_heads(lens, TEXT, metric, operation="mean").effects)
 
 
 @pytest.mark.parametrize("hook", ["resid_mid", "z"])
@@ -226,7 +224,7 @@ def test_patching(lens, hook):
     token = lens.to_str_tokens(TEXT)[1]
     shown = lens.view("patching", TEXT, corrupted=OTHER, hook=hook, token=token)
     expected = patch_activations(lens, TEXT, OTHER, metrics.log_probability(token), hook=hook)
-    equal(shown.panels[""], expected.recovered)
+    close(shown.panels[""], expected.recovered)
 
 
 def test_patching_a_long_text_puts_neighbours_in_together(lens):
@@ -234,7 +232,7 @@ def test_patching_a_long_text_puts_neighbours_in_together(lens):
     ids, other = (np.resize(lens.to_tokens(text)[0], 34) for text in (TEXT, OTHER))
     shown = lens.view("patching", ids, corrupted=lens.to_string(other), token=token)
     expected = patch_activations(lens, ids, other, metrics.log_probability(token), span=4)
-    equal(shown.panels[""], expected.recovered)
+    close(shown.panels[""], expected.recovered)
     assert shown.column_axis == "4 tokens together" and len(shown.columns) == 9
     pieces = [(visible(one), visible(two)) for one, two in zip(*map(lens.to_str_tokens, (ids, other)), strict=True)]
     assert "".join(shown.columns) == "".join(one if one == two else f"{one}/{two}" for one, two in pieces)
@@ -246,9 +244,7 @@ def test_flow(lens):
     picture, table = lens.view("flow", TEXT).charts
     assert table.rows[-1][2] == sum(array.size for array in lens.runner.bundle.weights.values())
     lengths = picture.data()["lengths"]
-    assert lengths["mlp_out"][1] == pytest.approx(
-        float(np.linalg.norm(cached(lens, "blocks.1.hook_mlp_out"), axis=-1).mean()), rel=1e-5
-    )
+    close(lengths["mlp_out"][1], np.linalg.norm(cached(lens, "blocks.1.hook_mlp_out"), axis=-1).mean())
     figure = picture.figure()
     drawn = [axes.images[0].get_array() for axes in figure.axes if axes.images]
     np.testing.assert_array_equal(drawn[3], cached(lens, "blocks.0.hook_resid_pre"))
@@ -263,7 +259,7 @@ def test_compare_two_texts(lens):
         for name, panel in own.panels.items():
             np.testing.assert_array_equal(chart.panels[name], panel)
     for name, panel in difference.panels.items():
-        equal(panel, second.panels[name].astype(np.float64) - first.panels[name])
+        close(panel, second.panels[name].astype(np.float64) - first.panels[name])
     assert difference.rows[:2] == ["the", "␣cat/␣sat"]  # what is taken away, and from what
 
 
@@ -271,8 +267,8 @@ def test_compare_with_a_change(lens, tmp_path):
     path = tmp_path / "edits.json"
     path.write_text(json.dumps([{"hook": "blocks.0.attn.hook_z", "operation": "zero"}]))
     first, second, difference = lens.view("compare", TEXT, of="surprisal", interventions=str(path)).charts
-    assert not np.allclose(first.values[1:], second.values[1:])
-    equal(difference.values[1:], second.values[1:] - first.values[1:])
+    assert not is_close(first.values[1:], second.values[1:])
+    close(difference.values[1:], second.values[1:] - first.values[1:])
 
 
 def test_compare_what_draws_no_charts(runner, tmp_path):
@@ -312,7 +308,7 @@ def test_compare_subtracts_what_belongs_together(lens, tmp_path):
     for place, row in enumerate(difference.rows):
         for name, panel in difference.panels.items():
             expected = second.panels[name][second.rows.index(row)] - first.panels[name][first.rows.index(row)]
-            np.testing.assert_allclose(panel[place], expected, rtol=1e-6)
+            close(panel[place], expected)
     other = lens.view("compare", TEXT, of="attribution", other_text="the sat sat on the mat").charts
     units = [chart.unit for chart in other]
     assert any(unit.startswith("difference") for unit in units) == (units[0] == units[1])
@@ -322,10 +318,10 @@ def test_scores_are_divided_as_the_model_divides_them(bundle):
     scaled = onnxlens.load(bundle("scaled"), provider="cpu", threads=1)  # by the number of the block, too
     last = scaled.config.n_layer - 1
     *_, table = scaled.view("qkv", TEXT, layer=last, query=-1, key=0).charts
-    assert table.rows[1][1] == pytest.approx(table.rows[2][1], rel=1e-4)
+    close(table.rows[1][1], table.rows[2][1])
     products, masked, _ = scaled.view("attention", TEXT, layer=last, head=0, values="steps").charts
     seen = np.isfinite(masked.panels[""])
-    np.testing.assert_allclose(products.panels[""][seen], masked.panels[""][seen], rtol=1e-4, atol=1e-6)
+    close(products.panels[""][seen], masked.panels[""][seen])
 
 
 def test_flow_counts_all_parameters(lens, bundle):
@@ -346,7 +342,7 @@ def test_generation(lens):
     tokens = list(lens.generate(TEXT, **options))
     assert [visible(one) for one in text.tokens[-len(tokens) :]] == [label(lens, token.id) for token in tokens]
     assert len(table.rows) == len(sure.places) == len(tokens)
-    assert text.values[-1] == pytest.approx(-math.log(table.rows[-1][2]))
+    close(text.values[-1], -math.log(table.rows[-1][2]))
 
 
 @pytest.mark.parametrize("name", ["generation", "sampling"])
@@ -369,7 +365,7 @@ def test_views_obey_an_enclosing_block(lens):
         stripes = lens.view("embedding", TEXT, nearest=0).charts[0]
         changed = lens.view("logit_lens", TEXT)
     assert not stripes.panels[""][0].any()
-    assert not np.allclose(changed.panels["probability of the final prediction"], logit_lens(lens, TEXT).probability)
+    assert not is_close(changed.panels["probability of the final prediction"], logit_lens(lens, TEXT).probability)
 
 
 def test_parts_of_a_changed_stream_still_add_up(lens):
@@ -378,10 +374,11 @@ def test_parts_of_a_changed_stream_still_add_up(lens):
         waterfall = lens.view("attribution", TEXT).charts[0]
         lengths, share, _ = lens.view("residual", TEXT).charts
         logits = lens.run(lens.to_tokens(TEXT)).logits[0, -1]
-    assert sum(value for _, value in waterfall.lists[""]) == pytest.approx(float(logits.max()), abs=1e-3)
+    parts = [value for _, value in waterfall.lists[""]]
+    close(sum(parts), logits.max(), scale=parts)
     assert waterfall.lists[""][-1][0] == "changes of the stream"
     assert lengths.rows[-1] == "change"
-    np.testing.assert_allclose(share.panels[""].sum(0), 1, rtol=1e-4)
+    close(share.panels[""].sum(0), np.ones(share.panels[""].shape[1]), scale=share.panels[""])
 
 
 @pytest.mark.parametrize(

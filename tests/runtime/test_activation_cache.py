@@ -136,7 +136,9 @@ def test_a_file_that_is_replaced_stays_as_open_as_it_was(cache, tmp_path):
     assert stat.S_IMODE((tmp_path / "secret").stat().st_mode) == 0o600
 
 
-@pytest.mark.skipif(os.geteuid() == 0 and not shutil.which("setpriv"), reason="root may write everything")
+@pytest.mark.skipif(
+    os.geteuid() == 0 and not shutil.which("setpriv"), reason="needs a user other than root, or setpriv"
+)
 def test_a_protected_file_is_kept_also_where_its_folder_is_not(tmp_path):
     path = tmp_path / "mine"
     path.write_text("kept")

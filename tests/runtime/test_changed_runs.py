@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from yardstick import close
 
 import onnxlens
 from onnxlens import Intervention
@@ -48,17 +49,18 @@ def test_parts_add_up_to_a_stream_that_was_changed(lens, name, function):
             cache.get_full_resid_decomposition(layer, mlp_input),
             cache.stack_neuron_results(layer, incl_remainder=True, mlp_input=mlp_input),
         ):
-            np.testing.assert_allclose(parts.sum(axis=0), expected, rtol=0, atol=2e-5)
+            close(parts.sum(axis=0), expected, scale=parts)
         heads = cache.stack_head_results(layer, incl_remainder=True)
-        np.testing.assert_allclose(heads.sum(axis=0), stream(cache, layer, False), rtol=0, atol=2e-5)
+        close(heads.sum(axis=0), stream(cache, layer, False), scale=heads)
     direction = np.random.default_rng(1).standard_normal(32).astype(np.float32)
     whole = cache.get_full_resid_decomposition(project_output_onto=direction)
-    np.testing.assert_allclose(whole.sum(axis=0), cache["resid_post", 1] @ direction, rtol=0, atol=2e-4)
+    close(whole.sum(axis=0), cache["resid_post", 1] @ direction, scale=whole)
     real = cache.attention_mask == 1
     for token in (5, 9):
         parts = cache.get_full_resid_decomposition(expand_neurons=False)
-        found = cache.logit_attrs(parts, token).sum(axis=0) + cache.logit_bias(token)
-        np.testing.assert_allclose(found[real], logits[real][:, token], rtol=0, atol=1e-4)
+        shares = cache.logit_attrs(parts, token)
+        found = shares.sum(axis=0) + cache.logit_bias(token)
+        close(found[real], logits[real][:, token], scale=shares)
 
 
 def test_what_was_added_is_a_part_of_its_own(lens):
@@ -72,8 +74,8 @@ def test_what_was_added_is_a_part_of_its_own(lens):
         cache.get_full_resid_decomposition(expand_neurons=False, return_labels=True),
     ):
         assert labels[-1] == "change"
-        np.testing.assert_allclose(parts[-1][:, -1], np.broadcast_to(steering, (2, 32)), rtol=0, atol=1e-5)
-        assert np.abs(parts[-1][:, :-1]).max() < 1e-5
+        close(parts[-1][:, -1], np.broadcast_to(steering, (2, 32)), scale=parts)
+        close(parts[-1][:, :-1], np.zeros_like(parts[-1][:, :-1]), scale=parts)
     assert len(before) == 3
     _, labels = cache.decompose_resid(mode="mlp", return_labels=True)
     assert "change" not in labels
@@ -132,7 +134,7 @@ def test_a_changed_pattern_is_folded_where_its_rows_add_up_to_one(lens):
     folded = cache.folded()
     z = np.einsum("bhqk,bkhd->bqhd", folded["pattern", 0], folded["v", 0])
     real = cache.attention_mask == 1
-    np.testing.assert_allclose(z[real], folded["z", 0][real], rtol=0, atol=1e-5)
+    close(z[real], folded["z", 0][real])
 
 
 def test_a_trace_and_a_generation_say_where_functions_were_called(lens, tmp_path):

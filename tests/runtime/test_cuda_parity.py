@@ -6,6 +6,7 @@ import numpy as np
 import onnxruntime
 import pytest
 from checkpoints import CONFIGS
+from yardstick import close
 
 from onnxlens.analysis.ablation import ablate_heads
 from onnxlens.analysis.patching import patch_activations
@@ -19,9 +20,11 @@ pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(
         "CUDAExecutionProvider" not in onnxruntime.get_available_providers(),
-        reason="needs an NVIDIA GPU and onnxruntime-gpu; the installed onnxruntime was built without CUDA",
+        reason="needs an NVIDIA GPU, and onnxruntime-gpu in place of onnxruntime",
     ),
 ]
+# Float32 throughout, though a GPU may round products to TF32's 10 bits of mantissa.
+TF32 = 2e-2
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -33,11 +36,10 @@ def test_logits_and_every_hook_point_are_the_cpu_s(runner, bundle, name):
     mask = np.ones_like(ids)
     mask[1, :9] = 0
     expected, found = (model.run(ids, mask, names_filter="*") for model in (cpu, cuda))
-    # Float32 throughout, though a GPU may round products to TF32's 10 bits of mantissa.
-    np.testing.assert_allclose(found.logits[mask == 1], expected.logits[mask == 1], rtol=1e-2, atol=2e-2)
+    close(found.logits[mask == 1], expected.logits[mask == 1], within=TF32)
     for point, value in expected.activations.items():
         rows = [0, 2]  # the ones without padding
-        np.testing.assert_allclose(found.activations[point][rows], value[rows], rtol=1e-2, atol=2e-2, err_msg=point)
+        close(found.activations[point][rows], value[rows], within=TF32, name=point)
 
 
 def test_every_gradient_is_the_cpu_s(runner, bundle):
@@ -47,8 +49,7 @@ def test_every_gradient_is_the_cpu_s(runner, bundle):
     cotangent = rng.normal(size=(3, 30, 300)).astype(np.float32)
     expected, found = (model.gradients.run(ids, cotangent=lambda logits: cotangent) for model in (cpu, cuda))
     for point, value in expected.gradients.items():
-        scale = np.abs(value).max()
-        np.testing.assert_allclose(found.gradients[point], value, rtol=0, atol=1e-2 * scale, err_msg=point)
+        close(found.gradients[point], value, within=TF32, name=point)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
@@ -58,7 +59,7 @@ def test_passes_on_a_cache_that_stays_on_the_gpu(runner, bundle, name):
     first = cuda.run(ids[:, :7])
     assert {value.device_name() for value in first.kv_cache.values.values()} == {"cuda"}
     second = cuda.run(ids[:, 7:], kv_cache=first.kv_cache)
-    np.testing.assert_allclose(second.logits, runner(name).run(ids).logits[:, 7:], rtol=1e-2, atol=2e-2)
+    close(second.logits, runner(name).run(ids).logits[:, 7:], within=TF32)
 
 
 def test_greedy_generation_is_the_cpu_s(runner, bundle):
@@ -79,9 +80,9 @@ def test_interventions_and_functions_do_on_the_gpu_what_they_do_on_the_cpu(runne
     hooks = [("blocks.*.hook_resid_mid", lambda activation, hook: activation * np.float32(0.9))]
     options = {"names_filter": "*", "interventions": edits, "fwd_hooks": hooks, "pos_slice": [-1, 2]}
     expected, found = (model.run(ids, **options) for model in (runner("base"), cuda))
-    np.testing.assert_allclose(found.logits, expected.logits, rtol=1e-2, atol=2e-2)
+    close(found.logits, expected.logits, within=TF32)
     for point, value in expected.activations.items():
-        np.testing.assert_allclose(found.activations[point], value, rtol=1e-2, atol=2e-2, err_msg=point)
+        close(found.activations[point], value, within=TF32, name=point)
     assert found.applied == expected.applied
 
 
@@ -96,5 +97,6 @@ def test_a_sweep_measures_on_the_gpu_what_it_does_on_the_cpu(runner, bundle):
             ]
             for lens in (Lens(runner("base")), Lens(Runner(bundle("base"), provider="cuda")))
         )
+        logits = runner("base").run(ids).logits
         for one, other in zip(expected, found, strict=True):
-            np.testing.assert_allclose(other, one, rtol=1e-2, atol=2e-2)
+            close(other, one, scale=logits, within=TF32)

@@ -6,7 +6,8 @@ import numpy as np
 import processed
 import pytest
 from checkpoints import CONFIGS
-from readings import close, reading
+from readings import reading
+from yardstick import DOUBLE, close, is_close
 
 from onnxlens.runtime.errors import InputError, OutputError
 from onnxlens.runtime.folding import folded_logits
@@ -49,10 +50,10 @@ def test_the_processing_changes_what_it_should_and_leaves_the_predictions():
     true = processed.run(got.config, processed.processed(got.config, got.weights), got.cache.tokens)
     unchanged = ("scale", "normalized", "_q", "_k", "attn_scores", "pattern", "_pre", "_post")
     for point, value in got.true.items():
-        same = np.allclose(true[point], value, rtol=1e-9, atol=1e-9)
+        same = is_close(true[point], value, within=DOUBLE)
         assert same == (point.endswith(unchanged) and "resid" not in point), point
     logs = [x - np.log(np.exp(x).sum(axis=-1, keepdims=True)) for x in (true["logits"], got.true["logits"])]
-    np.testing.assert_allclose(*logs, atol=1e-9)
+    close(*logs, within=DOUBLE)
 
 
 def test_padding_changes_nothing_for_real_tokens():

@@ -10,6 +10,7 @@ import pytest
 from checkpoints import CONFIGS, random_weights, stored_as_float16
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yardstick import close
 
 from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError
 from onnxlens.runtime.generation import Step, generate_ids
@@ -73,9 +74,9 @@ def test_what_a_generation_collects_is_what_one_pass_over_the_final_text_reads(r
     assert list(cache) == list(whole.activations)
     for name, value in whole.activations.items():
         assert cache[name].shape == value.shape, name
-        np.testing.assert_allclose(cache[name], value, rtol=1e-4, atol=1e-4, err_msg=name)
+        close(cache[name], value, name=name)
     for index, step in enumerate(steps):
-        np.testing.assert_allclose(step.logits, whole.logits[0, len(prompt) + index - 1], rtol=1e-4, atol=1e-4)
+        close(step.logits, whole.logits[0, len(prompt) + index - 1])
 
 
 def test_nothing_is_collected_where_nothing_was_asked_for(runner):
@@ -159,7 +160,7 @@ def test_a_sliding_window_goes_past_the_limit_and_is_deterministic(runner, promp
         if len(text) - start > LIMIT:
             start = len(text) - LIMIT // 2
         logits = model.run(text[start:], logits="last").logits[0, -1]
-        assert logits[token] >= logits.max() - 1e-4
+        close(logits[token], logits.max(), scale=logits)
         text.append(token)
 
 
@@ -182,7 +183,7 @@ def test_rows_of_a_cache_can_be_continued_in_any_order_and_number(runner, data):
     new = np.random.default_rng(5).integers(0, model.config.vocab_size, (len(rows), 2))
     found = model.run(new, names_filter="blocks.*.attn.hook_pattern", kv_cache=first.kv_cache, cache_rows=rows)
     whole = model.run(np.concatenate([ids[rows], new], axis=1), np.concatenate([mask[rows], np.ones_like(new)], axis=1))
-    np.testing.assert_allclose(found.logits, whole.logits[:, -2:], atol=1e-4)
+    close(found.logits, whole.logits[:, -2:])
     assert found.kv_cache.batch == len(rows) and len(found.kv_cache) == 8
     again = model.run(new[:1, :1], kv_cache=found.kv_cache, cache_rows=[len(rows) - 1])
     assert len(again.kv_cache) == 9

@@ -255,7 +255,7 @@ def test_a_cache_folder_that_cannot_be_written_names_the_variable(bundle, tmp_pa
     assert "It needs about 0 MB; name another folder with ONNXLENS_CACHE." in text
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs a user other than root")
 def test_a_read_only_cache_folder_is_an_error(bundle, cache):
     cache.mkdir()
     cache.chmod(0o500)

@@ -9,6 +9,7 @@ import pytest
 from checkpoints import CONFIGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from yardstick import close
 
 from onnxlens.runtime.activations import stitch
 from onnxlens.runtime.config import ModelConfig
@@ -65,11 +66,7 @@ def test_the_last_logits_are_the_last_of_all_logits(runner, ids, copies):
     every, last = (runner("base").run(rows, logits=which).logits for which in ("all", "last"))
     assert every.shape == (copies, len(ids), VOCABULARY)
     assert last.shape == (copies, 1, VOCABULARY)
-    np.testing.assert_allclose(last, every[:, -1:], rtol=1e-5, atol=1e-5)
-
-
-def assert_close(found: np.ndarray, expected: np.ndarray, name: str) -> None:
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4, err_msg=name)
+    close(last, every[:, -1:])
 
 
 def without_padding(name: str, value: np.ndarray, padding: int) -> np.ndarray:
@@ -89,9 +86,9 @@ def test_each_text_of_a_padded_batch_gets_what_it_gets_alone(runner, texts, more
     for row, text in enumerate(texts):
         single = model.run(text, names_filter="*")
         padding = width - len(text)
-        assert_close(together.logits[row, padding:], single.logits[0], "logits")
+        close(together.logits[row, padding:], single.logits[0], name="logits")
         for name, value in single.activations.items():
-            assert_close(without_padding(name, together.activations[name][row], padding), value[0], name)
+            close(without_padding(name, together.activations[name][row], padding), value[0], name=name)
 
 
 @slow
@@ -125,12 +122,12 @@ def test_passes_on_a_cache_join_to_what_one_pass_reads(runner, name, data):
         logits.append(output.logits)
         cache, start = output.kv_cache, cut
     whole = model.run(ids, names_filter="*")
-    assert_close(np.concatenate(logits, axis=1), whole.logits, "logits")
+    close(np.concatenate(logits, axis=1), whole.logits, name="logits")
     joined = stitch(model.hook_points, steps)
     assert list(joined) == list(model.hook_names)
     for point, value in joined.items():
         assert value.shape == whole.activations[point].shape, point
-        assert_close(value, whole.activations[point], point)
+        close(value, whole.activations[point], name=point)
 
 
 def _same_length(rows: list[list[int]]) -> list[list[int]]:
@@ -145,7 +142,7 @@ def test_a_padded_batch_goes_on_from_its_cache(runner):
     whole = model.run(ids, mask)
     first = model.run(ids[:, :8], mask[:, :8])
     second = model.run(ids[:, 8:], mask[:, 8:], kv_cache=first.kv_cache)
-    assert_close(second.logits, whole.logits[:, 8:], "logits")
+    close(second.logits, whole.logits[:, 8:], name="logits")
 
 
 def test_two_continuations_can_start_from_one_cache(runner):
@@ -154,7 +151,7 @@ def test_two_continuations_can_start_from_one_cache(runner):
     before = start.kv_cache.numpy(1)[0].copy()
     for token in (8, 9):
         continued = model.run([token], kv_cache=start.kv_cache)
-        assert_close(continued.logits[0, -1], model.run([5, 6, 7, token]).logits[0, -1], "logits")
+        close(continued.logits[0, -1], model.run([5, 6, 7, token]).logits[0, -1], name="logits")
     np.testing.assert_array_equal(start.kv_cache.numpy(1)[0], before)
     assert len(start.kv_cache) == 3
 
@@ -184,4 +181,4 @@ def test_weights_have_the_checkpoint_s_names_and_can_recompute_a_shown_number(ru
     weights = model.bundle.weights
     np.testing.assert_array_equal(output.activations["hook_embed"][0], weights["wte.weight"][[5, 6]])
     final = output.activations["ln_final.hook_normalized"] * weights["ln_f.weight"] + weights["ln_f.bias"]
-    np.testing.assert_allclose(final @ weights["wte.weight"].T, output.logits, rtol=1e-4, atol=1e-4)
+    close(final @ weights["wte.weight"].T, output.logits)

@@ -7,7 +7,8 @@ import pytest
 from checkpoints import CONFIGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from readings import close, reading
+from readings import reading
+from yardstick import close
 
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.errors import HookPointError, InputError
@@ -215,9 +216,7 @@ def test_a_slice_of_positions_is_that_slice_of_everything(data):
         cache.get_full_resid_decomposition,
     ):
         for apply_ln in (False, True):
-            np.testing.assert_allclose(
-                method(pos_slice=part, apply_ln=apply_ln), method(apply_ln=apply_ln)[:, :, index], rtol=1e-5, atol=1e-5
-            )
+            close(method(pos_slice=part, apply_ln=apply_ln), method(apply_ln=apply_ln)[:, :, index])
 
 
 @settings(max_examples=25)
@@ -246,7 +245,7 @@ def test_everything_works_without_the_batch_axis():
     for name in ("accumulated_resid", "decompose_resid", "stack_head_results", "stack_neuron_results",
                  "get_full_resid_decomposition"):  # fmt: skip
         expected = getattr(cache, name)(apply_ln=True)
-        np.testing.assert_allclose(getattr(single, name)(apply_ln=True), expected[:, 0], rtol=1e-6, atol=1e-6)
+        close(getattr(single, name)(apply_ln=True), expected[:, 0])
     stack = cache.decompose_resid()
     close(single.logit_attrs(stack[:, 0], 3), cache.logit_attrs(stack, 3)[:, 0])
     close(single.logit_attrs(stack[:, 0], np.arange(7)), cache.logit_attrs(stack, np.arange(7)[np.newaxis])[:, 0])
