@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PROMPT ?= Data visualization empowers users to
 
-.PHONY: try plugins test lint types docs wheel bench clean
+.PHONY: try plugins test test-isa lint types docs wheel bench clean
 
 try: $(VENV)/.installed  ## set up .venv without PyTorch, and predict
 	$(BIN)/onnxlens predict "$(PROMPT)"
@@ -22,6 +22,23 @@ plugins: $(VENV)/.installed  ## begin a plugin of each kind, install it, test it
 
 test: $(VENV)/.installed-dev  ## run all tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup
+
+# The libraries choose their kernels by what the processor can do. PyTorch's can be told to use older ones; ONNX Runtime
+# asks the processor itself, so for that name an emulator: make test-isa EMULATOR="qemu-x86_64 -cpu Haswell".
+EMULATOR ?=
+NUMERIC ?= tests/test_yardstick.py tests/test_oracle.py tests/analysis tests/runtime tests/front/test_decoding.py \
+	tests/front/test_lens.py tests/front/test_lens_gradients.py tests/front/test_attribution.py tests/export/test_export_model.py
+ifdef EMULATOR
+test-isa: $(VENV)/.installed-dev  ## run the numeric tests as other processors would
+	$(EMULATOR) $(BIN)/python -m pytest $(NUMERIC)
+else
+test-isa: $(VENV)/.installed-dev
+	set -e; for isa in "AVX2 avx2 AVX2" "SSE41 default SSE4_2"; do for threads in 1 2; do \
+		set -- $$isa; echo "== $$1, $$threads threads"; \
+		ONEDNN_MAX_CPU_ISA=$$1 ATEN_CPU_CAPABILITY=$$2 MKL_ENABLE_INSTRUCTIONS=$$3 OMP_NUM_THREADS=$$threads \
+			$(BIN)/python -m pytest -n auto --dist loadgroup -q $(NUMERIC); \
+	done; done
+endif
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

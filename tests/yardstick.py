@@ -14,7 +14,7 @@ So there are two kinds of bounds, and both are relative to the size of the value
   be more than twice the largest of theirs.
 
 `probable` compares probabilities, `approximately` single numbers. Exact results (a lookup, a change that changes
-nothing) are compared with `np.testing.assert_array_equal`. `ruff` refuses other comparisons in the tests.
+nothing) are compared with `np.testing.assert_array_equal`. A test refuses other ways to compare.
 """
 
 from __future__ import annotations
@@ -32,9 +32,14 @@ SINGLE = 300 * float(np.spacing(np.float32(1)))  # 3.6e-5
 DOUBLE = 1e-11  # the formulas of the tests are not all well conditioned
 
 
+def wide(values: Any) -> np.ndarray:
+    """Numbers in double precision."""
+    return np.asarray(values, np.complex128 if np.iscomplexobj(values) else np.float64)
+
+
 def size_of(values: Any) -> float:
     """The largest magnitude of the finite values; 0 if there are none."""
-    values = np.abs(np.asarray(values, np.float64))
+    values = np.abs(wide(values))
     return float(values[np.isfinite(values)].max(initial=0))
 
 
@@ -44,7 +49,7 @@ def excess(found: Any, expected: Any, *, scale: Any = None, within: float = SING
     if found.shape != expected.shape:
         return f"has shape {list(found.shape)}, not {list(expected.shape)}"
     size = max(size_of(expected), 0 if scale is None else size_of(scale))
-    error = largest_error(found.astype(np.float64), expected.astype(np.float64))
+    error = largest_error(wide(found), wide(expected))
     if error <= within * size:
         return None
     return f"differs by {error:.3g}, and of values up to {size:.3g} {within * size:.3g} is allowed"

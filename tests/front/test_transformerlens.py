@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from yardstick import DOUBLE, close
 
 import onnxlens
 from onnxlens import utils
@@ -200,8 +201,8 @@ def test_the_loss_is_the_cross_entropy_of_each_next_token(model):
     expected = [-np.log(probabilities[0, i, token]) for i, token in enumerate(tokens[0, 1:])]
     both, loss = model(TEXT, return_type="both")
     np.testing.assert_array_equal(both, model(TEXT))
-    np.testing.assert_allclose(loss, np.mean(expected), rtol=1e-6)
-    np.testing.assert_allclose(model(TEXT, return_type="loss", loss_per_token=True), [expected], rtol=1e-5)
+    close(loss, np.mean(expected), scale=logits)
+    close(model(TEXT, return_type="loss", loss_per_token=True), [expected], scale=logits)
     assert model(TEXT, return_type=None) is None
     assert utils.lm_accuracy(model(tokens), tokens) == np.mean(logits[0, :-1].argmax(-1) == tokens[0, 1:])
 
@@ -210,11 +211,11 @@ def test_padding_is_left_out_of_the_loss(model):
     alone = model("Once upon a time", return_type="loss", loss_per_token=True)
     batch = model(["Once upon a time", TEXT], return_type="loss", loss_per_token=True)
     length = alone.shape[1]
-    np.testing.assert_allclose(batch[0, -length:], alone[0], rtol=1e-4)
+    close(batch[0, -length:], alone[0])
     assert (batch[0, :-length] == 0).all()
     longer = model(TEXT, return_type="loss", loss_per_token=True)
     mean = (alone.sum() + longer.sum()) / (alone.size + longer.size)
-    np.testing.assert_allclose(model(["Once upon a time", TEXT], return_type="loss"), mean, rtol=1e-5)
+    close(model(["Once upon a time", TEXT], return_type="loss"), mean)
 
 
 def test_the_token_that_begins_a_text_can_be_put_in_front(model):
@@ -265,9 +266,9 @@ def test_biases_accumulate_as_blocks_add_them(model):
     expected = np.zeros(model.cfg.d_model)
     for layer in range(2):
         expected = expected + model.blocks[layer].attn.b_O + model.blocks[layer].mlp.b_out
-    np.testing.assert_allclose(model.accumulated_bias(2), expected, rtol=1e-5, atol=1e-6)
+    close(model.accumulated_bias(2), expected)
     with_attention = expected + model.blocks[2].attn.b_O
-    np.testing.assert_allclose(model.accumulated_bias(2, mlp_input=True), with_attention, rtol=1e-5, atol=1e-6)
+    close(model.accumulated_bias(2, mlp_input=True), with_attention)
     with pytest.raises(InputError, match=r"from 0 to 4, not 5"):
         model.accumulated_bias(5, mlp_input=True)
 
@@ -309,12 +310,8 @@ def test_hooks_that_cannot_be_added_say_why(model):
 
 
 def test_circuits_are_the_products_of_the_weights(model):
-    np.testing.assert_allclose(
-        model.QK.AB[2, 1], model.W_Q[2, 1].astype(np.float64) @ model.W_K[2, 1].T, rtol=1e-3, atol=1e-4
-    )
-    np.testing.assert_allclose(
-        model.OV.AB[2, 1], model.W_V[2, 1].astype(np.float64) @ model.W_O[2, 1], rtol=1e-3, atol=1e-4
-    )
+    close(model.QK.AB[2, 1], model.W_Q[2, 1].astype(np.float64) @ model.W_K[2, 1].T)
+    close(model.OV.AB[2, 1], model.W_V[2, 1].astype(np.float64) @ model.W_O[2, 1])
 
 
 def test_composition_is_scored_between_a_head_and_the_heads_of_later_layers(model):
@@ -324,7 +321,7 @@ def test_composition_is_scored_between_a_head_and_the_heads_of_later_layers(mode
     writes = model.W_V[1, 2].astype(np.float64) @ model.W_O[1, 2]
     reads = (model.W_Q[3, 0].astype(np.float64) @ model.W_K[3, 0].T).T
     expected = np.linalg.norm(writes @ reads) / np.linalg.norm(writes) / np.linalg.norm(reads)
-    np.testing.assert_allclose(scores[1, 2, 3, 0], expected, rtol=1e-4)
+    close(scores[1, 2, 3, 0], expected)
     assert (scores[3, :, 3] == 0).all()
     assert (scores[3, :, 1] == 0).all()
     with pytest.raises(InputError, match="mode must be 'Q', 'K' or 'V', not 'O'"):
@@ -354,7 +351,7 @@ class TestFactoredMatrix:
     product = matrix.AB
 
     def close(self, one, other):
-        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+        close(one, other, within=DOUBLE)
 
     def test_shape(self):
         assert self.matrix.shape == self.product.shape == (2, 3, 7, 7)
