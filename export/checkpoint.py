@@ -5,43 +5,32 @@ What would make an export differ silently from the checkpoint is refused here, b
 
 from __future__ import annotations
 
-import copy
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import GPT2Config, GPT2LMHeadModel
-from transformers.utils import logging as transformers_logging
+from transformers import GPT2LMHeadModel
 
+from onnxlens.export.configuration import check_configuration
+from onnxlens.export.configuration_files import read_object
 from onnxlens.export.hub import download
 from onnxlens.export.tokenizer import read_tokenizer
+from onnxlens.export.weight_files import read_tensors
 from onnxlens.runtime.bundle import parameter_shapes
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import BundleError, CheckpointError, InputError
+from onnxlens.runtime.errors import CheckpointError, InputError
 from onnxlens.runtime.manifest import MANIFEST
 from onnxlens.runtime.weights import STORAGES, Storage, stored_dtype
 
-__all__ = ["Checkpoint", "read_checkpoint", "read_model", "transformers_model"]
+__all__ = ["Checkpoint", "read_checkpoint", "read_model", "rounded"]
 
 _BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks that old checkpoints store
-
-# Entries of a config.json that change what transformers computes and that the export does not know.
-_REFUSED = {
-    "add_cross_attention": "cross-attention",
-    "quantization_config": "quantised weights",
-    "auto_map": "code of its own",
-    "pruned_heads": "pruned heads",
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +48,7 @@ class Checkpoint:
         tokenizer: the byte-level BPE.
         generation_config: generation_config.json, or what config.json says about it.
         tokenizer_config: tokenizer_config.json, or its least form.
-        reference: the folder or the model from which transformers loads the same checkpoint.
+        reference: the folder whose tensors transformers is given, too, or transformers' model in memory.
     """
 
     name: str
@@ -118,9 +107,11 @@ def read_checkpoint(
         described = {"kind": "hub", "id": str(source), "revision": revision or "main", "commit": commit}
     if (folder / MANIFEST).is_file():
         raise CheckpointError(f"{source} is an exported bundle already; use it with 'onnxlens predict -m {source}'.")
-    entries = _read_json(folder / "config.json", required=True)
-    config, entries = _check_config(entries, folder / "config.json")
-    tensors = _check_tensors(_read_tensors(folder), config, storage, str(folder))
+    _refuse_adapter(folder)
+    if not (folder / "config.json").is_file():
+        raise CheckpointError(f"{folder} is no checkpoint: it has no config.json.")
+    config, entries = check_configuration(read_object(folder / "config.json"), folder / "config.json")
+    tensors = _check_tensors(read_tensors(folder), config, storage, str(folder))
     return _checkpoint(
         name=str(described["id"]).split("/")[-1],
         source=described,
@@ -129,8 +120,8 @@ def read_checkpoint(
         storage=storage,
         tensors=tensors,
         tokenizer=read_tokenizer(Path(tokenizer).expanduser() if tokenizer else folder),
-        generation_config=_read_json(folder / "generation_config.json"),
-        tokenizer_config=_read_json(folder / "tokenizer_config.json"),
+        generation_config=_read_if_there(folder / "generation_config.json"),
+        tokenizer_config=_read_if_there(folder / "tokenizer_config.json"),
         reference=folder,
     )
 
@@ -153,7 +144,7 @@ def read_model(
     _check_storage(storage)
     if not isinstance(model, GPT2LMHeadModel):
         raise CheckpointError(f"Expected a transformers GPT2LMHeadModel, got a {type(model).__name__}.")
-    config, entries = _check_config(json.loads(model.config.to_json_string(use_diff=False)), "the model's config")
+    config, entries = check_configuration(json.loads(model.config.to_json_string(use_diff=False)), "the model's config")
     return _checkpoint(
         name=name,
         source={"kind": "memory", "id": name},
@@ -186,78 +177,17 @@ def _checkpoint(**parts: Any) -> Checkpoint:
     return Checkpoint(**parts)
 
 
-def _read_json(path: Path, *, required: bool = False) -> dict[str, Any]:
-    if not path.is_file():
-        if required:
-            raise CheckpointError(f"{path.parent} is no checkpoint: it has no {path.name}.")
-        return {}
-    try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read: {_one_line(error)}.") from error
-    if not isinstance(entries, dict):
-        raise CheckpointError(f"{path} holds no JSON object.")
-    return entries
+def _refuse_adapter(folder: Path) -> None:
+    if (folder / "adapter_config.json").is_file():
+        raise CheckpointError(
+            f"{folder} has an adapter_config.json, so it is (or has beside it) a PEFT adapter, which changes a model's "
+            "weights. Merge it into its model and save that (merge_and_unload() and save_pretrained() in PEFT); or "
+            "remove adapter_config.json, to export the model without the adapter."
+        )
 
 
-def _check_config(entries: dict[str, Any], origin: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
-    kind = entries.get("model_type")
-    if kind != "gpt2":
-        raise CheckpointError(f"{origin}: model_type is {kind!r}; onnxlens exports models of type 'gpt2' only.")
-    for key, meaning in _REFUSED.items():
-        if entries.get(key):
-            raise CheckpointError(f"{origin}: {key!r} is set; models with {meaning} cannot be exported.")
-    # transformers resolves the names that config.json may use in place of GPT-2's own (hidden_size for n_embd, ...).
-    try:
-        resolved = GPT2Config.from_dict(dict(entries)).to_dict()
-    except Exception as error:  # it raises what its validators raise
-        raise CheckpointError(f"{origin}: transformers cannot read it: {_one_line(error)}") from error
-    try:
-        config = ModelConfig.from_dict(resolved, origin=str(origin))
-    except BundleError as error:
-        raise CheckpointError(str(error)) from error
-    decisive = {key: resolved[key] for key in ModelConfig.__dataclass_fields__ if key in resolved}
-    return config, {**entries, **decisive}
-
-
-def _read_tensors(folder: Path) -> dict[str, Tensor]:
-    single, index = folder / "model.safetensors", folder / "model.safetensors.index.json"
-    pickled = folder / "pytorch_model.bin"
-    if single.is_file():
-        return _load_safetensors(single)
-    if index.is_file():
-        files = _read_json(index).get("weight_map")
-        if not isinstance(files, dict):
-            raise CheckpointError(f"{index} has no 'weight_map'.")
-        tensors: dict[str, Tensor] = {}
-        for name in sorted(set(files.values()), key=str):
-            if not isinstance(name, str) or Path(name).name != name or not (folder / name).is_file():
-                raise CheckpointError(f"{index} names {name!r}, which is not in the folder.")
-            tensors |= _load_safetensors(folder / name)
-        return tensors
-    if pickled.is_file():
-        return _load_pickled(pickled)
-    raise CheckpointError(f"{folder} has no weights: neither model.safetensors nor pytorch_model.bin.")
-
-
-def _load_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise CheckpointError(f"{path} is damaged or no safetensors file: {_one_line(error)}") from error
-
-
-def _load_pickled(path: Path) -> dict[str, Tensor]:
-    try:
-        # weights_only: a pickle may carry code, and this refuses to run it.
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle raises anything
-        raise CheckpointError(f"{path} is damaged, or holds more than weights: {_one_line(error)}") from error
-    if not isinstance(state, dict) or not all(
-        isinstance(name, str) and isinstance(value, Tensor) for name, value in state.items()
-    ):
-        raise CheckpointError(f"{path} holds no state dict of tensors.")
-    return state
+def _read_if_there(path: Path) -> dict[str, Any]:
+    return read_object(path) if path.exists() else {}
 
 
 def _check_storage(storage: str) -> None:
@@ -274,10 +204,16 @@ def _check_tensors(state: dict[str, Tensor], config: ModelConfig, storage: Stora
             raise CheckpointError(f"{origin}: {name!r} is there twice, with and without 'transformer.' before it.")
         if not _BUFFERS.fullmatch(name):
             found[name] = tensor
+    if config.n_layer > len(found):  # before as many names are made
+        raise CheckpointError(
+            f"{origin}: config.json says 'n_layer': {config.n_layer}, and the number of tensors is {len(found)}; they "
+            "do not belong together."
+        )
     expected = parameter_shapes(config)
     if config.tie_word_embeddings and "lm_head.weight" in found:
+        # Of two tensors that are one, safetensors' save_model stores the first by name.
         head = found.pop("lm_head.weight")
-        if "wte.weight" in found and not torch.equal(head, found["wte.weight"]):
+        if not torch.equal(head, found.setdefault("wte.weight", head)):
             raise CheckpointError(
                 f"{origin}: config.json ties the output projection to the embedding, but lm_head.weight differs "
                 'from wte.weight; set "tie_word_embeddings": false, or remove lm_head.weight.'
@@ -307,52 +243,13 @@ def _check_tensors(state: dict[str, Tensor], config: ModelConfig, storage: Stora
                 f"{origin}: {name!r} holds values up to {largest:,.0f}, and {storage} ends at {limit:,.0f}; "
                 "store the weights as float32."
             )
-        found[name] = _rounded(found[name], storage)
+        found[name] = rounded(found[name], storage)
     return {name: found[name] for name in expected}
 
 
-def _rounded(tensor: Tensor, storage: Storage) -> Tensor:
+def rounded(tensor: Tensor, storage: Storage) -> Tensor:
     """The values of a float32 parameter once stored: the nearest that its stored data type has, as float32 again.
 
     Below 6e-8, the least that float16 can hold, that may be 0; the report of the verification shows what rounding does.
     """
     return tensor.half().float() if stored_dtype(storage, tuple(tensor.shape)) == np.float16 else tensor
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:300]
-
-
-@contextmanager
-def transformers_model(reference: Path | GPT2LMHeadModel, storage: Storage = "float32") -> Iterator[GPT2LMHeadModel]:
-    """Yields transformers' own GPT-2 of a checkpoint, float32, rounded to a storage, and in evaluation mode.
-
-    A model that is in memory already is left as it was: borrowed where nothing has to change, else copied.
-    """
-    if isinstance(reference, Path):
-        shown = transformers_logging.is_progress_bar_enabled()
-        transformers_logging.disable_progress_bar()
-        try:
-            model = GPT2LMHeadModel.from_pretrained(reference, dtype=torch.float32, local_files_only=True)
-        finally:
-            if shown:
-                transformers_logging.enable_progress_bar()
-        yield _round_in_place(model, storage).eval()
-        return
-    if reference.dtype != torch.float32 or reference.device.type != "cpu" or storage != "float32":
-        yield _round_in_place(copy.deepcopy(reference).float().cpu(), storage).eval()
-        return
-    training = [(module, module.training) for module in reference.modules()]
-    try:
-        yield reference.eval()
-    finally:
-        for module, mode in training:
-            module.training = mode
-
-
-def _round_in_place(model: GPT2LMHeadModel, storage: Storage) -> GPT2LMHeadModel:
-    with torch.no_grad():
-        for parameter in model.parameters():
-            if (kept := _rounded(parameter, storage)) is not parameter:
-                parameter.copy_(kept)
-    return model

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import glob
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,8 @@ from huggingface_hub.errors import (
 from huggingface_hub.utils import logging
 from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 
+from onnxlens.export.shards import INDEX, WHOLE, shards
+from onnxlens.export.tokenizer import OTHER_KINDS
 from onnxlens.runtime.errors import CheckpointError
 from onnxlens.runtime.process_wide import ProcessWide
 
@@ -31,6 +34,9 @@ _SMALL = [
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
+    "adapter_config.json",  # refused
+    *OTHER_KINDS,  # refused unless there is a tokenizer.json
+    *(weights + INDEX for weights in WHOLE),
 ]
 _LOCAL = "Or download the checkpoint's files elsewhere and give their folder: onnxlens export ./FOLDER models/NAME"
 
@@ -49,10 +55,14 @@ def download(repo: str, revision: str | None) -> tuple[Path, str]:
             folder = Path(huggingface_hub.snapshot_download(repo, revision=revision, allow_patterns=_SMALL))
             commit = folder.name  # what the revision named just now; it may move on while the weights are fetched
             # One kind of weights is enough; older repositories have only the pickled one.
-            for weights in ("model*.safetensors*", "pytorch_model.bin"):
-                huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=weights)
-                if any(folder.glob(weights)):
+            for weights in WHOLE:
+                names = [weights, *shards(folder, weights)]
+                wanted = [glob.escape(name) for name in names]
+                huggingface_hub.snapshot_download(repo, revision=commit, allow_patterns=wanted)
+                if any((folder / name).is_file() for name in names):
                     break
+    except CheckpointError:
+        raise
     except HFValidationError as error:
         raise CheckpointError(f"There is no folder {repo!r}, and it is no valid hub id either.") from error
     except GatedRepoError as error:

@@ -9,8 +9,15 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 
 from onnxlens.runtime.errors import CheckpointError
 
-__all__ = ["read_tokenizer"]
+__all__ = ["OTHER_KINDS", "read_tokenizer"]
 
+# Files of tokenizers that are not built here: what they are, and what of transformers reads them.
+OTHER_KINDS = {
+    "vocab.txt": ("a WordPiece (BERT)", "BertTokenizerFast"),
+    "spiece.model": ("a SentencePiece", "AutoTokenizer"),
+    "tokenizer.model": ("a SentencePiece", "AutoTokenizer"),
+    "sentencepiece.bpe.model": ("a SentencePiece", "AutoTokenizer"),
+}
 _END_OF_TEXT = "<|endoftext|>"
 
 
@@ -31,6 +38,13 @@ def read_tokenizer(path: Path) -> Tokenizer:
             return _from_vocabulary(path)
     except Exception as error:  # tokenizers raises plain Exception for damaged files
         raise CheckpointError(f"The tokenizer in {path} cannot be read: {error}") from error
+    for other, (kind, reader) in OTHER_KINDS.items():
+        if (path / other).is_file():
+            raise CheckpointError(
+                f"{path} has no tokenizer.json, and its {other} is {kind} vocabulary; without tokenizer.json, onnxlens "
+                f"reads only GPT-2's vocab.json and merges.txt. Make one with transformers: "
+                f"{reader}.from_pretrained(FOLDER).save_pretrained(FOLDER)."
+            )
     raise CheckpointError(
         f"{path} has no tokenizer: neither tokenizer.json nor vocab.json and merges.txt. Give one with --tokenizer."
     )

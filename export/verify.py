@@ -17,8 +17,9 @@ import onnxruntime
 import torch
 from torch import Tensor
 
-from onnxlens.export.checkpoint import Checkpoint, transformers_model
+from onnxlens.export.checkpoint import Checkpoint
 from onnxlens.export.model import GPT2
+from onnxlens.export.reference import transformers_model
 from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import ExportError
@@ -239,7 +240,7 @@ def _from_model(checkpoint: Checkpoint, wanted: list[Case]) -> list[Values]:
 
 def _from_transformers(checkpoint: Checkpoint, wanted: list[Case], storage: Storage) -> list[np.ndarray]:
     logits = []
-    with transformers_model(checkpoint.reference, storage) as model:
+    with transformers_model(checkpoint, storage) as model:
         for case in wanted:
             ids, mask, positions = (torch.from_numpy(a) for a in case.inputs(checkpoint.config.vocab_size))
             output = model(

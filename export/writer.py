@@ -98,7 +98,6 @@ def write_configurations(checkpoint: Checkpoint, folder: Path) -> None:
             "kv_cache_dtype": "float32",
         },
     }
-    entries.pop("torch_dtype", None)
     _write_json(folder / "config.json", entries)
     _write_json(folder / "generation_config.json", checkpoint.generation_config)
     _write_json(folder / "tokenizer_config.json", checkpoint.tokenizer_config)

@@ -48,6 +48,15 @@ def with_weights(folder: Path, change: Callable[[Weights], object]) -> Path:
         ({"quantization_config": {"bits": 4}}, "'quantization_config' is set; models with quantised weights"),
         ({"auto_map": {"AutoModel": "m.M"}}, "'auto_map' is set; models with code of its own"),
         ({"pruned_heads": {"0": [1]}}, "'pruned_heads' is set"),
+        ({"use_kernels": True}, "'use_kernels' is set; models with kernels in place of its layers"),
+        ({"fusion_config": {"patch_embeddings": True}}, "'fusion_config' is set"),
+        ({"transformers_weights": "other.safetensors"}, "is set; models with weights in a file of another name"),
+        (
+            {"attn_implementation": "kernels-community/flash-attn3"},
+            "'attn_implementation' is 'kernels-community/flash-attn3', a kernel that transformers would fetch. If the",
+        ),
+        ({"_attn_implementation": ["a/b:c"]}, r"'_attn_implementation' is \['a/b:c'\], a kernel"),
+        ({"model_type": "x" * 10**6}, "model_type is 'xxx.*xxx'; onnxlens exports"),
         (
             {"activation_function": "gelu_fast"},
             "'activation_function' 'gelu_fast' is not one that onnxlens computes; it must be one of gelu_new, gelu, "
@@ -79,15 +88,35 @@ def test_no_configuration(tmp_path: Path) -> None:
         (b"{'a': 1}", r"config\.json cannot be read: "),
         (b"", r"config\.json cannot be read: "),
         (b"[1, 2]", r"config\.json holds no JSON object\."),
-        (b"\xff\xfe{}", r"config\.json cannot be read: .*utf-8"),
-        (b"[" * 100_000, r"config\.json cannot be read: "),
+        (b"\xff\xfe{}", r"config\.json cannot be read: it is UTF-16; save it as UTF-8\."),
+        (b"[" * 100_000, r"config\.json cannot be read: its lists and objects are nested too deeply\."),
+        (b'{"a": "' + b"x" * 11_000_000 + b'"}', r"config\.json cannot be read: it is larger than 10,000,000 bytes"),
     ],
-    ids=["python", "empty", "list", "not UTF-8", "nested without end"],
+    ids=["python", "empty", "list", "not UTF-8", "nested without end", "too large"],
 )
 def test_a_configuration_that_is_no_json_object(tmp_path: Path, content: bytes, pattern: str) -> None:
     source = write_checkpoint(tmp_path / "source")
     (source / "config.json").write_bytes(content)
     refused(source, pattern)
+
+
+def test_more_layers_than_the_weights_have_tensors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Found out without making the names of a hundred million tensors."""
+    source = write_checkpoint(tmp_path / "source")
+    (source / "config.json").write_text(json.dumps(config_entries(n_layer=10**7)))
+    monkeypatch.setattr(module, "parameter_shapes", lambda config: pytest.fail("names were made"))
+    refused(
+        source, r"config\.json says 'n_layer': 10000000, and the number of tensors is 28; they do not belong together"
+    )
+
+
+@pytest.mark.parametrize("model", [True, False], ids=["beside a model", "alone"])
+def test_an_adapter(tmp_path: Path, model: bool) -> None:
+    source = write_checkpoint(tmp_path / "source")
+    if not model:
+        (source / "config.json").unlink()
+    (source / "adapter_config.json").write_text('{"peft_type": "LORA", "base_model_name_or_path": "gpt2"}')
+    refused(source, r"has an adapter_config\.json, so it is .* a PEFT adapter.* Merge it into its model and save that")
 
 
 def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
@@ -110,7 +139,10 @@ def test_no_weights(tmp_path: Path) -> None:
     ("change", "pattern"),
     [
         (lambda w: w.pop("h.1.mlp.c_fc.bias"), r"1 tensors? (is|are) missing, the first is 'h\.1\.mlp\.c_fc\.bias'"),
-        (lambda w: w.clear() or w.update(x=np.zeros(1)), r"28 tensors are missing, the first is 'wte\.weight'"),
+        (
+            lambda w: w.clear() or w.update(x=np.zeros(1)),
+            r"config\.json says 'n_layer': 2, and the number of tensors is 1; they do",
+        ),
         (
             lambda w: w.update({"h.2.ln_1.weight": np.zeros(32, np.float32)}),
             r"1 tensors? do(es)? not belong to a GPT-2 of this configuration, the first is 'h\.2\.ln_1\.weight'",
@@ -246,6 +278,35 @@ def test_a_pickle_that_is_no_state_dict(tmp_path: Path, state: object, pattern: 
     refused(source, pattern)
 
 
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: torch.zeros(1).expand(300, 10**12),
+        lambda: torch.zeros(300, 32).to_sparse(),
+        lambda: torch.empty(300, 32, device="meta"),
+        lambda: torch.quantize_per_tensor(torch.zeros(300, 32), 1.0, 0, torch.qint8),
+    ],
+    ids=["expanded", "sparse", "without numbers", "quantised"],
+)
+@pytest.mark.filterwarnings("ignore:.*:UserWarning", "ignore:.*:DeprecationWarning")
+def test_a_pickle_of_other_tensors_than_rows_of_numbers(tmp_path: Path, make: Callable[[], torch.Tensor]) -> None:
+    """A few bytes could claim terabytes."""
+    source = write_checkpoint(tmp_path / "source")
+    (source / "model.safetensors").unlink()
+    state = {name: torch.from_numpy(value) for name, value in random_weights(config_entries()).items()}
+    torch.save(state | {"wte.weight": make()}, source / "pytorch_model.bin")
+    refused(source, r"pytorch_model\.bin: 'wte\.weight' is not stored number by number|holds more than weights")
+
+
+def test_a_tensor_in_two_files(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "source")
+    (source / "model.safetensors").rename(source / "a.safetensors")
+    save_file({"ln_f.bias": np.ones(32, np.float32)}, source / "b.safetensors")
+    names = dict.fromkeys(random_weights(config_entries()), "a.safetensors") | {"ln_f.bias": "b.safetensors"}
+    (source / "model.safetensors.index.json").write_text(json.dumps({"weight_map": names}))
+    refused(source, r"b\.safetensors: 'ln_f\.bias' is in another file of the checkpoint, too")
+
+
 @pytest.mark.parametrize("keep", [0, 10, 0.5, -1], ids=["empty", "10 bytes", "half", "last byte"])
 def test_a_truncated_pickle(tmp_path: Path, keep: float) -> None:
     source = write_checkpoint(tmp_path / "source")
@@ -266,13 +327,14 @@ def test_a_truncated_pickle(tmp_path: Path, keep: float) -> None:
         ),
         (
             {"weight_map": {"wte.weight": "../elsewhere.safetensors"}},
-            "names '../elsewhere.safetensors', which is not in",
+            r"names '\.\./elsewhere\.safetensors'; expected the name of a \.safetensors file beside it",
         ),
-        ({"weight_map": {"wte.weight": 7}}, "names 7, which is not in"),
+        ({"weight_map": {"wte.weight": 7}}, "names 7; expected the name of a"),
+        ({"weight_map": {"wte.weight": "model.bin"}}, "names 'model.bin'; expected the name of a"),
         ({"weight_map": ["x"]}, "has no 'weight_map'"),
         ({}, "has no 'weight_map'"),
     ],
-    ids=["missing", "outside", "number", "list", "empty"],
+    ids=["missing", "outside", "number", "other kind", "list", "empty"],
 )
 def test_shards_that_are_not_there(tmp_path: Path, index: dict[str, Any], pattern: str) -> None:
     source = write_checkpoint(tmp_path / "source")
@@ -285,6 +347,20 @@ def test_no_tokenizer(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "source")
     (source / "tokenizer.json").unlink()
     refused(source, r"has no tokenizer: neither tokenizer\.json nor vocab\.json and merges\.txt\. Give one with --tok")
+
+
+@pytest.mark.parametrize(
+    ("file", "text"),
+    [
+        ("vocab.txt", r"its vocab\.txt is a WordPiece \(BERT\) vocabulary; .* BertTokenizerFast\.from_pretrained"),
+        ("spiece.model", r"its spiece\.model is a SentencePiece vocabulary; .* AutoTokenizer\.from_pretrained"),
+    ],
+)
+def test_another_kind_of_tokenizer_without_tokenizer_json(tmp_path: Path, file: str, text: str) -> None:
+    source = write_checkpoint(tmp_path / "source")
+    (source / "tokenizer.json").unlink()
+    (source / file).write_text("[PAD]\n[UNK]\n")
+    refused(source, text)
 
 
 def test_half_a_tokenizer(tmp_path: Path) -> None:

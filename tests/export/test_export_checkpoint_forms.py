@@ -5,17 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from checkpoints import CONFIGS, config_entries, random_weights, tokenizer, write_checkpoint
-from safetensors.numpy import save_file
+from huggingface_hub import save_torch_state_dict
+from safetensors import safe_open
+from safetensors.torch import save_model
 from tokenizers import Tokenizer
-from transformers import GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2Tokenizer
+from transformers import BertTokenizerFast, GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2Tokenizer
 
 from onnxlens.export import export, export_model
-from onnxlens.export.checkpoint import read_checkpoint, read_model, transformers_model
+from onnxlens.export.checkpoint import read_checkpoint, read_model
+from onnxlens.export.reference import transformers_model
 from onnxlens.export.tokenizer import read_tokenizer
 from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.errors import CheckpointError
@@ -55,17 +59,40 @@ def test_safetensors_are_preferred_to_a_pickle(tmp_path: Path) -> None:
     assert read_checkpoint(source).tensors.keys() == random_weights(config_entries()).keys()
 
 
-def test_a_sharded_checkpoint(tmp_path: Path, quick_trace: None) -> None:
+@pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "pickled"])
+def test_a_sharded_checkpoint(tmp_path: Path, quick_trace: None, pickled: bool) -> None:
+    """In parts, with an index that names them, as huggingface_hub writes what is large."""
     source = write_checkpoint(tmp_path / "source")
     (source / "model.safetensors").unlink()
-    names = {1: "model-00001-of-00002.safetensors", 2: "model-00002-of-00002.safetensors"}
-    shards: dict[int, dict[str, np.ndarray]] = {1: {}, 2: {}}
-    for number, (name, value) in enumerate(random_weights(config_entries()).items()):
-        shards[1 + number % 2][f"transformer.{name}"] = value
-    for number, shard in shards.items():
-        save_file(shard, source / names[number], {"format": "pt"})
-    index = {"metadata": {}, "weight_map": {name: names[n] for n, shard in shards.items() for name in shard}}
-    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    state = {f"transformer.{name}": value for name, value in torch_weights().items()}
+    save_torch_state_dict(state, source, max_shard_size="50KB", safe_serialization=not pickled)
+    ending = "bin" if pickled else "safetensors"
+    assert len(list(source.glob(f"*-of-*.{ending}"))) > 2
+    assert len(list(source.glob(f"*.{ending}.index.json"))) == 1
+    same_weights(export(source, tmp_path / "bundle"), random_weights(config_entries()))
+
+
+def test_a_sharded_checkpoint_as_transformers_saves_it(tmp_path: Path, quick_trace: None) -> None:
+    source = tmp_path / "source"
+    model_in_memory().save_pretrained(source, max_shard_size="50KB")
+    tokenizer().save(str(source / "tokenizer.json"))
+    assert not (source / "model.safetensors").exists()
+    same_weights(export(source, tmp_path / "bundle"), random_weights(config_entries()))
+
+
+def test_a_whole_file_goes_before_parts(tmp_path: Path) -> None:
+    """As in transformers: what an index names is not opened where model.safetensors is."""
+    source = write_checkpoint(tmp_path / "source")
+    (source / "model.safetensors.index.json").write_text("never read")
+    assert read_checkpoint(source).tensors.keys() == random_weights(config_entries()).keys()
+
+
+def test_a_tied_checkpoint_that_stores_its_output_projection_only(tmp_path: Path, quick_trace: None) -> None:
+    """Of two names of one tensor, safetensors' save_model stores the first."""
+    source = write_checkpoint(tmp_path / "source")
+    save_model(model_in_memory(), str(source / "model.safetensors"))
+    with safe_open(source / "model.safetensors", "np") as file:
+        assert "lm_head.weight" in file.keys() and "transformer.wte.weight" not in file.keys()  # noqa: SIM118
     same_weights(export(source, tmp_path / "bundle"), random_weights(config_entries()))
 
 
@@ -121,6 +148,42 @@ def test_a_configuration_with_general_names(tmp_path: Path) -> None:
     found = read_checkpoint(source)
     assert (found.config.n_embd, found.config.n_layer, found.config.n_head) == (32, 2, 4)
     assert found.config_entries["n_embd"] == 32
+
+
+def test_how_a_checkpoint_was_run_is_no_part_of_what_is_exported(tmp_path: Path, quick_trace: None) -> None:
+    """An attention implementation that is not installed here, and labels of a classifier, a billion of them."""
+    changes = {
+        "attn_implementation": "flash_attention_2",
+        "_attn_implementation_autoset": True,
+        "num_labels": 10**9,
+        "torch_dtype": "bfloat16",
+        "tp_plan": "auto",
+        "task_specific_params": {"text-generation": {"do_sample": True}},
+    }
+    source = write_checkpoint(tmp_path / "source", **changes)
+    (source / "config.json").write_bytes(b"\xef\xbb\xbf" + (source / "config.json").read_bytes())
+    bundle = export(source, tmp_path / "bundle")
+    same_weights(bundle, random_weights(config_entries()))
+    entries = json.loads((bundle.path / "config.json").read_text())
+    assert not entries.keys() & {"attn_implementation", "_attn_implementation_autoset", "num_labels", "torch_dtype"}
+    assert entries["task_specific_params"] == changes["task_specific_params"]
+
+
+def test_nothing_in_the_folder_is_read_or_run_by_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_trace: None
+) -> None:
+    """It is given a configuration and tensors; from a path, it would read and run much more."""
+    real = GPT2LMHeadModel.from_pretrained
+    given: list[tuple[Any, str]] = []
+
+    def from_pretrained(path: object, **options: Any) -> GPT2LMHeadModel:
+        given.append((path, options["attn_implementation"]))
+        return real(path, **options)
+
+    monkeypatch.setattr(GPT2LMHeadModel, "from_pretrained", from_pretrained)
+    source = write_checkpoint(tmp_path / "source")
+    export(source, tmp_path / "bundle")
+    assert given == [(None, "eager")]
 
 
 def test_a_model_as_small_as_can_be(tmp_path: Path) -> None:
@@ -211,7 +274,7 @@ def test_a_model_in_memory_takes_a_tokenizers_path(checkpoint: Folder) -> None:
 
 def test_a_borrowed_model_is_the_same_object() -> None:
     model = model_in_memory()
-    with transformers_model(model) as borrowed:
+    with transformers_model(read_model(model, tokenizer())) as borrowed:
         assert borrowed is model and not model.training
 
 
@@ -265,6 +328,20 @@ def test_an_export_without_tokenizer_json_writes_one(tmp_path: Path, quick_trace
         Tokenizer.from_file(str(bundle.path / "tokenizer.json")).encode("the cat").ids
         == tokenizer().encode("the cat").ids
     )
+
+
+def test_a_wordpiece_tokenizer_as_transformers_writes_it(tmp_path: Path, quick_trace: None) -> None:
+    """What the error for a vocab.txt recommends leads to a bundle."""
+    source = write_checkpoint(tmp_path / "source")
+    (source / "tokenizer.json").unlink()
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "the", "cat", "sat", "##s"]
+    (source / "vocab.txt").write_text("".join(f"{word}\n" for word in words))
+    with pytest.raises(CheckpointError, match="a WordPiece") as refused:
+        read_checkpoint(source)
+    assert "BertTokenizerFast.from_pretrained(FOLDER).save_pretrained(FOLDER)" in str(refused.value)
+    BertTokenizerFast.from_pretrained(source).save_pretrained(source)
+    bundle = export(source, tmp_path / "bundle")
+    assert bundle.tokenizer.encode("the cats sat") == [2, 5, 6, 8, 7, 3]
 
 
 def test_a_tokenizer_given_apart(tmp_path: Path, quick_trace: None) -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from checkpoints import config_entries, random_weights, tokenizer, write_checkpoint
 from hub_server import commit_hash, environment, serve
+from huggingface_hub import save_torch_state_dict
 
 import onnxlens
 from onnxlens.export import export
@@ -149,6 +150,37 @@ def test_a_repository_with_a_pickle_only(tmp_path: Path) -> None:
         "merges.txt",
         "pytorch_model.bin",
     }
+
+
+@pytest.mark.parametrize("pickled", [False, True], ids=["safetensors", "pickled"])
+def test_a_repository_with_weights_in_parts(tmp_path: Path, pickled: bool) -> None:
+    """All parts that the index names are fetched, and no other files of weights."""
+    source = write_checkpoint(tmp_path / "source", n_layer=1)
+    (source / "model.safetensors").rename(source / "model.fp16.safetensors")
+    weights = {name: torch.from_numpy(value) for name, value in random_weights(config_entries(n_layer=1)).items()}
+    save_torch_state_dict(weights, source, max_shard_size="30KB", safe_serialization=not pickled)
+    if not pickled:
+        (source / "pytorch_model.bin").write_bytes(b"not wanted" * 100)
+    with serve({"large": source}) as endpoint:
+        result = run(["export", "large", "bundle"], endpoint, tmp_path)
+    assert result.returncode == 0, result.stderr
+    bundle = Bundle(tmp_path / "bundle")
+    for name, value in random_weights(config_entries(n_layer=1)).items():
+        np.testing.assert_array_equal(bundle.weights[name], value)
+    fetched = {path.name for path in (tmp_path / "hf-home").rglob("snapshots/*/*")}
+    parts = {path.name for path in source.glob("*-of-*")}
+    index = "pytorch_model.bin.index.json" if pickled else "model.safetensors.index.json"
+    assert len(parts) > 2
+    assert fetched == {"config.json", "tokenizer.json", index, *parts}
+
+
+def test_an_adapter_on_the_hub(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    (source / "adapter_model.safetensors").write_bytes(b"not wanted")
+    with serve({"lora": source}) as endpoint:
+        fails(run(["export", "lora"], endpoint, tmp_path), "has an adapter_config.json", "PEFT adapter")
 
 
 def test_what_the_hub_does_not_have(hub: str, tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""A checkpoint's config.json: what of it decides the numbers, and what cannot be honoured."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from transformers import GPT2Config
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.utils import logging
+
+from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.errors import BundleError, CheckpointError
+from onnxlens.runtime.escape import quoted
+
+__all__ = ["check_configuration", "quiet", "transformers_config"]
+
+# What transformers would compute or load in another way than the export does, or take from somewhere else.
+_REFUSED = {
+    "add_cross_attention": "cross-attention",
+    "quantization_config": "quantised weights",
+    "auto_map": "code of its own",
+    "pruned_heads": "pruned heads",
+    "use_kernels": "kernels in place of its layers",
+    "kernel_config": "kernels in place of its layers",
+    "fusion_config": "fused layers",
+    "transformers_weights": "weights in a file of another name",
+}
+_ATTENTION = ("attn_implementation", "_attn_implementation")
+# What only matters to how the checkpoint was run, or to a classifier. With 'num_labels' of 10^9, readers of the bundle
+# would make as many names.
+_LEFT_OUT = (
+    *_ATTENTION,
+    "_attn_implementation_autoset",
+    "torch_dtype",
+    "num_labels",
+    "id2label",
+    "label2id",
+    "problem_type",
+)
+# All that transformers is given; the last one changes the order of two multiplications.
+_PASSED_ON = (*(field.name for field in fields(ModelConfig)), "reorder_and_upcast_attn")
+
+
+def check_configuration(entries: dict[str, Any], origin: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+    """Checks the entries of a config.json.
+
+    Returns:
+        The model's shape and switches; and the entries, with every default filled in that decides the numbers.
+
+    Raises:
+        CheckpointError: it is no GPT-2, or has an entry that cannot be honoured.
+    """
+    kind = entries.get("model_type")
+    if kind != "gpt2":
+        raise CheckpointError(f"{origin}: model_type is {quoted(kind)}; onnxlens exports models of type 'gpt2' only.")
+    for key, meaning in _REFUSED.items():
+        if entries.get(key):
+            raise CheckpointError(f"{origin}: {key!r} is set; models with {meaning} cannot be exported.")
+    for key in _ATTENTION:
+        value = entries.get(key)
+        if value is not None and value not in ("eager", *ALL_ATTENTION_FUNCTIONS):
+            raise CheckpointError(
+                f"{origin}: {key!r} is {quoted(value)}, a kernel that transformers would fetch. If the model computes "
+                "the same without it, remove the entry."
+            )
+    known = {*_PASSED_ON, *GPT2Config.attribute_map}  # with the names that may be used in place of GPT-2's own
+    try:
+        with quiet():
+            resolved = GPT2Config(**{key: value for key, value in entries.items() if key in known})
+    except Exception as error:  # it raises what its validators raise
+        raise CheckpointError(f"{origin}: transformers cannot read it: {_short_text(error)}") from error
+    decisive = {field.name: getattr(resolved, field.name) for field in fields(ModelConfig)}
+    try:
+        config = ModelConfig.from_dict(decisive, origin=str(origin))
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
+    return config, {key: value for key, value in entries.items() if key not in _LEFT_OUT} | decisive
+
+
+def transformers_config(entries: dict[str, Any]) -> GPT2Config:
+    """Transformers' configuration of entries that were checked: what decides the numbers, and nothing else."""
+    with quiet():
+        return GPT2Config(**{key: entries[key] for key in _PASSED_ON if key in entries})
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps transformers' progress bars and warnings to itself; what is wrong, the export says."""
+    shown, verbosity = logging.is_progress_bar_enabled(), logging.get_verbosity()
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _short_text(error: BaseException) -> str:
+    return " ".join(str(error)[:10_000].split())[:300]

@@ -1,0 +1,56 @@
+"""transformers' own model of a checkpoint, against which an export is proven."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+from transformers import GPT2LMHeadModel
+
+from onnxlens.export.checkpoint import Checkpoint, rounded
+from onnxlens.export.configuration import quiet, transformers_config
+from onnxlens.export.weight_files import read_tensors
+from onnxlens.runtime.weights import Storage
+
+__all__ = ["transformers_model"]
+
+
+@contextmanager
+def transformers_model(checkpoint: Checkpoint, storage: Storage = "float32") -> Iterator[GPT2LMHeadModel]:
+    """Yields transformers' own GPT-2 of a checkpoint, float32, rounded to a storage, and in evaluation mode.
+
+    Of a folder, it gets the tensors and what was checked of the configuration, so that nothing else in the folder is
+    read or run. Which tensor is which parameter, transformers decides. A model that is in memory already is left as it
+    was: borrowed where nothing has to change, else copied.
+    """
+    reference = checkpoint.reference
+    if not isinstance(reference, GPT2LMHeadModel):
+        with quiet():
+            model = GPT2LMHeadModel.from_pretrained(
+                None,
+                config=transformers_config(checkpoint.config_entries),
+                state_dict=read_tensors(reference),
+                attn_implementation="eager",
+                dtype=torch.float32,
+            )
+        yield _round_in_place(model, storage).eval()
+        return
+    if reference.dtype != torch.float32 or reference.device.type != "cpu" or storage != "float32":
+        yield _round_in_place(copy.deepcopy(reference).float().cpu(), storage).eval()
+        return
+    training = [(module, module.training) for module in reference.modules()]
+    try:
+        yield reference.eval()
+    finally:
+        for module, mode in training:
+            module.training = mode
+
+
+def _round_in_place(model: GPT2LMHeadModel, storage: Storage) -> GPT2LMHeadModel:
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if (kept := rounded(parameter, storage)) is not parameter:
+                parameter.copy_(kept)
+    return model
