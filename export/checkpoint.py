@@ -20,6 +20,7 @@ from transformers import GPT2LMHeadModel
 from onnxlens.export.configuration import check_configuration
 from onnxlens.export.configuration_files import read_object
 from onnxlens.export.hub import download
+from onnxlens.export.paths import PathError, real_path
 from onnxlens.export.tokenizer import read_tokenizer
 from onnxlens.export.weight_files import read_tensors
 from onnxlens.runtime.bundle import parameter_shapes
@@ -119,7 +120,7 @@ def read_checkpoint(
         config_entries=entries,
         storage=storage,
         tensors=tensors,
-        tokenizer=read_tokenizer(Path(tokenizer).expanduser() if tokenizer else folder),
+        tokenizer=read_tokenizer(_tokenizer_path(tokenizer) if tokenizer else folder),
         generation_config=_read_if_there(folder / "generation_config.json"),
         tokenizer_config=_read_if_there(folder / "tokenizer_config.json"),
         reference=folder,
@@ -152,7 +153,7 @@ def read_model(
         config_entries=entries,
         storage=storage,
         tensors=_check_tensors(model.state_dict(), config, storage, "the model in memory"),
-        tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else read_tokenizer(Path(tokenizer).expanduser()),
+        tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else read_tokenizer(_tokenizer_path(tokenizer)),
         generation_config=json.loads(model.generation_config.to_json_string(use_diff=True)),
         tokenizer_config={},
         reference=model,
@@ -175,6 +176,13 @@ def _checkpoint(**parts: Any) -> Checkpoint:
         "model_max_length": config.n_positions,
     }
     return Checkpoint(**parts)
+
+
+def _tokenizer_path(tokenizer: str | Path) -> Path:
+    try:
+        return real_path(tokenizer)
+    except PathError as error:
+        raise CheckpointError(f"Cannot read the tokenizer {tokenizer}: {error}.") from error
 
 
 def _refuse_adapter(folder: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import logging
 import operator
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -12,11 +13,14 @@ from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 
 from onnxlens.runtime.errors import BundleError, InputError
+from onnxlens.runtime.escape import quoted
 from onnxlens.runtime.merges import Merge, Merges, token_bytes
 
 __all__ = ["TextStream", "Tokenizer"]
 
 _END_OF_TEXT = "<|endoftext|>"
+
+logger = logging.getLogger("onnxlens")
 
 
 class Tokenizer:
@@ -46,6 +50,7 @@ class Tokenizer:
         self._fast.no_truncation()
         self._fast.no_padding()
         self._size = max(self._fast.get_vocab_size(), vocab_size)
+        self._said_what_follows = False
         known = eos_token_id is not None and eos_token_id < self._size and self.knows(eos_token_id)
         self.eos_token_id = eos_token_id if known else self._fast.token_to_id(_END_OF_TEXT)
 
@@ -72,9 +77,26 @@ class Tokenizer:
             if type(error).__module__ == "pyo3_runtime":  # the library's Rust code gave up, which is no Exception
                 raise InputError(f"This model's tokenizer cannot encode the text: {error}.") from error
             raise
+        self._say_what_follows()
         if not ids and self.eos_token_id is None:
             raise InputError("The text is empty, and this model has no end-of-text token to start from.")
         return ids or [int(self.eos_token_id or 0)]
+
+    def _say_what_follows(self) -> None:
+        """Says, once, that the tokenizer ends every text with tokens of its own, as BERT's does."""
+        if self._said_what_follows:
+            return
+        self._said_what_follows = True
+        text = self._fast.encode("a", add_special_tokens=False)
+        whole = self._fast.encode("a").tokens
+        starts = [start for start in range(len(whole)) if whole[start : start + len(text.tokens)] == text.tokens]
+        following = whole[starts[-1] + len(text.tokens) :] if starts and text.tokens else []
+        if following:
+            logger.warning(
+                "This model's tokenizer puts %s at the end of every text, so predictions are of what comes after that, "
+                "as in transformers.",
+                " and ".join(map(quoted, following)),
+            )
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of token ids; bytes that are no UTF-8 become U+FFFD.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxlens.commands.options import console, gradients_report, json_option, print_json, rounding, status
+from onnxlens.commands.options import console, gradients_report, inert, json_option, print_json, rounding, status
 
 if TYPE_CHECKING:
     from onnxlens.runtime.weights import Storage
@@ -87,7 +87,7 @@ def command(
         return
     worst = max(report["errors"], key=lambda name: report["errors"][name]["relative"])
     console().print(
-        f"{bundle.path}: {bundle.manifest.parameters:,} parameters, "
+        f"{inert(str(bundle.path))}: {bundle.manifest.parameters:,} parameters, "
         f"{sum(record.size for record in bundle.manifest.files.values()) / 1e6:,.1f} MB\n"
         f"{len(report['errors'])} values compared with PyTorch in {len(report['cases'])} cases; largest error "
         f"{report['largest_relative_error']:.1e} of a value's range, in {worst}"

@@ -393,6 +393,22 @@ def test_a_tokenizer_path_that_does_not_exist(tmp_path: Path) -> None:
     refused(source, "nowhere has no tokenizer", tokenizer=tmp_path / "nowhere")
 
 
+def test_a_tokenizer_path_that_leads_nowhere(tmp_path: Path) -> None:
+    source = write_checkpoint(tmp_path / "source")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    refused(source, "Cannot read the tokenizer .*loop: .*loop", tokenizer=tmp_path / "loop")
+    refused(source, "Cannot read the tokenizer ~nobody-.*: .*home", tokenizer="~nobody-of-this-name/tokenizer.json")
+
+
+def test_a_source_that_leads_nowhere(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(CheckpointError, match=r"Cannot read the checkpoint .*loop: .*loop"):
+        export(tmp_path / "loop", tmp_path / "bundle")
+    name = b"caf\xe9".decode("utf-8", "surrogateescape")
+    with pytest.raises(CheckpointError, match=r"Cannot read the checkpoint .*: its name is not UTF-8"):
+        export(write_checkpoint(tmp_path / "source").rename(tmp_path / name), tmp_path / "bundle")
+
+
 def test_a_tokenizer_larger_than_the_model(tmp_path: Path) -> None:
     source = write_checkpoint(tmp_path / "source", vocab_size=280)
     refused(source, "The tokenizer has ids up to 289, and the model knows only 280 tokens; they do not belong together")

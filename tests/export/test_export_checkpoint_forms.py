@@ -330,7 +330,9 @@ def test_an_export_without_tokenizer_json_writes_one(tmp_path: Path, quick_trace
     )
 
 
-def test_a_wordpiece_tokenizer_as_transformers_writes_it(tmp_path: Path, quick_trace: None) -> None:
+def test_a_wordpiece_tokenizer_as_transformers_writes_it(
+    tmp_path: Path, quick_trace: None, caplog: pytest.LogCaptureFixture
+) -> None:
     """What the error for a vocab.txt recommends leads to a bundle."""
     source = write_checkpoint(tmp_path / "source")
     (source / "tokenizer.json").unlink()
@@ -342,6 +344,11 @@ def test_a_wordpiece_tokenizer_as_transformers_writes_it(tmp_path: Path, quick_t
     BertTokenizerFast.from_pretrained(source).save_pretrained(source)
     bundle = export(source, tmp_path / "bundle")
     assert bundle.tokenizer.encode("the cats sat") == [2, 5, 6, 8, 7, 3]
+    assert bundle.tokenizer.encode("the cat") == [2, 5, 6, 3]
+    assert [record.getMessage() for record in caplog.records] == [
+        "This model's tokenizer puts '[SEP]' at the end of every text, so predictions are of what comes after that, as "
+        "in transformers."
+    ]
 
 
 def test_a_tokenizer_given_apart(tmp_path: Path, quick_trace: None) -> None:

@@ -71,6 +71,19 @@ def test_force_and_tokenizer(run: Callable[..., Output], tmp_path: Path) -> None
     assert run(*arguments, "--force")[0] == 0
 
 
+def test_names_that_a_terminal_would_obey(run: Callable[..., Output], checkpoint: Folder, tmp_path: Path) -> None:
+    name = "evil\x1b[2J\nname"
+    status, out, err = run(checkpoint("base"), tmp_path / name)
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{tmp_path}/evil\\x1b[2J\\nname: ") and out.count("\n") == 2
+    status, out, err = run(checkpoint("base"), tmp_path / name)
+    assert (status, out) == (1, "")
+    assert "evil\\x1b[2J" in err and "\x1b" not in err and err.count("\n") == 1
+    status, out, err = run(checkpoint("base"), tmp_path / "caf\udce9")
+    assert (status, out) == (1, "")
+    assert r"caf\udce9: its name is not UTF-8" in err
+
+
 def test_an_error_is_one_line(run: Callable[..., Output], tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     status, out, err = run(tmp_path / "source", tmp_path / "bundle")
