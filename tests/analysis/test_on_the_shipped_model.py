@@ -157,40 +157,40 @@ def test_what_else_is_ablated_is_an_intervention_too(lens, hook, name):
         edit = Intervention.zero(full, **where) if operation == "zero" else Intervention.mean(full, cache, **where)
         logits = lens.predict(CLEAN, interventions=edit).logits
         expected = logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
-        assert found.values[(2, 3) if is_head else 2] == pytest.approx(expected, abs=2e-4)
+        close(found.values[(2, 3) if is_head else 2], expected, scale=logits)
     zero, z = (ablate_heads(lens, CLEAN, METRIC, hook=one) for one in (hook, "z"))
     if is_head:  # a head that writes nothing is a head whose z is 0
-        np.testing.assert_allclose(zero.values, z.values, atol=2e-4)
+        close(zero.values, z.values, scale=logits)
 
 
 def test_prompts_in_a_batch_are_measured_each_and_on_average(lens):
     texts = [CLEAN, "When Mary and John went to the shop, Mary gave a drink to", "Tom met Lucy, and Lucy met"]
     metric = logit_difference([" Mary", " John", " Tom"], [" John", " Mary", " Lucy"])
-    together = ablate_heads(lens, texts, metric)
+    together, logits = ablate_heads(lens, texts, metric), lens.predict(CLEAN).logits
     for row, (text, a, b) in enumerate(zip(texts, metric.a, metric.b, strict=True)):
         alone = ablate_heads(lens, text, logit_difference(a, b))
-        np.testing.assert_allclose(together.each[row], alone.values, atol=2e-4)
-        assert together.baselines[row] == pytest.approx(alone.baseline, abs=2e-4)
+        close(together.each[row], alone.values, scale=logits)
+        close(together.baselines[row], alone.baseline, scale=logits)
         np.testing.assert_array_equal(together.tokens[row], alone.tokens)
         assert alone.each.shape == (1, *alone.values.shape)
-    np.testing.assert_allclose(together.values, together.each.mean(axis=0))
-    np.testing.assert_allclose(together.effects, together.values - together.baselines.mean())
+    close(together.values, together.each.mean(axis=0), scale=logits)
+    close(together.effects, together.values - together.baselines.mean(), scale=logits)
 
 
 @pytest.mark.parametrize("options", [{}, {"hook": "result"}, {"hook": "mlp.post", "span": 5}])
 def test_pairs_in_a_batch_are_patched_each_and_on_average(lens, options):
     clean, corrupted = [CLEAN, CORRUPTED], [CORRUPTED, CLEAN]
     metric = logit_difference([" Mary", " John"], [" John", " Mary"])
-    together = patch_activations(lens, clean, corrupted, metric, **options)
+    together, logits = patch_activations(lens, clean, corrupted, metric, **options), lens.predict(CLEAN).logits
     for row in range(2):
         one = logit_difference(metric.a[row], metric.b[row])
         alone = patch_activations(lens, clean[row], corrupted[row], one, **options)
-        np.testing.assert_allclose(together.each[row], alone.values, atol=2e-4)
-        assert together.clean_each[row] == pytest.approx(alone.clean, abs=2e-4)
-        assert together.corrupted_each[row] == pytest.approx(alone.corrupted, abs=2e-4)
-    np.testing.assert_allclose(together.values, together.each.mean(axis=0))
+        close(together.each[row], alone.values, scale=logits)
+        close(together.clean_each[row], alone.clean, scale=logits)
+        close(together.corrupted_each[row], alone.corrupted, scale=logits)
+    close(together.values, together.each.mean(axis=0), scale=logits)
     whole = together.clean_each.mean() - together.corrupted_each.mean()
-    np.testing.assert_allclose(together.recovered, (together.values - together.corrupted_each.mean()) / whole)
+    close(together.recovered, (together.values - together.corrupted_each.mean()) / whole, scale=logits / whole)
 
 
 @pytest.mark.parametrize("hook", ["result", "mlp.post", "mlp.pre"])
@@ -201,7 +201,7 @@ def test_what_else_is_patched_is_an_intervention_too(lens, hook):
     where = {"heads": 1} if hook == "result" else {"positions": 9}
     logits = lens.predict(CORRUPTED, interventions=Intervention.patch(name, cache, **where)).logits
     expected = logits[lens.to_tokens(" Mary")[0, 0]] - logits[lens.to_tokens(" John")[0, 0]]
-    assert found.values[2, 1 if hook == "result" else 9] == pytest.approx(expected, abs=2e-4)
+    close(found.values[2, 1 if hook == "result" else 9], expected, scale=logits)
 
 
 def test_a_function_of_the_logits_is_a_metric_where_no_gradient_is_needed(lens):
@@ -218,7 +218,7 @@ def test_a_function_of_the_logits_is_a_metric_where_no_gradient_is_needed(lens):
         lambda metric: [patch_path(lens, CLEAN, CORRUPTED, metric, sender=(2, 0), receiver="logits").value],
         lambda metric: lens.grad([CLEAN, CLEAN[:20]], metric=metric, names_filter=None).value,
     ):
-        np.testing.assert_allclose(analyse(difference), analyse(METRIC), atol=2e-4)
+        close(analyse(difference), analyse(METRIC), scale=lens.predict(CLEAN).logits)
     for needs_one in (difference, Metric(lambda logits: logits[:, -1, mary])):
         with pytest.raises(InputError, match="gradient"):
             lens.grad(CLEAN, metric=needs_one)
