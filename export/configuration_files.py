@@ -20,7 +20,7 @@ def read_object(path: Path) -> dict[str, Any]:
         CheckpointError: it is not there, too large, or no JSON object.
     """
     try:
-        entries = read_json(path, _LIMIT)
+        entries = read_json(path, _LIMIT, nan=False)  # what is read goes into the bundle, for any reader of JSON
     except JsonFileError as error:
         raise CheckpointError(f"{path} cannot be read: {error}.") from error
     if not isinstance(entries, dict):

@@ -149,4 +149,5 @@ def _genai_config(config: ModelConfig, entries: dict[str, Any]) -> dict[str, Any
 
 
 def _write_json(path: Path, entries: dict[str, Any]) -> None:
-    path.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    text = json.dumps(entries, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    path.write_bytes(text.encode("utf-8", "backslashreplace"))  # a lone surrogate is written as it was read, escaped

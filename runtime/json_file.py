@@ -6,11 +6,14 @@ import codecs
 import json
 import os
 import stat
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 __all__ = ["JsonFileError", "read_json"]
 
+_DEEPEST = 100  # lists and objects in one another
+_TOO_DEEP = "its lists and objects are nested too deeply"
 _UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -38,13 +41,25 @@ def read_json(path: Path, limit: int, *, nan: bool = True) -> Any:
     except UnicodeDecodeError as error:
         raise JsonFileError(f"it is not UTF-8 (byte {error.start} is 0x{content[error.start]:02x})") from error
     try:
-        return json.loads(text, parse_constant=None if nan else _refuse)
+        value = json.loads(text, parse_constant=None if nan else _refuse)
     except json.JSONDecodeError as error:
         raise JsonFileError(f"it is not JSON (line {error.lineno}, column {error.colno}: {error.msg})") from error
     except ValueError as error:  # a number with thousands of digits, or a constant that is refused
         raise JsonFileError(f"it is not JSON ({error})") from error
     except RecursionError as error:
-        raise JsonFileError("its lists and objects are nested too deeply") from error
+        raise JsonFileError(_TOO_DEEP) from error
+    _check_depth(value)
+    return value
+
+
+def _check_depth(value: Any) -> None:
+    """What can just be read may not be possible to write or to walk through: Python limits how deep functions call."""
+    level = [value]
+    for _ in range(_DEEPEST):
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = list(chain.from_iterable(inner))
+    if any(isinstance(item, dict | list) for item in level):
+        raise JsonFileError(_TOO_DEEP)
 
 
 def _read(path: Path, limit: int) -> bytes:

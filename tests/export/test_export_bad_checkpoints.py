@@ -66,7 +66,10 @@ def with_weights(folder: Path, change: Callable[[Weights], object]) -> Path:
         ({"n_layer": 0}, "'n_layer' must be a whole number of at least 1, not 0"),
         ({"n_layer": "two"}, "n_layer"),
         ({"layer_norm_epsilon": 0}, "layer_norm_epsilon"),
-        ({"layer_norm_epsilon": float("nan")}, "layer_norm_epsilon"),
+        (
+            {"layer_norm_epsilon": float("nan")},
+            r"config\.json cannot be read: it is not JSON \(NaN is not a JSON number",
+        ),
         ({"scale_attn_weights": "yes"}, "scale_attn_weights"),
         ({"eos_token_id": -3}, "'eos_token_id' must be a token id or null, not -3"),
     ],

@@ -158,7 +158,7 @@ def test_how_a_checkpoint_was_run_is_no_part_of_what_is_exported(tmp_path: Path,
         "num_labels": 10**9,
         "torch_dtype": "bfloat16",
         "tp_plan": "auto",
-        "task_specific_params": {"text-generation": {"do_sample": True}},
+        "task_specific_params": {"text-generation": {"prefix": "\ud800 é"}},  # half of a character
     }
     source = write_checkpoint(tmp_path / "source", **changes)
     (source / "config.json").write_bytes(b"\xef\xbb\xbf" + (source / "config.json").read_bytes())

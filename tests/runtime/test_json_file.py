@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -54,6 +55,17 @@ def test_what_is_not_json(tmp_path: Path, content: bytes, text: str) -> None:
     file = tmp_path / "file.json"
     file.write_bytes(content)
     assert refused(file).startswith(text)
+
+
+def test_what_is_accepted_can_be_written_again(tmp_path: Path) -> None:
+    file = tmp_path / "file.json"
+    file.write_text("[" * 99 + "1" + "]" * 99)
+    assert json.dumps(read_json(file, LIMIT), indent=1)
+    file.write_text('[{"a": ' * 50 + "1" + "}]" * 50)
+    assert json.dumps(read_json(file, LIMIT), indent=1)
+    for content in ("[" * 101 + "]" * 101, '[{"a": ' * 51 + "1" + "}]" * 51, "[[], " + "[" * 600 + "]" * 600 + "]"):
+        file.write_text(content)
+        assert refused(file) == "its lists and objects are nested too deeply"
 
 
 def test_nan_is_refused_where_only_json_will_do(tmp_path: Path) -> None:
