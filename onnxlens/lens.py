@@ -49,6 +49,7 @@ def load(
     *,
     provider: str = "auto",
     threads: int | None = None,
+    max_sessions: int | None = None,
     verify: bool = False,
     progress: Callable[[str], None] = lambda text: None,
     plugins: Registry | Iterable[str | Path] = (),
@@ -59,6 +60,8 @@ def load(
         name: a bundle's path or name, see `onnxlens.find`; None for the model that ships.
         provider: `auto` (CUDA where it is there and starts, else the CPU), `cpu` or `cuda`.
         threads: how many threads compute; None for as many as there are physical cores.
+        max_sessions: how many requests (what is read and changed, not the texts) stay open; the least recently used is
+            closed first. None for four more than the model has blocks, and eight at least.
         verify: compare the SHA-256 of every file with the manifest, the weights' too.
         progress: told when something takes long.
         plugins: Python files that are plugins, besides those that are found; or what plugins there are.
@@ -69,12 +72,13 @@ def load(
     Raises:
         BundleError: there is no such bundle, or it is damaged.
         ProviderError: the provider is unknown, missing, or does not start.
-        InputError: `threads` is no positive number.
+        InputError: `threads` or `max_sessions` is no positive number.
         PluginError: a plugin's file is not there.
     """
     known = plugins if isinstance(plugins, Registry) else Registry(plugins)
     bundle = Bundle(find(name), verify=verify)
-    return Lens(Runner(bundle, provider=provider, threads=threads, progress=progress), known)
+    runner = Runner(bundle, provider=provider, threads=threads, max_sessions=max_sessions, progress=progress)
+    return Lens(runner, known)
 
 
 class Lens(Model):
@@ -101,6 +105,19 @@ class Lens(Model):
     def __repr__(self) -> str:
         closed = ", closed" * self.runner.is_closed
         return f"Lens({self.runner.bundle.name!r}, provider={self.provider!r}{closed})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the bundle's path and the options, so that another process opens the model itself.
+
+        Raises:
+            InputError: hooks change its runs, which would not come along; or it is closed.
+        """
+        if self.is_changed:
+            raise InputError(
+                "A lens cannot be pickled or copied while hooks change its runs, because they would not come along. "
+                "Leave the block of lens.hooks, or call reset_hooks, first."
+            )
+        return type(self), (self.runner, self.plugins)
 
     def close(self) -> None:
         """Closes the model, which gives its memory back.

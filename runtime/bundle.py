@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
-from functools import cached_property
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -75,6 +76,10 @@ class Bundle:
         self.config = ModelConfig.from_dict(self._config_entries(), origin=str(self.path / CONFIG))
         self._check_agreement()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the path; where it is read, the same model must be there."""
+        return bundle_at, (self.path, self.model_hash)
+
     @property
     def name(self) -> str:
         """The folder's name."""
@@ -111,7 +116,14 @@ class Bundle:
     @cached_property
     def facts(self) -> ModelFacts:
         """What explains activations of this model; see `ActivationCache`."""
-        return ModelFacts(self.name, self.model_hash, self.config, self.named_weights, lambda: self.tokenizer)
+        return ModelFacts(
+            self.name,
+            self.model_hash,
+            self.config,
+            self.named_weights,
+            lambda: self.tokenizer,
+            source=_Source(self.path, self.model_hash),
+        )
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
@@ -204,6 +216,30 @@ class Bundle:
                     f"Weights and manifest of {self.path} do not fit: {name} is stored as {entry.dtype}, expected "
                     f"{expected} where the manifest says 'storage': '{self.manifest.storage}'."
                 )
+
+
+@lru_cache(maxsize=4)  # so that results which are unpickled one by one share the open files
+def bundle_at(path: Path, model_hash: str) -> Bundle:
+    """Opens the bundle that was pickled.
+
+    Raises:
+        BundleError: it is not there, damaged, or another model.
+    """
+    bundle = Bundle(path)
+    if bundle.model_hash != model_hash:
+        raise BundleError(f"The bundle {path} is another model now than the one that was pickled.")
+    return bundle
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Makes a bundle's facts in another process."""
+
+    path: Path
+    model_hash: str
+
+    def __call__(self) -> ModelFacts:
+        return bundle_at(self.path, self.model_hash).facts
 
 
 def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:

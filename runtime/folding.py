@@ -14,8 +14,8 @@ What that does to each activation is a formula in the raw one; docs/reading.md h
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -94,9 +94,20 @@ class FoldedWeights(NamedWeights):
 def folded_facts(facts: ModelFacts, *, fold_value_biases: bool) -> ModelFacts:
     """The model after folding and centring; its weights are there."""
     assert facts.weights is not None
-    return replace(
-        facts, weights=FoldedWeights(facts.weights, facts.config, fold_value_biases=fold_value_biases), folded=True
-    )
+    weights = FoldedWeights(facts.weights, facts.config, fold_value_biases=fold_value_biases)
+    source = None if facts.source is None else _Source(facts.source, fold_value_biases)
+    return replace(facts, weights=weights, folded=True, source=source)
+
+
+@dataclass(frozen=True)
+class _Source:
+    """Makes folded facts in another process."""
+
+    raw: Callable[[], ModelFacts]
+    fold_value_biases: bool
+
+    def __call__(self) -> ModelFacts:
+        return folded_facts(self.raw(), fold_value_biases=self.fold_value_biases)
 
 
 def folded_activations(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -27,6 +28,9 @@ class KVCache:
     def __init__(self, attention_mask: np.ndarray, values: Mapping[str, onnxruntime.OrtValue]) -> None:
         self.attention_mask = attention_mask
         self.values = values
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _from_numpy, (self.attention_mask, {name: value.numpy() for name, value in self.values.items()})
 
     @classmethod
     def empty(cls, config: ModelConfig, batch: int) -> KVCache:
@@ -66,6 +70,11 @@ class KVCache:
             raise InputError(f"The cache has no layer {layer}; it has layers 0 to {len(self.values) // 2 - 1}.")
         key, value = (self.values[name].numpy() for name in names)
         return key, value
+
+
+def _from_numpy(attention_mask: np.ndarray, values: Mapping[str, np.ndarray]) -> KVCache:
+    moved = {name: onnxruntime.OrtValue.ortvalue_from_numpy(value) for name, value in values.items()}
+    return KVCache(attention_mask, moved)
 
 
 @cache  # asked for several times in every pass

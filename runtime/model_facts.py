@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.errors import BundleError, InputError
 
 if TYPE_CHECKING:
     from onnxlens.runtime.tokenizer import Tokenizer
@@ -23,6 +23,9 @@ _SHOWN = 5  # tokens listed in a sentence
 class ModelFacts:
     """A model as far as activations can be explained with it, without running it.
 
+    Pickled facts have their bundle's path in place of its weights. Where they are read, they have weights and tokenizer
+    if the same bundle is there, and none otherwise, like those of a trace.
+
     Attributes:
         name: the bundle's name.
         hash: what identifies its weights and graph; see `Bundle.model_hash`.
@@ -30,6 +33,7 @@ class ModelFacts:
         weights: by TransformerLens's names; None where they are not at hand, as for a trace that was opened alone.
         tokenizer: makes the tokenizer, for tokens given as text.
         folded: whether weights, and activations with them, are a folded view; see `ActivationCache.folded`.
+        source: makes the same facts in another process; it can be pickled, and raises BundleError if it cannot.
     """
 
     name: str
@@ -38,6 +42,13 @@ class ModelFacts:
     weights: Mapping[str, np.ndarray] | None = None
     tokenizer: Callable[[], Tokenizer] | None = None
     folded: bool = False
+    source: Callable[[], ModelFacts] | None = field(default=None, repr=False, compare=False)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restored, (self.name, self.hash, self.config, self.folded, self.source)
+
+    def __deepcopy__(self, memo: object) -> ModelFacts:
+        return self  # nothing in it changes
 
     def token(self, text: str) -> int:
         """The id of a text that is one token.
@@ -58,6 +69,16 @@ class ModelFacts:
                 f"{text!r} is {len(ids)} tokens{parts}, and must be one; a leading space often makes the difference."
             )
         return ids[0]
+
+
+def _restored(
+    name: str, model_hash: str, config: ModelConfig, folded: bool, source: Callable[[], ModelFacts] | None
+) -> ModelFacts:
+    try:
+        found = source() if source is not None else None
+    except BundleError:
+        found = None
+    return found or ModelFacts(name, model_hash, config, folded=folded, source=source)
 
 
 def facts_of(model: object) -> ModelFacts:

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +39,7 @@ from onnxlens.runtime.program import Program
 from onnxlens.runtime.programs import Programs, refuse
 from onnxlens.runtime.providers import CPU, Provider, candidates
 from onnxlens.runtime.selection import NamesFilter, Reached, select
+from onnxlens.runtime.session import give_back_memory
 from onnxlens.runtime.slices import Slice, positions_of
 from onnxlens.runtime.token_ids import check_ids
 from onnxlens.runtime.whole import is_whole
@@ -162,7 +163,18 @@ class Runner:
         self.threads = threads
         self._progress = progress
         self._max_sessions = max_sessions or max(8, self.config.n_layer + 4)
+        self._options = provider, threads, max_sessions  # as they were given
         self.provider, self._programs = self._start(candidates(provider))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the bundle's path and the options.
+
+        Raises:
+            InputError: this is closed.
+        """
+        if self.is_closed:
+            refuse()
+        return _runner_at, (self.bundle, *self._options)
 
     @property
     def hook_names(self) -> tuple[str, ...]:
@@ -200,6 +212,7 @@ class Runner:
         self._programs.close()
         if "gradients" in vars(self):
             self.gradients.close()
+        give_back_memory()
 
     def __enter__(self) -> Runner:
         return self
@@ -493,6 +506,20 @@ class Runner:
             raise ContextLengthError(
                 f"The text is {needed} tokens long, and this model has {limit} positions; shorten it."
             )
+
+
+def _runner_at(bundle: Bundle, *options: Any) -> Runner:
+    """The runner that was pickled: one for all its copies in this process, so that each task of a pool has it open."""
+    runner = _shared(bundle, *options)
+    if runner.is_closed:
+        _shared.cache_clear()
+        runner = _shared(bundle, *options)
+    return runner
+
+
+@lru_cache(maxsize=2)
+def _shared(bundle: Bundle, provider: str, threads: int | None, max_sessions: int | None) -> Runner:
+    return Runner(bundle, provider=provider, threads=threads, max_sessions=max_sessions)
 
 
 def _array(values: npt.ArrayLike, name: str) -> np.ndarray:

@@ -9,12 +9,13 @@ from __future__ import annotations
 import os
 import weakref
 from collections.abc import Callable
+from functools import cache
 
 import onnxruntime
 
 from onnxlens.runtime.errors import ProviderError
 
-__all__ = ["Session", "keep_when_forked"]
+__all__ = ["Session", "give_back_memory", "keep_when_forked"]
 
 _open: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()  # of this process
 
@@ -37,6 +38,27 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_keep)
 
 
+def give_back_memory() -> None:
+    """Gives memory that was freed back to the system, where the allocator keeps it (glibc's does).
+
+    To open a session takes a few times as much for a moment as it needs afterwards, in pieces between others. Without
+    this, a process that opens many sessions holds some 40 MB more for each of them with GPT-2's weights.
+    """
+    if (trim := _malloc_trim()) is not None:
+        trim(0)
+
+
+@cache
+def _malloc_trim() -> Callable[[int], int] | None:
+    import ctypes
+
+    try:
+        found: Callable[[int], int] = ctypes.CDLL(None).malloc_trim
+    except (OSError, AttributeError, TypeError):  # another allocator, or another system
+        return None
+    return found
+
+
 class Session:
     """A session that a forked process opens anew when it first uses it.
 
@@ -55,6 +77,7 @@ class Session:
     ) -> None:
         self._start, self._check, self._survives = start, check, survives
         self._opened = os.getpid(), start()
+        give_back_memory()
 
     def get(self) -> onnxruntime.InferenceSession:
         """Returns the session of this process.

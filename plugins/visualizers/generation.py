@@ -81,6 +81,10 @@ class GenerationRendering(Stack):
             self._take(token)
         return self._shown()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the charts, for which the whole text is generated first."""
+        return Stack, (self.title, self.charts)
+
     @charts.setter
     def charts(self, charts: list[Chart]) -> None:
         """They follow from the tokens."""
