@@ -81,13 +81,13 @@ class GenerationRendering(Stack):
             self._take(token)
         return self._shown()
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        """Pickles the charts, for which the whole text is generated first."""
-        return Stack, (self.title, self.charts)
-
     @charts.setter
     def charts(self, charts: list[Chart]) -> None:
         """They follow from the tokens."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the charts, for which the whole text is generated first."""
+        return Stack, (self.title, self.charts)
 
     def frames(self) -> Iterator[RenderableType]:
         """The table after each token."""
