@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PROMPT ?= Data visualization empowers users to
 
-.PHONY: try plugins test test-isa lint types docs wheel bench clean
+.PHONY: try plugins test test-isa fuzz lint types docs wheel bench clean
 
 try: $(VENV)/.installed  ## set up .venv without PyTorch, and predict
 	$(BIN)/onnxlens predict "$(PROMPT)"
@@ -39,6 +39,9 @@ test-isa: $(VENV)/.installed-dev
 			$(BIN)/python -m pytest -n auto --dist loadgroup -q $(NUMERIC); \
 	done; done
 endif
+
+fuzz: $(VENV)/.installed-dev  ## damage bundles, traces and more, and try them, until interrupted
+	PYTHONPATH=tests $(BIN)/python -m fuzz
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

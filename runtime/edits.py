@@ -51,9 +51,19 @@ class Applied:
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Applied:
-        """Reads what `dataclasses.asdict` made of one, from JSON."""
+        """Reads what `dataclasses.asdict` made of one, from JSON.
+
+        Raises:
+            TypeError: an entry is unknown, or of another type.
+        """
         given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in entries.items()}
-        return cls(**given)
+        made = cls(**given)
+        wholes = [made.intervention, *(one for name in ONE for one in getattr(made, name) or ())]
+        if not all(type(one) is int for one in wholes) or not all(
+            isinstance(one, str) for one in (made.operation, made.hook)
+        ):
+            raise TypeError("an entry of what was changed is no whole number or text")
+        return made
 
     def __str__(self) -> str:
         limits = ((ONE[name], getattr(self, name)) for name in ("rows", "positions", "heads", "neurons", "keys"))

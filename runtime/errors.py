@@ -35,11 +35,12 @@ _WORD = 200  # characters of a word that is compared with others, which takes lo
 class OnnxLensError(Exception):
     """Base of every error that onnxlens raises on purpose; its text is one sentence or two, on one line.
 
-    Whatever the text quotes, it stays readable: it is cut in its middle where it is longer than any sentence.
+    Whatever the text quotes of what was given, it is safe to show: control characters are escaped, and where it is
+    longer than any sentence, it is cut in its middle.
     """
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(cut(text, _LONGEST))
+        super().__init__(inert(cut(str(text), _LONGEST)))
 
 
 class BundleError(OnnxLensError):
@@ -106,7 +107,7 @@ def parsing(path: Path, what: str) -> Iterator[None]:
     except OnnxLensError:
         raise
     except Exception as error:
-        reason = inert(cut(" ".join(f"{type(error).__name__}: {error}".split()), 300))
+        reason = cut(" ".join(f"{type(error).__name__}: {error}".split()), 300)
         raise BundleError(f"{path} cannot be read as {what} ({reason}). Export or copy the bundle again.") from error
 
 

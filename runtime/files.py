@@ -9,9 +9,24 @@ from pathlib import Path
 from threading import Lock
 from uuid import uuid4
 
-from onnxlens.runtime.errors import OutputError
+from onnxlens.runtime.errors import InputError, OutputError
+from onnxlens.runtime.escape import quoted
 
-__all__ = ["replaced", "umask"]
+__all__ = ["expanded", "replaced", "umask"]
+
+
+def expanded(path: str | Path) -> Path:
+    """A path with the home folder of a user in place of `~` or `~name` at its beginning.
+
+    Raises:
+        InputError: nobody knows that user's home folder.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        user = quoted(Path(path).parts[0])
+        raise InputError(f"There is no home folder for {user}; give the path without it.") from error
+
 
 _changing = Lock()
 

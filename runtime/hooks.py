@@ -6,11 +6,12 @@ weights: nothing is folded or centred.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from onnxlens.runtime.config import ModelConfig
 
-__all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "hook_points"]
+__all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "axes_of", "hook_points", "sizes"]
 
 # Too large to be an output of every bundle ([B, P, H, D] for each block); the runner adds it to a graph when asked.
 COMPUTED_ON_REQUEST = "hook_result"
@@ -77,18 +78,26 @@ class HookPoint:
 
     def shape(self, config: ModelConfig, batch: int, new: int, past: int = 0) -> tuple[int, ...]:
         """The value's shape in a pass over `new` positions after `past` cached ones."""
-        size = {
-            "batch": batch,
-            "pos": new,
-            "query_pos": new,
-            "key_pos": past + new,
-            "head": config.n_head,
-            "d_model": config.n_embd,
-            "d_head": config.d_head,
-            "d_mlp": config.d_mlp,
-            "one": 1,
-        }
+        size = sizes(config) | {"batch": batch, "pos": new, "query_pos": new, "key_pos": past + new}
         return tuple(size[axis] for axis in self.axes)
+
+
+def sizes(config: ModelConfig) -> dict[str, int]:
+    """How long each axis is that does not depend on the text."""
+    return {
+        "head": config.n_head,
+        "d_model": config.n_embd,
+        "d_head": config.d_head,
+        "d_mlp": config.d_mlp,
+        "one": 1,
+    }
+
+
+def axes_of(name: str) -> tuple[str, ...] | None:
+    """The axes of a hook point, whichever model it is of; None for a name that is not in the table."""
+    block = re.fullmatch(r"blocks\.(0|[1-9][0-9]*)\.(.+)", name)
+    entries = (*_EMBEDDING, *_FINAL) if block is None else _BLOCK
+    return next((axes for entry, axes, _ in entries if entry == (name if block is None else block[2])), None)
 
 
 def hook_points(config: ModelConfig) -> tuple[HookPoint, ...]:

@@ -8,10 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from onnxlens.runtime.errors import HookPointError, InputError, OutputError, TraceError
+from onnxlens.runtime.escape import quoted
+from onnxlens.runtime.files import expanded
 from onnxlens.runtime.interventions import Intervention, listed
+from onnxlens.runtime.json_file import JsonFileError, read_json
 from onnxlens.runtime.trace import open_trace
 
 __all__ = ["read_interventions", "write_interventions"]
+
+_LIMIT = 50_000_000  # bytes; values of a whole model are better kept in a trace
 
 
 def read_interventions(path: str | Path) -> list[Intervention]:
@@ -24,13 +29,11 @@ def read_interventions(path: str | Path) -> list[Intervention]:
     Raises:
         InputError: the file cannot be read, is no JSON, or an intervention in it is wrong; the text says which.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     try:
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InputError(f"Cannot read the interventions {path}: {error.strerror}.") from error
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"The interventions {path} are not JSON: {error}.") from error
+        entries = read_json(path, _LIMIT)
+    except JsonFileError as error:
+        raise InputError(f"Cannot read the interventions {path}: {error}.") from error
     found = entries if isinstance(entries, list) else [entries]
     if not found:
         raise InputError(f"There is no intervention in {path}.")
@@ -50,7 +53,7 @@ def write_interventions(interventions: Iterable[Intervention] | Intervention, pa
         InputError: something is no intervention.
         OutputError: the file cannot be written.
     """
-    path = Path(path).expanduser()
+    path = expanded(path)
     text = json.dumps([one.to_dict() for one in listed(interventions)], indent=1)
     try:
         path.write_text(text + "\n", encoding="utf-8")
@@ -63,11 +66,11 @@ def _read(entry: Any, folder: Path) -> Intervention:
     if not isinstance(value, dict) or "trace" not in value:
         return Intervention.from_dict(entry)
     if unknown := sorted(value.keys() - {"trace", "per_position"}):
-        raise InputError(f"A value from a trace has no entry {unknown[0]!r}; it has trace and per_position.")
+        raise InputError(f"A value from a trace has no entry {quoted(unknown[0])}; it has trace and per_position.")
     if not isinstance(value["trace"], str):
-        raise InputError(f"The trace of a value must be a file's name, not {value['trace']!r}.")
+        raise InputError(f"The trace of a value must be a file's name, not {quoted(value['trace'])}.")
     per_position = value.get("per_position", False)
     if not isinstance(per_position, bool):
-        raise InputError(f"per_position of a value must be true or false, not {per_position!r}.")
-    run = open_trace(folder / Path(value["trace"]).expanduser())
+        raise InputError(f"per_position of a value must be true or false, not {quoted(per_position)}.")
+    run = open_trace(folder / expanded(value["trace"]))
     return Intervention.of_run(run, entry, per_position=per_position)

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
+from onnxlens.runtime.escape import cut, quoted
 from onnxlens.runtime.shorthand import Key, full_name, is_shorthand
 from onnxlens.runtime.whole import is_whole
 
@@ -75,7 +76,7 @@ class Intervention:
         object.__setattr__(self, "hook", hook[0] if len(hook) == 1 else hook)
         if self.operation not in OPERATIONS:
             raise InputError(
-                f"Unknown operation {self.operation!r}; an intervention can {', '.join(OPERATIONS)}."
+                f"Unknown operation {quoted(self.operation)}; an intervention can {', '.join(OPERATIONS)}."
                 f"{suggestion(str(self.operation), OPERATIONS, 1)}"
             )
         for name in _INDICES:
@@ -86,11 +87,14 @@ class Intervention:
         if self.value is not None:
             object.__setattr__(self, "value", self._checked(self.value))
         if isinstance(self.factor, bool) or not isinstance(self.factor, int | float | np.number):
-            raise InputError(f"An intervention's factor must be a number, not {self.factor!r}.")
-        with np.errstate(over="ignore"):
-            finite = np.isfinite(np.float32(self.factor))
+            raise InputError(f"An intervention's factor must be a number, not {quoted(self.factor)}.")
+        try:
+            with np.errstate(over="ignore"):
+                finite = np.isfinite(np.float32(self.factor))
+        except OverflowError:  # an integer of hundreds of digits
+            finite = False
         if not finite:
-            raise InputError(f"An intervention's factor must be a finite float32, not {self.factor!r}.")
+            raise InputError(f"An intervention's factor must be a finite float32, not {quoted(self.factor)}.")
         if self.source is not None:
             object.__setattr__(self, "source", _checked_source(self.source))
         if self.attention_mask is not None:
@@ -209,11 +213,11 @@ class Intervention:
             InputError: an entry is unknown, missing, or has no usable value.
         """
         if not isinstance(entries, Mapping):
-            raise InputError(f"An intervention must be an object with 'hook' and 'operation', not {entries!r}.")
+            raise InputError(f"An intervention must be an object with 'hook' and 'operation', not {quoted(entries)}.")
         known = ("hook", "operation", *_INDICES, "value", "factor", "source", "attention_mask")
         if unknown := sorted(str(key) for key in entries.keys() - set(known)):
             near = suggestion(unknown[0], known)
-            raise InputError(f"An intervention has no entry {unknown[0]!r}; it has {', '.join(known)}.{near}")
+            raise InputError(f"An intervention has no entry {quoted(unknown[0])}; it has {', '.join(known)}.{near}")
         if missing := [name for name in ("hook", "operation") if name not in entries]:
             raise InputError(f"An intervention needs the entry {missing[0]!r}.")
         return cls(**{str(key): _parsed_slice(key, value) for key, value in entries.items()})
@@ -248,23 +252,26 @@ class Intervention:
     ) -> Intervention:
         if unknown := where.keys() - set(_INDICES):
             raise InputError(
-                f"An intervention cannot be limited to {min(unknown)!r}; it can to {', '.join(_INDICES)}."
+                f"An intervention cannot be limited to {quoted(min(unknown))}; it can to {', '.join(_INDICES)}."
                 f"{suggestion(min(unknown), _INDICES)}"
             )
         return cls(hook=_globs(hook), operation=operation, **where, **options)
 
     def _checked(self, value: Any) -> np.ndarray | dict[str, np.ndarray]:
         if isinstance(value, Mapping):
-            return {str(name): self._array(array, f" for {name!r}") for name, array in value.items()}
+            return {str(name): self._array(array, f" for {quoted(name)}") for name, array in value.items()}
         return self._array(value, "")
 
     def _array(self, value: Any, of: str) -> np.ndarray:
         try:
             array = np.asarray(value)
             if array.dtype.kind not in "iuf":
-                raise ValueError(f"an array of {array.dtype}")
-        except ValueError as error:
-            raise InputError(f"The value of {self.operation!r}{of} must be numbers: {error}.") from error
+                what = "numbers of hundreds of digits, or other things" if array.dtype == object else array.dtype
+                raise ValueError(f"an array of {what}")
+        except (ValueError, OverflowError, RecursionError, TypeError) as error:
+            raise InputError(
+                f"The value of {self.operation!r}{of} must be numbers: {cut(str(error), 200).rstrip('.')}."
+            ) from error
         with np.errstate(over="ignore"):
             array = array.astype(np.float32)
         if np.isnan(array).any():
@@ -284,11 +291,11 @@ def listed(interventions: Iterable[Intervention] | Intervention | None) -> tuple
     if isinstance(interventions, Intervention):
         return (interventions,)
     if not isinstance(interventions, Iterable) or isinstance(interventions, str):
-        raise InputError(f"interventions must be an Intervention, or several of them, not {interventions!r:.100}.")
+        raise InputError(f"interventions must be an Intervention, or several of them, not {quoted(interventions)}.")
     found = tuple(interventions)
     for one in found:
         if not isinstance(one, Intervention):
-            raise InputError(f"Expected an Intervention, not {one!r:.100}; Intervention.zero(...) makes one.")
+            raise InputError(f"Expected an Intervention, not {quoted(one)}; Intervention.zero(...) makes one.")
     return found
 
 
@@ -299,7 +306,7 @@ def _globs(hook: object) -> tuple[str, ...]:
     if not found or not all(isinstance(name, str) or is_shorthand(name) for name in found):
         raise InputError(
             "An intervention's hook must be a name, a glob, a tuple such as ('pattern', 0), or several of these, "
-            f"not {hook!r:.100}."
+            f"not {quoted(hook)}."
         )
     return tuple(name if isinstance(name, str) else full_name(name) for name in found)
 
@@ -344,7 +351,7 @@ def _tokens(mask: np.ndarray) -> str:
 def _checked_mask(given: Any) -> np.ndarray:
     try:
         mask = np.asarray(given)
-    except ValueError:
+    except (ValueError, OverflowError, RecursionError):
         mask = np.empty(0)
     if mask.ndim != 2 or not np.isin(mask, (0, 1)).all():
         raise InputError("An intervention's attention_mask must be rows of 0 and 1, all of one length.")
@@ -359,7 +366,7 @@ def _source(cache: Mapping[str, np.ndarray]) -> Source | None:
 
 def _checked_source(given: Any) -> Source:
     if not isinstance(given, tuple | list) or len(given) != 2 or not all(isinstance(part, str) for part in given):
-        raise InputError(f"An intervention's source must be a model's name and hash, not {given!r}.")
+        raise InputError(f"An intervention's source must be a model's name and hash, not {quoted(given)}.")
     return Source(*given)
 
 
@@ -388,9 +395,9 @@ def _indices(given: Any, name: str) -> slice | tuple[int, ...] | None:
         if isinstance(given, slice) and not all(
             part is None or is_whole(part) for part in (given.start, given.stop, given.step)
         ):
-            raise InputError(f"{name} must be a slice of whole numbers, not {given!r}.")
+            raise InputError(f"{name} must be a slice of whole numbers, not {quoted(given)}.")
         if isinstance(given, slice) and given.step == 0:
-            raise InputError(f"{name} must be a slice whose step is not 0, not {given!r}.")
+            raise InputError(f"{name} must be a slice whose step is not 0, not {quoted(given)}.")
         return given
     try:
         found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
@@ -398,20 +405,22 @@ def _indices(given: Any, name: str) -> slice | tuple[int, ...] | None:
             raise TypeError
         return tuple(int(one) for one in found)
     except TypeError:
-        raise InputError(f"{name} must be a whole number, several, or a slice, not {given!r}.") from None
+        raise InputError(f"{name} must be a whole number, several, or a slice, not {quoted(given)}.") from None
 
 
 def _parsed_slice(name: str, value: Any) -> Any:
     if name not in _INDICES or not isinstance(value, str):
         return value
     try:
-        parts = [int(part) if part.strip() else None for part in value.split(":")]
+        parts = [int(part) if part.strip() else None for part in value.split(":", 3)]
     except ValueError:
         parts = []
     if len(parts) == 1:
         return parts[0]
     if len(parts) not in (2, 3):
-        raise InputError(f"{name} must be a whole number, a list of them, or a range such as '3:7', not {value!r}.")
+        raise InputError(
+            f"{name} must be a whole number, a list of them, or a range such as '3:7', not {quoted(value)}."
+        )
     return slice(*parts)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from onnxlens.runtime.open_file import OpenFile
 
 __all__ = ["DamagedError", "DataTypeError", "TensorEntry", "TensorHeader", "TruncatedError", "read_header"]
 
-_MAX_HEADER = 100_000_000  # safetensors' own limit
+_MAX_HEADER = 20_000_000  # bytes; of JSON, which takes up to twenty times as many in memory
 
 
 class DamagedError(Exception):
@@ -90,13 +91,16 @@ def read_header(file: Path | OpenFile, dtypes: Mapping[str, str]) -> TensorHeade
     length = struct.unpack("<Q", prefix)[0] if len(prefix) == 8 else _MAX_HEADER + 1
     header = opened.read(8, length) if length <= min(_MAX_HEADER, size - 8) else b""
     try:
-        stated = json.loads(header)
+        # Texts are UTF-8; an escape such as \ud800 stands for a half of a character, which nothing can show or write.
+        stated = json.loads(header.decode())
+        json.dumps(stated, ensure_ascii=False).encode()
         metadata = stated.pop("__metadata__", {})
         for name, entry in stated.items():
             if entry["dtype"] not in dtypes:
                 raise DataTypeError(name, str(entry["dtype"]))
         entries = {name: _entry(entry, dtypes, 8 + length) for name, entry in stated.items()}
-        metadata = {str(key): str(value) for key, value in metadata.items()}
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise TypeError("the values under __metadata__ are not texts")
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise DamagedError(str(error)) from error
     end = max((entry.offset + entry.length for entry in entries.values()), default=8 + length)
@@ -108,7 +112,9 @@ def read_header(file: Path | OpenFile, dtypes: Mapping[str, str]) -> TensorHeade
 def _entry(entry: dict[str, Any], dtypes: Mapping[str, str], start: int) -> TensorEntry:
     dtype = np.dtype(dtypes[entry["dtype"]])
     begin, end = entry["data_offsets"]
-    shape = tuple(int(size) for size in entry["shape"])
-    if begin < 0 or end - begin != dtype.itemsize * int(np.prod(shape, dtype=np.int64)):
+    shape = tuple(entry["shape"])
+    if not all(type(number) is int and 0 <= number < 2**63 for number in (begin, end, *shape)):
+        raise ValueError("a tensor's shape or place is not whole numbers")
+    if end - begin != dtype.itemsize * math.prod(shape):
         raise ValueError("a tensor's length does not fit its shape")
     return TensorEntry(dtype, shape, start + begin, end - begin)

@@ -21,9 +21,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import stat
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.metadata import version
@@ -36,8 +35,11 @@ from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import BundleError, OutputError, TraceError
-from onnxlens.runtime.files import replaced
+from onnxlens.runtime.escape import cut, quoted
+from onnxlens.runtime.files import expanded, replaced
+from onnxlens.runtime.hooks import axes_of, sizes
 from onnxlens.runtime.model_facts import ModelFacts
+from onnxlens.runtime.open_file import OpenFile
 from onnxlens.runtime.tensor_file import DamagedError, DataTypeError, TensorHeader, TruncatedError, read_header
 
 if TYPE_CHECKING:
@@ -66,12 +68,12 @@ def open_trace(path: str | Path, *, model: object = None, verify: bool = False) 
     Raises:
         TraceError: there is no such file; it is damaged, no trace, or one of another version; or of another model.
     """
-    path = Path(path)
-    header = _read(path)
+    path = expanded(path)
+    file, header = _opened(path)
     try:
-        cache = _cache(path, header)
-    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, BundleError) as error:
-        detail = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else str(error)
+        cache = _cache(file, header)
+    except (KeyError, ValueError, TypeError, AttributeError, RecursionError, OverflowError, BundleError) as error:
+        detail = f"{error.args[0]!r} is missing" if isinstance(error, KeyError) else cut(str(error), 300).rstrip(".")
         raise TraceError(f"The header of the trace {path} is damaged: {detail}. Make the trace again.") from error
     if verify and header.metadata.get("sha256") != _digest(_tensors(cache)):
         raise TraceError(
@@ -90,6 +92,10 @@ def save_trace(cache: ActivationCache, path: str | Path, str_tokens: Sequence[st
             f"Cannot write {path}: a folded view is not what the model computed. Save the raw cache, and fold it when "
             "it is opened."
         )
+    try:
+        _check(cache)
+    except ValueError as error:  # better now than when somebody opens it
+        raise OutputError(f"Cannot write {path}: what the cache holds does not agree: {error}.") from error
     tensors = _tensors(cache)
     header = _metadata(cache, str_tokens if str_tokens is not None else cache.str_tokens)
     header["sha256"] = _digest(tensors)
@@ -189,26 +195,29 @@ def _digest(tensors: Mapping[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _read(path: Path) -> TensorHeader:
-    """The header of a file that is a trace of this version, as far as that can be told without its details."""
+def _opened(path: Path) -> tuple[OpenFile, TensorHeader]:
+    """A file that is a trace of this version, as far as that can be told without its details, and its header."""
     try:
-        path = path.expanduser()
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a pipe or a device could keep us reading for ever
-            raise TraceError(f"{path} is {'a folder' if path.is_dir() else 'not a regular file'}, and no trace.")
-        header = read_header(path, _DTYPES)
+        if path.is_dir():
+            raise TraceError(f"{path} is a folder, and no trace.")
+        file = OpenFile(path, remedy="Copy it again.")
+        header = read_header(file, _DTYPES)
     except FileNotFoundError as error:
         raise TraceError(f"There is no trace {path}.") from error
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         reason = error.strerror if isinstance(error, OSError) else error
         raise TraceError(f"Cannot read the trace {path}: {reason}.") from error
+    except BundleError as error:
+        raise TraceError(str(error)) from error
     except DamagedError as error:
         raise TraceError(
             f"{path} is no trace, or a damaged one: it has no safetensors header. 'onnxlens trace' and cache.save "
             "write traces."
         ) from error
     except DataTypeError as error:
-        raise TraceError(f"{path} is no trace of onnxlens: it has {error.name!r} as {error.code!r}.") from error
+        raise TraceError(
+            f"{path} is no trace of onnxlens: it has {quoted(error.name)} as {quoted(error.code)}."
+        ) from error
     except TruncatedError as error:
         raise TraceError(
             f"{path} is truncated: it has {error.size} bytes, its header promises {error.promised}. Copy it again."
@@ -220,22 +229,22 @@ def _read(path: Path) -> TensorHeader:
         )
     if found != FORMAT:
         raise TraceError(
-            f"{path} is a trace of format {found!r}, and this onnxlens reads {FORMAT!r}. Open it with the onnxlens "
-            "that wrote it, or make it again."
+            f"{path} is a trace of format {quoted(found)}, and this onnxlens reads {FORMAT!r}. Open it with the "
+            "onnxlens that wrote it, or make it again."
         )
-    if status.st_size > header.end:
+    if file.size > header.end:
         raise TraceError(
-            f"{path} is damaged: it has {status.st_size} bytes, its header describes {header.end}. Copy it again."
+            f"{path} is damaged: it has {file.size} bytes, its header describes {header.end}. Copy it again."
         )
-    return header
+    return file, header
 
 
-def _cache(path: Path, header: TensorHeader) -> ActivationCache:
+def _cache(file: OpenFile, header: TensorHeader) -> ActivationCache:
     texts = header.metadata
-    names = _json(texts, "hook_points", list)
+    names = _texts(texts, "hook_points")
     if sorted([*names, *_BESIDES]) != sorted(header.entries):
         raise ValueError("'hook_points' does not list the tensors")
-    data = np.memmap(path.expanduser(), np.uint8, mode="r")
+    data = file.map()
 
     def array(name: str) -> np.ndarray:
         entry = header.entries[name]
@@ -244,18 +253,14 @@ def _cache(path: Path, header: TensorHeader) -> ActivationCache:
     tokens, mask = (array(name) for name in _BESIDES)
     if tokens.ndim != 2 or tokens.dtype != np.int64 or mask.shape != tokens.shape or mask.dtype != np.int64:
         raise ValueError("'tokens' and 'attention_mask' are not [batch, positions] of int64")
-    positions = _json(texts, "positions", list, type(None))
-    if positions is not None and not all(type(position) is int for position in positions):
-        raise ValueError("'positions' must be whole numbers")
-    made_with = _strings(_json(texts, "made_with", dict).items())
-    str_tokens = _json(texts, "str_tokens", list) if "str_tokens" in texts else None
-    if str_tokens is not None and not all(isinstance(text, str) for text in str_tokens):
-        raise ValueError("'str_tokens' must be texts")
     facts = None
     if "config" in texts:
         config = ModelConfig.from_dict(_json(texts, "config", dict), "'config'")
         facts = ModelFacts(texts["model"], texts["model_hash"], config)
-    return ActivationCache(
+    positions = _json(texts, "positions", list, type(None))
+    if positions is not None and not all(type(position) is int for position in positions):
+        raise ValueError("'positions' must be whole numbers")
+    cache = ActivationCache(
         {name: array(name) for name in names},
         tokens,
         mask,
@@ -263,19 +268,71 @@ def _cache(path: Path, header: TensorHeader) -> ActivationCache:
         facts=facts,
         positions=positions,
         has_batch_dim=_json(texts, "has_batch_dim", bool),
-        str_tokens=str_tokens,
-        made_with=made_with,
+        str_tokens=_texts(texts, "str_tokens") if "str_tokens" in texts else None,
+        made_with={str(key): str(value) for key, value in _json(texts, "made_with", dict).items()},
         applied=[Applied.from_dict(one) for one in _json(texts, "applied", list)] if "applied" in texts else (),
-        called=[str(name) for name in _json(texts, "called", list)] if "called" in texts else (),
+        called=_texts(texts, "called") if "called" in texts else (),
     )
+    _check(cache)
+    return cache
+
+
+def _check(cache: ActivationCache) -> None:
+    """Checks that what a trace says of itself agrees: its arrays, tokens and positions, and the model's shape.
+
+    Raises:
+        ValueError: it does not; the text says where.
+    """
+    rows, length = cache.tokens.shape
+    positions, config = cache.positions, None if cache.facts is None else cache.facts.config
+    if rows < 1 or (rows > 1 and not cache.has_batch_dim):
+        raise ValueError(f"there are {rows} rows of tokens, and 'has_batch_dim' is {cache.has_batch_dim}")
+    if cache.tokens.size and not 0 <= cache.tokens.min() <= cache.tokens.max() < (
+        config.vocab_size if config else 2**31
+    ):
+        raise ValueError("'tokens' holds what is no token of the model")
+    if not np.isin(cache.attention_mask, (0, 1)).all():
+        raise ValueError("'attention_mask' holds other numbers than 0 and 1")
+    if positions is not None and not all(0 <= position < length for position in positions):
+        raise ValueError(f"'positions' names others than those of the {length} tokens")
+    if cache.str_tokens is not None and len(cache.str_tokens) != length:
+        raise ValueError(f"'str_tokens' has {len(cache.str_tokens)} texts for {length} tokens")
+    read = length if positions is None else len(positions)
+    size = {
+        "batch": rows,
+        "pos": read,
+        "query_pos": read,
+        "key_pos": length,
+        **(sizes(config) if config else {"one": 1}),
+    }
+    for name, value in cache.items():
+        axes = axes_of(name)
+        if axes is None:
+            continue  # of a newer version, or of somebody's own: nothing here computes with it
+        if value.dtype.kind != "f":
+            raise ValueError(f"{quoted(name)} is of {value.dtype}, not of floating-point numbers")
+        if config is not None and name.startswith("blocks.") and int(name.split(".")[1]) >= config.n_layer:
+            raise ValueError(f"{quoted(name)} is no hook point of a model of {config.n_layer} blocks")
+        axes = axes if cache.has_batch_dim else axes[1:]
+        # What neither the text nor the configuration says, the first array does.
+        fits = len(axes) == value.ndim and all(
+            size.setdefault(axis, found) == found for axis, found in zip(axes, value.shape, strict=True)
+        )
+        if not fits:
+            expected = ", ".join(str(size.get(axis, axis)) for axis in axes)
+            raise ValueError(f"{quoted(name)} has shape {list(value.shape)}, expected [{expected}]")
 
 
 def _json(texts: Mapping[str, str], key: str, *kinds: type) -> Any:
     value = json.loads(texts[key])
     if not isinstance(value, kinds):
         raise ValueError(f"{key!r} must be a {kinds[0].__name__}")
+    json.dumps(value, ensure_ascii=False).encode()  # which halves of characters are not part of
     return value
 
 
-def _strings(items: Iterable[tuple[Any, Any]]) -> dict[str, str]:
-    return {str(key): str(value) for key, value in items}
+def _texts(texts: Mapping[str, str], key: str) -> list[str]:
+    found: list[str] = _json(texts, key, list)
+    if not all(isinstance(text, str) for text in found):
+        raise ValueError(f"{key!r} must be texts")
+    return found

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -476,7 +477,7 @@ def test_an_edit_that_is_never_reached_is_an_error(runner):
     ("content", "text"),
     [
         ("[]", "There is no intervention in"),
-        ("{", "are not JSON"),
+        ("{", "it is not JSON (line"),
         ('{"hook": "hook_embed"}', "needs the entry 'operation'"),
         (
             '[{"hook": "hook_embed", "operation": "zero", "head": 3}]',
@@ -811,3 +812,39 @@ def test_a_mean_at_each_position_needs_texts_of_one_length(bundle):
 def test_an_intervention_takes_the_tuples_that_caches_take():
     assert Intervention.zero(("pattern", 1), heads=0).hook == "blocks.1.attn.hook_pattern"
     assert Intervention.zero([("z", 0), "hook_embed"]).hook == ("blocks.0.attn.hook_z", "hook_embed")
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        (
+            '{"hook": "hook_embed", "operation": "scale", "factor": ' + "9" * 400 + "}",
+            "a finite float32, not 999",
+        ),
+        ('{"hook": "hook_embed", "operation": "add", "value": ' + "9" * 400 + "}", "must be numbers"),
+        (
+            '{"hook": "hook_embed", "operation": "add", "value": {"trace": "~nobody-at-all/x"}}',
+            "no home folder",
+        ),
+        ('{"hook": "hook_embed", "operation": "' + "x" * 1_000_000 + '"}', "Unknown operation 'xxx"),
+        ('{"hook": "hook_embed", "operation": "zero", "positions": "' + "x" * 1_000_000 + '"}', "not 'xxx"),
+        ('{"' + "x" * 1_000_000 + '": 1}', "has no entry 'xxx"),
+        ("[" * 5_000 + "]" * 5_000, "nested too deeply"),
+        ("[" + "[" * 500 + "]" * 500 + "]", "must be an object with 'hook' and 'operation'"),
+    ],
+    ids=lambda value: value[:60],
+)
+def test_errors_about_files_stay_short_whatever_is_in_them(tmp_path, entries, expected):
+    path = tmp_path / "edits.json"
+    path.write_text(entries)
+    with pytest.raises(InputError) as refused:
+        read_interventions(path)
+    assert expected in str(refused.value)
+    assert len(str(refused.value)) < 1_500
+
+
+def test_a_pipe_or_a_device_is_not_read_for_ever(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        with pytest.raises(InputError, match="it is not a regular file"):
+            read_interventions(path)

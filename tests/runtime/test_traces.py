@@ -20,7 +20,7 @@ import onnxlens
 from onnxlens.catalog import SHIPPED, places
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.errors import InputError, TraceError
+from onnxlens.runtime.errors import InputError, OutputError, TraceError
 from onnxlens.runtime.model_facts import facts_of
 from onnxlens.runtime.trace import open_trace
 
@@ -168,8 +168,8 @@ def test_what_is_not_there_or_no_file(tmp_path):
     assert refused(tmp_path / "no") == f"There is no trace {tmp_path / 'no'}."
     assert refused(tmp_path) == f"{tmp_path} is a folder, and no trace."
     os.mkfifo(tmp_path / "pipe")
-    assert refused(tmp_path / "pipe") == f"{tmp_path / 'pipe'} is not a regular file, and no trace."
-    assert refused(Path("a\0b")).startswith("Cannot read the trace a\0b: ")
+    assert refused(tmp_path / "pipe") == f"{tmp_path / 'pipe'} is not a regular file. Copy it again."
+    assert refused(Path("a\0b")).startswith(r"Cannot read the trace a\x00b: ")
 
 
 @pytest.mark.parametrize(
@@ -236,6 +236,88 @@ DAMAGE = [
     ({"config": '{"n_layer": 0}'}, "'config': 'n_layer' must be a whole number of at least 1, not 0."),
     ({"model": None}, "'model' is missing"),
 ]
+
+
+def rewrite_array(path: Path, name: str, array: np.ndarray) -> None:
+    texts = metadata(path)
+    tensors = {name: value.copy() for name, value in load_file(path).items()}
+    save_file({**tensors, name: array}, path, texts)
+
+
+@pytest.mark.parametrize("with_config", [True, False], ids=["config", "alone"])
+@pytest.mark.parametrize(
+    ("name", "array", "detail"),
+    [
+        ("hook_embed", np.zeros((1, 7, 31), np.float32), "has shape [1, 7, 31], expected [1, 7, 32]"),
+        ("hook_embed", np.zeros((1, 6, 32), np.float32), "has shape [1, 6, 32], expected [1, 7, 32]"),
+        ("hook_embed", np.zeros((7, 32), np.float32), "has shape [7, 32], expected [1, 7, 32]"),
+        ("hook_embed", np.zeros((1, 7, 32), np.int64), "is of int64, not of floating-point numbers"),
+        ("blocks.1.attn.hook_z", np.zeros((1, 7, 2, 16), np.float32), "has shape [1, 7, 2, 16], expected [1, 7, 4, 8]"),
+        ("blocks.1.attn.hook_pattern", np.zeros((1, 4, 7, 6), np.float32), "expected [1, 4, 7, 7]"),
+        ("blocks.0.ln1.hook_scale", np.zeros((1, 7, 2), np.float32), "expected [1, 7, 1]"),
+    ],
+)
+def test_arrays_that_contradict_each_other_or_the_hook_table_are_noticed_when_it_is_opened(
+    path, name, array, detail, with_config
+):
+    rewrite_array(path, name, array)
+    if not with_config:
+        rewrite(path, config=None)
+    text = refused(path)
+    # Without a configuration, the first array of a kind says how large the others must be.
+    assert detail in text or (not with_config and "has shape" in text)
+
+
+@pytest.mark.parametrize(
+    ("name", "array", "detail"),
+    [
+        ("tokens", np.full((1, 7), 300), "'tokens' holds what is no token of the model"),
+        ("tokens", np.full((1, 7), -1), "'tokens' holds what is no token of the model"),
+        ("attention_mask", np.full((1, 7), 2), "'attention_mask' holds other numbers than 0 and 1"),
+        ("tokens", np.zeros((1, 7), np.float64), "'tokens' and 'attention_mask' are not [batch, positions] of int64"),
+        ("blocks.2.hook_resid_pre", np.zeros((1, 7, 32), np.float32), "'hook_points' does not list the tensors"),
+    ],
+)
+def test_tokens_that_cannot_be_are_noticed(path, name, array, detail):
+    rewrite_array(path, name, array)
+    assert detail in refused(path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "detail"),
+    [
+        ({"hook_points": "[1, null]"}, "'hook_points' must be texts"),
+        ({"positions": "[7]"}, "'positions' names others than those of the 7 tokens"),
+        ({"positions": "[-1]"}, "'positions' names others than those of the 7 tokens"),
+        ({"str_tokens": '["a"]'}, "'str_tokens' has 1 texts for 7 tokens"),
+        ({"str_tokens": '["\\ud800"]'}, "'utf-8' codec can't encode"),
+        ({"called": "[3]"}, "'called' must be texts"),
+        ({"applied": '[{"intervention": "a", "operation": "b", "hook": "c"}]'}, "an entry of what was changed"),
+        ({"made_with": "[" * 100_000}, "maximum recursion depth"),
+        ({"config": '{"n_layer": ' + "9" * 5000 + "}"}, "Exceeds the limit"),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_texts_that_contradict_the_arrays_are_noticed(path, changes, detail):
+    rewrite(path, **changes)
+    text = refused(path)
+    assert detail in text
+    assert len(text) < 1000
+
+
+def test_half_a_character_in_the_header_is_damage(path):
+    content = path.read_bytes()
+    place = content.index(b'"model":"base"')
+    path.write_bytes(content[:place] + b'"model":"\\ud8"' + content[place + 14 :])
+    assert "has no safetensors header" in refused(path)
+
+
+def test_what_could_not_be_opened_again_is_not_written(tmp_path):
+    cache = reading("base", batch=1).cache
+    wrong = onnxlens.ActivationCache({**cache, "hook_embed": cache["hook_embed"][:, :3]}, cache.tokens)
+    with pytest.raises(OutputError, match=r"what the cache holds does not agree: .* has shape"):
+        wrong.save(tmp_path / "trace")
+    assert not (tmp_path / "trace").exists()
 
 
 @pytest.mark.parametrize(("changes", "detail"), DAMAGE, ids=[detail for _, detail in DAMAGE])
