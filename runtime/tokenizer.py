@@ -15,6 +15,7 @@ from tokenizers.decoders import DecodeStream
 from onnxlens.runtime.errors import BundleError, InputError
 from onnxlens.runtime.escape import quoted
 from onnxlens.runtime.merges import Merge, Merges, token_bytes
+from onnxlens.runtime.token_text import readable
 
 __all__ = ["TextStream", "Tokenizer"]
 
@@ -116,6 +117,18 @@ class Tokenizer:
             InputError: an id is no whole number or not in the vocabulary.
         """
         return [self.decode([token]) for token in ids]
+
+    def pieces(self, ids: Iterable[int]) -> list[str]:
+        r"""Returns the text of each token for a reader: as `str_tokens`, but a part of a letter is its bytes, `\xe4`.
+
+        Raises:
+            InputError: an id is no whole number or not in the vocabulary.
+        """
+        return [self.piece(token, self.decode([token])) for token in ids]
+
+    def piece(self, token: int, text: str) -> str:
+        """Returns the text of a token, or its bytes as escapes where that text says that it is part of a letter."""
+        return readable(self.token_bytes(token)) if "\ufffd" in text else text
 
     def token_bytes(self, token: int) -> bytes:
         """Returns the bytes of a token, which may be a part of a UTF-8 character only.

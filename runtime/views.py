@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.shorthand import Key, axes_of
+from onnxlens.runtime.token_text import quoted
 
 if TYPE_CHECKING:
     from onnxlens.runtime.activations import ActivationCache
@@ -32,7 +33,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def token_list(tokens: Sequence[str]) -> str:
     """The first tokens of a text as HTML, each in quotes."""
-    shown = "".join(f"<code>{escape(repr(token))}</code> " for token in tokens[:_MOST_TOKENS])
+    shown = "".join(f"<code>{escape(quoted(token))}</code> " for token in tokens[:_MOST_TOKENS])
     return f"{shown}…" if len(tokens) > _MOST_TOKENS else shown
 
 
@@ -71,7 +72,11 @@ def html(cache: ActivationCache) -> str:
         facts.append(f"read at positions {', '.join(map(str, cache.positions))}")
     text = escape("; ".join(facts))
     if cache.str_tokens is not None:
-        text += f"<br>{token_list(cache.str_tokens)}"
+        pieces = cache.str_tokens
+        if cache.facts is not None and cache.facts.tokenizer is not None and len(cache.tokens) == 1:
+            tokenizer = cache.facts.tokenizer()
+            pieces = [tokenizer.piece(int(one), text) for one, text in zip(cache.tokens[0], pieces, strict=False)]
+        text += f"<br>{token_list(pieces)}"
     return f"<div><b>ActivationCache</b> {text}{table(('hook point', 'shape', 'type', 'size'), rows)}</div>"
 
 

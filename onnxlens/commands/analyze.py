@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -12,10 +11,12 @@ from onnxlens.commands.options import console, open_lens, print_json, read_text,
 
 if TYPE_CHECKING:
     import numpy as np
-    from rich.text import Text
 
     from onnxlens.lens import Lens
     from onnxlens.metrics import TokenMetric
+    from onnxlens.plugins.charts.columns import Columns
+
+_LEAST = 0.1  # nats or logits between two texts, below which shares of the difference are noise
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -62,16 +63,10 @@ def logit_lens(
         arrays = {name: np.asarray(getattr(found, name)) for name in names}
         _print_json(lens, tokens, labels=list(found.labels), axes=list(found.axes), **arrays)
         return
-    rows = []
-    for position, token in enumerate(tokens):
-        cells = []
-        for state in range(len(found.labels)):
-            best = zip(found.ids[state, position].tolist(), found.probabilities[state, position], strict=True)
-            ranks = zip(watch, found.watched_rank[state, position].tolist(), strict=True)
-            lines = [f"{_brief(lens.to_str_tokens([i])[0])} {p:.0%}" for i, p in best]
-            cells.append("\n".join(lines + [f"#{rank} {_brief(token)}" for token, rank in ranks]))
-        rows.append((_brief(token), *cells))
-    _print_table(("token", *found.labels), rows)
+    from onnxlens.plugins.visualizers.logit_lens import table
+
+    pieces = lens.tokenizer.pieces(found.tokens.tolist())
+    _print(table(found, pieces, lambda token: lens.tokenizer.pieces([token])[0], watch))
 
 
 @command.command("dla")
@@ -105,14 +100,15 @@ def dla(
 
     lens, text = _opened(model, provider, threads, text)
     found = attribute_logit(lens, text, answer, against, position=position, neurons=neurons > 0)
-    names = lens.to_str_tokens([found.token] if found.against is None else [found.token, found.against])
+    answers = [found.token] if found.against is None else [found.token, found.against]
     parts = {"embed": found.embed, "pos_embed": found.pos_embed, "biases": found.biases}
     if as_json:
         arrays = {"heads": found.heads, "mlps": found.mlps, **({"neurons": found.neurons} if neurons else {})}
         tokens = lens.to_str_tokens(found.tokens)
+        names = lens.to_str_tokens(answers)
         _print_json(lens, tokens, answer=names, position=found.position, logit=found.logit, **parts, **arrays)
         return
-    what = "the logit of " + " less that of ".join(map(shown, names))
+    what = "the logit of " + " minus that of ".join(map(shown, lens.tokenizer.pieces(answers)))
     rows: list[Sequence[object]] = [
         (f"layer {n}", *map(_signed, found.heads[n]), _signed(found.mlps[n])) for n in range(lens.config.n_layer)
     ]
@@ -196,11 +192,13 @@ def patch(
         )  # fmt: skip
         return
     caption = f"share of {what} restored; clean it is {found.clean:.3f}, corrupted {found.corrupted:.3f}"
+    if abs(found.clean - found.corrupted) < _LEAST:
+        caption += f"\nThese differ by {abs(found.clean - found.corrupted):.2g} only, of which shares are mostly noise."
     if found.axes == ("layer", "head"):
         _print_heads(found.recovered, caption)
         return
-    pairs = zip(found.joined(tokens), found.recovered.T, strict=True)
-    rows = [(_brief(text), *map(_signed, shares)) for text, shares in pairs]
+    names = _names(found.joined(lens.tokenizer.pieces(found.corrupted_tokens.tolist())))
+    rows = [(name, *map(_signed, shares)) for name, shares in zip(names, found.recovered.T, strict=True)]
     _print_table(("layer", *_numbers(lens.config.n_layer)), rows, caption=caption)
 
 
@@ -246,8 +244,9 @@ def surprisal(text: str | None, model: str | None, provider: str, threads: int |
             entropy=found.entropy,
         )  # fmt: skip
         return
-    columns = zip(tokens, found.values, found.entropy, found.rank.tolist(), strict=True)
-    rows = [(_brief(t), f"{value:.2f}", f"{entropy:.2f}", rank) for t, value, entropy, rank in columns]
+    names = _names(lens.tokenizer.pieces(found.tokens.tolist()), first=1)  # nothing predicts the one before
+    columns = zip(names, found.values, found.entropy, found.rank.tolist(), strict=True)
+    rows = [(name, f"{value:.2f}", f"{entropy:.2f}", rank) for name, value, entropy, rank in columns]
     caption = f"in nats; mean {found.loss:.3f}, perplexity {found.perplexity:.1f}"
     _print_table(("token", "surprisal", "expected", "rank"), rows, caption=caption)
 
@@ -262,7 +261,7 @@ def _metric(lens: Lens, text: str, answer: str | None, against: str | None) -> t
     from onnxlens.metrics import log_probability, logit_difference
 
     token: int | str = answer if answer is not None else lens.predict(text, top=1).top[0].id
-    name = shown(answer if answer is not None else lens.to_str_tokens([int(token)])[0])
+    name = shown(answer if answer is not None else lens.tokenizer.pieces([int(token)])[0])
     if against is None:
         return log_probability(token), f"log p({name})"
     return logit_difference(token, against), f"logit({name}) - logit({shown(against)})"
@@ -277,14 +276,14 @@ def _numbers(count: int) -> Iterator[str]:
     return map(str, range(count))
 
 
-def _brief(token: str) -> str:
-    """A token's text in quotes; on a terminal one so long that it would leave no room for numbers ends in `…`."""
-    from rich.text import Text
+def _names(pieces: Sequence[str], first: int = 0) -> list[str]:
+    """The tokens of a text in quotes, told apart by position; on a terminal long ones end in `…`, for room."""
+    from onnxlens.plugins.charts.columns import cut
+    from onnxlens.runtime.token_text import told_apart
 
-    out, text = console(), Text(shown(token))
-    if out.is_terminal:
-        text.truncate(max(16, out.width // 3), overflow="ellipsis")
-    return text.plain
+    out = console()
+    names = told_apart([shown(piece) for piece in pieces], first)
+    return [cut(name, out.width) for name in names] if out.is_terminal else names
 
 
 def _print_heads(values: np.ndarray, caption: str) -> None:
@@ -295,36 +294,17 @@ def _print_heads(values: np.ndarray, caption: str) -> None:
 
 def _print_table(headings: Sequence[str], rows: Sequence[Sequence[object]], caption: str = "") -> None:
     """Prints a table, cutting nothing: on a terminal, columns that do not fit beside the others come below them."""
-    from rich.table import Table
     from rich.text import Text
 
-    out = console()
-    names, *columns = [[Text(str(cell)) for cell in column] for column in zip(headings, *rows, strict=True)]
-    groups, width = _groups(names, columns, out.width) if out.is_terminal else ([columns], 0)
-    out.width = sys.maxsize  # what is wider than the terminal even so is to run over
-    for number, group in enumerate(groups):
-        table = Table(box=None, pad_edge=False)
-        table.add_column(names[0], no_wrap=True)
-        for heading, *_ in group:
-            table.add_column(heading, justify="right", no_wrap=True, min_width=width)
-        for cells in zip(names[1:], *(column[1:] for column in group), strict=True):
-            table.add_row(*cells)
-        if number:
-            out.print()
-        out.print(table)
+    from onnxlens.plugins.charts.columns import Columns
+
+    _print(Columns(headings, lambda cut: [[str(cell) for cell in row] for row in rows]))
     if caption:
-        out.print(Text(caption), soft_wrap=True)
+        console().print(Text(caption), soft_wrap=True)
 
 
-def _groups(names: list[Text], columns: list[list[Text]], room: int) -> tuple[list[list[list[Text]]], int]:
-    """Columns in as few groups as fit beside the names, of about as many each; and how wide they must be to align."""
-    gap = 2  # between columns
-    first, *widths = [max(line.cell_len for text in cells for line in text.split()) for cells in (names, *columns)]
-    if first + sum(gap + width for width in widths) <= room:
-        return [columns], 0
-    fitting = max(1, (room - first) // (gap + max(widths)))
-    size = -(-len(columns) // -(-len(columns) // fitting))
-    return [columns[start : start + size] for start in range(0, len(columns), size)], max(widths)
+def _print(table: Columns) -> None:
+    console().print(table, crop=False)
 
 
 def _print_json(lens: Lens, tokens: list[str] | None, **entries: Any) -> None:

@@ -29,6 +29,7 @@ from onnxlens.runtime.errors import OnnxLensError
 
 if TYPE_CHECKING:
     from onnxlens.generation import GeneratedToken
+    from onnxlens.lens import Lens
     from onnxlens.plugins.samplers.explain import Explanation
 
 
@@ -101,7 +102,7 @@ def command(
                     document["explanation"] = token.explanation.to_dict()
                 print_json(document, indent=None)
             elif token.explanation is not None:
-                _print_explanation(token.explanation)
+                _print_explanation(lens, token.explanation)
             else:
                 emit(token.text)
     except (OnnxLensError, KeyboardInterrupt):
@@ -144,7 +145,7 @@ def _quietly(tokens: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:
         yield token
 
 
-def _print_explanation(explanation: Explanation) -> None:
+def _print_explanation(lens: Lens, explanation: Explanation) -> None:
     """Prints why a token was chosen: a line for the token, one for each sampler, one for the choice."""
     from rich.table import Table
     from rich.text import Text
@@ -152,7 +153,7 @@ def _print_explanation(explanation: Explanation) -> None:
     from onnxlens.plugins.samplers.explain import STAGE_HEADINGS
 
     out, chosen = console(), explanation.chosen
-    out.print(Text(shown(chosen.token or ""), style="bold"), f"(token {chosen.id})")
+    out.print(Text(shown(lens.tokenizer.pieces([chosen.id])[0]), style="bold"), f"(token {chosen.id})")
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     for heading in STAGE_HEADINGS:
         table.add_column(heading, justify="left" if heading == "sampler" else "right")

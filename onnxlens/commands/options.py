@@ -250,8 +250,10 @@ def emit(text: str, *, bold: bool = False) -> None:
 
 
 def shown(token: str) -> str:
-    """A token's text in quotes, with spaces, newlines and control characters visible."""
-    return repr(token)
+    """A token's text in quotes, with what cannot be seen as its escape."""
+    from onnxlens.runtime.token_text import quoted
+
+    return quoted(token)
 
 
 @contextmanager

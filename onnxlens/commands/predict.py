@@ -64,7 +64,8 @@ def command(
     from rich.text import Text
 
     out = console()
-    pieces = [Text(t, style="bold" if n % 2 else "bold cyan") for n, t in enumerate(map(shown, prediction.tokens))]
+    read = lens.tokenizer.pieces(prediction.ids)
+    pieces = [Text(t, style="bold" if n % 2 else "bold cyan") for n, t in enumerate(map(shown, read))]
     out.print(Text(" ").join(pieces))
     table = Table(
         box=None,
@@ -75,9 +76,10 @@ def command(
     for heading in ("next token", "id", "logit", "probability"):
         table.add_column(heading, justify="left" if heading == "next token" else "right", no_wrap=True)
     table.add_column("", width=_BAR)
-    for candidate in prediction.top:
+    named = lens.tokenizer.pieces([candidate.id for candidate in prediction.top])
+    for candidate, name in zip(prediction.top, named, strict=True):
         table.add_row(
-            Text(shown(candidate.token), style="bold"),
+            Text(shown(name), style="bold"),
             str(candidate.id),
             f"{candidate.logit:.3f}",
             f"{candidate.probability:.2%}",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -132,8 +133,11 @@ def _show(
         output = _scratch(f"{entry.name}.html")
         path = Path(output)
     if path is not None:
-        with blamed(who), quiet():
+        with blamed(who), quiet(), warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("default")
             rendering.save(path)
+        for one in said:
+            click.echo(f"Note: {inert(str(one.message))}", err=True)
         size = path.stat().st_size
         if as_json:
             print_json({"file": output, "visualizer": entry.name, "bytes": size})
@@ -156,7 +160,7 @@ def _show(
         with blamed(who), quiet():
             segments = inert_segments(rendering.renderable())
         ends = bool(segments.segments) and segments.segments[-1].text.endswith("\n")
-        console().print(segments, end="" if ends else "\n")
+        console().print(segments, end="" if ends else "\n", crop=False)
 
 
 def _absolute(output: str) -> Path:

@@ -10,20 +10,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, distinct, head, numbers
+from onnxlens.plugins.charts.scale import CHOSEN, NEGATIVE, NO_SIGN, POSITIVE, Scale
+from onnxlens.plugins.visualizers.fonts import monospace
 from onnxlens.plugins.visualizers.labels import printable, short
 from onnxlens.plugins.visualizers.page import plotly_text
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import FigureBase
     from plotly.graph_objects import Figure
     from rich.console import RenderableType
+    from rich.text import Text
 
 __all__ = ["Bars"]
 
-# As in maps: blue where nothing is negative, else red above 0 and blue below.
-_BLUE, _RED, _CHOSEN = "#2171b5", "#cb4335", "#e6a100"
 _LABEL = 24  # characters of a label
 _WIDE = 24  # of a bar in a terminal
+_BAR = 0.22  # inches from bar to bar
+_PALE = 0.45  # opacity of the second list and others, where lists stand together
 
 
 class Bars(Chart):
@@ -37,6 +41,12 @@ class Bars(Chart):
         notes: a text for each bar, by name.
         marked: names of bars that stand out.
         cumulative: whether each begins where the one before ended, as in a waterfall.
+        start: where the first of these begins.
+        limits: the ends of the axis, where the unit says so, such as 0 and 1 for probabilities.
+        signs: what numbers above and below zero mean, such as "supports the answer" and "opposes it".
+        level: a number to draw across, and what it is.
+        together: whether the lists, which must have the same names, are drawn side by side for each name; each is a
+            picture of its own otherwise, on axes that are the same.
     """
 
     def __init__(
@@ -49,13 +59,22 @@ class Bars(Chart):
         notes: Mapping[str, str] | None = None,
         marked: Sequence[str] = (),
         cumulative: bool = False,
+        start: float = 0.0,
+        limits: tuple[float, float] | None = None,
+        signs: tuple[str, str] | None = None,
+        level: tuple[float, str] | None = None,
+        together: bool = False,
     ) -> None:
         self.title, self.unit, self.axis = printable(title), printable(unit), printable(axis)
-        self.cumulative = cumulative
+        self.cumulative, self.start, self.given, self.level = cumulative, start, limits, level
         lists = bars if isinstance(bars, Mapping) else {"": bars}
         self.lists = {name: [(printable(label), float(value)) for label, value in one] for name, one in lists.items()}
         self.notes = {printable(label): printable(note) for label, note in (notes or {}).items()}
         self.marked = [printable(label) for label in marked]
+        self.scale = Scale.of([np.array([value for _, value in one]) for one in self.lists.values()], signs=signs)
+        self.together = together and len(self.lists) > 1
+        if self.together and len({tuple(label for label, _ in one) for one in self.lists.values()}) != 1:
+            raise ValueError("lists that stand together have the same names in the same order")
 
     def text(self) -> RenderableType:
         """A table with a bar in each line."""
@@ -63,94 +82,93 @@ class Bars(Chart):
         from rich.table import Table
         from rich.text import Text
 
-        parts: list[RenderableType] = [Text(self.title), Text(self.unit, style="dim")]
-        known = [abs(value) for bars in self.lists.values() for _, value in bars if math.isfinite(value)]
-        largest = max(known, default=0.0) or 1.0
-        for name, bars in self.lists.items():
+        parts: list[RenderableType] = [Text(self.title), Text(self.scale.legend(self.unit), style="dim")]
+        if self.level:
+            parts.append(Text(f"{self.level[1]}: {self.level[0]:.4g}", style="dim"))
+        groups = [self.lists] if self.together else [{name: bars} for name, bars in self.lists.items()]
+        for group in groups:
             table = Table(box=None, pad_edge=False)
             table.add_column(Text(self.axis), overflow="fold")
-            table.add_column("value", justify="right", no_wrap=True)
-            table.add_column("", no_wrap=True)
+            for name in group:
+                table.add_column(Text(printable(name) if self.together else "value"), justify="right", no_wrap=True)
+                table.add_column("", no_wrap=True)
             table.add_column("", overflow="fold")
-            for label, value in bars:
-                length = round(_WIDE * abs(value) / largest) if math.isfinite(value) else 0
-                bar = Text(("█" if value >= 0 else "▒") * length, style=self._colour(label, value))
-                table.add_row(Text(short(label, _LABEL)), Text(f"{value:.4g}"), bar, Text(self.notes.get(label, "")))
-            parts += ["", *([Text(printable(name))] if name else []), table]
+            for rows in zip(*group.values(), strict=True):
+                label = rows[0][0]
+                cells = [cell for _, value in rows for cell in (Text(self._said(value)), self._bar(label, value))]
+                table.add_row(Text(short(label, _LABEL)), *cells, Text(self.notes.get(label, "")))
+            name = "" if self.together else printable(next(iter(group)))
+            parts += ["", *([Text(name)] if name else []), table]
         return Group(*parts)
 
     def size(self) -> tuple[float, float]:
         """Width and height of the picture in inches."""
         columns, rows = self._grid()
-        most = max(map(len, self.lists.values()), default=1)
-        return 8.0 if columns == 1 else 4.2 * columns, rows * (1.1 + 0.22 * most)
+        most = max(map(len, self.lists.values()), default=1) * (len(self.lists) if self.together else 1)
+        return 8.0 if columns == 1 else 4.2 * columns, rows * (1.1 + _BAR * most)
 
     def draw_on(self, figure: FigureBase) -> None:
         """Draws lying bars, the first on top."""
         columns, rows = self._grid()
         head(figure, self.title, self.size()[0])
-        grid = figure.subplots(rows, columns, squeeze=False)
+        grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
+        if self.together:
+            self._draw(grid[0, 0], self.lists)
+            grid[0, 0].legend(fontsize=7, frameon=False, loc="lower right")
+            return
         for axes in grid.flat[len(self.lists) :]:
             axes.set_axis_off()
         for axes, (name, bars) in zip(grid.flat, self.lists.items(), strict=False):
-            places = np.arange(len(bars))
-            values = np.array([value for _, value in bars])
-            starts = np.concatenate([[0.0], np.cumsum(values)[:-1]]) if self.cumulative and len(bars) else 0.0
-            colours = [self._colour(label, value) for label, value in bars]
-            axes.barh(places, values, left=starts, color=colours, height=0.75)
-            labels = [short(label, _LABEL) for label, _ in bars]
-            axes.set_yticks(places, labels, family="monospace", parse_math=False)
-            axes.set_ylim(max(1, len(bars)) - 0.5, -0.5)
-            axes.set_xlabel(self.unit, fontsize=8, parse_math=False)
-            axes.tick_params(labelsize=7, length=2)
-            axes.locator_params(axis="x", nbins=5)
-            axes.ticklabel_format(axis="x", scilimits=(-2, 5))
-            axes.xaxis.get_offset_text().set_fontsize(7)
-            axes.axvline(0, color="#444444", linewidth=0.6)
-            axes.use_sticky_edges = not self.cumulative  # there a bar may begin where the picture would end
-            axes.margins(x=0.12)
-            ends = starts + values
-            for place, (value, end) in enumerate(zip(values, np.broadcast_to(ends, values.shape), strict=True)):
-                side = "left" if value >= 0 else "right"
-                shown = f" {value:.3g} "
-                axes.text(end, place, shown, ha=side, va="center", fontsize=6, clip_on=True, parse_math=False)
+            self._draw(axes, {name: bars})
+            axes.tick_params(labelbottom=True)
             if name:
                 axes.set_title(printable(name), fontsize=8, parse_math=False)
-            for side in ("top", "right"):
-                axes.spines[side].set_visible(False)
 
     def part(self) -> Figure:
-        """Lying bars, a list of which is picked in a menu; the pointer reads the exact values."""
+        """Lying bars, a list of which is picked in a menu unless they stand together; the pointer reads the values."""
         import plotly.graph_objects as go
 
         figure = go.Figure()
         first = next(iter(self.lists), "")
-        for name, bars in self.lists.items():
+        for number, (name, bars) in enumerate(self.lists.items()):
             labels = distinct([short(label, _LABEL) for label, _ in bars])
             values = [value for _, value in bars]
             figure.add_bar(
                 x=values,
                 y=labels,
-                base=np.concatenate([[0.0], np.cumsum(values)[:-1]]).tolist() if self.cumulative and bars else None,
+                base=self._starts(np.array(values)).tolist() if self.cumulative and bars else None,
                 orientation="h",
                 name=plotly_text(name),
-                visible=name == first,
+                visible=self.together or name == first,
+                opacity=_PALE if self.together and number else 1.0,
                 meta={"y": [plotly_text(label) for label, _ in bars]},
-                marker_color=[self._colour(label, value) for label, value in bars],
+                marker={
+                    # Hollow below zero, for who sees grey.
+                    "color": [f"{self._colour(label, value)}{'40' if value < 0 else ''}" for label, value in bars],
+                    "line": {"width": 2, "color": [self._colour(label, value) for label, value in bars]},
+                },
+                text=[self._said(value) for value in values],
+                textposition="outside",
+                cliponaxis=False,
                 customdata=[[value, plotly_text(self.notes.get(label, ""))] for label, value in bars],
-                hovertemplate="%{y}: <b>%{customdata[0]}</b><br>%{customdata[1]}<extra></extra>",
+                hovertemplate="%{y}: <b>%{customdata[0]:.6~g}</b><br>%{customdata[1]}<extra></extra>",
             )
         names = list(self.lists)
+        has_menu = len(names) > 1 and not self.together
         buttons = [
             {"label": plotly_text(name), "method": "restyle", "args": ["visible", [one == name for one in names]]}
             for name in names
         ]
         menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
+        if self.level:
+            figure.add_vline(x=self.level[0], line_dash="dot", annotation_text=plotly_text(self._level()))
         figure.update_layout(
-            xaxis={"title": plotly_text(self.unit), "zeroline": True},
+            xaxis={"title": plotly_text(self.scale.legend(self.unit)), "zeroline": True, "range": self.given},
             yaxis={"title": plotly_text(self.axis), "autorange": "reversed", "type": "category"},
-            updatemenus=[menu] if len(names) > 1 else [],
-            margin={"t": 60 if len(names) > 1 else 20, "l": 140},
+            updatemenus=[menu] if has_menu else [],
+            showlegend=self.together,
+            legend={"orientation": "h", "y": 1.02, "yanchor": "bottom"},
+            margin={"t": 60 if has_menu or self.together else 20, "l": 140},
         )
         return figure
 
@@ -163,28 +181,103 @@ class Bars(Chart):
         found: dict[str, Any] = {"title": self.title, "unit": self.unit, "axis": self.axis, "bars": lists}
         if self.notes:
             found["notes"] = self.notes
+        if self.level:
+            found["level"] = {"value": self.level[0], "meaning": self.level[1]}
         return found
 
     def less(self, other: Chart) -> Chart | None:
-        """Returns the differences of the bars that both have, where they mean the same."""
+        """Returns the differences, where both have the same names; what a waterfall lacks adds nothing to it."""
         if not isinstance(other, Bars) or [*other.lists] != [*self.lists] or other.unit != self.unit:
             return None
+        if self.level or other.level:
+            return None  # what is hit in one is nothing to the other
         lists = {}
         for name, bars in self.lists.items():
-            theirs = dict(_counted(other.lists[name]))
-            own = _counted(bars)
-            lists[name] = [(key[0], value - theirs[key]) for key, value in own if key in theirs]
-        if not any(lists.values()):
-            return None
-        return Bars(self.unit, lists, unit=f"difference, {self.unit}", axis=self.axis)
+            own, theirs = dict(_counted(bars)), dict(_counted(other.lists[name]))
+            if own.keys() != theirs.keys() and not self.cumulative:
+                return None
+            lists[name] = [(key[0], own.get(key, 0.0) - theirs.get(key, 0.0)) for key in {**own, **theirs}]
+        signs = self.scale.difference(other.scale).signs
+        return Bars(self.unit, lists, unit=f"difference, {self.unit}", axis=self.axis, signs=signs)
+
+    def _draw(self, axes: Axes, lists: Mapping[str, Sequence[tuple[str, float]]]) -> None:
+        """Draws lists with the same names."""
+        labels = [label for label, _ in next(iter(lists.values()))]
+        places, high = np.arange(len(labels)), 0.75 / len(lists)
+        for number, (name, bars) in enumerate(lists.items()):
+            values = np.array([value for _, value in bars])
+            starts = self._starts(values)
+            down = places + (number - (len(lists) - 1) / 2) * high
+            found = axes.barh(
+                down,
+                values,
+                left=starts,
+                height=high,
+                color=[self._colour(label, value) for label, value in bars],
+                alpha=_PALE if number else 1.0,
+                label=printable(name).removeprefix("_"),
+            )
+            for bar, value in zip(found.patches, values, strict=True):
+                if value < 0:
+                    bar.set(hatch="////", edgecolor="white", linewidth=0)
+            for place, value, end in zip(down, values, starts + values, strict=True):
+                side = "left" if value >= 0 else "right"
+                shown = f" {self._said(value)} "
+                axes.text(end, place, shown, ha=side, va="center", fontsize=6, clip_on=True, parse_math=False)
+        names = [short(label, _LABEL) for label in labels]
+        axes.set_yticks(places, names, family=monospace(), parse_math=False)
+        axes.set_ylim(max(1, len(labels)) - 0.5, -0.5)
+        axes.set_xlabel(self.scale.legend(self.unit), fontsize=8, parse_math=False)
+        axes.tick_params(labelsize=7, length=2)
+        axes.axvline(0, color="#444444", linewidth=0.6)
+        axes.use_sticky_edges = not self.cumulative  # there a bar may begin where the picture would end
+        axes.margins(x=0.12)
+        if self.given:
+            least, most = self.given
+            axes.set_xlim(least - 0.12 * (most - least) * (least < 0), most + 0.12 * (most - least))
+            axes.set_xticks(np.linspace(least, most, 6 if least >= 0 else 5))
+        else:
+            axes.locator_params(axis="x", nbins=5)
+            axes.ticklabel_format(axis="x", scilimits=(-2, 5))
+            axes.xaxis.get_offset_text().set_fontsize(7)
+        if self.level:
+            axes.axvline(self.level[0], color="#444444", linewidth=1, linestyle="dotted")
+            axes.text(self.level[0], -0.5, f" {self._level()}", fontsize=7, va="bottom", parse_math=False)
+        for side in ("top", "right"):
+            axes.spines[side].set_visible(False)
+
+    def _starts(self, values: np.ndarray) -> np.ndarray:
+        """Where each bar begins."""
+        if not self.cumulative or not len(values):
+            return np.zeros(len(values))
+        return self.start + np.concatenate([[0.0], np.cumsum(values)[:-1]])
+
+    def _bar(self, label: str, value: float) -> Text:
+        """A bar in a terminal."""
+        from rich.text import Text
+
+        known = [abs(one) for bars in self.lists.values() for _, one in bars if math.isfinite(one)]
+        largest = max(map(abs, self.given)) if self.given else max(known, default=0.0) or 1.0
+        length = min(_WIDE, round(_WIDE * abs(value) / largest)) if math.isfinite(value) else 0
+        return Text(("█" if value >= 0 else "▒") * length, style=self._colour(label, value))
+
+    def _said(self, value: float) -> str:
+        return f"{value:+.3g}" if self.scale.is_signed and value else f"{value:.3g}"
+
+    def _level(self) -> str:
+        assert self.level is not None
+        return f"{printable(self.level[1])}, {self.level[0]:.4g}"
 
     def _grid(self) -> tuple[int, int]:
+        if self.together:
+            return 1, 1
         columns = min(3, len(self.lists)) or 1
         return columns, max(1, -(-len(self.lists) // columns))
 
     def _colour(self, label: str, value: float) -> str:
-        is_signed = any(one < 0 for bars in self.lists.values() for _, one in bars)
-        return _CHOSEN if label in self.marked else _RED if is_signed and value >= 0 else _BLUE
+        if label in self.marked:
+            return CHOSEN
+        return NO_SIGN if not self.scale.is_signed else POSITIVE if value >= 0 else NEGATIVE
 
 
 def _counted(bars: Sequence[tuple[str, float]]) -> list[tuple[tuple[str, int], float]]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.plugins.visualizers.page import Part, parts_page, plotly_text
-from onnxlens.plugins.visualizers.rendering import Rendering
+from onnxlens.plugins.visualizers.rendering import Rendering, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
@@ -54,8 +54,9 @@ class Chart(Rendering):
         """The picture."""
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=self.size(), layout="constrained")
-        self.draw_on(figure)
+        with drawing():
+            figure = Figure(figsize=self.size(), layout="constrained")
+            self.draw_on(figure)
         return figure
 
     def html(self) -> str:

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, head, joined, numbers
-from onnxlens.plugins.visualizers.labels import ink, printable, short, tint, visible
+from onnxlens.plugins.charts.scale import Scale
+from onnxlens.plugins.visualizers.fonts import monospace
+from onnxlens.plugins.visualizers.labels import ink, printable, quoted, short, visible
 from onnxlens.plugins.visualizers.page import Part
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ __all__ = ["ColouredText"]
 _PER_LINE = 12  # tokens in a line of a picture
 _DRAWN = 1_200  # tokens of a picture, and of a table in a terminal: more than most models read
 _PRINTED = 10_000
+_READ = '<output class="read" aria-live="polite"></output>'  # what is known of a token that has the focus
 
 
 class ColouredText(Chart):
@@ -32,7 +35,14 @@ class ColouredText(Chart):
         values: a number for each, P; NaN where there is none.
         unit: what the numbers are, and in what.
         details: what else is known of them: by heading, a text or number for each.
-        captions: in a picture, a short text below each.
+        captions: in a picture, a short text below each; numbers with a sign are written there otherwise.
+        limits: what the ends of the colours stand for, where the unit says so, such as 0 and 10 nats; if left out, zero
+            and the largest number, or as much below zero as above.
+        floor: what the end of the colours stands for at least, without limits: below it, differences are noise.
+        signs: what numbers above and below zero mean, such as "supports the answer" and "opposes it"; then the colours
+            have two ends even if no number is below zero.
+        of_tokens: whether a number is of the token itself, such as its probability, not of its place: in a difference
+            only numbers of the same tokens are subtracted.
     """
 
     def __init__(
@@ -44,10 +54,16 @@ class ColouredText(Chart):
         unit: str,
         details: Mapping[str, Sequence[str | int | float | None]] | None = None,
         captions: Sequence[str] = (),
+        limits: tuple[float, float] | None = None,
+        floor: float = 0.0,
+        signs: tuple[str, str] | None = None,
+        of_tokens: bool = False,
     ) -> None:
         self.title, self.unit, self.tokens = printable(title), printable(unit), list(tokens)
-        self.captions = [printable(caption) for caption in captions] or [""] * len(self.tokens)
         self.values = np.asarray(values, np.float64)
+        self.scale = Scale.of([self.values], limits=limits, floor=floor, signs=signs)
+        self.of_tokens = of_tokens
+        self.captions = [printable(caption) for caption in captions] or self._numbers() or [""] * len(self.tokens)
         self.details = {
             printable(heading): [printable(one) if isinstance(one, str) else one for one in column]
             for heading, column in (details or {}).items()
@@ -59,6 +75,11 @@ class ColouredText(Chart):
         }.items():
             if size != len(self.tokens):
                 raise ValueError(f"{heading!r} has {size} entries for {len(self.tokens)} tokens")
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """What the ends of the colours stand for."""
+        return self.scale.least, self.scale.most
 
     def text(self) -> RenderableType:
         """A table, one token a line."""
@@ -76,9 +97,10 @@ class ColouredText(Chart):
             table.add_column(Text(heading), justify="left" if is_text else "right", overflow="fold")
         for place, (token, colour) in enumerate(zip(self.tokens[:_PRINTED], self._colours()[:_PRINTED], strict=True)):
             style = f"{ink(colour)} on {colour}" if colour else ""
-            value = [Text(f"{self.values[place]:.2f}" if colour else "")] if self.unit else []
+            sign = "+" if self.scale.is_signed else ""
+            value = [Text(f"{self.values[place]:{sign}.2f}" if colour else "")] if self.unit else []
             more = [_said(column[place]) for column in self.details.values()]
-            table.add_row(str(place), Text(repr(token), style=style), *value, *map(Text, more))
+            table.add_row(str(place), Text(quoted(token), style=style), *value, *map(Text, more))
         scale = [Text(self._scale(), style="dim")] if self.unit else []
         left = len(self.tokens) - _PRINTED
         rest = [Text(f"and {left:,} more, which .html and .json have")] if left > 0 else []
@@ -119,21 +141,23 @@ class ColouredText(Chart):
                     ha="center",
                     va="center",
                     fontsize=size,
-                    family="monospace",
+                    family=monospace(),
                     color=ink(colour) if colour else "#000000",
                     parse_math=False,
                 )
 
     def part(self) -> Part:
         """The text as it reads; what is known of a token where the pointer rests, its likes where it is clicked."""
-        items = []
+        items, written = [], self._numbers()
         for place, (token, colour) in enumerate(zip(self.tokens, self._colours(), strict=True)):
             known = [f"position {place}"] + ([f"{self.unit}: {self.values[place]:.4g}"] if colour else [])
             known += [f"{heading}: {_said(column[place])}" for heading, column in self.details.items()]
             style = f' style="background:{colour};color:{ink(colour)}"' if colour else ""
             hint = escape("\n".join(known))
-            items.append(f'<li><code tabindex="0" title="{hint}"{style}>{escape(printable(token))}</code></li>')
-        return f'<p>{escape(self._scale())}</p>\n<ol class="tokens">\n' + "\n".join(items) + "\n</ol>"
+            number = f"<sub>{escape(written[place])}</sub>" if written and written[place] else ""
+            shown = escape(printable(token))
+            items.append(f'<li><code tabindex="0" role="button" title="{hint}"{style}>{shown}</code>{number}</li>')
+        return f'<p>{escape(self._scale())}</p>\n<ol class="tokens">\n' + "\n".join(items) + "\n</ol>" + _READ
 
     def data(self) -> Any:
         """What is shown: the unit, and each token with its number and what else is known of it."""
@@ -147,11 +171,17 @@ class ColouredText(Chart):
         """Returns the differences of the numbers, where both have as many tokens."""
         if not isinstance(other, ColouredText) or len(other.tokens) != len(self.tokens) or other.unit != self.unit:
             return None
+        values = self.values - other.values
+        if self.of_tokens:
+            values[[one != two for one, two in zip(other.tokens, self.tokens, strict=True)]] = np.nan
+        scale = self.scale.difference(other.scale)
         return ColouredText(
             self.unit,
             joined(other.tokens, self.tokens),
-            self.values - other.values,
+            values,
             unit=f"difference, {self.unit}",
+            limits=(scale.least, scale.most),
+            signs=scale.signs,
         )
 
     def _lines(self) -> int:
@@ -161,24 +191,22 @@ class ColouredText(Chart):
     def _heading(self) -> str:
         return f"{self.title}; {self._scale()}" if self.unit else self.title
 
-    def _ends(self) -> tuple[float, float]:
-        """What the lightest or one, and the darkest or other colour stand for; zero is always white."""
-        finite = self.values[np.isfinite(self.values)]
-        least, most = float(finite.min(initial=0.0)), float(finite.max(initial=0.0))
-        return (-max(-least, most), max(-least, most)) if least < 0 else (0.0, most)
+    def _numbers(self) -> list[str]:
+        """The numbers as texts, where they have a sign, which colours alone would not keep in print."""
+        found: list[str] = self.scale.written(self.values).tolist() if self.scale.is_signed else []
+        return found
 
     def _scale(self) -> str:
-        least, most = self._ends()
         if not np.isfinite(self.values).any():
             return self.unit
-        ends = f"from {least:.2f} (blue) to {most:.2f} (red)" if least < 0 else f"from 0 (light) to {most:.2f} (dark)"
-        return f"{self.unit}; {ends}"
+        least, most = (f"{end:.4g}" for end in (self.scale.least, self.scale.most))
+        if self.scale.is_signed:
+            return f"{self.scale.legend(self.unit)}; from {least} (blue) to {most} (red)"
+        return f"{self.unit}; from 0 (light) to {most}{' or more' if self.scale.is_fixed else ''} (dark)"
 
     def _colours(self) -> list[str]:
         """The colour of each token; none where there is no number."""
-        most = self._ends()[1] or 1.0
-        is_signed = self._ends()[0] < 0
-        return [tint(value / most, signed=is_signed) if np.isfinite(value) else "" for value in self.values.tolist()]
+        return [self.scale.tint(value) if np.isfinite(value) else "" for value in self.values.tolist()]
 
 
 def _said(value: str | int | float | None) -> str:

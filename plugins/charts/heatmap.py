@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import functools
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
-from onnxlens.plugins.visualizers.labels import ink, printable, short, thinned, tint
+from onnxlens.plugins.charts.scale import Scale
+from onnxlens.plugins.visualizers.fonts import monospace
+from onnxlens.plugins.visualizers.labels import ink, printable, short, thinned, told_apart
 from onnxlens.plugins.visualizers.page import plotly_text
 from onnxlens.runtime.errors import InputError
 
@@ -24,8 +26,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Heatmap"]
 
-# One end for what is never negative, two about zero for the rest; both are read in grey and by the colour-blind.
-_ONE_END, _TWO_ENDS = "Blues", "RdBu_r"
 _NOTHING = "#dddddd"  # where there is no number
 _LABEL = 14  # characters of a label
 _INCHES = 0.16  # that a label takes
@@ -37,7 +37,13 @@ _SQUARE = 0.82  # of its place, a thumbnail; the rest is for its name
 _FEW = 30  # maps that are drawn larger than thumbnails
 _CELLS = 10_000_000  # of all maps of a page together
 _NUMERALS = 16  # labels of an axis that only counts
-_NOTED = 40  # columns and rows in which notes fit into the cells
+_TURNED = 28  # characters of a line beside the colours of a page
+_NOTED = 40  # columns and rows in which notes or signs fit into the cells
+_SMALL = 16, 24  # columns and rows of a map that has its numbers in the cells
+_NUMBER = 0.42  # inches that a number takes
+_STRONG = 0.1  # share of the scale from which on a sign is written into a cell
+_DENSE = 75  # cells an inch, from which on some may share a pixel
+_POOLED = "cells that share a pixel show the number furthest from 0"
 
 
 class Heatmap(Chart):
@@ -51,13 +57,17 @@ class Heatmap(Chart):
         unit: what the numbers are, and in what.
         row_axis: what the rows are.
         column_axis: what the columns are.
-        limits: what the ends of the colours stand for; where they are left out, zero and the largest, or as much below
-            zero as above.
+        limits: what the ends of the colours stand for, where the unit says so, such as 0 and 1 for probabilities; if
+            left out, zero and the largest number, or as much below zero as above.
+        floor: what the end of the colours stands for at least, without limits: below it, differences are noise.
+        signs: what numbers above and below zero mean, such as "supports the answer" and "opposes it"; then the colours
+            have two ends even if no number is below zero.
+        subjects: what each number is of, where that differs from cell to cell, such as a token; by the name of the
+            matrix, R of C each. In a difference only numbers of the same are subtracted.
         notes: texts for the cells, R of C each, or by the name of the matrix.
         squares: whether cells are drawn as squares.
-        named_rows: whether rows belong together in a difference by their labels, not by their places.
-        named_columns: the same of columns.
         columns_of_panels: how many maps stand side by side in a picture; as many as make a square if left out.
+        first: the name of the matrix that a page shows first, and why this one; the first of them if left out.
     """
 
     def __init__(
@@ -71,11 +81,13 @@ class Heatmap(Chart):
         row_axis: str,
         column_axis: str,
         limits: tuple[float, float] | None = None,
+        floor: float = 0.0,
+        signs: tuple[str, str] | None = None,
+        subjects: Mapping[str, Sequence[Sequence[object]]] | None = None,
         notes: Sequence[Sequence[str]] | Mapping[str, Sequence[Sequence[str]]] | None = None,
         squares: bool = False,
-        named_rows: bool = False,
-        named_columns: bool = False,
         columns_of_panels: int | None = None,
+        first: tuple[str, str] | None = None,
     ) -> None:
         self.title, self.unit = printable(title), printable(unit)
         self.row_axis, self.column_axis = printable(row_axis), printable(column_axis)
@@ -87,22 +99,19 @@ class Heatmap(Chart):
         if notes is not None and not isinstance(notes, Mapping):
             notes = dict.fromkeys(self.panels, notes)
         self.notes = {name: [list(map(printable, row)) for row in cells] for name, cells in (notes or {}).items()}
-        self._given, self.squares, self._columns = limits, squares, columns_of_panels
-        self.is_named = named_rows, named_columns
+        self.squares, self._columns, self._first = squares, columns_of_panels, first
+        self.subjects = {name: np.array(cells, object) for name, cells in (subjects or {}).items()}
+        self.scale = Scale.of(self.panels.values(), limits=limits, floor=floor, signs=signs)
         for name, cells in self.notes.items():
             if name not in self.panels or [len(row) for row in cells] != [len(columns)] * len(rows):
                 raise ValueError(f"the notes of {name!r} are not {len(rows)} rows of {len(columns)} texts")
         if not self.panels or not len(rows) or not len(columns):
             raise ValueError("a map needs a matrix with a row and a column at least")
 
-    @functools.cached_property
+    @property
     def limits(self) -> tuple[float, float]:
         """What the ends of the colours stand for."""
-        if self._given is not None:
-            return self._given
-        finite = np.concatenate([panel[np.isfinite(panel)].ravel() for panel in self.panels.values()])
-        largest = float(np.abs(finite).max(initial=0.0)) or 1.0
-        return (-largest if (finite < 0).any() else 0.0), largest
+        return self.scale.least, self.scale.most
 
     def text(self) -> RenderableType:
         """The numbers as a table where it fits, and the strongest of each row where it does not."""
@@ -110,22 +119,27 @@ class Heatmap(Chart):
         from rich.table import Table
         from rich.text import Text
 
-        parts: list[RenderableType] = [Text(self.title), Text(self.unit, style="dim")]
+        parts: list[RenderableType] = [Text(self.title), Text(self.scale.legend(self.unit), style="dim")]
         fits = len(self.columns) <= _FITS
+        row_names, column_names = (
+            told_apart([short(one, 2 * _LABEL) for one in labels]) for labels in (self.rows, self.columns)
+        )
         for name, panel in self.panels.items():
             table = Table(box=None, pad_edge=False)
             table.add_column(Text(self.row_axis), justify="right", overflow="fold")
             if fits:
-                for column in self.columns:
-                    table.add_column(Text(short(column, _LABEL)), justify="left" if self.notes else "right")
+                for column in column_names:
+                    table.add_column(Text(column), justify="left" if self.notes else "right")
             else:
                 table.add_column(Text(f"strongest {self.column_axis}"), overflow="fold")
             shown_rows = thinned(len(self.rows), max(_LEAST, _ROWS // len(self.panels)))
             for row in sorted({*shown_rows, len(self.rows) - 1}):
                 places = range(len(self.columns)) if fits else self._strongest(panel[row])
-                cells = [self._cell(name, panel, row, column, is_named=not fits) for column in places]
+                cells = [
+                    self._cell(name, panel, row, column, "" if fits else column_names[column]) for column in places
+                ]
                 shown = cells if fits else [Text(" ").join(cells)]
-                table.add_row(Text(short(self.rows[row], 2 * _LABEL)), *shown)
+                table.add_row(Text(row_names[row]), *shown)
             parts += ["", *([Text(printable(name))] if name else []), table]
         if shown_rows.step > 1:
             parts += [
@@ -144,15 +158,13 @@ class Heatmap(Chart):
         """Draws a map for each matrix."""
         from matplotlib import colormaps
 
-        head(figure, self.title, self.size()[0])
-        least, most = self.limits
-        colours = colormaps[_TWO_ENDS if least < 0 else _ONE_END].with_extremes(bad=_NOTHING)
-        # One pixel of the picture for a cell, where there are more cells than pixels: a mean would hide single ones.
-        how = {"cmap": colours, "vmin": least, "vmax": most, "interpolation": "nearest"}
-        draw = self._draw_thumbnails if self.squares and len(self.panels) > 1 else self._draw_maps
+        head(figure, f"{self.title}; {_POOLED}" if self._is_dense() else self.title, self.size()[0])
+        how = {"colours": colormaps[self.scale.colours].with_extremes(bad=_NOTHING), "limits": self.limits}
+        draw = self._draw_thumbnails if self._are_thumbnails() else self._draw_maps
         image, around = draw(figure, how)
         bar = figure.colorbar(image, ax=around, shrink=0.8)
-        bar.set_label(self.unit, fontsize=8, parse_math=False)
+        label = textwrap.fill(self.scale.legend(self.unit), max(24, int(self.size()[1] * 9)))
+        bar.set_label(label, fontsize=8, parse_math=False)
         bar.ax.tick_params(labelsize=7)
 
     def part(self) -> Figure:
@@ -168,24 +180,28 @@ class Heatmap(Chart):
             )
         rows, columns = (distinct([short(label, _LABEL) for label in labels]) for labels in (self.rows, self.columns))
         named = [list(map(plotly_text, labels)) for labels in (self.rows, self.columns)]
-        first = next(iter(self.panels))
+        first, why = self._first or (next(iter(self.panels)), "")
         figure = go.Figure()
         for name, panel in self.panels.items():
             notes = [[plotly_text(cell) for cell in row] for row in self.notes.get(name, ())]
+            written = self._written(name, _NUMBER)
             figure.add_heatmap(
                 z=panel.astype(np.float32),
                 x=columns,
                 y=rows,
-                text=notes or None,
-                texttemplate="%{text}" if notes and max(panel.shape) <= _NOTED else None,
+                text=notes or written,
+                texttemplate="%{text}" if written else None,
                 name=plotly_text(name),
                 visible=name == first,
                 coloraxis="coloraxis",
                 meta={"z": notes} if notes else None,
                 hoverongaps=False,
-                hovertemplate=f"%{{y}}<br>%{{x}}: <b>%{{z}}</b>{'<br>%{text}' if notes else ''}<extra></extra>",
+                hovertemplate=f"%{{y}}<br>%{{x}}: <b>%{{z:.6~g}}</b>{'<br>%{text}' if notes else ''}<extra></extra>",
             )
-        figure.update_layout(self._layout(), meta={"x": named[1], "y": named[0]})
+        # A cell is a pixel at least, or some would not be seen.
+        least = [len(self.columns) + 260, len(self.rows) + 220]
+        meta = {"x": named[1], "y": named[0], "least": least, "why": why and f"first {first}: {why}"}
+        figure.update_layout(self._layout(), meta=meta)
         return figure
 
     def data(self) -> Any:
@@ -205,58 +221,58 @@ class Heatmap(Chart):
         """Returns a map of the differences, where both have the same matrices of one size, and mean the same."""
         if not isinstance(other, Heatmap) or [*other.panels] != [*self.panels] or other.unit != self.unit:
             return None
-        rows = _pairs(self.rows, other.rows, is_named=self.is_named[0])
-        columns = _pairs(self.columns, other.columns, is_named=self.is_named[1])
-        if not rows or not columns:
+        if (len(self.rows), len(self.columns)) != (len(other.rows), len(other.columns)):
             return None
-        (own_rows, their_rows), (own_columns, their_columns) = zip(*rows, strict=True), zip(*columns, strict=True)
-        own, theirs = np.ix_(own_rows, own_columns), np.ix_(their_rows, their_columns)
+        panels = {name: _finite(panel) - _finite(other.panels[name]) for name, panel in self.panels.items()}
+        for name in panels.keys() & self.subjects.keys() & other.subjects.keys():
+            panels[name][self.subjects[name] != other.subjects[name]] = np.nan
+        notes = {
+            name: [joined(*pair) for pair in zip(other.notes[name], self.notes[name], strict=True)]
+            for name in self.notes.keys() & other.notes.keys()
+        }
+        scale = self.scale.difference(other.scale)
         return Heatmap(
             self.unit,
-            {name: _finite(panel)[own] - _finite(other.panels[name])[theirs] for name, panel in self.panels.items()},
-            joined([other.rows[row] for row in their_rows], [self.rows[row] for row in own_rows]),
-            joined([other.columns[one] for one in their_columns], [self.columns[one] for one in own_columns]),
-            notes=self._joined_notes(other, own, theirs),
+            panels,
+            joined(other.rows, self.rows),
+            joined(other.columns, self.columns),
+            notes=notes,
             unit=f"difference, {self.unit}",
             row_axis=self.row_axis,
             column_axis=self.column_axis,
             squares=self.squares,
             columns_of_panels=self._columns,
+            limits=(scale.least, scale.most),
+            signs=scale.signs,
         )
-
-    def _joined_notes(
-        self, other: Heatmap, own: tuple[Any, ...], theirs: tuple[Any, ...]
-    ) -> dict[str, list[list[str]]]:
-        """Notes of a difference: the other's and this one's, where they are not the same."""
-        found = {}
-        for name in self.notes.keys() & other.notes.keys():
-            ours, before = np.array(self.notes[name], object)[own], np.array(other.notes[name], object)[theirs]
-            found[name] = [joined(*pair) for pair in zip(before.tolist(), ours.tolist(), strict=True)]
-        return found
 
     def _draw_maps(self, figure: FigureBase, how: dict[str, Any]) -> tuple[AxesImage, list[Axes]]:
         """Draws the matrices with labels beside them, and returns the last one, and all axes."""
+        from onnxlens.plugins.charts.pooled import show
+
         columns, rows = self._grid()
         wide, high = self._side()
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for axes in grid.flat[len(self.panels) :]:
             axes.set_axis_off()
         for place, (axes, (name, panel)) in enumerate(zip(grid.flat, self.panels.items(), strict=False)):
-            image = axes.imshow(panel, aspect="equal" if self.squares else "auto", **how)
+            image = show(axes, panel, aspect="equal" if self.squares else "auto", **how)
             if name:
                 axes.set_title(printable(name), fontsize=8, parse_math=False)
             self._label(axes, wide, high, is_left=place % columns == 0, is_low=place >= len(self.panels) - columns)
-            if name in self.notes and max(panel.shape) <= _NOTED:
-                self._write(axes, name, panel, wide)
+            self._write(axes, name, panel, wide)
         return image, grid.ravel().tolist()
 
     def _draw_thumbnails(self, figure: FigureBase, how: dict[str, Any]) -> tuple[AxesImage, list[Axes]]:
         """Draws the matrices without labels in one system of axes, since one for each takes far longer."""
+        from onnxlens.plugins.charts.pooled import show
+
         columns, rows = self._grid()
         axes = figure.subplots()
         for place, (name, panel) in enumerate(self.panels.items()):
             row, column = divmod(place, columns)
-            image = axes.imshow(panel, extent=(column, column + _SQUARE, row + _SQUARE, row), **how)
+            extent = (column, column + _SQUARE, row + _SQUARE, row)
+            image = show(axes, panel, aspect="equal", extent=extent, **how)
             axes.text(
                 column + _SQUARE / 2,
                 row - 0.03,
@@ -284,24 +300,20 @@ class Heatmap(Chart):
         order = np.argsort(-strength, kind="stable")[:_STRONGEST].tolist()
         return [place for place in order if strength[place] >= 0]
 
-    def _cell(self, name: str, panel: np.ndarray, row: int, column: int, *, is_named: bool) -> Text:
+    def _cell(self, name: str, panel: np.ndarray, row: int, column: int, named: str) -> Text:
         from rich.text import Text
 
         value = float(panel[row, column])
         if not math.isfinite(value):
             return Text("")
         note = self.notes[name][row][column] if name in self.notes else ""
-        shown = f"{short(note, _LABEL)} {value:.3g}" if note else f"{value:.3g}"
-        ground = self._tint(value)
+        number = f"{value:{'+' if self.scale.is_signed and value else ''}.3g}"
+        shown = f"{short(note, _LABEL)} {number}" if note else number
+        ground = self.scale.tint(value)
         return Text(
-            f"{short(self.columns[column], _LABEL)}{':' if note else ''} {shown}" if is_named else shown,
+            f"{named}{':' if note else ''} {shown}" if named else shown,
             style=f"{ink(ground)} on {ground}",
         )
-
-    def _tint(self, value: float) -> str:
-        least, most = self.limits
-        end = most if value > 0 or least >= 0 else -least
-        return tint(max(-1.0, min(1.0, value / end)) if end else 0.0, signed=least < 0)
 
     def _grid(self) -> tuple[int, int]:
         columns = self._columns or (1 if self.notes else math.ceil(math.sqrt(len(self.panels))))
@@ -310,11 +322,12 @@ class Heatmap(Chart):
     def _side(self) -> tuple[float, float]:
         """Width and height of one map."""
         if self.squares:
-            alone = min(11.0, max(3.5, 0.25 * len(self.columns)))
+            alone = min(11.0, max(3.5, (_NUMBER if self._is_small() else 0.25) * len(self.columns)))
             side = alone if len(self.panels) == 1 else 2.4 if len(self.panels) <= _FEW else 1.3
             return side, side
         columns = self._grid()[0]
-        wide = min(11.0 / columns, max(3.0, (0.55 if self.notes else 0.25) * len(self.columns)))
+        cell = 0.55 if self.notes else _NUMBER if self._is_small() else 0.25
+        wide = min(11.0 / columns, max(3.0, cell * len(self.columns)))
         return wide, min(7.0, max(0.9, 0.25 * len(self.rows)))
 
     def _label(self, axes: Axes, wide: float, high: float, *, is_left: bool, is_low: bool) -> None:
@@ -328,23 +341,54 @@ class Heatmap(Chart):
             places = thinned(len(labels), most)
             shown = [short(labels[place], _LABEL) for place in places]
             turned = rotation if max(map(len, shown)) > 2 else 0
-            axis.set_ticks(places, shown, rotation=turned, family="monospace", parse_math=False)
+            axis.set_ticks(places, shown, rotation=turned, family=monospace(), parse_math=False)
 
     def _write(self, axes: Axes, name: str, panel: np.ndarray, wide: float) -> None:
-        """Writes the notes into the cells."""
-        room = max(2, int(wide / panel.shape[1] / 0.075))
+        """Writes notes, numbers or signs into the cells."""
+        cell = wide / panel.shape[1]
+        room = max(2, int(cell / 0.075))
+        cells = self._written(name, cell)
         for (row, column), value in np.ndenumerate(panel):
-            if np.isfinite(value):
+            if cells and np.isfinite(value):
                 axes.text(
                     column,
                     row,
-                    short(self.notes[name][row][column], room),
+                    short(cells[row][column], room) if name in self.notes else cells[row][column],
                     ha="center",
                     va="center",
                     fontsize=6,
-                    color=ink(self._tint(float(value))),
+                    color=ink(self.scale.tint(float(value))),
                     parse_math=False,
                 )
+
+    def _is_small(self) -> bool:
+        """Whether numbers are written into the cells."""
+        return len(self.columns) <= _SMALL[0] and len(self.rows) <= _SMALL[1] and not self._are_thumbnails()
+
+    def _are_thumbnails(self) -> bool:
+        return self.squares and len(self.panels) > 1
+
+    def _is_dense(self) -> bool:
+        """Whether cells may share a pixel of a picture."""
+        wide, high = self._side()
+        return len(self.columns) > _DENSE * wide or len(self.rows) > _DENSE * high
+
+    def _written(self, name: str, cell: float) -> list[list[str]] | None:
+        """What is written into the cells of a matrix that are so many inches wide; None for nothing."""
+        panel = self.panels[name]
+        if max(panel.shape) > _NOTED:
+            return None
+        if name in self.notes:
+            return self.notes[name]
+        if self._is_small() and cell >= 0.8 * _NUMBER:
+            texts: list[list[str]] = self.scale.written(panel).tolist()
+            return texts
+        if not self.scale.is_signed or self._are_thumbnails():
+            return None
+        signs = np.where(panel > 0, "+", "-").astype(object)
+        signs[~(np.abs(panel) >= _STRONG * self.scale.most)] = ""
+        found: list[list[str]] = signs.tolist()
+        return found
 
     def _layout(self) -> dict[str, Any]:
         least, most = self.limits
@@ -358,7 +402,7 @@ class Heatmap(Chart):
             for place, name in enumerate(names)
         ]
         menu = {"buttons": buttons, "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom"}
-        scale = _TWO_ENDS if least < 0 else _ONE_END
+        scale, legend = self.scale.colours, textwrap.wrap(self.scale.legend(self.unit), _TURNED)
         yaxis = {"title": plotly_text(self.row_axis), "showgrid": False, "autorange": "reversed", "constrain": "domain"}
         return {
             "coloraxis": {
@@ -366,7 +410,7 @@ class Heatmap(Chart):
                 "reversescale": scale.endswith("_r"),
                 "cmin": least,
                 "cmax": most,
-                "colorbar": {"title": {"text": plotly_text(self.unit), "side": "right"}},
+                "colorbar": {"title": {"text": "<br>".join(map(plotly_text, legend)), "side": "right"}},
             },
             "plot_bgcolor": _NOTHING,
             "xaxis": {
@@ -380,13 +424,6 @@ class Heatmap(Chart):
             "updatemenus": [menu] if len(names) > 1 else [],
             "margin": {"t": 60 if len(names) > 1 else 20},
         }
-
-
-def _pairs(own: list[str], theirs: list[str], *, is_named: bool) -> list[tuple[int, int]]:
-    """Which places of two axes belong together: those of one label, or each to its like; none where these differ."""
-    if is_named:
-        return [(place, theirs.index(label)) for place, label in enumerate(own) if label in theirs]
-    return [(place, place) for place in range(len(own))] if len(own) == len(theirs) else []
 
 
 def _finite(panel: np.ndarray) -> np.ndarray:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
+from onnxlens.plugins.visualizers.fonts import monospace
 from onnxlens.plugins.visualizers.labels import printable, short, thinned
 from onnxlens.plugins.visualizers.page import plotly_text
 
@@ -37,6 +38,7 @@ class Lines(Chart):
         unit: what the numbers are, and in what.
         axis: what the places are.
         level: a number to draw across, and what it is.
+        limits: the ends of the upright axis, where the unit says so, such as 0 and 1 for probabilities.
     """
 
     def __init__(
@@ -48,11 +50,12 @@ class Lines(Chart):
         unit: str,
         axis: str,
         level: tuple[float, str] | None = None,
+        limits: tuple[float, float] | None = None,
     ) -> None:
         self.title, self.unit, self.axis = printable(title), printable(unit), printable(axis)
         self.lines = {printable(name): np.asarray(values, np.float64) for name, values in lines.items()}
         self.places = [printable(place) for place in places]
-        self.level = level
+        self.level, self.limits = level, limits
         for name, values in self.lines.items():
             if values.shape != (len(self.places),):
                 raise ValueError(f"the line {name!r} has shape {values.shape}, not {(len(self.places),)}")
@@ -67,11 +70,11 @@ class Lines(Chart):
         for heading in ("", "first", "", "last", "least", "most"):
             table.add_column(heading, justify="right" if heading else "left", overflow="fold")
         known = np.concatenate([values[np.isfinite(values)] for values in self.lines.values()] or [np.zeros(0)])
-        least, most = (float(known.min()), float(known.max())) if known.size else (0.0, 0.0)
+        least, most = self.limits or ((float(known.min()), float(known.max())) if known.size else (0.0, 0.0))
         for name, values in self.lines.items():
             shown = np.array([_largest(part) for part in np.array_split(values, min(_WIDE, len(values)))])
             share = (shown - least) / ((most - least) or 1.0)
-            blocks = "".join(_STEPS[int(7 * one + 0.5)] if np.isfinite(one) else " " for one in share)
+            blocks = "".join(_STEPS[int(7 * min(1, max(0, one)) + 0.5)] if np.isfinite(one) else " " for one in share)
             finite = values[np.isfinite(values)]
             ends = [finite[0], finite[-1], finite.min(), finite.max()] if finite.size else []
             first, last, low, high = (f"{end:.3g}" for end in ends) if ends else ("",) * 4
@@ -104,9 +107,11 @@ class Lines(Chart):
         places = thinned(len(self.places), int(9.0 / _INCHES))
         labels = [short(self.places[place], _LABEL) for place in places]
         turned = 90 if max(map(len, labels), default=0) > 2 else 0
-        axes.set_xticks(places, labels, rotation=turned, family="monospace", parse_math=False)
+        axes.set_xticks(places, labels, rotation=turned, family=monospace(), parse_math=False)
         axes.set_xlabel(self.axis, fontsize=8, parse_math=False)
         axes.set_ylabel(self.unit, fontsize=8, parse_math=False)
+        if room := self._room():
+            axes.set_ylim(*room)
         axes.tick_params(labelsize=7, length=2)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
@@ -129,27 +134,28 @@ class Lines(Chart):
                 mode="lines+markers",
                 meta={"x": list(map(plotly_text, self.places))},
                 line={"color": _COLOURS[number % len(_COLOURS)]},
-                hovertemplate="%{x}: <b>%{y}</b>",
+                hovertemplate="%{x}: <b>%{y:.6~g}</b>",
             )
         if self.level:
             figure.add_hline(y=self.level[0], line_dash="dot", annotation_text=plotly_text(self.level[1]))
         figure.update_layout(
             xaxis={"title": plotly_text(self.axis), "type": "category", "tickangle": -90},
-            yaxis={"title": plotly_text(self.unit)},
+            yaxis={"title": plotly_text(self.unit), "range": self._room()},
             margin={"t": 20},
             showlegend=len(self.lines) > 1,
         )
         return figure
 
     def less(self, other: Chart) -> Chart | None:
-        """Returns the differences, where both have the same lines over as many places."""
+        """Returns the differences, where both have the same lines; only what has the same place is subtracted."""
         if not isinstance(other, Lines) or [*other.lines] != [*self.lines] or other.unit != self.unit:
             return None
-        if len(other.places) != len(self.places):
+        same = [one == two for one, two in zip(other.places, self.places, strict=False)]
+        if len(other.places) != len(self.places) or not any(same):
             return None
         return Lines(
             self.unit,
-            {name: values - other.lines[name] for name, values in self.lines.items()},
+            {name: np.where(same, values - other.lines[name], np.nan) for name, values in self.lines.items()},
             joined(other.places, self.places),
             unit=f"difference, {self.unit}",
             axis=self.axis,
@@ -162,6 +168,14 @@ class Lines(Chart):
         if self.level:
             found["level"] = {"value": self.level[0], "meaning": self.level[1]}
         return found
+
+    def _room(self) -> tuple[float, float] | None:
+        """The ends of the upright axis, with a little room for lines along them."""
+        if self.limits is None:
+            return None
+        least, most = self.limits
+        margin = 0.04 * (most - least)
+        return least - margin, most + margin
 
 
 def _largest(part: np.ndarray) -> float:

@@ -10,6 +10,8 @@ import numpy as np
 
 from onnxlens.plugins.charts.base import head
 from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.charts.scale import NO_SIGN
+from onnxlens.plugins.visualizers.fonts import monospace
 from onnxlens.plugins.visualizers.labels import short
 from onnxlens.plugins.visualizers.page import Part
 
@@ -19,9 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["Links"]
 
 _LINE = 0.24  # inches between labels
-_LEAST = 0.02  # share of the largest below which no line is drawn
+_LEAST = 0.02  # share of the scale below which no line is drawn
 _LABEL = 14
-_COLOUR = "#08519c"
 
 
 class Links(Heatmap):
@@ -35,6 +36,7 @@ class Links(Heatmap):
         unit: what the numbers are, and in what.
         row_axis: what the rows are.
         column_axis: what the columns are.
+        limits: 0, and what the widest line stands for; the largest number if left out.
     """
 
     def __init__(
@@ -47,8 +49,11 @@ class Links(Heatmap):
         unit: str,
         row_axis: str,
         column_axis: str,
+        limits: tuple[float, float] | None = None,
     ) -> None:
-        super().__init__(title, values, rows, columns, unit=unit, row_axis=row_axis, column_axis=column_axis)
+        super().__init__(
+            title, values, rows, columns, unit=unit, row_axis=row_axis, column_axis=column_axis, limits=limits
+        )
 
     def size(self) -> tuple[float, float]:
         """Width and height of the picture in inches."""
@@ -60,7 +65,7 @@ class Links(Heatmap):
         axes = figure.subplots()
         axes.set_axis_off()
         axes.set(xlim=(-0.8, 1.8), ylim=(max(len(self.rows), len(self.columns)), -1.2))
-        how: dict[str, Any] = {"fontsize": 8, "family": "monospace", "va": "center", "parse_math": False}
+        how: dict[str, Any] = {"fontsize": 8, "family": monospace(), "va": "center", "parse_math": False}
         for labels, at, side, heading in (
             (self.columns, 0.0, "right", self.column_axis),
             (self.rows, 1.0, "left", self.row_axis),
@@ -71,7 +76,7 @@ class Links(Heatmap):
         low = max(len(self.rows), len(self.columns)) - 0.2
         axes.text(-0.8, low, self._caption(), fontsize=7, va="center", parse_math=False)
         for row, column, share, _ in self._lines():
-            axes.plot([0, 1], [column, row], color=_COLOUR, alpha=0.15 + 0.85 * share, linewidth=0.4 + 4 * share)
+            axes.plot([0, 1], [column, row], color=NO_SIGN, alpha=0.15 + 0.85 * share, linewidth=0.4 + 4 * share)
 
     def part(self) -> Part:
         """The lines as SVG; the pointer on a label leaves its own, and on a line says its number."""
@@ -81,7 +86,7 @@ class Links(Heatmap):
             hint = f"{self.rows[row]} ({row}) → {self.columns[column]} ({column}): {value:.4g}"
             drawn.append(
                 f'<line class="r{row} c{column}" x1="240" y1="{22 * column + 33}" x2="480" y2="{22 * row + 33}" '
-                f'stroke="{_COLOUR}" stroke-opacity="{0.15 + 0.85 * share:.3f}" stroke-width="{0.5 + 6 * share:.2f}">'
+                f'stroke-opacity="{0.15 + 0.85 * share:.3f}" stroke-width="{0.5 + 6 * share:.2f}">'
                 f"<title>{escape(hint)}</title></line>"
             )
         sides = ((self.columns, "c", 234, "end"), (self.rows, "r", 486, "start"))
@@ -102,13 +107,14 @@ class Links(Heatmap):
         )
 
     def _caption(self) -> str:
-        return f"{self.unit}; below {_LEAST:.0%} of the largest there is no line"
+        most = self.limits[1]
+        return f"{self.unit}; the widest line is {most:.3g}, and below {_LEAST * most:.2g} there is none"
 
     def _lines(self) -> list[tuple[int, int, float, float]]:
-        """Row, column, share of the largest, and number of each line, the faint ones first."""
+        """Row, column, share of the scale, and number of each line, the faint ones first."""
         (values,) = self.panels.values()
         whole = np.where(np.isfinite(values), values, 0.0)
-        largest = float(whole.max(initial=0.0)) or 1.0
+        largest = self.limits[1]
         places = np.argwhere(whole > _LEAST * largest)
-        found = [(int(r), int(c), float(whole[r, c]) / largest, float(whole[r, c])) for r, c in places]
+        found = [(int(r), int(c), min(1.0, float(whole[r, c]) / largest), float(whole[r, c])) for r, c in places]
         return sorted(found, key=lambda one: one[2])

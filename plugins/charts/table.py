@@ -7,6 +7,7 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from onnxlens.plugins.charts.base import Chart, head, numbers
+from onnxlens.plugins.visualizers.fonts import monospace
 from onnxlens.plugins.visualizers.labels import printable, short
 from onnxlens.plugins.visualizers.page import Part
 
@@ -75,7 +76,7 @@ class Table(Chart):
         for place, (heading, wide) in enumerate(zip(self.headings, widths, strict=True)):
             side = self._side(place)
             at = (left + (wide if side == "right" else 0)) / total
-            how = {"ha": side, "va": "center", "fontsize": 8, "family": "monospace", "parse_math": False}
+            how = {"ha": side, "va": "center", "fontsize": 8, "family": monospace(), "parse_math": False}
             axes.text(at, -0.5, heading, weight="bold", **how)
             for number, row in enumerate(rows):
                 axes.text(at, number + 0.5, short(_shown(row[place]), _CELL), **how)

@@ -1,4 +1,4 @@
-"""`ablation`: what becomes of a prediction without each of the heads."""
+"""`ablation`: how much each of the heads supports a prediction, by what is lost without it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.plugins.visualizers.metric import metric_of
+from onnxlens.plugins.visualizers.metric import FLOOR, metric_of
 from onnxlens.runtime.config import ModelConfig
 
 __all__ = ["Ablation"]
@@ -18,7 +18,7 @@ __all__ = ["Ablation"]
 
 @dataclass
 class Ablation(Visualizer):
-    """By how much a prediction changes without each attention head."""
+    """How much each attention head supports a prediction: by how much the prediction is less without it."""
 
     token: Annotated[str | None, Option("the token predicted, as its text; the most probable one if left out")] = None
     against: Annotated[str | None, Option("a token whose logit is subtracted; else the log-probability")] = None
@@ -34,14 +34,17 @@ class Ablation(Visualizer):
         """Returns the effect of each head."""
         from onnxlens.analysis.ablation import ablate_heads
 
-        metric, unit = metric_of(view, self.token, self.against)
+        metric, unit, signs = metric_of(view, self.token, self.against)
         found = ablate_heads(view.model_lens, view.ids, metric, operation=self.operation)
         return Heatmap(
-            f"{printable(view.model)}: change of the {unit} without each head; it is {found.baseline:.4g} with all",
-            found.effects,
+            f"{printable(view.model)}: how much each head supports the answer: the {unit} with all heads, "
+            f"{found.baseline:.4g}, minus what it is without this one",
+            -found.effects,
             [f"block {layer}" for layer in range(view.config.n_layer)],
             [f"head {head}" for head in range(view.config.n_head)],
-            unit=f"change of the {unit}",
+            unit=unit,
+            floor=FLOOR,
+            signs=signs,
             row_axis="block",
             column_axis="head",
         )

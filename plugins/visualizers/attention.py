@@ -12,10 +12,11 @@ import numpy as np
 from onnxlens.plugins.charts.base import Chart, numbers
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.links import Links
+from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import ink, printable, tint
+from onnxlens.plugins.visualizers.labels import ink, printable, quoted, told_apart
 from onnxlens.runtime.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _MEANING = {
     "pattern": "share of a token's attention",
     "scores": "scores, before the softmax",
 }
+_CHOSEN = "the one that looks most at a token other than the first and itself"
 _STRONGEST = 4  # tokens that a terminal names for each row
 
 
@@ -77,12 +79,12 @@ class Attention(Visualizer):
             )
             which = f"block {layer}, head {head}"
             if len(layers) * len(heads) > 1:
-                which += ", the one that looks most at a token other than the first and itself"
+                which += f", {_CHOSEN}"
             return self._steps(view, layer, head, which) if self.values == "steps" else _lines(view, layer, head, which)
         values: Literal["pattern", "scores"]
         values, kind = ("pattern", "pattern") if self.values == "pattern" else ("scores", "attn_scores")
         weights = {(layer, head): view.cache[kind, layer][head] for layer in layers for head in heads}  # [Q, K] each
-        return AttentionMaps(view.model, weights, view.str_tokens, view.labels, values)
+        return AttentionMaps(view.model, weights, view.pieces, view.labels, values)
 
     def _layers(self, config: ModelConfig) -> list[int]:
         return list(range(config.n_layer)) if self.layer is None else [self.numbered("layer", config.n_layer)]
@@ -107,7 +109,7 @@ class Attention(Visualizer):
                 row_axis="token",
                 column_axis="attended to",
                 squares=True,
-                limits=(0.0, 1.0) if unit != "score" else None,
+                limits=PROBABILITY if unit != "score" else None,
             )
             for title, values, unit in steps
         ]
@@ -124,6 +126,7 @@ def _lines(view: View, layer: int, head: int, which: str) -> Links:
         unit=_MEANING["pattern"],
         row_axis="token",
         column_axis="attended to",
+        limits=PROBABILITY,
     )
 
 
@@ -139,7 +142,7 @@ class AttentionMaps(Heatmap):
     Args:
         model: the model's name.
         weights: by block and head, [Q, K]: what each token, Q, makes of each, K; -inf where scores are masked.
-        str_tokens: the tokens' texts.
+        pieces: the tokens' texts for a reader.
         labels: the same as labels.
         values: "pattern" or "scores".
     """
@@ -148,15 +151,16 @@ class AttentionMaps(Heatmap):
         self,
         model: str,
         weights: dict[tuple[int, int], np.ndarray],
-        str_tokens: Sequence[str],
+        pieces: Sequence[str],
         labels: Sequence[str],
         values: Literal["pattern", "scores"],
     ) -> None:
-        self.model, self.weights, self.str_tokens, self.values = model, weights, str_tokens, values
+        self.model, self.weights, self.pieces, self.values = model, weights, list(pieces), values
         layers, heads = (sorted({pair[axis] for pair in weights}) for axis in (0, 1))
         which = f"block {layers[0]}" if len(layers) == 1 else f"{len(layers)} blocks"
         which += f", head {heads[0]}" if len(heads) == 1 else f", {len(heads)} heads"
         names = [f"head {head}" if len(layers) == 1 else f"block {layer}, head {head}" for layer, head in weights]
+        shares = [_share_of_others(one) if values == "pattern" else 0.0 for one in weights.values()]
         super().__init__(
             f"{printable(model)}: attention {values}, {which}",
             {
@@ -168,9 +172,10 @@ class AttentionMaps(Heatmap):
             unit=_MEANING[values],
             row_axis="token",
             column_axis="attended to",
-            limits=(0.0, 1.0) if values == "pattern" else None,
+            limits=PROBABILITY if values == "pattern" else None,
             squares=True,
             columns_of_panels=len(heads) if len(layers) > 1 else None,
+            first=(names[max(range(len(names)), key=shares.__getitem__)], _CHOSEN) if values == "pattern" else None,
         )
 
     def text(self) -> RenderableType:
@@ -185,10 +190,10 @@ class AttentionMaps(Heatmap):
             for name in ("position", "token", "attends to"):
                 table.add_column(name, justify="right" if name == "position" else "left", overflow="fold")
             (weights,) = self.weights.values()
-            for position, token in enumerate(self.str_tokens):
-                table.add_row(str(position), Text(repr(token)), self._most(weights[position]))
+            for position, token in enumerate(self.pieces):
+                table.add_row(str(position), Text(quoted(token)), self._most(weights[position]))
         else:
-            heading = f"What the last token, {self.str_tokens[-1]!r}, attends to most ({self.unit}):"
+            heading = f"What the last token, {quoted(self.pieces[-1])}, attends to most ({self.unit}):"
             has_blocks = len({layer for layer, _ in self.weights}) > 1
             for name in (["block"] if has_blocks else []) + ["head"]:
                 table.add_column(name, justify="right")
@@ -202,7 +207,7 @@ class AttentionMaps(Heatmap):
         return {
             "model": self.model,
             "values": self.values,
-            "tokens": list(self.str_tokens),
+            "tokens": self.pieces,
             "heads": [
                 {"layer": layer, "head": head, "values": numbers(one)} for (layer, head), one in self.weights.items()
             ],
@@ -212,14 +217,13 @@ class AttentionMaps(Heatmap):
         """The tokens with the largest weights, [K], each on its colour."""
         from rich.text import Text
 
-        _, most = self.limits
-        row = Text()
+        row, names = Text(), told_apart([quoted(piece) for piece in self.pieces])
         for key in np.argsort(-weights, kind="stable")[:_STRONGEST].tolist():
             weight = float(weights[key])
             if not math.isfinite(weight) or (self.values == "pattern" and weight < 0.005):
                 break
-            ground = tint(min(1.0, max(0.0, weight / most)))
-            row.append(f"{self.str_tokens[key]!r} {weight:.2f}", style=f"{ink(ground)} on {ground}")
+            ground = self.scale.tint(weight)
+            row.append(f"{names[key]} {weight:.2f}", style=f"{ink(ground)} on {ground}")
             row.append(" ")
         return row
 

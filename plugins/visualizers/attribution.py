@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
+
+import numpy as np
 
 from onnxlens.plugins.charts.bars import Bars
 from onnxlens.plugins.charts.base import Chart
@@ -14,6 +16,7 @@ from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.visualizers.metric import FLOOR, signs_of
 from onnxlens.runtime.config import ModelConfig
 
 __all__ = ["Attribution"]
@@ -41,7 +44,7 @@ class Attribution(Visualizer):
         lens, at = view.model_lens, self.placed("position", len(view.ids))
         found = attribute_logit(lens, view.ids, self.token, self.against, position=at)
         named = view.shown(found.token)
-        what = f"logit of {named}" + ("" if found.against is None else f" less that of {view.shown(found.against)}")
+        what = f"logit of {named}" + ("" if found.against is None else f" minus that of {view.shown(found.against)}")
         parts = [("token embedding", found.embed), ("position embedding", found.pos_embed)]
         for layer, heads in enumerate(found.heads):
             parts += [
@@ -51,8 +54,20 @@ class Attribution(Visualizer):
         parts.append(("biases", found.biases))
         if found.change:
             parts.append(("changes of the stream", found.change))
+        has_tokens = lens.runner.bundle.has_gradients and not lens.is_changed
+        scores = self._by_token(view, found.token, found.against, at) if has_tokens else np.zeros(0)
+        largest = max(float(np.abs(found.heads).max()), float(np.abs(scores).max(initial=0.0)), FLOOR)
+        signs = signs_of(view, found.token, found.against)
+        how: dict[str, Any] = {"limits": (-largest, largest), "signs": signs}  # one scale of colours for both
         charts: list[Chart] = [
-            Bars(f"What adds up to the {what}, {found.logit:.3f}", parts, unit=what, axis="part", cumulative=True),
+            Bars(
+                f"What adds up to the {what}, {found.logit:.3f}",
+                parts,
+                unit=what,
+                axis="part",
+                cumulative=True,
+                signs=signs,
+            ),
             Heatmap(
                 f"What each head adds to the {what}",
                 found.heads,
@@ -61,21 +76,18 @@ class Attribution(Visualizer):
                 unit=what,
                 row_axis="block",
                 column_axis="head",
+                **how,
             ),
         ]
-        if lens.runner.bundle.has_gradients and not lens.is_changed:
-            charts.append(self._by_token(view, found.token, found.against, at, what))
+        if has_tokens:
+            title = f"What each token adds to the {what}, to first order: gradient times input"
+            charts.append(ColouredText(title, view.pieces, scores, unit=what, **how))
         return Stack(f"{printable(view.model)}: what the {what} is due to, after token {at}", charts)
 
-    def _by_token(self, view: View, token: int, against: int | None, at: int, what: str) -> ColouredText:
+    def _by_token(self, view: View, token: int, against: int | None, at: int) -> np.ndarray:
         from onnxlens import metrics
         from onnxlens.analysis.attribution import gradient_times_input
 
         metric = metrics.logit(token, at) if against is None else metrics.logit_difference(token, against, at)
-        scores = gradient_times_input(view.model_lens, view.ids, metric)["hook_embed"][0]  # [P]
-        return ColouredText(
-            f"What each token adds to the {what}, to first order",
-            view.pieces,
-            scores,
-            unit=f"gradient times input, {what}",
-        )
+        scores: np.ndarray = gradient_times_input(view.model_lens, view.ids, metric)["hook_embed"][0]  # [P]
+        return scores

@@ -71,16 +71,16 @@ class View:
             raise InputError("This visualizer runs the model again, and the view is of none; use lens.view.")
         return self.lens
 
+    def piece(self, token: int) -> str:
+        """The text of a token id; where it is a part of a letter only, its bytes, written as escapes."""
+        return str(token) if self.tokenizer is None else self.tokenizer.pieces([token])[0]
+
     def shown(self, token: int) -> str:
         """The text of a token id as a label."""
-        if self.tokenizer is None:
-            return str(token)
-        return visible(self._piece(token, self.tokenizer.str_tokens([token])[0]))
+        return visible(self.piece(token))
 
     def _piece(self, token: int, text: str) -> str:
-        if self.tokenizer is None or "\ufffd" not in text:
-            return text
-        return self.tokenizer.token_bytes(token).decode("utf-8", "backslashreplace")
+        return text if self.tokenizer is None else self.tokenizer.piece(token, text)
 
 
 class Visualizer(Options, ABC):

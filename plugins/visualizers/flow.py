@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, head
+from onnxlens.plugins.charts.scale import AMOUNT, NO_SIGN, SIGNED
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
@@ -59,7 +60,11 @@ class _Picture(Chart):
     """A row of maps for each block, with the paths between them."""
 
     def __init__(self, view: View) -> None:
-        self.title = "What flows, from top to bottom and left to right: a row a token, each map in its own scale"
+        self.title = (
+            "What flows, from top to bottom and left to right: a row a token, each map in its own scale, red above 0 "
+            "and blue below, darkest for the largest hundredth; cells that share a pixel show the number furthest from "
+            "0"
+        )
         self._view = view
 
     def size(self) -> tuple[float, float]:
@@ -128,9 +133,10 @@ class _Picture(Chart):
         _map(stream, view.logits[:, top_ids(view.logits[-1], 64)], "the 64 largest logits")
         probabilities = np.exp(log_softmax(view.logits[-1:]))[0]
         best = top_ids(probabilities, 5)
-        axes.barh(np.arange(len(best)), probabilities[best], color="#6baed6")
+        axes.barh(np.arange(len(best)), probabilities[best], color=NO_SIGN, alpha=0.6)
         for place, token in enumerate(best.tolist()):
-            axes.text(0.03, place, short(view.shown(token), 12), fontsize=7, va="center", parse_math=False)
+            name = f"{short(view.shown(token), 12)} {probabilities[token]:.1%}"
+            axes.text(0.03, place, name, fontsize=7, va="center", parse_math=False)
         axes.set_xlim(0, 1)
         axes.invert_yaxis()
         axes.set_title("next token", fontsize=7)
@@ -140,10 +146,12 @@ class _Picture(Chart):
 def _map(axes: Axes, values: np.ndarray, name: str) -> None:
     from matplotlib import colormaps
 
+    from onnxlens.plugins.charts.pooled import show
+
     most = float(np.quantile(np.abs(values), 0.99)) or 1.0  # a few dimensions are far larger than all others
     least = -most if (values < 0).any() else 0.0
-    cmap = colormaps["RdBu_r" if least < 0 else "Blues"]
-    axes.imshow(values, aspect="auto", cmap=cmap, vmin=least, vmax=most, interpolation="nearest")
+    colours = colormaps[SIGNED if least < 0 else AMOUNT]
+    show(axes, values, colours=colours, limits=(least, most), aspect="auto")
     axes.set_title(f"{name}  {' x '.join(map(str, values.shape))}", fontsize=6, parse_math=False)
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.coloured import ColouredText
 from onnxlens.plugins.charts.lines import Lines
+from onnxlens.plugins.charts.scale import NATS, PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
@@ -131,16 +132,22 @@ class GenerationRendering(Stack):
                 [*prompt, *chosen.pieces],
                 [np.nan] * len(prompt) + surprisal,
                 unit="surprisal of generated tokens, by the model, in nats",
+                limits=NATS,
+                of_tokens=True,
             ),
             Lines(
-                "How sure",
-                {
-                    "probability, as sampled": [row[3] for row in self._rows],
-                    "probability, by the model": [row[2] for row in self._rows],
-                    "entropy as sampled, nats": [row[4] for row in self._rows],
-                },
+                "How probable the chosen tokens were",
+                {"as sampled": [row[3] for row in self._rows], "by the model": [row[2] for row in self._rows]},
                 steps,
-                unit="probability; nats",
+                unit="probability",
+                axis="step",
+                limits=PROBABILITY,
+            ),
+            Lines(
+                "How many others there were to choose from",
+                {"entropy as sampled": [row[4] for row in self._rows]},
+                steps,
+                unit="nats",
                 axis="step",
             ),
             self._table(self._rows),

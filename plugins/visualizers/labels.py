@@ -1,4 +1,4 @@
-"""Tokens and numbers as what a reader can see: labels, and colours from white to blue."""
+"""Tokens and numbers as what a reader can see: labels, and colours from white to a dark one."""
 
 from __future__ import annotations
 
@@ -6,24 +6,13 @@ import math
 
 import numpy as np
 
-__all__ = ["ink", "printable", "short", "thinned", "tint", "visible"]
+from onnxlens.runtime.token_text import printable, quoted, readable, told_apart, visible
 
-# From white to a dark blue, so that what is large stands out; text turns white where the ground is dark.
-_LIGHT, _DARK, _RED = np.array([247, 251, 255]), np.array([8, 81, 156]), np.array([178, 24, 43])
+__all__ = ["ink", "printable", "quoted", "readable", "short", "thinned", "tint", "told_apart", "visible"]
+
+# From white to a dark colour, so that what is large stands out; text turns white where the ground is dark.
+_LIGHT, _PURPLE, _RED, _BLUE = (np.array(one) for one in ((252, 251, 253), (84, 39, 143), (178, 24, 43), (8, 81, 156)))
 _TURNS = 0.55
-
-
-def printable(token: str) -> str:
-    """A token with what cannot be seen as its escape; a space stays one."""
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode()
-        for letter in token
-    )
-
-
-def visible(token: str) -> str:
-    """A token with what cannot be seen as its escape, and spaces as `␣`."""
-    return printable(token).replace(" ", "␣")
 
 
 def short(label: str, most: int) -> str:
@@ -40,10 +29,10 @@ def tint(share: float, *, signed: bool = False) -> str:
     """The colour of a number, as `#rrggbb`.
 
     Args:
-        share: between 0 (nearly white) and 1 (dark blue); with a sign, between -1 (dark blue) and 1 (dark red).
+        share: between 0 (nearly white) and 1 (dark purple); with a sign, between -1 (dark blue) and 1 (dark red).
         signed: whether there are two ends, as in the colours of maps with negative numbers.
     """
-    end = _RED if signed and share > 0 else _DARK
+    end = _PURPLE if not signed else _RED if share > 0 else _BLUE
     red, green, blue = np.round(_LIGHT + abs(share) * (end - _LIGHT)).astype(int).tolist()
     return f"#{red:02x}{green:02x}{blue:02x}"
 

@@ -14,6 +14,7 @@ from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.visualizers.strongest import read_again, strongest_block
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 
@@ -28,7 +29,11 @@ class LayerNorm(Visualizer):
         Literal["ln1", "ln2", "ln_final"], Option("before attention, before the MLP, or before the unembedding")
     ] = "ln1"
     layer: Annotated[
-        int | None, Option("the block, of ln1 and ln2; negative ones count from the end; the first if left out")
+        int | None,
+        Option(
+            "the block, of ln1 and ln2; negative ones count from the end; if left out, the one whose attention or MLP, "
+            "which reads what is normalised, changes the logit of the predicted token most"
+        ),
     ] = None
     position: Annotated[int, Option("the token to look at; negative ones count from the end")] = -1
 
@@ -38,12 +43,20 @@ class LayerNorm(Visualizer):
             raise InputError("ln_final comes after all blocks, so it takes no layer: leave it out.")
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
-        """The stream before, the normalised one, and the scale."""
-        return self._points(config)
+        """The stream before, the normalised one, and the scale; none where the block is to be chosen."""
+        if self.which == "ln_final":
+            return _points(self.which, config.n_layer - 1)
+        return () if self.layer is None else _points(self.which, self.numbered("layer", config.n_layer))
 
     def draw(self, view: View) -> Stack:
         """Returns the stripes of one token, and mean and scale of all."""
-        before, after, scale = (view.cache[name] for name in self._points(view.config))  # [P, D], [P, D], [P, 1]
+        layer, why, cache = view.config.n_layer - 1, "", view.cache
+        if self.which != "ln_final" and self.layer is None:
+            layer, why = strongest_block(view, "attention" if self.which == "ln1" else "MLP")
+            cache = read_again(view, _points(self.which, layer))
+        elif self.which != "ln_final":
+            layer = self.numbered("layer", view.config.n_layer)
+        before, after, scale = (cache[name] for name in _points(self.which, layer))  # [P, D], [P, D], [P, 1]
         at = self.placed("position", len(view.ids))
         mean = before.mean(axis=-1, dtype=np.float64)
         dimensions = [str(dimension) for dimension in range(before.shape[1])]
@@ -61,16 +74,14 @@ class LayerNorm(Visualizer):
             for number, text in enumerate(view.labels)
         ]
         headings = ["position", "token", "mean", "scale, √(variance + ε)", "‖before‖"]
-        where = "the final one" if self.which == "ln_final" else f"{self.which} of block {self._layer(view.config)}"
+        where = "the final one" if self.which == "ln_final" else f"{self.which} of block {layer}{why}"
         title = f"{printable(view.model)}: layer normalisation, {where}"
         return Stack(title, [*stripes, Table("Each token", headings, rows)])
 
-    def _layer(self, config: ModelConfig) -> int:
-        return 0 if self.layer is None else self.numbered("layer", config.n_layer)
 
-    def _points(self, config: ModelConfig) -> tuple[str, ...]:
-        if self.which == "ln_final":
-            return f"blocks.{config.n_layer - 1}.hook_resid_post", "ln_final.hook_normalized", "ln_final.hook_scale"
-        block = f"blocks.{self._layer(config)}"
-        before = "hook_resid_pre" if self.which == "ln1" else "hook_resid_mid"
-        return f"{block}.{before}", f"{block}.{self.which}.hook_normalized", f"{block}.{self.which}.hook_scale"
+def _points(which: str, layer: int) -> tuple[str, ...]:
+    if which == "ln_final":
+        return f"blocks.{layer}.hook_resid_post", "ln_final.hook_normalized", "ln_final.hook_scale"
+    block = f"blocks.{layer}"
+    before = "hook_resid_pre" if which == "ln1" else "hook_resid_mid"
+    return f"{block}.{before}", f"{block}.{which}.hook_normalized", f"{block}.{which}.hook_scale"

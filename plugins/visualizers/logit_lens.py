@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
+from onnxlens.plugins.charts.columns import Columns
 from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.visualizers.labels import printable, quoted, told_apart
 from onnxlens.runtime.config import ModelConfig
 
-__all__ = ["LogitLens"]
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from onnxlens.analysis.logit_lens import LogitLens as Found
+
+__all__ = ["LogitLens", "table"]
 
 
 @dataclass
@@ -45,8 +52,11 @@ class LogitLens(Visualizer):
             name: [[f"#{one}" for one in row] for row in rank.tolist()]
             for name, rank in zip(list(panels)[1:], ranks, strict=True)
         }
+        final = [view.shown(token) for token in found.ids[-1, :, 0].tolist()]
         notes[best] = [[view.shown(token) for token in row] for row in found.ids[:, :, 0].tolist()]
-        return Heatmap(
+        return _States(
+            found,
+            view,
             f"{printable(view.model)}: logit lens, what would be predicted if the model ended there",
             panels,
             found.labels,
@@ -54,6 +64,49 @@ class LogitLens(Visualizer):
             unit="probability; # is the rank, 0 the first",
             row_axis="state",
             column_axis="token",
-            limits=(0.0, 1.0),
+            limits=PROBABILITY,
             notes=notes,
+            subjects={best: notes[best], "probability of the final prediction": [final] * len(found.labels)},
         )
+
+
+class _States(Heatmap):
+    """The map, which is the table of `onnxlens analyze logit-lens` in a terminal."""
+
+    def __init__(self, found: Found, view: View, *shown: Any, **how: Any) -> None:
+        self._found, self._view = found, view
+        super().__init__(*shown, **how)
+
+    def text(self) -> RenderableType:
+        """A row for each token, with what each state predicts, and the rank of the tokens watched."""
+        from rich.console import Group
+        from rich.text import Text
+
+        watched = [self._view.piece(token) for token in self._found.watched]
+        return Group(Text(self.title), "", table(self._found, self._view.pieces, self._view.piece, watched))
+
+
+def table(found: Found, pieces: Sequence[str], piece: Callable[[int], str], watched: Sequence[str]) -> Columns:
+    """What each state of the stream predicts, as a table with a row for each token.
+
+    Args:
+        found: what the analysis found.
+        pieces: the texts of the tokens, P.
+        piece: returns the text of a token by its id.
+        watched: the texts of the tokens watched.
+    """
+
+    def rows(cut: Callable[[str], str]) -> list[list[str]]:
+        made = []
+        names = told_apart([quoted(one) for one in pieces])
+        for position, name in enumerate(names):
+            cells = []
+            for state in range(len(found.labels)):
+                best = zip(found.ids[state, position].tolist(), found.probabilities[state, position], strict=True)
+                ranks = zip(watched, found.watched_rank[state, position].tolist(), strict=True)
+                lines = [f"{cut(quoted(piece(token)))} {p:.0%}" for token, p in best]
+                cells.append("\n".join(lines + [f"#{rank} {cut(quoted(token))}" for token, rank in ranks]))
+            made.append([cut(name), *cells])
+        return made
+
+    return Columns(["token", *found.labels], rows)

@@ -11,11 +11,13 @@ from onnxlens.plugins.visualizers.base import View
 if TYPE_CHECKING:
     from onnxlens.metrics import TokenMetric
 
-__all__ = ["metric_of"]
+__all__ = ["FLOOR", "metric_of", "signs_of"]
+
+FLOOR = 0.1  # nats or logits: the end of the colours of an effect at least
 
 
-def metric_of(view: View, token: str | None, against: str | None) -> tuple[TokenMetric, str]:
-    """The log-probability of the next token, or a difference of two logits; and what it is called.
+def metric_of(view: View, token: str | None, against: str | None) -> tuple[TokenMetric, str, tuple[str, str]]:
+    """The log-probability of the next token, or a difference of two logits; what it is called, and what its signs mean.
 
     Args:
         view: the text.
@@ -33,6 +35,23 @@ def metric_of(view: View, token: str | None, against: str | None) -> tuple[Token
     else:
         chosen = lens.runner.bundle.facts.token(token)
     if against is None:
-        return metrics.log_probability(chosen), f"log-probability (nats) of {view.shown(chosen)}"
+        return (
+            metrics.log_probability(chosen),
+            f"log-probability (nats) of {view.shown(chosen)}",
+            signs_of(view, chosen),
+        )
     other = lens.runner.bundle.facts.token(against)
-    return metrics.logit_difference(chosen, other), f"logit of {view.shown(chosen)} less that of {view.shown(other)}"
+    unit = f"logit of {view.shown(chosen)} minus that of {view.shown(other)}"
+    return metrics.logit_difference(chosen, other), unit, signs_of(view, chosen, other)
+
+
+def signs_of(view: View, token: int, against: int | None = None) -> tuple[str, str]:
+    """What numbers above and below zero mean in every view of an answer.
+
+    Args:
+        view: the text.
+        token: the answer's id.
+        against: the id of the token that it is compared with, or None.
+    """
+    answer = view.shown(token)
+    return f"supports {answer}", f"opposes {answer}" if against is None else f"supports {view.shown(against)}"

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 
+from onnxlens.plugins.charts.base import Chart, joined
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.visualizers.strongest import read_again, strongest_block
 from onnxlens.runtime.config import ModelConfig
 
 __all__ = ["MLP"]
 
 
 # Of `runtime.config.ACTIVATION_FUNCTIONS`.
+_HOW: dict[str, Any] = {
+    "unit": "activation", "row_axis": "neuron", "column_axis": "token", "columns_of_panels": 2
+}  # fmt: skip
 _NAMES = {"gelu_new": "GELU", "gelu": "GELU", "relu": "ReLU", "silu": "SiLU"}
 
 
@@ -27,31 +32,30 @@ _NAMES = {"gelu_new": "GELU", "gelu": "GELU", "relu": "ReLU", "silu": "SiLU"}
 class MLP(Visualizer):
     """The strongest neurons of a block's MLP by token, before and after its activation function."""
 
-    layer: Annotated[int, Option("the block; negative ones count from the end")] = 0
+    layer: Annotated[
+        int | None,
+        Option(
+            "the block; negative ones count from the end; if left out, the one whose MLP changes the logit of the "
+            "predicted token most"
+        ),
+    ] = None
     neurons: Annotated[int, Option("how many of them", ge=1, le=200)] = 20
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
-        """Before and after the GELU, and what the MLP adds to the stream."""
-        block = f"blocks.{self.numbered('layer', config.n_layer)}"
-        return f"{block}.mlp.hook_pre", f"{block}.mlp.hook_post", f"{block}.hook_mlp_out"
+        """Before and after the GELU, and what the MLP adds to the stream; none where the block is to be chosen."""
+        return () if self.layer is None else _points(self.numbered("layer", config.n_layer))
 
     def draw(self, view: View) -> Stack:
         """Returns the neurons that were strongest at any token."""
-        layer = self.numbered("layer", view.config.n_layer)
-        pre, post, out = (view.cache[name] for name in self.hook_points(view.config))  # [P, M], [P, M], [P, D]
+        if self.layer is None:
+            layer, why = strongest_block(view, "MLP")
+            cache = read_again(view, _points(layer))
+        else:
+            layer, why, cache = self.numbered("layer", view.config.n_layer), "", view.cache
+        pre, post, out = (cache[name] for name in _points(layer))  # [P, M], [P, M], [P, D]
         chosen = np.argsort(-np.abs(post).max(axis=0), kind="stable")[: self.neurons]  # [N]
         name = _NAMES[view.config.activation_function]
-        maps = Heatmap(
-            "The neurons",
-            {f"into the {name}": pre[:, chosen].T, f"out of the {name}": post[:, chosen].T},  # [N, P] each
-            [f"neuron {neuron}" for neuron in chosen.tolist()],
-            view.labels,
-            unit="activation",
-            row_axis="neuron",
-            column_axis="token",
-            named_rows=True,
-            columns_of_panels=2,
-        )
+        maps = _Neurons(view, {f"into the {name}": pre, f"out of the {name}": post}, chosen)
         rows = [
             [
                 number,
@@ -64,7 +68,46 @@ class MLP(Visualizer):
             for number, text in enumerate(view.labels)
         ]
         headings = ["position", "token", "strongest neuron", "its activation", "share above 0", "‖what is added‖"]
-        return Stack(
-            f"{printable(view.model)}: MLP of block {layer}, the {len(chosen)} strongest of {pre.shape[1]} neurons",
-            [maps, Table("Each token", headings, rows)],
+        title = f"{printable(view.model)}: MLP of block {layer}{why}; the {len(chosen)} strongest of its neurons"
+        return Stack(title, [maps, Table("Each token", headings, rows)])
+
+
+class _Neurons(Heatmap):
+    """Some neurons of a block by token."""
+
+    def __init__(self, view: View, values: dict[str, np.ndarray], chosen: np.ndarray) -> None:
+        self._view, self._all, self._chosen = view, values, chosen  # [P, M] each, [N]
+        shown = {name: one[:, chosen].T for name, one in values.items()}  # [N, P] each
+        super().__init__("The neurons", shown, _names(chosen), view.labels, **_HOW)
+
+    def less(self, other: Chart) -> Chart | None:
+        """Returns the neurons whose activations differ most, whether the two show them or not."""
+        if not isinstance(other, _Neurons) or [*other._all] != [*self._all] or other.is_unlike(self):
+            return None
+        changes = {name: one.astype(np.float64) - other._all[name] for name, one in self._all.items()}  # [P, M] each
+        sizes = np.abs([*changes.values()][-1]).max(axis=0)  # [M]
+        chosen = np.argsort(-sizes, kind="stable")[: len(self._chosen)]
+        scale = self.scale.difference(other.scale)
+        return Heatmap(
+            f"activation, the largest changes of all {len(sizes):,} neurons",
+            {name: one[:, chosen].T for name, one in changes.items()},
+            _names(chosen),
+            joined(other.columns, self.columns),
+            limits=(scale.least, scale.most),
+            signs=scale.signs,
+            **{**_HOW, "unit": "difference, activation"},
         )
+
+    def is_unlike(self, other: _Neurons) -> bool:
+        """Whether the two are of texts or blocks of different sizes, or of different models."""
+        shapes = [one.shape for one in self._all.values()]
+        return shapes != [one.shape for one in other._all.values()] or self._view.model != other._view.model
+
+
+def _points(layer: int) -> tuple[str, ...]:
+    block = f"blocks.{layer}"
+    return f"{block}.mlp.hook_pre", f"{block}.mlp.hook_post", f"{block}.hook_mlp_out"
+
+
+def _names(chosen: np.ndarray) -> list[str]:
+    return [f"neuron {neuron}" for neuron in chosen.tolist()]

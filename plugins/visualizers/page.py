@@ -7,7 +7,7 @@ import functools
 import gzip
 from collections.abc import Sequence
 from hashlib import sha256
-from html import escape
+from html import escape, unescape
 from typing import TYPE_CHECKING, Union
 
 if TYPE_CHECKING:
@@ -22,6 +22,12 @@ _STYLE = """:root { color-scheme: light dark; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 1.5em; }
 h1 { font-size: 1.1em; font-weight: 600; }
 h2 { font-size: 1em; font-weight: 600; margin-top: 2em; }
+h1, h2, p, footer, code { overflow-wrap: anywhere; }
+footer { margin-top: 2em; font-size: .85em; opacity: .8; }
+select { font: inherit; max-width: 100%; }
+:focus-visible { outline: 3px solid #e6a100; outline-offset: 2px; }
+.wide { overflow-x: auto; }
+.read { display: block; min-height: 1.5em; white-space: pre-wrap; overflow-wrap: anywhere; }
 code { font-family: ui-monospace, monospace; white-space: pre-wrap; }
 table { border-collapse: collapse; }
 td, th { padding: .15em .8em .15em 0; text-align: left; vertical-align: top; white-space: pre-wrap; }
@@ -31,9 +37,19 @@ ol.tokens code { border-radius: 3px; padding: .2em .1em; border: 1px solid #8884
 ol.tokens code.same, td.same { outline: 3px solid #e6a100; }
 svg { max-width: 100%; height: auto; }
 svg.links text { font: 13px ui-monospace, monospace; fill: currentColor; cursor: default; }
+svg.links { min-width: 36em; }
+svg.links line { stroke: #6a51a3; }
 svg.links.some line { display: none; }
 svg.links.some line.on { display: inline; }
-.framed body { display: flow-root; }"""
+.framed body { display: flow-root; }
+@media (max-width: 30em) { body { margin: .75em; } }
+@media screen and (prefers-color-scheme: dark) { svg.links line { stroke: #c3b4f0; } }
+@media print {
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact; }
+  .hint, .choice, .read, .modebar { display: none !important; }
+  .wide { overflow: visible; break-inside: avoid; }
+  h2 { break-after: avoid; }
+}"""
 
 # The library is packed, which makes a page less than half as large. In a notebook it is in one output for all, and the
 # frames ask for it.
@@ -134,35 +150,96 @@ const markAll = (label) => {
   }
   for (const drawing of document.querySelectorAll(".drawing")) if (drawing.data) markDrawing(drawing);
 };
+const markPoint = (drawing, trace, at) => {
+  const {x, y, z} = {...drawing.layout.meta, ...trace.meta};
+  const label = Array.isArray(at) ? (z ? z[at[0]][at[1]] : x?.[at[1]]) : (x ?? y)?.[at];
+  if (label !== undefined) markAll(label);
+};
 const answer = (drawing) => {
   drawing.own = drawing.layout.shapes ?? [];
-  drawing.on("plotly_click", ({points: [point]}) => {
-    const {x, y, z} = {...drawing.layout.meta, ...point.data.meta}, at = point.pointIndex;
-    const label = Array.isArray(at) ? (z ? z[at[0]][at[1]] : x?.[at[1]]) : (x ?? y)?.[at];
-    if (label !== undefined) markAll(label);
-  });
+  drawing.on("plotly_click", ({points: [point]}) => markPoint(drawing, point.data, point.pointIndex));
   drawing.on("plotly_restyle", () => { if (marked !== null) markDrawing(drawing); });
-  drawing.on("plotly_buttonclicked", ({button: {label}}) => {
-    for (const other of document.querySelectorAll(".drawing")) {
-      const buttons = other === drawing ? [] : other.layout?.updatemenus?.[0]?.buttons ?? [];
-      const active = buttons.findIndex((one) => one.label === label);
-      if (active < 0) continue;
-      Plotly.restyle(other, ...buttons[active].args);
-      Plotly.relayout(other, {"updatemenus[0].active": active});
-    }
-  });
+  drawing.addEventListener("keydown", (event) => step(drawing, event));
+  paint(drawing);
 };
+const choose = (name) => {
+  for (const menu of document.querySelectorAll(".choice select")) {
+    const at = [...menu.options].findIndex((one) => one.text === name);
+    const drawing = document.getElementById(menu.dataset.of);
+    if (at < 0 || !drawing.data) continue;
+    menu.selectedIndex = at;
+    Plotly.restyle(drawing, "visible", drawing.data.map((_, place) => place === at));
+  }
+};
+document.addEventListener("change", ({target}) => {
+  if (target.matches(".choice select")) choose(target.selectedOptions[0].text);
+});
 document.addEventListener("click", (event) => {
   const chosen = event.target.closest("ol.tokens code");
   if (chosen) markAll(said(chosen));
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && event.target.matches("ol.tokens code")) event.target.click();
+});
+document.addEventListener("focusin", ({target}) => {
+  if (target.matches("ol.tokens code")) target.closest("ol").nextElementSibling.textContent = target.title;
 });"""
-_HINT = "<p>A click marks what is there, such as a token, wherever else it appears.</p>"
+_HINT = (
+    '<p class="hint">A click marks what is there, such as a token, wherever else it appears. In a drawing that has the '
+    "focus, arrow keys read one number after the other, and Enter marks.</p>"
+)
 
-# A drawing of plotly is light. Its buttons are named one by one: those it has by itself send the drawing to a service.
-_DRAWING = ":root { color-scheme: light; }\n.drawing { height: 85vh; }\n.framed .drawing { height: 30em; }"
+# By keyboard: arrows go from cell to cell of a map and from point to point of others, whose hover is shown and said.
+_STEP = """const keys = {ArrowLeft: [0, -1], ArrowRight: [0, 1], ArrowUp: [-1, 0], ArrowDown: [1, 0]};
+const step = (drawing, event) => {
+  const number = drawing.data.findIndex((one) => one.visible !== false), trace = drawing.data[number];
+  const isMap = trace?.type === "heatmap", held = drawing.at?.trace === number ? drawing.at.point : null;
+  if (event.key === "Enter" && held !== null) markPoint(drawing, trace, held);
+  if (event.key === "Escape") Plotly.Fx.unhover(drawing);
+  const way = keys[event.key];
+  if (!way || !trace) return;
+  event.preventDefault();
+  const inside = (at, count) => Math.max(0, Math.min(count - 1, at));
+  let point;
+  if (isMap) {
+    const [row, column] = held ?? [trace.y.length - 1 - way[0], trace.x.length - 1 - way[1]];
+    point = [inside(row + way[0], trace.y.length), inside(column + way[1], trace.x.length)];
+  } else {
+    point = inside((held ?? -1) + way[0] + way[1], trace.y.length);
+  }
+  drawing.at = {trace: number, point};
+  const traces = drawing.data.flatMap((one, place) => one.visible === false ? [] : [place]);
+  const points = traces.map((curveNumber) => ({curveNumber, pointNumber: point}));
+  Plotly.Fx.hover(drawing, isMap ? {xval: point[1], yval: point[0]} : points);
+  const labels = [...drawing.querySelectorAll(".hoverlayer .hovertext")].map((label) =>
+    [...label.querySelectorAll("text")].map((text) => text.dataset.unformatted ?? text.textContent).join(" "));
+  const plain = document.createElement("template");
+  plain.innerHTML = labels.join("; ").replaceAll("<br>", " ").replace(/<[^<>]*>/g, "");
+  drawing.closest(".wide").nextElementSibling.textContent = plain.content.textContent || "no number";
+};"""
+
+# Colours of a drawing follow the page, and its width the paper.
+_PAINT = """const night = matchMedia("screen and (prefers-color-scheme: dark)"), paper = matchMedia("print");
+const paint = (drawing) => {
+  const [text, line, nothing] = night.matches ? ["#e8e8e8", "#666666", "#444444"] : ["#222222", "#d0d0d0", "#dddddd"];
+  const changes = {
+    paper_bgcolor: "rgba(0,0,0,0)", "font.color": text, "legend.bgcolor": "rgba(0,0,0,0)",
+    plot_bgcolor: drawing.data.some((one) => one.type === "heatmap") ? nothing : "rgba(0,0,0,0)",
+  };
+  for (const axis of ["xaxis", "yaxis"]) {
+    for (const part of ["gridcolor", "zerolinecolor", "linecolor"]) changes[`${axis}.${part}`] = line;
+  }
+  return Plotly.relayout(drawing, {...changes, ...(paper.matches ? {width: 680} : {width: null, autosize: true})});
+};
+const paintAll = () => {
+  for (const drawing of document.querySelectorAll(".drawing")) if (drawing.data) paint(drawing);
+};
+for (const medium of [night, paper]) medium.addEventListener("change", paintAll);"""
+
+# The buttons of plotly are named one by one: those it has by itself send the drawing to a service.
+_DRAWING = """.drawing { height: 85vh; min-width: 30em; }
+.framed .drawing { height: 30em; }
+@media print { .drawing { min-width: 0 !important; } }"""
 _SETTINGS = """{
   displaylogo: false, responsive: true, modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]]
 }"""
@@ -185,7 +262,7 @@ def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
 <head>
 <meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{allowed}">
-<meta name="viewport" content="width=device-width">
+<meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape(title)}</title>
 <style>
 {_STYLE}
@@ -248,12 +325,16 @@ def parts_page(title: str, parts: Sequence[Part]) -> str:
     body, scripts = [f"<h1>{escape(title)}</h1>"], []
     for number, part in enumerate(parts):
         if isinstance(part, str):
-            body.append(part)
+            is_wide = "<table" in part or "<svg" in part
+            body.append(f'<div class="wide" tabindex="0">{part}</div>' if is_wide else part)
             continue
         name = "drawing" if number == 0 else f"drawing-{number}"
-        height = f' style="height:{part.layout.height}px"' if part.layout.height else ""
-        body.append(f'<div id="{name}" class="drawing"{height}></div>')
-        drawing = part.to_json()  # in which every `<` is an escape
+        choice = _choice(name, part)
+        body.append(
+            f'{choice}<div class="wide"><div id="{name}" class="drawing" tabindex="0" role="group" aria-label="drawing"'
+            f'{_size(part)}></div></div><output class="read" aria-live="polite"></output>'
+        )
+        drawing = _json(part, with_menus=not choice)
         scripts.append(
             f"{{ const drawing = {drawing};\n"
             f'Plotly.newPlot("{name}", drawing.data, drawing.layout, settings).then(answer); }}'
@@ -263,8 +344,43 @@ def parts_page(title: str, parts: Sequence[Part]) -> str:
         scripts = [_UNPACKED % (_packed_library(), f"const settings = {_SETTINGS};\n{drawings}")]
     texts = [part for part in parts if isinstance(part, str)]
     if len(texts) < len(parts) or any('<ol class="tokens">' in text for text in texts):
-        scripts.insert(0, _SAME)
+        scripts.insert(0, "\n".join([_SAME, _STEP, _PAINT]))
         body.insert(1, _HINT)
     if any('<svg class="links"' in text for text in texts):
         scripts.append(_LINKS)
     return page(title, "\n".join(body), style=_DRAWING if len(texts) < len(parts) else "", script="\n".join(scripts))
+
+
+def _choice(name: str, drawing: Figure) -> str:
+    """A menu in HTML, which keys and thumbs can reach, for that of a drawing which shows one trace of several."""
+    buttons = [button for menu in drawing.layout.updatemenus for button in menu.buttons]
+    if not buttons or any(button.method != "restyle" or button.args[0] != "visible" for button in buttons):
+        return ""
+    options = "".join(
+        f"<option{' selected' if trace.visible is not False else ''}>{escape(unescape(button.label))}</option>"
+        for button, trace in zip(buttons, drawing.data, strict=False)
+    )
+    meta = drawing.layout.meta
+    why = escape(meta.get("why") or "") if isinstance(meta, dict) else ""
+    return f'<p class="choice"><label>Shown: <select data-of="{name}">{options}</select></label> {why}</p>'
+
+
+def _json(drawing: Figure, *, with_menus: bool) -> str:
+    """A drawing as JSON, in which every `<` is an escape."""
+    menus = drawing.layout.updatemenus
+    if not with_menus:
+        drawing.layout.updatemenus = ()
+    try:
+        text: str = drawing.to_json()
+    finally:
+        drawing.layout.updatemenus = menus
+    return text
+
+
+def _size(drawing: Figure) -> str:
+    """The least size of a drawing, as an attribute; `_DRAWING` has what any drawing has at least."""
+    meta = drawing.layout.meta
+    least = meta.get("least") if isinstance(meta, dict) else None
+    style = [f"min-width:max({least[0]}px,30em)", f"min-height:{least[1]}px"] if least else []
+    style += [f"height:{drawing.layout.height}px"] if drawing.layout.height else []
+    return f' style="{";".join(style)}"' if style else ""

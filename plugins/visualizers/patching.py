@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable, visible
-from onnxlens.plugins.visualizers.metric import metric_of
+from onnxlens.plugins.visualizers.metric import FLOOR, metric_of
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["Patching"]
 
 _ALONE, _PARTS = 32, 10
+_SIGNS = "restores the clean prediction", "leads away from it"
 
 
 @dataclass
@@ -63,7 +64,7 @@ class Patching(Visualizer):
         from onnxlens.analysis.patching import STREAM, patch_activations
 
         lens = view.model_lens
-        metric, what = metric_of(view, self.token, self.against)
+        metric, what, signs = metric_of(view, self.token, self.against)
         other = lens.to_tokens(self.corrupted)
         if other.shape[1] != len(view.ids):
             raise InputError(
@@ -80,13 +81,22 @@ class Patching(Visualizer):
             columns = found.joined(labels)
         else:
             columns = [f"head {head}" for head in range(view.config.n_head)]
+        difference = found.clean - found.corrupted
+        which = f"{found.corrupted:.4g} corrupted, {found.clean:.4g} clean"
+        if 0 < abs(difference) < FLOOR:
+            # Shares of next to nothing would be noise, as large as it likes.
+            values, title = found.values - found.corrupted, f"change of the {what} that {self.hook} makes: {which}"
+            title += f", a difference of {difference:.2g}, too small to say what share of it is restored"
+            how: dict[str, Any] = {"unit": f"change of the {what}", "floor": FLOOR, "signs": signs}
+        else:
+            values, title = found.recovered, f"share of the {what} that {self.hook} restores: {which}"
+            how = {"unit": "share restored, 0 for none, 1 for all", "floor": 1.0, "signs": _SIGNS}
         return Heatmap(
-            f"{printable(view.model)}: share of the {what} that {self.hook} restores: {found.corrupted:.4g} corrupted, "
-            f"{found.clean:.4g} clean",
-            found.recovered,
+            f"{printable(view.model)}: {title}",
+            values,
             [f"block {layer}" for layer in range(view.config.n_layer)],
             columns,
-            unit="share restored, 0 for none, 1 for all",
             row_axis="block",
             column_axis="head" if not is_stream else "token" if span == 1 else f"{span} tokens together",
+            **how,
         )

@@ -8,14 +8,13 @@ from typing import Annotated
 
 import numpy as np
 
-from onnxlens.plugins.charts.bars import Bars
-from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.expected import expected, names_of
+from onnxlens.plugins.visualizers.expected import expected
 from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.visualizers.vocabulary import Ladder, NextTokens
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.logits import log_softmax, top_ids
 
@@ -43,25 +42,28 @@ class Predictions(Visualizer):
         logs = log_softmax(view.logits)  # [P, V]
         row = view.logits[at].astype(np.float64)  # [V]
         best = top_ids(row, self.top).tolist()
-        names = names_of(view, best)
-        bars = Bars(
+        bars = NextTokens(
             f"After token {at}, {view.labels[at]}",
-            [(name, float(np.exp(logs[at, token]))) for name, token in zip(names, best, strict=True)],
+            view,
+            {"": np.exp(logs[at])},
+            best,
             unit="probability, of the full vocabulary",
-            axis="next token",
-            notes={name: f"id {token}, logit {row[token]:.3f}" for name, token in zip(names, best, strict=True)},
+            notes={token: f"id {token}, logit {row[token]:.3f}" for token in best},
         )
-        ladder = np.stack([np.exp(log_softmax((row / t)[np.newaxis]))[0, best] for t in _TEMPERATURES])  # [T, K]
-        temperatures = Heatmap(
+
+        def by_temperature(tokens: np.ndarray) -> np.ndarray:
+            """Probabilities of tokens [T], [temperatures, T]."""
+            return np.stack([np.exp(log_softmax((row / t)[np.newaxis]))[0, tokens] for t in _TEMPERATURES])
+
+        temperatures = Ladder(
             "The same at other temperatures",
-            ladder,
+            view,
             [f"T = {t:g}" for t in _TEMPERATURES],
-            names,
-            unit="probability",
+            by_temperature,
+            best,
+            unrestricted=_TEMPERATURES.index(1.0),
             row_axis="temperature",
             column_axis="next token",
-            named_columns=True,
-            limits=(0.0, 1.0),
         )
         entropy = -(np.exp(logs) * logs).sum(-1)  # [P]
         named = expected(view, view.logits, logs, _NAMED)

@@ -15,6 +15,7 @@ from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.visualizers.strongest import read_again, strongest_head
 from onnxlens.runtime.config import ModelConfig
 
 __all__ = ["QKV"]
@@ -24,23 +25,31 @@ __all__ = ["QKV"]
 class QKV(Visualizer):
     """Queries, keys and values of one head, and the dot product of one pair, element by element."""
 
-    layer: Annotated[int, Option("the block; negative ones count from the end")] = 0
-    head: Annotated[int, Option("the head; negative ones count from the end")] = 0
+    layer: Annotated[
+        int | None, Option("the block; negative ones count from the end; that of the strongest head if left out")
+    ] = None
+    head: Annotated[
+        int | None,
+        Option(
+            "the head; negative ones count from the end; if left out, the one that changes the logit of the predicted "
+            "token most"
+        ),
+    ] = None
     query: Annotated[int, Option("the token that looks; negative ones count from the end")] = -1
     key: Annotated[int | None, Option("the token that is looked at; the one it attends to most if left out")] = None
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
-        """Queries, keys, values, scores and pattern of one block."""
-        self.numbered("head", config.n_head)
-        block = f"blocks.{self.numbered('layer', config.n_layer)}.attn"
-        return tuple(f"{block}.hook_{name}" for name in ("q", "k", "v", "attn_scores", "pattern"))
+        """Queries, keys, values, scores and pattern of one block; none where it is still to be chosen."""
+        layer, head = self._named(config)
+        return () if layer is None or head is None else _points(layer)
 
     def draw(self, view: View) -> Stack:
         """Returns the three matrices, and the pair."""
-        layer, head = self.numbered("layer", view.config.n_layer), self.numbered("head", view.config.n_head)
-        q, k, v = (view.cache[name, layer][:, head] for name in ("q", "k", "v"))  # [P, d]
-        scores, pattern = (view.cache[name, layer][head] for name in ("attn_scores", "pattern"))  # [Q, K]
-        query = self.placed("query", len(view.ids))
+        named, query = self._named(view.config), self.placed("query", len(view.ids))
+        layer, head, why = strongest_head(view, *named, position=query)
+        cache = read_again(view, _points(layer)) if why else view.cache
+        q, k, v = (cache[name, layer][:, head] for name in ("q", "k", "v"))  # [P, d]
+        scores, pattern = (cache[name, layer][head] for name in ("attn_scores", "pattern"))  # [Q, K]
         key = int(pattern[query].argmax()) if self.key is None else self.placed("key", len(view.ids))
         labels, width = view.labels, q.shape[1]
         dimensions = [str(dimension) for dimension in range(width)]
@@ -81,5 +90,14 @@ class QKV(Visualizer):
             ["the score that the model computed", score if math.isfinite(score) else "masked: the key is later"],
             ["its share of the query's attention, after the softmax", float(pattern[query, key])],
         ]
-        title = f"{printable(view.model)}: queries, keys and values, block {layer}, head {head}"
+        title = f"{printable(view.model)}: queries, keys and values, block {layer}, head {head}{why}"
         return Stack(title, [matrices, *pair, Table("From the pair to the pattern", ["what", "value"], rows)])
+
+    def _named(self, config: ModelConfig) -> tuple[int | None, int | None]:
+        """The block and the head, as far as they are named."""
+        layer = None if self.layer is None else self.numbered("layer", config.n_layer)
+        return layer, None if self.head is None else self.numbered("head", config.n_head)
+
+
+def _points(layer: int) -> tuple[str, ...]:
+    return tuple(f"blocks.{layer}.attn.hook_{name}" for name in ("q", "k", "v", "attn_scores", "pattern"))

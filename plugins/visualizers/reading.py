@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxlens.plugins.options import option_names
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
+from onnxlens.plugins.visualizers.labels import printable, quoted, short
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.config import ModelConfig
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from onnxlens.lens import Lens
 
 __all__ = ["drawn", "needed", "read", "read_together"]
+
+_MOST = 300  # characters of each part of a caption
 
 
 def needed(visualizer: Visualizer, config: ModelConfig) -> tuple[tuple[str, ...], bool]:
@@ -111,4 +115,18 @@ def drawn(visualizer: Visualizer, view: View) -> Rendering:
         raise PluginError(
             f"{type(visualizer).__name__}.draw must return a Rendering, and returned {type(found).__name__}."
         )
+    object.__setattr__(found, "caption", _caption(visualizer, view))  # of a frozen dataclass, too
     return found
+
+
+def _caption(visualizer: Visualizer, view: View) -> str:
+    """Says which model, prompt and options a rendering is of."""
+    kind = type(visualizer)
+    options = ", ".join(f"{name}={getattr(visualizer, name)!r}" for name in option_names(kind))
+    changed = view.lens is not None and view.lens.is_changed
+    parts = [
+        f"Model: {view.model}{', changed by lens.hooks' if changed else ''}",
+        f"Prompt, {len(view.ids)} {'token' if len(view.ids) == 1 else 'tokens'}: {quoted(''.join(view.str_tokens))}",
+        f"View: {kind.__name__}({options})",
+    ]
+    return "; ".join(short(printable(part), _MOST) for part in parts)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import io
 import json
 import re
+import textwrap
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.console import RenderableType
 
-__all__ = ["FORMATS", "Rendering", "check_ending"]
+__all__ = ["FORMATS", "Rendering", "check_ending", "drawing"]
 
 # What each ending of a file is made of.
 FORMATS = {"txt": "text", "png": "figure", "svg": "figure", "html": "html", "json": "data"}
@@ -28,26 +30,37 @@ _PLOTS = ("matplotlib", "plotly")  # the extra `plots`
 _WIDTH = 100  # of text in a file
 _DPI = 150  # of a PNG
 _MARGIN = 0.1  # inches around a picture
+_LETTERS = 18  # of a caption in an inch
 
 
 @contextmanager
-def _set() -> Iterator[None]:
+def _drawing() -> Iterator[None]:
     import matplotlib
 
+    from onnxlens.plugins.visualizers.fonts import families, hint
+
     # The same picture is the same file: without the time, and with names that are not drawn by lot.
+    settings: dict[Any, Any] = {"svg.hashsalt": "onnxlens", "svg.fonttype": "path", "text.usetex": False}
     with (
-        matplotlib.rc_context({"svg.hashsalt": "onnxlens", "svg.fonttype": "path", "text.usetex": False}),
-        warnings.catch_warnings(),
+        matplotlib.rc_context({**settings, "font.family": families()}),
+        warnings.catch_warnings(record=True) as said,
     ):
-        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # an emoji is a box, then
+        warnings.simplefilter("always")
         yield
+    hint(said)
 
 
-_settings = ProcessWide(_set)  # matplotlib's and the warnings', while a picture is drawn
+drawing = ProcessWide(_drawing)  # matplotlib's settings and the warnings, while a picture is drawn
 
 
 class Rendering:
-    """The base of renderings: override what yours can be had as; the rest is an error that names what there is."""
+    """The base of renderings: override what yours can be had as; the rest is an error that names what there is.
+
+    Attributes:
+        caption: which model, prompt and options it is of, below pictures and pages; `lens.view` writes it.
+    """
+
+    caption: str = ""
 
     @property
     def formats(self) -> tuple[str, ...]:
@@ -198,13 +211,16 @@ class Rendering:
         value = self.html()
         if not isinstance(value, str):
             raise self._wrong("html", "text", value)
-        return value
+        if not self.caption:
+            return value
+        body, end, rest = value.rpartition("</body>")
+        return f"{body}<footer>{escape(self.caption)}</footer>\n{end}{rest}" if end else value
 
     def _drawn(self, ending: str) -> bytes:
         from matplotlib.figure import Figure
 
         file = io.BytesIO()
-        with _settings():
+        with drawing():
             figure = self.figure()
             if not isinstance(figure, Figure):
                 raise self._wrong("figure", "a figure of matplotlib", figure)
@@ -214,9 +230,17 @@ class Rendering:
             if (engine := figure.get_layout_engine()) is not None:
                 engine.execute(figure)
                 figure.set_layout_engine(None)
+            self._write_caption(figure)
             box = figure.get_tightbbox().padded(_MARGIN)
             figure.savefig(file, format=ending, dpi=_DPI, bbox_inches=box, metadata=metadata)
         return _named_anew(file.getvalue()) if ending == "svg" else file.getvalue()
+
+    def _write_caption(self, figure: Figure) -> None:
+        """Writes the caption below a figure that is laid out."""
+        wide, high = figure.get_size_inches()
+        text = textwrap.fill(self.caption, int(wide * _LETTERS), break_on_hyphens=False)
+        how: Any = {"fontsize": 7, "color": "#555555", "va": "top", "parse_math": False}
+        figure.text(0.0, -_MARGIN / high, text, **how)
 
     def _lacks(self, method: str, ending: str = "") -> InputError:
         wanted = f".{ending}" if ending else f"{method}()"
@@ -264,6 +288,6 @@ def _plain(renderable: RenderableType) -> str:
     file = io.StringIO()
     # In a notebook, rich would by itself print into the cell instead of the file.
     options: dict[str, Any] = {"color_system": None, "highlight": False, "markup": False, "emoji": False}
-    Console(file=file, width=_WIDTH, force_jupyter=False, **options).print(renderable)
+    Console(file=file, width=_WIDTH, force_jupyter=False, **options).print(renderable, crop=False)
     text = re.sub(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", lambda found: repr(found[0])[1:-1], file.getvalue())
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"

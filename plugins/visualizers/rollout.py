@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
@@ -54,5 +55,6 @@ class Rollout(Visualizer):
             row_axis="token",
             column_axis="where it comes from",
             squares=True,
+            limits=PROBABILITY,
         )
         return Stack(f"{printable(view.model)}: attention over all blocks", [rolled, *maps])

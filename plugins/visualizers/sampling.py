@@ -10,18 +10,20 @@ import numpy as np
 
 from onnxlens.plugins.charts.bars import Bars
 from onnxlens.plugins.charts.base import Chart
-from onnxlens.plugins.charts.lines import Lines
+from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.expected import names_of
 from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.visualizers.vocabulary import NextTokens
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.logits import log_softmax
 
 __all__ = ["Sampling"]
 
-_ROOM = 60  # tokens along the cumulative distribution
+_ROOM = 40  # tokens along the cumulative distribution
 
 
 @dataclass
@@ -41,23 +43,22 @@ class Sampling(Visualizer):
         chosen = view.shown(found.chosen.id)
         rows = [[one.sampler, one.tokens, one.removed_tokens, one.removed, one.moved] for one in found.stages]
         headings = ["sampler", "tokens left", "removed", "their probability", "probability moved"]
-        candidates = {one.id: one for one in (*found.candidates, found.chosen)}
-        names = dict(zip(candidates, names_of(view, list(candidates)), strict=True))
+        shown = list(dict.fromkeys(one.id for one in (*found.candidates, found.chosen)))
+        logits = view.model_lens.run(view.ids[np.newaxis], logits="last", keep_cache=False).logits[0]  # [1, V]
         charts: list[Chart] = [
             Table("What each sampler of the chain did", headings, rows),
-            Bars(
+            NextTokens(
                 "The candidates, before and after",
-                {
-                    when: [(names[token], getattr(one, field)) for token, one in candidates.items()]
-                    for when, field in (("left by the samplers", "probability"), ("by the model", "model_probability"))
-                },
+                view,
+                {"left by the samplers": found.probabilities, "by the model": np.exp(log_softmax(logits))[0]},
+                shown,
                 unit="probability",
-                axis="token",
-                marked=[names[found.chosen.id]],
+                marked=[found.chosen.id],
+                together=True,
             ),
         ]
         if found.number is not None:
-            charts.append(self._draw(view, found.probabilities, found.number, found.interval, chosen))
+            charts.append(self._draw(view, found.probabilities, found.number, found.interval, found.chosen.id))
         how = f"by {found.choice}" if found.choice else "as the only one left"
         title = (
             f"{printable(view.model)}: {chosen} was chosen of {found.tokens:,} {how}, {self.sampler}, seed {self.seed}"
@@ -65,21 +66,25 @@ class Sampling(Visualizer):
         return Stack(printable(title), charts)
 
     def _draw(
-        self, view: View, probabilities: np.ndarray, number: float, interval: tuple[float, float], chosen: str
-    ) -> Lines:
-        """The cumulative distribution in the order of ids, in which the draw is made."""
+        self, view: View, probabilities: np.ndarray, number: float, interval: tuple[float, float], chosen: int
+    ) -> Bars:
+        """The tokens end to end in the order of ids, in which the draw is made."""
         left = np.flatnonzero(probabilities)
         cumulative = np.cumsum(probabilities[left])
-        hit = int(np.searchsorted(cumulative, number, side="right"))
+        hit = int(np.searchsorted(left, chosen))
         # Too many to name: those around the draw.
-        start = max(0, min(hit - _ROOM // 2, len(left) - _ROOM))
-        window = slice(start, start + _ROOM)
-        within = f"{interval[0]:.4f} to {interval[1]:.4f}"
-        return Lines(
-            f"The random number {number:.4f} fell on {chosen}, which has {within}",
-            {"cumulative probability": cumulative[window]},
-            [view.shown(token) for token in left[window].tolist()],
+        first = max(0, min(hit - _ROOM // 2, len(left) - _ROOM))
+        tokens = left[first : first + _ROOM].tolist()
+        names = names_of(view, tokens)
+        return Bars(
+            f"The random number {number:.4f} fell on {view.shown(chosen)}, which has {interval[0]:.4f} to "
+            f"{interval[1]:.4f}: each token has a part of the line as long as its probability",
+            list(zip(names, probabilities[tokens].tolist(), strict=True)),
             unit="cumulative probability",
             axis="token, in the order of ids",
+            cumulative=True,
+            start=float(cumulative[first - 1]) if first else 0.0,
+            limits=PROBABILITY,
+            marked=[names[hit - first]],
             level=(number, "the random number"),
         )

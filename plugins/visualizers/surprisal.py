@@ -9,6 +9,7 @@ from typing import Annotated
 import numpy as np
 
 from onnxlens.plugins.charts.coloured import ColouredText
+from onnxlens.plugins.charts.scale import NATS
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
 from onnxlens.plugins.visualizers.expected import expected
@@ -46,4 +47,6 @@ class Surprisal(Visualizer):
             [np.nan, *values],
             unit="surprisal in nats",
             details={"rank": [None, *ranks], "expected": [None, *named]},
+            limits=NATS,
+            of_tokens=True,
         )

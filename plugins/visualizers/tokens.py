@@ -10,11 +10,12 @@ import numpy as np
 
 from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.coloured import ColouredText
+from onnxlens.plugins.charts.scale import NATS
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable, visible
+from onnxlens.plugins.visualizers.labels import printable, readable, visible
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax
@@ -68,7 +69,8 @@ class Tokens(Visualizer):
             values = [None, *(-logprobs).tolist()]  # nothing predicts the first one
         ids = view.ids.tolist()
         encoded = [view.tokenizer.token_bytes(token) for token in ids] if view.tokenizer else None
-        tokens = TokensRendering(view.model, ids, view.pieces, values, meaning, encoded)
+        limits = NATS if self.colour == "surprisal" else None
+        tokens = TokensRendering(view.model, ids, view.pieces, values, meaning, encoded, limits)
         if self.word is None:
             return tokens
         return Stack(tokens.title, [tokens.titled("Tokens"), self._merged(view, self.placed("word", len(ids)))])
@@ -105,6 +107,7 @@ class TokensRendering(ColouredText):
         values: a number for each; None where there is none.
         meaning: what the numbers are; empty where there are none.
         encoded: their bytes, where they are known.
+        limits: what the ends of the colours stand for, where the unit says so.
     """
 
     def __init__(
@@ -115,6 +118,7 @@ class TokensRendering(ColouredText):
         values: list[float | None],
         meaning: str,
         encoded: Sequence[bytes] | None = None,
+        limits: tuple[float, float] | None = None,
     ) -> None:
         self.model = model
         numbers = [np.nan if value is None else value for value in values]
@@ -123,7 +127,16 @@ class TokensRendering(ColouredText):
             details["bytes"] = [one.hex(" ") for one in encoded]
         captions = [f"{position}: id {token}" for position, token in enumerate(ids)]
         title = f"{printable(model)}: tokens"
-        super().__init__(title, str_tokens, numbers, unit=meaning, details=details, captions=captions)
+        super().__init__(
+            title,
+            str_tokens,
+            numbers,
+            unit=meaning,
+            details=details,
+            captions=captions,
+            limits=limits,
+            of_tokens=limits is not None,
+        )
 
     def data(self) -> Any:
         """The model, what the numbers mean, and each token with its number."""
@@ -131,7 +144,7 @@ class TokensRendering(ColouredText):
 
 
 def _piece(encoded: bytes) -> str:
-    return visible(encoded.decode("utf-8", "backslashreplace"))
+    return visible(readable(encoded))
 
 
 def _pieces(pieces: Sequence[bytes]) -> str:

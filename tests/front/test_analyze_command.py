@@ -47,6 +47,31 @@ def test_logit_lens(analyze, lens):
     assert repr(lens.to_str_tokens([int(found.ids[-1, -1, 0])])[0]) in table.splitlines()[4]
 
 
+def test_view_shows_the_same_table(analyze, command):
+    """Also with the same word twice, and a letter of several tokens."""
+    text = "John saw John 漢"
+    table = analyze("logit-lens", text, "--watch", " John").out
+    shown = command("view", "logit-lens", text, "--watch", " John", "--provider", "cpu", "--threads", 1).out
+    assert table.strip() in shown
+    assert "' John'" in table and r"'\xe6'" in table and "\ufffd" not in table
+    twice = analyze("logit-lens", "John saw John and John").out
+    assert [line.split("  ")[0] for line in twice.splitlines()[1:]] == [
+        "'John'", "' saw'", "' John'@2", "' and'", "' John'@4"
+    ]  # fmt: skip
+
+
+def test_the_same_word_twice_is_told_apart(analyze):
+    surprisal = analyze("surprisal", "a John saw John").out.splitlines()
+    assert [line.split("  ")[0] for line in surprisal[1:4]] == ["' John'@1", "' saw'", "' John'@3"]
+    patched = analyze("patch", "a John saw John and", "--corrupted", "a Mary saw John and").out
+    assert "' John'\n" not in patched and "' John'" in patched
+
+
+def test_shares_of_next_to_nothing_are_said_to_be_noise(analyze):
+    ran = analyze("patch", "a John saw John and", "--corrupted", "a John saw Mary and", "--answer", "the")
+    assert ("of which shares are mostly noise" in ran.out) == ("differ by" in ran.out)
+
+
 def test_dla(analyze, lens):
     found = attribute_logit(lens, CLEAN, " Mary", " John", neurons=True)
     document = analyze("dla", CLEAN, *DIFFERENCE, "--neurons", 3, "--json").json
@@ -57,7 +82,7 @@ def test_dla(analyze, lens):
     parts += [document["embed"], document["pos_embed"], document["biases"]]
     close(sum(parts), document["logit"], scale=parts)
     ran = analyze("dla", CLEAN, *DIFFERENCE, "--neurons", 3)
-    assert f"the logit of ' Mary' less that of ' John': {found.logit:.3f}" in ran.out
+    assert f"the logit of ' Mary' minus that of ' John': {found.logit:.3f}" in ran.out
     assert f"{found.heads[2, 1]:+.2f}" in ran.out
     assert sum(", neuron " in line for line in ran.out.splitlines()) == 3
 

@@ -18,6 +18,7 @@ from onnxlens.plugins.testing import hostile
 from onnxlens.plugins.visualizers.attention import Attention, AttentionMaps
 from onnxlens.plugins.visualizers.reading import read
 from onnxlens.runtime.errors import InputError, MissingLibraryError
+from onnxlens.runtime.token_text import quoted
 
 TEXT = "the cat sat on the cat"
 
@@ -111,6 +112,15 @@ def test_the_picture_holds_the_cache(lens, head):
         assert labels == [token.replace(" ", "␣") for token in lens.to_str_tokens(TEXT)]
 
 
+def test_a_token_that_occurs_twice_is_told_apart_and_bytes_are_bytes(lens):
+    lines = lens.view("attention", "the é the", layer=1, head=1).encoded("txt").decode().splitlines()
+    tokens = [quoted(piece) for piece in lens.tokenizer.pieces(lens.to_tokens("the é the")[0].tolist())]
+    said = " ".join(line.partition(tokens[-1])[2] for line in lines)
+    for place, token in enumerate(tokens):
+        assert (f"{token}@{place} " in said) == (tokens.count(token) > 1)
+    assert r"'\xc3'" in "".join(lines) and "\ufffd" not in "".join(lines) and "\\\\" not in "".join(lines)
+
+
 def test_scores_have_a_scale_about_zero(lens):
     figure = lens.view("attention", TEXT, layer=0, head=0, values="scores").figure()
     scores = weights(lens, "hook_attn_scores", 0)[0]
@@ -124,11 +134,14 @@ def test_the_page_holds_the_cache(lens):
     pattern = weights(lens, "hook_pattern", 1)
     for trace, expected in zip(drawing["data"], pattern, strict=True):
         np.testing.assert_array_equal(np.nan_to_num(trace["z"]), expected)
-    (menu,) = drawing["layout"]["updatemenus"]
-    only = np.eye(lens.config.n_head, dtype=bool).tolist()  # each choice shows one head
-    assert [trace["visible"] for trace in drawing["data"]] == only[0]
-    assert [button["args"] for button in menu["buttons"]] == [["visible", one] for one in only]
-    assert [button["label"] for button in menu["buttons"]] == [f"head {head}" for head in range(len(only))]
+    # Each choice shows one head; that which looks most at a token other than the first and itself is shown first.
+    shares = [np.tril(one, k=-1)[:, 1:].max(axis=-1).mean() for one in pattern]
+    first = int(np.argmax(shares))
+    assert [trace["visible"] for trace in drawing["data"]] == [head == first for head in range(len(pattern))]
+    options = re.findall(r"<option( selected)?>(.*?)</option>", page)
+    assert options == [(" selected" if head == first else "", f"head {head}") for head in range(len(pattern))]
+    assert f"first head {first}: the one that looks most at a token other than the first and itself" in page
+    assert drawing["layout"].get("updatemenus", []) == []
     # Tokens that are the same have labels of their own.
     assert len(set(drawing["data"][0]["x"])) == len(lens.to_str_tokens(TEXT))
 

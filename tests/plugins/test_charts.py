@@ -8,9 +8,11 @@ import math
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from rich.console import Console
 
 from onnxlens.plugins.charts import Bars, ColouredText, Heatmap, Lines, Links, Stack, Table
+from onnxlens.plugins.charts.pooled import pooled
 from onnxlens.runtime.errors import InputError
 
 NASTY = ["<b>x</b>", "[bold]y[/bold]", "$\\frac{1}{0}$", "\x1b[31m\n"]
@@ -81,7 +83,7 @@ def test_the_matrices_of_a_map_are_picked_in_a_list():
 
 
 def test_a_narrow_map_is_a_table_and_a_wide_one_names_the_strongest():
-    assert heatmap().encoded("txt").decode().splitlines()[4].split() == ["one", "1", "-2", "0.25"]
+    assert heatmap().encoded("txt").decode().splitlines()[4].split() == ["one", "+1", "-2", "+0.25"]
     wide = Heatmap("wide", np.arange(40.0)[np.newaxis], ["r"], [f"c{n}" for n in range(40)], unit="u", row_axis="row",
                    column_axis="column")  # fmt: skip
     assert wide.encoded("txt").decode().splitlines()[4].split()[:4] == ["r", "c39", "39", "c38"]
@@ -163,8 +165,10 @@ def test_differences():
     assert heatmap().less(CHARTS["lines"]()) is None
     assert heatmap().less(heatmap(values={"other": VALUES})) is None
     bars = Bars("b", [("x", 1.0), ("y", 2.0)], unit="u", axis="a")
-    assert bars.less(Bars("b", [("y", 0.5), ("z", 9.0)], unit="u", axis="a")).lists == {"": [("y", 1.5)]}
-    assert bars.less(Bars("b", [("z", 9.0)], unit="u", axis="a")) is None
+    assert bars.less(Bars("b", [("y", 0.5), ("x", 9.0)], unit="u", axis="a")).lists == {"": [("x", -8.0), ("y", 1.5)]}
+    assert bars.less(Bars("b", [("y", 0.5), ("z", 9.0)], unit="u", axis="a")) is None  # what of x and z?
+    falls = [Bars("b", one, unit="u", axis="a", cumulative=True) for one in ([("x", 1.0)], [("x", 0.5), ("y", 2.0)])]
+    assert falls[0].less(falls[1]).lists == {"": [("x", 0.5), ("y", -2.0)]}  # what a sum lacks is 0
     lines = CHARTS["lines"]()
     twice = Lines("l", {name: 2 * line for name, line in lines.lines.items()}, NASTY, unit="nats", axis="place")
     assert twice.less(lines).data()["lines"]["a"] == [1, None, 3, 4]
@@ -172,14 +176,16 @@ def test_differences():
     same = Bars("b", [("x", 1.0), ("x", 5.0)], unit="u", axis="a")
     assert same.less(same).lists == {"": [("x", 0.0), ("x", 0.0)]}
     assert heatmap(unit="bits").less(heatmap()) is None
-    named = heatmap(values=VALUES[:, ::-1], named_columns=True)
-    swapped = Heatmap("m", VALUES, ["one", "two"], NASTY[::-1], unit="nats", row_axis="row", column_axis="column")
-    equal = named.less(swapped)
-    assert equal.columns == named.columns
-    np.testing.assert_array_equal(np.nan_to_num(equal.panels[""]), 0)
+    tokens = [["a", "b", "c", "d"], ["a", "b", "x", "d"]]
+    one, two = (heatmap(subjects={"": [subjects, subjects]}) for subjects in tokens)
+    np.testing.assert_array_equal(
+        np.isnan(one.less(two).panels[""]), [[False, False, True, False], [False, False, True, True]]
+    )
     text = CHARTS["coloured"]()
     assert text.less(text).data()["tokens"][0]["value"] == 0
     assert text.less(ColouredText("t", ["a"], [1.0], unit="nats")) is None
+    first, second = (ColouredText("t", ["a", one], [3.0, 4.0], unit="nats", of_tokens=True) for one in "bc")
+    np.testing.assert_array_equal(first.less(second).values, [0, np.nan])
     assert CHARTS["table"]().less(CHARTS["table"]()) is None
 
 
@@ -200,6 +206,92 @@ def test_differences():
 def test_what_does_not_fit_is_an_error(make, expected):
     with pytest.raises(ValueError, match=expected):
         make()
+
+
+def test_the_colours_of_a_difference_end_where_those_of_the_two_do():
+    """A difference is as dark as a number of its size would be."""
+    shares = heatmap(values=np.full((2, 4), 0.5), limits=(0.0, 1.0))
+    assert shares.less(shares).limits == (-1.0, 1.0)
+    small = heatmap().less(heatmap(values=VALUES * 1.001))
+    assert small.limits == pytest.approx((-3.003, 3.003))
+    assert "more in the second" in small.encoded("txt").decode()
+
+
+def test_what_shares_a_pixel_is_pooled():
+    values = np.array([[0.0, 3.0, -5.0, 1.0, np.nan, np.nan], [0.0, 0.0, 0.0, 0.0, np.nan, -1.0]])
+    np.testing.assert_array_equal(pooled(values, 9, 9), values)
+    np.testing.assert_array_equal(pooled(values, 2, 3), [[3, -5, np.nan], [0, 0, -1]])
+    np.testing.assert_array_equal(pooled(values, 1, 2), [[-5, 1]])
+    many = np.random.default_rng(0).normal(size=(100, 1000))
+    assert np.abs(pooled(many, 7, 13)).max() == np.abs(many).max()
+
+
+@pytest.mark.parametrize("dpi", [50, 150])
+def test_no_cell_of_a_large_map_is_lost(dpi):
+    """A head that looks at the token before is a line, and one neuron of thousands is there, at any resolution."""
+    count = 2_400
+    labels = list(map(str, range(count)))
+    how = {"unit": "share", "row_axis": "row", "column_axis": "column", "limits": (0.0, 1.0)}
+    line = Heatmap("m", np.eye(count, k=-1), labels, labels, squares=True, **how)
+    figure = line.figure()
+    assert "cells that share a pixel show the number furthest from 0" in figure.get_suptitle().replace("\n", " ")
+    canvas = FigureCanvasAgg(figure)
+    figure.set_dpi(dpi)
+    canvas.draw()
+    box = figure.axes[0].images[0].get_window_extent()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3]  # from below, as the box counts
+    inside = pixels[int(box.y0) + 3 : int(box.y1) - 3, int(box.x0) + 3 : int(box.x1) - 3].sum(-1)
+    assert all((inside.min(axis=axis)[10:-10] < 350).all() for axis in (0, 1))
+    neuron = np.zeros((1, count))
+    neuron[0, 1_001] = 1.0
+    wide = Heatmap("m", neuron, ["r"], labels, **how)
+    canvas = FigureCanvasAgg(figure := wide.figure())
+    figure.set_dpi(dpi)
+    canvas.draw()
+    box = figure.axes[0].images[0].get_window_extent()
+    pixels = np.asarray(canvas.buffer_rgba())[::-1, :, :3]
+    assert pixels[int(box.y0) + 3 : int(box.y1) - 3, int(box.x0) + 3 : int(box.x1) - 3].sum(-1).min() < 350
+    np.testing.assert_array_equal(figure.axes[0].images[0].get_array(), neuron)  # which has all of them still
+
+
+def test_small_maps_have_their_numbers_and_larger_ones_their_signs():
+    def texts(chart: Heatmap) -> list[str]:
+        return [text.get_text() for text in chart.figure().axes[0].texts]
+
+    assert texts(heatmap()) == ["+1.00", "-2.00", "+0.25", "+0.50", "0", "+3.00"]
+    assert heatmap().part().data[0].text[0][1] == "-2.00"
+    places = list(map(str, range(30)))
+    how = {"unit": "u", "row_axis": "r", "column_axis": "c"}
+    larger = Heatmap("m", np.linspace(-1, 1, 30)[np.newaxis], ["row"], places, **how)
+    assert texts(larger)[:2] == texts(larger)[-3:-1][::-1] == ["-", "-"] or texts(larger)[0] == "-"
+    assert texts(larger)[-1] == "+" and "" in texts(larger)
+    assert texts(Heatmap("m", np.ones((1, 30)), ["row"], places, **how)) == []  # nothing has a sign
+
+
+def test_a_sign_has_one_colour_and_its_meaning_is_written():
+    signs = ("supports x", "opposes x")
+    values = np.full((1, 2), 2.0)
+    how = {"unit": "logit", "signs": signs}
+    grid = Heatmap("m", values, ["r"], ["a", "b"], row_axis="r", column_axis="c", **how)
+    bars = Bars("b", [("a", 2.0), ("b", 1.0)], axis="x", **how)
+    text = ColouredText("t", ["a", "b"], [2.0, 1.0], **how)
+    for chart in (grid, bars, text):  # though nothing is negative
+        assert chart.scale.is_signed and chart.scale.signs == signs
+        said = chart.encoded("txt").decode().replace("\n", " ")
+        assert "+ (red) supports x, - (blue) opposes x" in said
+        assert "+2" in said
+    assert grid.limits == text.limits == (-2.0, 2.0)
+    assert text.captions == ["+2.00", "+1.00"]
+    assert "<sub>+2.00</sub>" in text.html()
+    two = Bars("b", [("a", 2.0), ("b", -1.0)], axis="x", unit="logit")
+    assert [bool(bar.get_hatch()) for bar in two.figure().axes[0].patches] == [False, True]  # for who prints in grey
+    assert [len(colour) for colour in two.part().data[0].marker.color] == [7, 9]  # hollow, in a page
+
+
+def test_noise_is_not_as_dark_as_an_effect():
+    assert heatmap(values=VALUES * 1e-6, floor=0.1).limits == (-0.1, 0.1)
+    assert heatmap(floor=0.1).limits == (-3.0, 3.0)
+    assert ColouredText("t", ["a"], [1e-6], unit="u", floor=0.1).limits == (0.0, 0.1)
 
 
 def test_long_titles_take_several_lines_and_leave_the_picture_its_width():

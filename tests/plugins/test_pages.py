@@ -113,22 +113,22 @@ def test_attention_is_read_with_the_pointer_and_heads_are_picked(lens, show):
     _, cache = lens.run_with_cache(TEXT, names_filter="blocks.*.attn.hook_pattern")
     count = len(lens.to_str_tokens(TEXT))
     place = (3.5 / count, 4.5 / count)  # the fourth key of the fifth query
+    page.locator(".choice select").select_option("block 0, head 0")
+    until(lambda: page.evaluate("document.querySelector('#drawing').data[0].visible"))
     assert number(hovered(page, "#drawing", *place)) == pytest.approx(cache["pattern", 0][0, 0, 4, 3], rel=1e-4)
-    page.locator(".updatemenu-header").click()
-    page.locator(".updatemenu-dropdown-button", has_text="block 1, head 2").click()
+    page.locator(".choice select").select_option("block 1, head 2")
     until(lambda: page.evaluate("document.querySelector('#drawing').data[6].visible"))
     assert number(hovered(page, "#drawing", *place)) == pytest.approx(cache["pattern", 1][0, 2, 4, 3], rel=1e-4)
 
 
 def test_a_head_is_picked_in_all_drawings_of_a_comparison_at_once(lens, show):
     page = show(lens.view("compare", TEXT, **OPTIONS["compare"]))
-    page.locator(".updatemenu-header").nth(1).click()
-    page.locator(".updatemenu-dropdown-button", has_text="block 1, head 2").click()
+    page.locator(".choice select").nth(1).select_option("block 1, head 2")
     for drawing in page.locator(".drawing").all():
         until(lambda drawing=drawing: drawing.evaluate("one => one.data[6].visible"))
         assert drawing.evaluate("one => one.data.filter(trace => trace.visible).length") == 1
-        assert "block 1, head 2" in drawing.locator(".updatemenu-header").text_content()
-    assert page.locator(".drawing").count() == 3
+    chosen = "[...document.querySelectorAll('.choice select')].map(one => one.value)"
+    assert page.evaluate(chosen) == ["block 1, head 2"] * 3 and page.locator(".drawing").count() == 3
 
 
 def test_the_logit_lens_is_read_with_the_pointer(lens, show):
@@ -204,8 +204,7 @@ def test_a_token_is_marked_wherever_the_logit_lens_expects_it(lens, show):
     until(lambda: marks(page, "#drawing"))
     found = [(one["y0"] + 0.5, one["x0"] + 0.5) for one in marks(page, "#drawing") if is_cell(one)]
     assert found == [tuple(place) for place in np.argwhere(cells == cells[-1, 1]).tolist()]
-    page.locator(".updatemenu-header").click()
-    page.locator(".updatemenu-dropdown-button", has_text="final prediction").click()
+    page.locator(".choice select").select_option("probability of the final prediction")
     until(lambda: not any(is_cell(one) for one in marks(page, "#drawing")))  # whose cells are ranks
 
 
@@ -249,6 +248,7 @@ def test_texts_of_a_drawing_are_shown_as_they_are(show):
     shown = page.locator("#drawing text").all_text_contents()
     for sign in SIGNS:
         assert shown.count(sign) >= 2 + count  # both axes, and its column of cells
+    assert page.locator(".choice option").all_text_contents() == SIGNS
     assert at in shown
     assert SIGNS[4] in hovered(page, "#drawing", 4.5 / count, 0.5 / count)
     page = show(Bars("bars", [(sign, 1.0) for sign in SIGNS], notes={SIGNS[0]: SIGNS[0]}, unit=SIGNS[0], axis=SIGNS[1]))
@@ -311,3 +311,88 @@ def test_a_frame_without_the_library_leaves_the_picture_until_it_is_there(frames
     frame = page.frames[1]
     until(lambda: frame.evaluate("document.querySelector('.drawing')?.data !== undefined"))
     assert page.evaluate("[...document.querySelectorAll('iframe')].map(one => one.style.display)") == ["", ""]
+
+
+def focused(page, element: str) -> bool:
+    return page.evaluate(f"document.activeElement === document.querySelector('{element}')")
+
+
+def test_menus_and_cells_are_reached_by_keyboard(lens, show):
+    shown = lens.view("attention", TEXT)
+    page = show(shown)
+    page.keyboard.press("Tab")
+    until(lambda: focused(page, ".choice select"))
+    first = page.locator(".choice select").input_value()
+    assert (
+        f"first {first}: the one that looks most at a token other than the first"
+        in page.locator(".choice").text_content()
+    )
+    page.keyboard.press("Home")
+    until(lambda: page.evaluate("document.querySelector('#drawing').data[0].visible"))
+    page.keyboard.press("Tab")
+    until(lambda: focused(page, "#drawing"))
+    pattern = shown.panels["block 0, head 0"]
+    said = page.locator("output.read")
+    page.keyboard.press("ArrowDown")  # the last cell of the last row
+    until(lambda: said.text_content())
+    assert number(said.text_content()) == pytest.approx(pattern[-1, -1], rel=1e-4)
+    for key, cell in (("ArrowLeft", (-1, -2)), ("ArrowUp", (-2, -2)), ("ArrowLeft", (-2, -3))):
+        page.keyboard.press(key)
+        until(lambda cell=cell: abs(number(said.text_content()) - pattern[cell]) < 1e-4 * pattern[cell])
+    page.keyboard.press("Enter")
+    until(lambda: marks(page, "#drawing"))
+    token = shown.columns[-3]
+    starts = [one["x0"] for one in marks(page, "#drawing") if one["yref"].endswith("domain")]
+    assert starts == [place - 0.5 for place, label in enumerate(shown.columns) if label == token]
+
+
+def test_bars_lines_and_tokens_are_read_by_keyboard(lens, show):
+    page = show(lens.view("predictions", TEXT, top=4))
+    page.locator("#drawing-1").focus()
+    said = page.locator("#drawing-1").locator("xpath=../following-sibling::output[1]")
+    for candidate in lens.predict(TEXT, top=2).top:
+        page.keyboard.press("ArrowDown")
+        until(lambda candidate=candidate: f"id {candidate.id}," in said.text_content())
+        assert number(said.text_content()) == pytest.approx(candidate.probability, rel=1e-4)
+    page = show(lens.view("surprisal", TEXT))
+    page.locator("ol.tokens code").nth(1).focus()
+    until(lambda: "surprisal in nats" in page.locator("output.read").text_content())
+
+
+PAGES = ["attention", "attribution", "sampling", "flow", "surprisal", "logit_lens", "compare", "generation"]
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_no_wider_than_a_phone(lens, show, name):
+    page = show(lens.view(name, "".join(f" the cat{'x' * place}" for place in range(6)) if name != "compare" else TEXT,
+                          **OPTIONS.get(name, {})))  # fmt: skip
+    page.set_viewport_size({"width": 360, "height": 740})
+    until(lambda: page.evaluate("document.documentElement.clientWidth") == 360)
+    until(lambda: page.evaluate("document.documentElement.scrollWidth") == 360)
+
+
+def test_a_large_map_of_a_page_has_a_pixel_for_each_cell(show):
+    from onnxlens.plugins.charts import Heatmap
+
+    count = 1_500
+    labels = list(map(str, range(count)))
+    grid = Heatmap("m", np.eye(count, k=-1), labels, labels, unit="u", row_axis="r", column_axis="c", squares=True)
+    page = show(grid)
+    box = page.locator("#drawing .nsewdrag").first.bounding_box()
+    assert min(box["width"], box["height"]) >= count
+
+
+@pytest.mark.parametrize("name", ["attention", "predictions", "generation"])
+def test_drawings_follow_dark_mode_and_print_is_light(lens, show, name):
+    page = show(lens.view(name, TEXT))
+    colours = "document.querySelector('.drawing').layout.font.color"
+    width = "document.querySelector('.drawing').getBoundingClientRect().width"
+    assert page.evaluate(colours) == "#222222"
+    page.emulate_media(color_scheme="dark")
+    until(lambda: page.evaluate(colours) == "#e8e8e8")
+    page.emulate_media(media="print", color_scheme="dark")
+    until(lambda: page.evaluate(colours) == "#222222")
+    until(lambda: page.evaluate("document.querySelector('.drawing .main-svg').getBoundingClientRect().width") <= 680)
+    assert page.evaluate("getComputedStyle(document.querySelector('.hint')).display") == "none"
+    page.emulate_media(media="screen", color_scheme="light")
+    until(lambda: page.evaluate(width) > 900)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import copy
+import html
+import io
 import json
 import math
 
+import matplotlib.image
 import numpy as np
 import pytest
 from yardstick import close, is_close, probable, ranks_of
@@ -13,6 +17,7 @@ import onnxlens
 from onnxlens import metrics
 from onnxlens.analysis.ablation import ablate_heads
 from onnxlens.analysis.attention import attention_rollout
+from onnxlens.analysis.logit_attribution import attribute_logit
 from onnxlens.analysis.logit_lens import logit_lens
 from onnxlens.analysis.patching import patch_activations
 from onnxlens.analysis.surprisal import surprisal
@@ -89,7 +94,7 @@ def test_rollout(lens):
 @pytest.mark.parametrize(
     ("options", "before", "after"),
     [
-        ({}, "blocks.0.hook_resid_pre", "blocks.0.ln1"),
+        ({"layer": 0}, "blocks.0.hook_resid_pre", "blocks.0.ln1"),
         ({"which": "ln2", "layer": -1}, "blocks.1.hook_resid_mid", "blocks.1.ln2"),
         ({"which": "ln_final"}, "blocks.1.hook_resid_post", "ln_final"),
     ],
@@ -163,12 +168,25 @@ def test_tokens_say_how_a_word_came_about(lens):
 
 
 def test_attribution(lens):
-    waterfall, heads = lens.view("attribution", TEXT).charts[:2]
+    waterfall, heads, *tokens = lens.view("attribution", TEXT).charts
     token = int(lens.run(lens.to_tokens(TEXT)).logits[0, -1].argmax())
     logit = float(lens.run(lens.to_tokens(TEXT)).logits[0, -1, token])
     parts = dict(waterfall.lists[""])
     close(sum(parts.values()), logit, scale=[*parts.values()])
     close(heads.panels[""][1].sum(), parts["block 1 attention"], scale=heads.panels[""])
+    assert (
+        waterfall.scale.signs
+        == heads.scale.signs
+        == (f"supports {label(lens, token)}", f"opposes {label(lens, token)}")
+    )
+    assert all(chart.scale == heads.scale for chart in tokens)
+
+
+def test_attribution_has_one_scale_of_colours(bundle):
+    opened = onnxlens.load(bundle("base-gradients"), provider="cpu", threads=1)
+    _, heads, tokens = opened.view("attribution", TEXT).charts
+    assert heads.scale == tokens.scale
+    assert heads.limits[1] == pytest.approx(max(np.abs(heads.panels[""]).max(), np.abs(tokens.values).max(), 0.1))
 
 
 def test_predictions(lens):
@@ -188,16 +206,40 @@ def test_predictions(lens):
 def test_sampling(lens):
     chain = "top_k=9 | temperature=0.7"
     why = lens.explain_sampling(TEXT, sampler=chain, seed=4)
-    stages, bars, line = lens.view("sampling", TEXT, sampler=chain, seed=4).charts
+    stages, bars, draw = lens.view("sampling", TEXT, sampler=chain, seed=4).charts
     assert [row[1] for row in stages.rows] == [one.tokens for one in why.stages]
     assert [row[3] for row in stages.rows] == [one.removed for one in why.stages]
     left = [value for _, value in bars.lists["left by the samplers"]]
     assert left[: len(why.candidates)] == [one.probability for one in why.candidates]
-    assert line.level == (why.number, "the random number")
-    cumulative = line.lines["cumulative probability"]
-    hit = int((cumulative > why.number).argmax())
-    assert line.places[hit] == label(lens, why.chosen.id)
-    close(cumulative[hit], why.interval[1])
+    model = [value for _, value in bars.lists["by the model"]]
+    close(model[: len(why.candidates)], [one.model_probability for one in why.candidates])
+    assert draw.level == (why.number, "the random number")
+    ends = draw.start + np.cumsum([value for _, value in draw.lists[""]])
+    hit = int((ends > why.number).argmax())
+    assert draw.lists[""][hit][0] == label(lens, why.chosen.id)
+    close(ends[hit], why.interval[1])
+
+
+def test_sampling_shows_before_and_after_on_one_axis(lens):
+    _, bars, draw = lens.view("sampling", TEXT, seed=4).charts
+    (axes,) = bars.figure().axes
+    assert [len(group) for group in axes.containers] == [len(bars.lists["by the model"])] * 2
+    assert axes.get_xlim()[0] == 0 and axes.get_xlim()[1] > 1
+    (upright,) = [line for line in draw.figure().axes[0].lines if list(line.get_linestyle()) != ["-"]][-1:]
+    assert upright.get_xdata() == [draw.level[0]] * 2
+    page = bars.part()
+    assert [trace.visible for trace in page.data] == [True, True]
+    assert page.layout.xaxis.range == (0, 1)
+
+
+def test_sampling_shows_the_tokens_around_the_draw_where_many_are_left(lens):
+    why = lens.explain_sampling(TEXT, sampler="temperature=2", seed=1)
+    draw = lens.view("sampling", TEXT, sampler="temperature=2", seed=1).charts[-1]
+    assert len(draw.lists[""]) == 40 < why.tokens
+    ends = draw.start + np.cumsum([value for _, value in draw.lists[""]])
+    starts = np.concatenate([[draw.start], ends[:-1]])
+    hit = [label for label, _ in draw.lists[""]].index(draw.marked[0])
+    close([starts[hit], ends[hit]], why.interval)
 
 
 def test_surprisal(lens):
@@ -216,15 +258,88 @@ def test_ablation(lens):
         ({"token": token, "against": "a"}, metrics.logit_difference(token, "a")),
     ):
         shown = lens.view("ablation", TEXT, operation="mean", **options)
-        close(shown.panels[""], ablate_heads(lens, TEXT, metric, operation="mean").effects)
+        found = ablate_heads(lens, TEXT, metric, operation="mean")
+        close(shown.panels[""], found.baseline - found.values)  # what is lost without a head supports the answer
+        assert shown.scale.signs[0] == f"supports {visible(token)}"
+        assert shown.scale.signs[1] == ("supports a" if "against" in options else f"opposes {visible(token)}")
+
+
+def test_ablation_of_nothing_is_pale(lens):
+    """The darkest colour is not the largest number, however small that is."""
+    with lens.hooks(interventions=Intervention.scale("blocks.*.attn.hook_z", 1e-4)):
+        shown = lens.view("ablation", TEXT)
+    assert np.abs(shown.panels[""]).max() < 0.01
+    assert shown.limits == (-0.1, 0.1)
+
+
+def test_what_is_not_named_is_what_moves_the_prediction_most(lens):
+    found = attribute_logit(lens, TEXT)
+    token = label(lens, found.token)
+    layer, head = np.unravel_index(np.abs(found.heads).argmax(), found.heads.shape)
+    chosen, named = lens.view("qkv", TEXT), lens.view("qkv", TEXT, layer=int(layer), head=int(head))
+    for one, two in zip(chosen.charts[0].panels.values(), named.charts[0].panels.values(), strict=True):
+        np.testing.assert_array_equal(one, two)
+    change = f"{found.heads[layer, head]:+.2f}"
+    because = f"chosen since of all heads it changes the logit of {token} most, by {change}"
+    assert chosen.title == f"{named.title}, {because}"
+    best = int(np.abs(found.heads[1]).argmax())
+    assert f"block 1, head {best}, chosen since of all heads of block 1" in lens.view("qkv", TEXT, layer=1).title
+    for view, options, values in (
+        ("mlp", {}, found.mlps),
+        ("layernorm", {"which": "ln2"}, found.mlps),
+        ("layernorm", {}, found.heads.sum(-1)),
+    ):
+        block = int(np.abs(values).argmax())
+        chosen, named = lens.view(view, TEXT, **options), lens.view(view, TEXT, layer=block, **options)
+        assert f"block {block}, chosen since of all blocks'" in chosen.title
+        assert f"the logit of {token} most, by {values[block]:+.2f}" in chosen.title
+        assert json.loads(chosen.charts[0].json()) == json.loads(named.charts[0].json())
+
+
+def test_what_is_not_named_is_chosen_in_the_changed_run(lens):
+    with lens.hooks(fwd_hooks=[("blocks.0.attn.hook_z", lambda values, hook: values * 0)]):
+        queries = lens.view("qkv", TEXT)
+        assert lens.view("qkv", TEXT, layer=0, head=0).charts[0].panels.keys() == queries.charts[0].panels.keys()
+    assert ": queries, keys and values, block 1, head" in queries.title  # those of block 0 add nothing any more
+
+
+def test_every_picture_and_page_says_what_it_is_of(lens):
+    with lens.hooks(interventions=Intervention.scale("blocks.0.hook_resid_post", 2.0)):
+        changed = lens.view("attention", TEXT, layer=1).caption
+    shown = lens.view("attention", TEXT, layer=1)
+    count = len(lens.to_str_tokens(TEXT))
+    prompt = f"Prompt, {count} tokens: '{TEXT}'; View: Attention(layer=1, head=None, values='pattern')"
+    assert shown.caption == f"Model: {lens.runner.bundle.name}; {prompt}"
+    assert changed == f"Model: {lens.runner.bundle.name}, changed by lens.hooks; {prompt}"
+    assert f"<footer>{html.escape(shown.caption)}</footer>" in shown.encoded("html").decode()
+    plain = copy.copy(shown)
+    plain.caption = ""
+    heights = [matplotlib.image.imread(io.BytesIO(one.encoded("png"))).shape[0] for one in (shown, plain)]
+    assert heights[0] > heights[1] + 10
+    assert "<footer>" not in plain.encoded("html").decode()
+    assert len(lens.view("tokens", TEXT * 20, colour="nothing").caption) < 1_000
 
 
 @pytest.mark.parametrize("hook", ["resid_mid", "z"])
 def test_patching(lens, hook):
-    token = lens.to_str_tokens(TEXT)[1]
+    clean, corrupted = (lens.run(lens.to_tokens(text)).logits[0, -1] for text in (TEXT, OTHER))
+    order = lens.to_str_tokens(np.argsort(-np.abs(clean - corrupted)).tolist())  # those whose probability differs first
+    token = next(text for text in order if "\ufffd" not in text and len(lens.tokenizer.encode(text)) == 1)
     shown = lens.view("patching", TEXT, corrupted=OTHER, hook=hook, token=token)
     expected = patch_activations(lens, TEXT, OTHER, metrics.log_probability(token), hook=hook)
     close(shown.panels[""], expected.recovered)
+
+
+def test_patching_divides_by_no_tiny_difference(lens):
+    """Shares of a difference that is as good as nothing would be noise of any size."""
+    with lens.hooks(interventions=Intervention.scale("blocks.*.attn.hook_z", 1e-3)):
+        shown = lens.view("patching", TEXT, corrupted=OTHER, token="a")
+        expected = patch_activations(lens, TEXT, OTHER, metrics.log_probability("a"))
+    assert 0 < abs(expected.clean - expected.corrupted) < 0.1
+    close(shown.panels[""], expected.values - expected.corrupted)
+    assert "too small to say what share of it is restored" in shown.title
+    assert shown.unit == "change of the log-probability (nats) of a"
+    assert shown.limits == (-0.1, 0.1)
 
 
 def test_patching_a_long_text_puts_neighbours_in_together(lens):
@@ -304,14 +419,63 @@ def test_compare_subtracts_what_belongs_together(lens, tmp_path):
     write_interventions([Intervention.zero("blocks.0.attn.hook_z")], path)
     shown = lens.view("compare", TEXT, of="mlp", options={"layer": 1, "neurons": 5}, interventions=str(path)).charts
     first, second, difference = shown[:3]
-    assert difference.rows == [row for row in second.rows if row in first.rows] != []
-    for place, row in enumerate(difference.rows):
-        for name, panel in difference.panels.items():
-            expected = second.panels[name][second.rows.index(row)] - first.panels[name][first.rows.index(row)]
-            close(panel[place], expected)
+    hook = "blocks.1.mlp.hook_post"
+    before = cached(lens, hook)
+    with lens.hooks(interventions=str(path)):
+        changes = cached(lens, hook) - before  # [P, M]
+    largest = np.argsort(-np.abs(changes).max(0), kind="stable")[:5].tolist()
+    assert difference.rows == [f"neuron {neuron}" for neuron in largest]  # whether the two show them or not
+    close(difference.panels["out of the GELU"], changes[:, largest].T)
+    assert first.rows != second.rows
     other = lens.view("compare", TEXT, of="attribution", other_text="the sat sat on the mat").charts
     units = [chart.unit for chart in other]
     assert any(unit.startswith("difference") for unit in units) == (units[0] == units[1])
+
+
+def test_compare_finds_the_largest_change_in_the_full_vocabulary(lens, tmp_path):
+    """A token that is among the most probable of one only is the largest change, and is there."""
+    path = tmp_path / "edits.json"
+    write_interventions([Intervention.scale("blocks.1.hook_resid_post", -3.0)], path)
+    shown = lens.view("compare", TEXT, options={"top": 3}, interventions=str(path)).charts
+    first, second, bars = shown[:3]
+    before = lens.predict(TEXT).probabilities
+    with lens.hooks(interventions=str(path)):
+        changes = lens.predict(TEXT).probabilities - before
+    largest = np.argsort(-np.abs(changes), kind="stable")[:3].tolist()
+    assert [name for name, _ in bars.lists[""]] == [label(lens, token) for token in largest]
+    close([value for _, value in bars.lists[""]], changes[largest])
+    assert set(dict(bars.lists[""])) - set(dict(first.lists[""])) and set(dict(bars.lists[""])) - set(
+        dict(second.lists[""])
+    )
+    ladder = next(chart for chart in shown if chart.title.startswith("second less first") and hasattr(chart, "panels"))
+    assert ladder.columns == [name for name, _ in bars.lists[""]]
+    close(ladder.panels[""][3], changes[largest])  # at temperature 1
+    assert bars.given == (-1.0, 1.0) == ladder.limits
+
+
+def test_compare_subtracts_no_probabilities_of_different_tokens(lens, tmp_path):
+    path = tmp_path / "edits.json"
+    write_interventions([Intervention.scale("blocks.1.hook_resid_post", -3.0)], path)
+    options = {"of": "logit_lens", "options": {"watch": [" cat"]}, "interventions": str(path)}
+    first, second, difference = lens.view("compare", TEXT, **options).charts
+    best, final, watched = difference.panels
+    names = [np.array(chart.notes[best]) for chart in (first, second)]
+    same = names[0] == names[1]
+    assert same.any() and not same.all()
+    np.testing.assert_array_equal(np.isfinite(difference.panels[best]), same)
+    close(difference.panels[best][same], (second.panels[best] - first.panels[best])[same])
+    is_final = np.broadcast_to(names[0][-1] == names[1][-1], same.shape)
+    np.testing.assert_array_equal(np.isfinite(difference.panels[final]), is_final)
+    assert np.isfinite(difference.panels[watched]).all()
+
+
+def test_compare_two_continuations_subtracts_only_the_same_tokens(lens):
+    options = {"of": "generation", "options": {"max_new_tokens": 6}, "other_text": "the dog"}
+    for chart in lens.view("compare", "the cat", **options).charts:
+        if chart.title.startswith("second less first"):
+            places = chart.places if hasattr(chart, "places") else chart.tokens
+            values = next(iter(chart.lines.values())) if hasattr(chart, "lines") else chart.values
+            assert all(math.isnan(value) for place, value in zip(places, values, strict=True) if "/" in place)
 
 
 def test_scores_are_divided_as_the_model_divides_them(bundle):
@@ -338,11 +502,30 @@ def test_activation_functions_are_called_by_their_names(bundle):
 
 def test_generation(lens):
     options = {"sampler": "top_k=20", "seed": 3, "max_new_tokens": 5}
-    text, sure, table = lens.view("generation", TEXT, **options).charts
+    text, sure, entropy, table = lens.view("generation", TEXT, **options).charts
     tokens = list(lens.generate(TEXT, **options))
     assert [visible(one) for one in text.tokens[-len(tokens) :]] == [label(lens, token.id) for token in tokens]
     assert len(table.rows) == len(sure.places) == len(tokens)
     close(text.values[-1], -math.log(table.rows[-1][2]))
+    assert entropy.lines["entropy as sampled"].tolist() == [row[4] for row in table.rows]
+
+
+@pytest.mark.parametrize("name", ["generation", "surprisal", "tokens"])
+def test_surprisal_has_the_same_colours_in_every_text(lens, name):
+    """A likely token is pale, even where all are likely."""
+    shown = lens.view(name, TEXT)
+    text = shown.charts[0] if name == "generation" else shown
+    assert text.limits == (0.0, 10.0)
+    assert text.scale.tint(-math.log(0.94)) == text.scale.tint(0.06) != text.scale.tint(1.0)
+    assert "from 0 (light) to 10 or more (dark)" in text.encoded("txt").decode().replace("\n", " ")
+
+
+def test_probabilities_have_the_same_axes_in_every_picture(lens):
+    bars, ladder, _ = lens.view("predictions", TEXT).charts
+    sure = lens.view("generation", TEXT, max_new_tokens=3).charts[1]
+    assert bars.given == ladder.limits == sure.limits == (0.0, 1.0)
+    assert lens.view("rollout", TEXT).charts[0].limits == (0.0, 1.0)
+    assert lens.view("attention", TEXT, layer=0, head=0, values="lines").limits == (0.0, 1.0)
 
 
 @pytest.mark.parametrize("name", ["generation", "sampling"])
@@ -356,7 +539,7 @@ def test_generation_is_shown_as_it_comes(lens):
     rendering = lens.view("generation", TEXT, max_new_tokens=4, seed=1)
     frames = list(rendering.frames())
     assert len(frames) == 4
-    assert len(rendering.charts[2].rows) == 4
+    assert len(rendering.charts[-1].rows) == 4
     assert lens.view("attention", TEXT).frames() is None
 
 
