@@ -7,10 +7,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
-import platformdirs
-
 from onnxlens.runtime.errors import BundleError, suggestion
 from onnxlens.runtime.manifest import MANIFEST
+from onnxlens.runtime.user_folders import data_folder
 
 __all__ = ["SHIPPED", "Found", "find", "installed", "places"]
 
@@ -29,12 +28,13 @@ class Found:
 
 
 def places() -> dict[Place, Path]:
-    """Where bundles are looked for, in order: `models/` here, the user's data folder, the installed package."""
-    return {
-        "here": Path("models"),
-        "user": platformdirs.user_data_path("onnxlens", appauthor=False) / "models",
-        "shipped": Path(str(files("onnxlens.models"))),
-    }
+    """Where bundles are looked for, in order: `models/` here, the user's data folder, the installed package.
+
+    The data folder is left out where it is not known.
+    """
+    data = data_folder()
+    user: dict[Place, Path] = {"user": data / "models"} if data else {}
+    return {"here": Path("models"), **user, "shipped": Path(str(files("onnxlens.models")))}
 
 
 def installed() -> list[Found]:

@@ -62,7 +62,8 @@ def load(
         threads: how many threads compute; None for as many as there are physical cores.
         max_sessions: how many requests (what is read and changed, not the texts) stay open; the least recently used is
             closed first. None for four more than the model has blocks, and eight at least.
-        verify: compare the SHA-256 of every file with the manifest, the weights' too.
+        verify: compare the SHA-256 of every file with the manifest, the weights' too, and the hash of every file that
+            was prepared of them; prepared files that differ are made again.
         progress: told when something takes long.
         plugins: Python files that are plugins, besides those that are found; or what plugins there are.
 

@@ -13,10 +13,9 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, distributions, entry_points, version
 from pathlib import Path
 
-import platformdirs
-
 from onnxlens.plugins.hookspecs import PROJECT
 from onnxlens.runtime.errors import PluginError, suggestion
+from onnxlens.runtime.user_folders import config_folder
 
 __all__ = ["BUILT_IN", "LIMIT", "Source", "built_in", "checked_files", "drop_in_folder", "limited", "outside"]
 
@@ -121,15 +120,16 @@ def limited() -> str:
     return f" {LIMIT} {named}."
 
 
-def drop_in_folder() -> Path:
-    """The user's folder whose Python files are plugins."""
-    return platformdirs.user_config_path("onnxlens", appauthor=False) / "plugins"
+def drop_in_folder() -> Path | None:
+    """The user's folder whose Python files are plugins; None if it is not known."""
+    folder = config_folder()
+    return folder / "plugins" if folder else None
 
 
 def _dropped_in() -> tuple[list[Source], list[tuple[str, str, str]]]:
     folder = drop_in_folder()
     try:
-        if not folder.is_dir():
+        if folder is None or not folder.is_dir():
             return [], []
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".py" and path.is_file())
     except OSError as error:

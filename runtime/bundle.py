@@ -57,10 +57,12 @@ class Bundle:
 
     Args:
         path: the bundle's folder.
-        verify: also compare the SHA-256 of the whole weights file, which reads all of it.
+        verify: also compare the SHA-256 of the whole weights file, which reads all of it; and when the bundle is run,
+            the hash of every file that was prepared of it.
 
     Attributes:
         path: the folder, absolute.
+        verified: as `verify`.
         manifest: what `onnxlens.json` says.
         config: the model's shape and switches.
 
@@ -72,6 +74,7 @@ class Bundle:
         self.path = Path(path).expanduser().resolve()
         self.manifest = Manifest.read(self.path)
         self._files: dict[str, OpenFile] = {}
+        self.verified = verify
         self._check_files(whole=verify)
         self.config = ModelConfig.from_dict(self._config_entries(), origin=str(self.path / CONFIG))
         self._check_agreement()

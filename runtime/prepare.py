@@ -10,34 +10,41 @@ from __future__ import annotations
 
 import errno
 import hashlib
-import json
 import logging
 import os
+import re
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import onnxruntime
-import platformdirs
 
 from onnxlens.runtime.bundle import CONFIG, GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, WEIGHTS, Bundle
 from onnxlens.runtime.compile import EMBEDDED, FINAL, PLAIN, compile_request
 from onnxlens.runtime.errors import BundleError, OutputError, parsing
 from onnxlens.runtime.graph_file import read_graph, tensors
+from onnxlens.runtime.json_file import JsonFileError
 from onnxlens.runtime.prepared import EMBEDDING, OPTIMISED, PLAIN_REQUEST, UNEMBEDDING, Prepared
+from onnxlens.runtime.prepared_folder import distrust, is_usable, read_record, seal, sync
 from onnxlens.runtime.providers import CPU, Provider, open_session
+from onnxlens.runtime.user_folders import CACHE, cache_folder, temporary_folder
 from onnxlens.runtime.weights import WeightsFile
 
-__all__ = ["cache_folder", "prepare"]
+__all__ = ["prepare", "prepared_folders", "remove_unused"]
 
-_LAYOUT = 4  # of the prepared folder; raise it when the way of preparing changes
+_LAYOUT = 5  # of the prepared folder; raise it when the way of preparing changes
 _W_E, _W_U = "wte.weight", "lm_head.weight"  # the checkpoint's names; tied ones have the first only
 _SCRATCH = ".preparing-"
-_SIZES = "sizes.json"  # of all other files in the folder, so that one which a cleaner left half is noticed
+_NAMED = re.compile(r".+-[0-9a-f]{16}")  # what prepared folders are called
+
+# What says that a folder cannot be written, wherever it is. A full disk is an error: the temporary files may lie in
+# memory, and a model would fill that, too.
+_NOT_HERE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.ENOTDIR, errno.EEXIST, errno.ELOOP,
+             errno.ENAMETOOLONG)  # fmt: skip
 
 # The unembedding is split into parts of at most this size. ONNX Runtime packs one weight at a time and holds the
 # packed and the unpacked one meanwhile; in one piece, GPT-2's 154 MB would make that moment the peak of a whole run.
@@ -46,66 +53,144 @@ _UNEMBED_PART = 16_000_000
 logger = logging.getLogger("onnxlens")
 
 
-def cache_folder() -> Path:
-    """Where prepared bundles lie: `ONNXLENS_CACHE`, or `onnxlens` in the user's cache folder."""
-    chosen = os.environ.get("ONNXLENS_CACHE")
-    return Path(chosen).expanduser() if chosen else platformdirs.user_cache_path("onnxlens", appauthor=False)
-
-
 def prepare(
     bundle: Bundle,
     provider: Provider,
     progress: Callable[[str], None] = lambda text: None,
     *,
     gradients: bool = False,
+    lasting: bool = False,
 ) -> Prepared:
     """Finds the prepared form of a bundle, or makes it.
 
-    Two processes may do so at once; each writes a folder of its own, and the first to finish gives it its name.
+    Two processes may do so at once; each writes a folder of its own, and the first to finish gives it its name. What is
+    found is used only if it is intact and nobody but this user or root can have written it. If the cache folder cannot
+    be used, a folder among the temporary files takes its place, and a warning says so.
 
     Args:
-        bundle: the bundle.
+        bundle: the bundle. If it was opened with `verify=True`, all that was prepared of it is read and compared, too.
         provider: what will run it.
         progress: told when preparing begins, which takes seconds for a large model.
         gradients: prepare the graph of the gradients, which the bundle must have, and not the one with hook points.
+        lasting: use the cache folder or none.
 
     Raises:
         BundleError: ONNX Runtime cannot load the graph, or the graph reaches outside the bundle.
-        OutputError: the cache folder cannot be written to.
+        OutputError: no folder can be written to.
         ProviderError: the provider did not start.
     """
-    root, what = cache_folder(), f"{'the gradients of ' * gradients}{bundle.name}"
-    folder = root / f"{bundle.name}-{_key(bundle, provider, gradients)}"
-    if _is_whole(folder):
-        return Prepared(folder, provider, what)
+    name, what = _name(bundle, provider, gradients), f"{'the gradients of ' * gradients}{bundle.name}"
+    roots = [cache_folder()] if lasting else [cache_folder(), temporary_folder()]
+    for root in filter(None, roots):
+        if is_usable(root / name, thorough=bundle.verified):
+            return Prepared(root / name, provider, what)
     progress(f"preparing {what} for this machine (once)")
-    logger.info("preparing %s for %s in %s", bundle.path, provider.name, folder)
+    reasons = [] if roots[0] else [f"no cache folder is known: set {CACHE}, or HOME"]
+    for root in filter(None, roots):
+        logger.info("preparing %s for %s in %s", bundle.path, provider.name, root / name)
+        try:
+            _make_in(root, name, bundle, provider, gradients)
+        except _DistrustError as error:
+            reasons.append(str(error))
+        except OSError as error:
+            reasons.append(f"cannot write to {root}: {error.strerror or error}")
+            if error.errno not in _NOT_HERE:
+                break
+        else:
+            if reasons:
+                logger.warning(
+                    "What is prepared of %s lies in %s, which may not last: %s. Name another folder with %s.",
+                    what, root, reasons[0], CACHE,
+                )  # fmt: skip
+            return Prepared(root / name, provider, what)
+    size = (4.0 if gradients else 2.3) * 4 * bundle.manifest.parameters  # the way back has transposed weights
+    raise OutputError(
+        f"Cannot prepare {what}: {'; '.join(reasons)}. It needs about {size / 1e6:,.0f} MB; name another folder with "
+        f"{CACHE}."
+    )
+
+
+def prepared_folders(bundle: Bundle, provider: Provider) -> list[Path]:
+    """Where prepared forms of a bundle lie that a run on a provider may use; they need not be intact."""
+    names = [_name(bundle, provider, gradients) for gradients in ([False, True] if bundle.has_gradients else [False])]
+    roots = filter(None, [cache_folder(), temporary_folder()])
+    return [root / name for root in roots for name in names if (root / name).is_dir()]
+
+
+def remove_unused(root: Path, providers: Iterable[Provider]) -> list[tuple[Path, int]]:
+    """Removes prepared folders that nothing will use again, and returns each with its size in bytes.
+
+    These are the ones of another version of onnxlens or ONNX Runtime, of another processor, and of bundles that were
+    changed or are no longer there. A bundle that was moved is prepared again.
+
+    Raises:
+        OutputError: one cannot be removed.
+    """
+    providers, removed = list(providers), []
+    for folder in sorted(path for path in root.glob("*-*") if _NAMED.fullmatch(path.name) and path.is_dir()):
+        if distrust(folder) is None and not _has_use(folder, providers):
+            size = sum(path.stat().st_size for path in folder.iterdir())
+            try:
+                with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=root) as scratch:
+                    folder.rename(Path(scratch) / folder.name)  # gone at once for whoever looks for it
+            except OSError as error:
+                raise OutputError(f"Cannot remove {folder}: {error.strerror or error}.") from error
+            removed.append((folder, size))
+    return removed
+
+
+def _has_use(folder: Path, providers: Iterable[Provider]) -> bool:
     try:
-        root.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(root)
-        with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=root) as scratch:
-            made = Path(scratch) / "made"
-            made.mkdir()
-            (_make_gradients if gradients else _make)(bundle, provider, made)
-            sizes = {path.name: path.stat().st_size for path in made.iterdir()}
-            (made / _SIZES).write_text(json.dumps(sizes), encoding="utf-8")
-            _put_in_place(made, folder)
-    except OSError as error:
-        size = (4.0 if gradients else 2.3) * 4 * bundle.manifest.parameters  # the way back has transposed weights
-        raise OutputError(
-            f"Cannot prepare {bundle.name} in the cache folder {root}: {error.strerror or error}. It needs about "
-            f"{size / 1e6:,.0f} MB; name another folder with ONNXLENS_CACHE."
-        ) from error
-    return Prepared(folder, provider, what)
+        record = read_record(folder)
+        if record.made_for not in map(_made_for, providers):
+            return False
+        bundle = Bundle(record.bundle)
+        # Named after the folder that the bundle was in, which may have been a link.
+        keys = {_name(bundle, provider, gradients)[-16:] for provider in providers for gradients in (False, True)
+                if bundle.has_gradients or not gradients}  # fmt: skip
+        return folder.name[-16:] in keys
+    except (JsonFileError, BundleError):
+        return False
 
 
-def _key(bundle: Bundle, provider: Provider, gradients: bool) -> str:
+def _made_for(provider: Provider) -> str:
+    return hashlib.sha256(f"{_LAYOUT}\n{provider.fingerprint}".encode()).hexdigest()
+
+
+def _name(bundle: Bundle, provider: Provider, gradients: bool) -> str:
+    """The name of a prepared folder: the bundle's, and a key of all on which its content depends."""
     files = bundle.manifest.files
     # All that is checked while preparing is part of the key, so that nothing goes unchecked.
     graphs = (GRADIENTS_GRAPH,) if gradients else (HOOKS_GRAPH, PLAIN_GRAPH)
     sources = (files[name].sha256 for name in (*graphs, WEIGHTS, CONFIG))
     parts = [str(_LAYOUT), *sources, provider.fingerprint]
-    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16]
+    return f"{bundle.name}-{hashlib.sha256(chr(10).join(parts).encode()).hexdigest()[:16]}"
+
+
+class _DistrustError(Exception):
+    """A folder is there that others can have written."""
+
+
+def _make_in(root: Path, name: str, bundle: Bundle, provider: Provider, gradients: bool) -> None:
+    """Makes a prepared folder.
+
+    Raises:
+        _DistrustError: the place is taken by a folder that is not to be used.
+        OSError: the place cannot be written.
+    """
+    own = root == temporary_folder()
+    root.mkdir(mode=0o700 if own else 0o755, parents=True, exist_ok=True)
+    # Anybody can put a folder of that name among the temporary files.
+    if reason := (distrust(root) if own else None) or distrust(root / name):
+        raise _DistrustError(reason)
+    _remove_abandoned(root)
+    with tempfile.TemporaryDirectory(prefix=_SCRATCH, dir=root) as scratch:
+        made = Path(scratch) / "made"
+        made.mkdir()
+        (_make_gradients if gradients else _make)(bundle, provider, made)
+        seal(made, bundle=str(bundle.path), made_for=_made_for(provider))
+        _put_in_place(made, root / name)
+    sync(root)
 
 
 def _remove_abandoned(root: Path) -> None:
@@ -116,28 +201,20 @@ def _remove_abandoned(root: Path) -> None:
                 shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _is_whole(folder: Path) -> bool:
-    try:
-        sizes = json.loads((folder / _SIZES).read_text(encoding="utf-8"))
-        return OPTIMISED in sizes and all((folder / name).stat().st_size == size for name, size in sizes.items())
-    except (OSError, ValueError, AttributeError):
-        return False
-
-
 def _put_in_place(made: Path, folder: Path) -> None:
-    """Gives a finished folder its name, unless another process was first; what is there and not whole gives way."""
+    """Gives a finished folder its name, unless another process was first; what is there and damaged gives way."""
     try:
         made.rename(folder)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
             raise
-        if _is_whole(folder):
+        if is_usable(folder):
             return
         try:
-            folder.rename(made.with_name("partial"))  # and is deleted with the scratch folder
+            folder.rename(made.with_name("damaged"))  # and is deleted with the scratch folder
             made.rename(folder)
         except OSError:
-            if not _is_whole(folder):  # else another process mended it in between
+            if not is_usable(folder):  # else another process mended it in between
                 raise
 
 

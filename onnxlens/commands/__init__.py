@@ -3,4 +3,7 @@
 __all__ = ["NAMES"]
 
 # In the order in which they are listed. Plugins add others, and cannot take these.
-NAMES = ("predict", "generate", "search", "view", "hooks", "trace", "analyze", "export", "inspect", "models", "plugins")
+NAMES = (
+    "predict", "generate", "search", "view", "hooks", "trace", "analyze", "export", "inspect", "prepare", "models",
+    "plugins",
+)  # fmt: skip

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,22 +17,28 @@ from onnxlens.commands.options import (
     status,
 )
 
+if TYPE_CHECKING:
+    from onnxlens.runtime.bundle import Bundle
+
 
 @click.command("inspect")
 @model_option
 @json_option
 def command(model: str | None, as_json: bool) -> None:
-    """Show what is in a bundle, and check every file's SHA-256."""
+    """Show what is in a bundle, and check the hash of each of its files and of those prepared from them."""
     from onnxlens.catalog import find
     from onnxlens.runtime.bundle import Bundle
 
     with status("checking") as say:
         bundle = Bundle(find(model))
         bundle.verify(lambda name: say(f"checking {name}"))
+        say("checking what was prepared")
+        prepared = _prepared(bundle)
     manifest, config = bundle.manifest, bundle.config
     facts: dict[str, Any] = {
         "path": str(bundle.path),
         "intact": True,
+        "prepared": prepared,
         "source": manifest.source,
         "parameters": manifest.parameters,
         "precision": manifest.precision,
@@ -65,6 +71,13 @@ def command(model: str | None, as_json: bool) -> None:
     if isinstance(compared, dict) and _all_numbers(compared, "largest_relative_error", "tolerance"):
         facts["gradients"] += f"; {gradients_report(report)}"
     facts["intact"] = "yes: every file has its SHA-256"
+    facts["prepared"] = (
+        "\n".join(
+            f"in {inert(one['path'])}: " + ("intact" if one["intact"] else f"not used, since {inert(one['problem'])}")
+            for one in prepared
+        )
+        or "not for this machine yet; its first run does that, or 'onnxlens prepare'"
+    )
     if _all_numbers(report, "largest_relative_error", "tolerance") and isinstance(report.get("cases"), list | dict):
         facts["verified"] = (
             f"against {report.get('reference')}, in {len(report['cases'])} cases: largest error "
@@ -76,8 +89,21 @@ def command(model: str | None, as_json: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), inert(str(value), keep="\n" if name == "files" else ""))
+        table.add_row(name.replace("_", " "), inert(str(value), keep="\n" if name in ("files", "prepared") else ""))
     print_table(table)
+
+
+def _prepared(bundle: Bundle) -> list[dict[str, Any]]:
+    """Where the bundle was prepared for this machine, and whether that is intact."""
+    from onnxlens.runtime.prepare import prepared_folders
+    from onnxlens.runtime.prepared_folder import damage, distrust
+    from onnxlens.runtime.providers import candidates
+
+    found = []
+    for folder in dict.fromkeys(folder for one in candidates("auto") for folder in prepared_folders(bundle, one)):
+        problem = distrust(folder) or damage(folder, thorough=True)
+        found.append({"path": str(folder), "intact": problem is None, "problem": problem})
+    return found
 
 
 def _all_numbers(entries: object, *names: str) -> bool:

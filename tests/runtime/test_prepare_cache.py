@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,11 +19,16 @@ from onnx import TensorProto
 from safetensors.numpy import load_file
 
 from onnxlens.runtime import prepare as prepare_module
+from onnxlens.runtime import prepared_folder
+from onnxlens.runtime.bundle import Bundle
 from onnxlens.runtime.errors import BundleError, OutputError
-from onnxlens.runtime.prepare import cache_folder
+from onnxlens.runtime.providers import CPU
 from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.user_folders import cache_folder, temporary_folder
 
 IDS = [5, 6, 7]
+
+posix = pytest.mark.skipif(not hasattr(os, "geteuid"), reason="needs owners and permissions as POSIX has them")
 
 
 @pytest.fixture
@@ -32,7 +39,7 @@ def cache(tmp_path, monkeypatch) -> Path:
     return folder
 
 
-def start(path: Path, **options) -> Runner:
+def start(path: Path | Bundle, **options) -> Runner:
     return Runner(path, provider="cpu", threads=1, **options)
 
 
@@ -154,7 +161,9 @@ def test_a_bundle_that_moved_is_not_prepared_again(cache, bundle, tmp_path, monk
 
 _SCRIPT = """
 import sys
+from onnxlens.runtime.providers import CPU
 from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.user_folders import cache_folder, temporary_folder
 from onnxlens.runtime.bundle import Bundle
 
 told = []
@@ -212,7 +221,9 @@ def test_the_one_who_comes_second_takes_what_the_first_made(cache, bundle, monke
     assert the_only(cache)
 
 
-@pytest.mark.parametrize("name", ["plain.onnx", "prepared.onnx", "prepared.onnx_data", "embedding.bin", "sizes.json"])
+@pytest.mark.parametrize(
+    "name", ["plain.onnx", "prepared.onnx", "prepared.onnx_data", "embedding.bin", "contents.json"]
+)
 @pytest.mark.parametrize("damage", ["removed", "truncated", "emptied"])
 def test_a_partial_cache_folder_is_made_anew(cache, bundle, name, damage):
     expected = start(bundle("base")).run(IDS, names_filter="*")
@@ -245,22 +256,221 @@ def test_a_cache_altered_while_it_is_used_says_which_folder_to_delete(cache, bun
         model.run(IDS, names_filter="hook_embed")
 
 
-def test_a_cache_folder_that_cannot_be_written_names_the_variable(bundle, tmp_path, monkeypatch):
+@pytest.fixture
+def temporary(tmp_path, monkeypatch) -> Path:
+    """The folder among the temporary files that takes the place of a cache folder; it does not exist yet."""
+    (tmp_path / "tmp").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    folder = temporary_folder()
+    assert folder is not None
+    assert folder.parent == tmp_path / "tmp"
+    return folder
+
+
+def test_a_cache_folder_that_cannot_be_written_is_replaced_with_one_warning(
+    bundle, tmp_path, temporary, monkeypatch, caplog
+):
     (tmp_path / "file").write_text("in the way")
     monkeypatch.setenv("ONNXLENS_CACHE", str(tmp_path / "file" / "cache"))
+    expected = start(bundle("base")).run(IDS).logits
+    assert the_only(temporary).name.startswith("base-")
+    assert temporary.stat().st_mode & 0o777 == 0o700
+    assert [record.getMessage() for record in caplog.records] == [
+        f"What is prepared of base lies in {temporary}, which may not last: cannot write to {tmp_path / 'file/cache'}: "
+        "Not a directory. Name another folder with ONNXLENS_CACHE."
+    ]
+    caplog.clear()
+    monkeypatch.setattr(prepare_module, "_make", lambda *a: pytest.fail("prepared again"))
+    assert np.array_equal(start(bundle("base")).run(IDS).logits, expected)
+    assert caplog.records == []
+
+
+def test_where_no_folder_can_be_written_the_error_lists_them(bundle, tmp_path, temporary, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ONNXLENS_CACHE", str(tmp_path / "file" / "cache"))
+    temporary.write_text("in the way")
     with pytest.raises(OutputError) as caught:
         start(bundle("base"))
-    text = str(caught.value)
-    assert text.startswith(f"Cannot prepare base in the cache folder {tmp_path / 'file' / 'cache'}: Not a directory.")
-    assert "It needs about 0 MB; name another folder with ONNXLENS_CACHE." in text
+    assert str(caught.value) == (
+        f"Cannot prepare base: cannot write to {tmp_path / 'file' / 'cache'}: Not a directory; cannot write to "
+        f"{temporary}: File exists. It needs about 0 MB; name another folder with ONNXLENS_CACHE."
+    )
 
 
-@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="needs a user other than root")
-def test_a_read_only_cache_folder_is_an_error(bundle, cache):
-    cache.mkdir()
-    cache.chmod(0o500)
-    with pytest.raises(OutputError, match="Permission denied"):
+@posix
+def test_a_temporary_folder_of_somebody_else_is_not_used(bundle, tmp_path, temporary, monkeypatch):
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("ONNXLENS_CACHE", str(tmp_path / "file" / "cache"))
+    temporary.mkdir()
+    temporary.chmod(0o777)
+    with pytest.raises(OutputError, match=rf"others can write to {temporary} \(its mode is 777\)"):
         start(bundle("base"))
+
+
+def record_changed(folder: Path, **changes: object) -> None:
+    path = folder / "contents.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def flip_a_bit(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(path.stat().st_size // 2)
+        (byte,) = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([byte ^ 4]))
+
+
+@pytest.mark.parametrize("name", ["plain.onnx", "prepared.onnx", "prepared.onnx_data", "embedding.bin"])
+@pytest.mark.parametrize("damage", ["a bit", "zeros"])
+def test_a_prepared_file_of_the_same_size_and_another_content_is_made_anew(cache, bundle, name, damage):
+    expected = start(bundle("base")).run(IDS, names_filter="*")
+    start(bundle("base"))  # remembers that all is intact
+    victim = the_only(cache) / name
+    flip_a_bit(victim) if damage == "a bit" else victim.write_bytes(bytes(victim.stat().st_size))
+    told: list[str] = []
+    found = start(bundle("base"), progress=told.append).run(IDS, names_filter="*")
+    assert told == ["preparing base for this machine (once)"]
+    np.testing.assert_array_equal(found.logits, expected.logits)
+
+
+def test_prepared_files_are_hashed_once_while_they_stay_the_same(cache, bundle, monkeypatch):
+    start(bundle("base"))
+    hashed: list[str] = []
+    real = prepared_folder._hash
+    monkeypatch.setattr(prepared_folder, "_hash", lambda path: hashed.append(path.name) or real(path))
+    start(bundle("base"))
+    first = len(hashed)
+    start(bundle("base"))
+    if prepared_folder._boot() is not None:
+        assert (first, len(hashed)) == (4, 4)
+        monkeypatch.setattr(prepared_folder, "_boot", lambda: "the machine was started again")
+        start(bundle("base"))
+    assert len(hashed) == 8
+
+
+def test_a_verified_bundle_has_its_prepared_files_read_too(cache, bundle, monkeypatch):
+    """As where the disk lost a bit: the file is not newer than when it was checked."""
+    expected = start(bundle("base")).run(IDS).logits
+    start(bundle("base"))
+    monkeypatch.setattr(prepared_folder, "_state", lambda path: [0, path.stat().st_size, 0, 0])
+    start(bundle("base"))
+    flip_a_bit(the_only(cache) / "prepared.onnx_data")
+    told: list[str] = []
+    start(bundle("base"), progress=told.append)
+    assert told == [] or prepared_folder._boot() is None
+    found = start(Bundle(bundle("base"), verify=True), progress=told.append)
+    assert told == ["preparing base for this machine (once)"]
+    assert np.array_equal(found.run(IDS).logits, expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["5", "null", "true", "[]", "{}", "[" * 50_000, '{"bundle": "", "made_for": "", "files": {}}', "\ufeff", "\udc80",
+     '{"bundle": "", "made_for": "", "files": {"../x": [1, "0"]}}', '{"bundle": 1, "made_for": "", "files": {"x": 1}}'],
+)  # fmt: skip
+def test_a_record_that_is_none_is_damage(cache, bundle, text):
+    start(bundle("base"))
+    (the_only(cache) / "contents.json").write_bytes(text.encode(errors="surrogateescape"))
+    told: list[str] = []
+    start(bundle("base"), progress=told.append)
+    assert told == ["preparing base for this machine (once)"]
+
+
+@pytest.mark.parametrize("text", ["5", "null", "[" * 50_000, "{}"])
+def test_a_memory_of_checks_that_is_none_is_no_memory(cache, bundle, text):
+    start(bundle("base"))
+    (the_only(cache) / "checked.json").write_text(text)
+    told: list[str] = []
+    start(bundle("base"), progress=told.append)
+    assert told == []
+
+
+@posix
+@pytest.mark.parametrize("victim", [".", "prepared.onnx_data", "contents.json"])
+def test_prepared_files_that_others_can_write_to_are_made_anew_elsewhere(cache, bundle, temporary, caplog, victim):
+    expected = start(bundle("base")).run(IDS).logits
+    folder = the_only(cache)
+    (folder / victim).chmod(0o777)
+    (folder / "prepared.onnx_data").write_bytes(bytes((folder / "prepared.onnx_data").stat().st_size))
+    assert np.array_equal(start(bundle("base")).run(IDS).logits, expected)
+    (record,) = caplog.records
+    assert f"others can write to {folder / victim} (its mode is 777)" in record.getMessage()
+    assert the_only(temporary).name == folder.name
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can give files away")
+def test_root_does_not_use_what_another_user_prepared(cache, bundle, temporary, caplog):
+    start(bundle("base"))
+    folder = the_only(cache)
+    for path in (*folder.iterdir(), folder):
+        os.chown(path, 54321, 54321)
+    start(bundle("base"))
+    assert f"{folder} belongs to another user (54321)" in caplog.text
+    assert the_only(temporary).name == folder.name
+
+
+@posix
+def test_a_prepared_folder_that_is_a_link_is_not_used(cache, bundle, temporary, tmp_path, caplog):
+    start(bundle("base"))
+    folder = the_only(cache)
+    folder.rename(tmp_path / "moved")
+    folder.symlink_to(tmp_path / "moved")
+    start(bundle("base"))
+    assert f"{folder} is a symbolic link" in caplog.text
+
+
+@posix
+def test_others_cannot_write_to_what_is_prepared_whatever_the_umask(cache, bundle):
+    before = os.umask(0)
+    try:
+        start(bundle("base"))
+    finally:
+        os.umask(before)
+    folder = the_only(cache)
+    assert [path for path in (cache, folder, *folder.iterdir()) if path.stat().st_mode & 0o022] == []
+
+
+def test_what_is_prepared_is_on_the_disk_before_it_has_its_name(cache, bundle, monkeypatch):
+    synced: list[str] = []
+    real = prepared_folder.sync
+
+    def sync(path: Path) -> None:
+        assert not list(cache.glob("base-*"))
+        synced.append(path.name)
+        real(path)
+
+    monkeypatch.setattr(prepared_folder, "sync", sync)
+    start(bundle("base"))
+    assert set(synced) == {path.name for path in the_only(cache).iterdir()} - {"checked.json"} | {"made"}
+
+
+def test_a_relative_cache_folder_stays_where_it_was_when_the_working_folder_changes(bundle, tmp_path, monkeypatch):
+    monkeypatch.setenv("ONNXLENS_CACHE", f"cache-{tmp_path.name}")
+    monkeypatch.chdir(tmp_path)
+    model = start(bundle("base"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    model.run(IDS, names_filter="hook_embed")  # opens a session there
+    told: list[str] = []
+    start(bundle("base"), progress=told.append)
+    assert told == []
+    assert list((tmp_path / "elsewhere").iterdir()) == []
+
+
+def test_prepared_folders_that_nothing_uses_are_removed(cache, bundle, tmp_path):
+    moved = Path(shutil.copytree(bundle("untied"), tmp_path / "untied"))
+    start(moved)
+    start(bundle("base"))
+    (used,) = cache.glob("base-*")
+    older = cache / f"base-{'0' * 16}"
+    shutil.copytree(used, older)
+    record_changed(older, made_for="an earlier version")
+    (cache / "notes-of-mine").mkdir()
+    (cache / f"half-{'1' * 16}").mkdir()
+    shutil.rmtree(moved)
+    removed = prepare_module.remove_unused(cache, [CPU])
+    assert [path.name.split("-")[0] for path, _ in removed] == ["base", "half", "untied"]
+    assert sorted(path.name for path in cache.iterdir()) == sorted([used.name, "notes-of-mine"])
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full here")
