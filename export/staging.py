@@ -25,7 +25,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from onnxlens.export.exchange import exchange
-from onnxlens.export.target import bundle_files, unlisted
+from onnxlens.export.target import bundle_files, check_replaceable, unlisted
 from onnxlens.runtime.errors import OutputError
 from onnxlens.runtime.files import umask
 from onnxlens.runtime.manifest import MANIFEST
@@ -111,7 +111,7 @@ def _recover(scratch: Path) -> None:
     with lock:
         if _lock(lock):
             name = os.fsdecode(lock.read(1000))
-            if name and Path(name).name == name:
+            if name and Path(name).name == name and name != "..":
                 _settle(scratch.parent / name, scratch)
 
 
@@ -122,6 +122,7 @@ def _locked(scratch: Path, name: str) -> IO[bytes]:
     _lock(lock)
     lock.write(os.fsencode(name))
     lock.flush()
+    os.fsync(lock.fileno())
     path.rename(scratch / _TARGET)
     return lock
 
@@ -142,7 +143,8 @@ def _put_in_place(target: Path, scratch: Path, *, force: bool) -> None:
     new, replaced = scratch / _NEW, scratch / _REPLACED
     existing = target.lstat() if os.path.lexists(target) else None
     # As open as the folder that is there, or as any that the user makes.
-    new.chmod(stat.S_IMODE(existing.st_mode) if existing and stat.S_ISDIR(existing.st_mode) else 0o777 & ~umask())
+    mode = stat.S_IMODE(existing.st_mode) if existing and stat.S_ISDIR(existing.st_mode) else 0o777 & ~umask()
+    new.chmod(mode | stat.S_IRWXU)
     try:
         if os.name == "nt":  # where a folder cannot be renamed to the name of an empty one
             with suppress(OSError):
@@ -158,14 +160,15 @@ def _put_in_place(target: Path, scratch: Path, *, force: bool) -> None:
             f"{target} was written to while the export ran; it will not be replaced, and nothing was written. "
             "Give another folder."
         )
-    _check_replaceable(target, new)
+    check_replaceable(target, lambda path: os.path.lexists(new / path))
     new.rename(replaced)
     if not exchange(replaced, target):
         replaced.rename(new)
         target.rename(replaced)
         new.rename(target)
     try:
-        _check_replaceable(replaced, target)  # what was taken out: it is out of reach now, and changes no more
+        # Again, of what was taken out: it is out of reach now, and changes no more.
+        check_replaceable(replaced, lambda path: os.path.lexists(target / path))
     except OutputError as error:
         if not exchange(replaced, target):
             target.rename(new)
@@ -173,25 +176,15 @@ def _put_in_place(target: Path, scratch: Path, *, force: bool) -> None:
         raise OutputError(f"{target} changed while it was replaced. Nothing was written.") from error
 
 
-def _check_replaceable(old: Path, new: Path) -> None:
-    """Checks that one folder is a bundle, and that whatever else is in it has a place in the other."""
-    if old.is_symlink() or not old.is_dir():
-        raise OutputError(f"{old} is a file; give a folder to write the bundle to.")
-    for path in unlisted(old, bundle_files(old)):
-        if os.path.lexists(new / path):
-            raise OutputError(
-                f"{old / path} is no part of the bundle that is there, and its name is one that the new bundle needs. "
-                "Nothing was written; move it elsewhere, or give another folder."
-            )
-
-
 def _settle(target: Path, scratch: Path) -> None:
     """Brings to an end what was begun in a scratch folder, at whatever point it stopped, and removes the folder."""
     new, replaced = scratch / _NEW, scratch / _REPLACED
     shutil.rmtree(new, ignore_errors=True)
-    if replaced.is_dir():
+    if os.path.lexists(replaced):
         if not os.path.lexists(target):
             replaced.rename(target)
+        elif replaced.is_symlink() or not replaced.is_dir():  # somebody put it there as it was being replaced
+            _keep(replaced, target)
         else:
             _empty(replaced, target)
     for name in (_UNNAMED, _TARGET):

@@ -6,16 +6,18 @@ import errno
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from onnxlens.runtime.bundle import CONFIG, HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
+from onnxlens.runtime.bundle import CONFIG, GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
 from onnxlens.runtime.errors import BundleError, OutputError
 from onnxlens.runtime.manifest import MANIFEST, Manifest
 
-__all__ = ["bundle_files", "check_target", "unlisted"]
+__all__ = ["bundle_files", "check_replaceable", "check_target", "unlisted"]
 
 _ALWAYS = {PLAIN_GRAPH, HOOKS_GRAPH, WEIGHTS, CONFIG, TOKENIZER}  # in every bundle
+_FILES = {PurePosixPath(name) for name in (*_ALWAYS, GRADIENTS_GRAPH)}
+_NAMES = _FILES | {folder for path in _FILES for folder in path.parents}
 
 
 def check_target(target: Path, *, source: Path | None, force: bool, needed: int) -> None:
@@ -31,9 +33,9 @@ def check_target(target: Path, *, source: Path | None, force: bool, needed: int)
         OutputError: the target has the checkpoint in it, exists and is no bundle, cannot be written to, or the disk is
             too full.
     """
-    if source is not None and (inside := _inside(source, target)) is not None:
-        raise OutputError(f"Cannot write {target}: the checkpoint's {inside} is in it. Give another folder.")
     try:
+        if source is not None and (inside := _inside(source, target)) is not None:
+            raise OutputError(f"Cannot write {target}: the checkpoint's {inside} is in it. Give another folder.")
         status = _status(target)
         if status is not None and not stat.S_ISDIR(status.st_mode):
             raise OutputError(f"{target} is a file; give a folder to write the bundle to.")
@@ -43,7 +45,7 @@ def check_target(target: Path, *, source: Path | None, force: bool, needed: int)
                 f"Give a folder in it, such as {target / 'model'}."
             )
         if status is not None and any(target.iterdir()):
-            bundle_files(target)
+            check_replaceable(target, lambda path: path in _NAMES)
             if not force:
                 raise OutputError(
                     f"The bundle {target} exists already; replace it with --force, or give another folder."
@@ -60,6 +62,26 @@ def check_target(target: Path, *, source: Path | None, force: bool, needed: int)
         raise OutputError(
             f"Cannot write {target}: it needs {needed / 1e6:,.0f} MB, and {free / 1e6:,.0f} MB are free there."
         )
+
+
+def check_replaceable(folder: Path, needed: Callable[[PurePosixPath], bool]) -> None:
+    """Checks that a folder is a bundle, and that whatever else is in it can be kept in another one.
+
+    Args:
+        folder: the folder.
+        needed: whether the other bundle has something of its own under a path.
+
+    Raises:
+        OutputError: it is no bundle, or has something in the other bundle's way.
+    """
+    if folder.is_symlink() or not folder.is_dir():
+        raise OutputError(f"{folder} is a file; give a folder to write the bundle to.")
+    for path in unlisted(folder, bundle_files(folder)):
+        if needed(path):
+            raise OutputError(
+                f"{folder / path} is no part of the bundle that is there, and its name is one that the new bundle "
+                "needs. Nothing was written; move it elsewhere, or give another folder."
+            )
 
 
 def bundle_files(folder: Path) -> frozenset[PurePosixPath]:

@@ -228,6 +228,20 @@ def test_a_target_with_a_file_of_the_checkpoint_in_it(bundle: Folder, tmp_path: 
     refused(source, target, "the checkpoint's file model.safetensors is in it", force=True)
 
 
+def test_what_is_in_the_way_is_found_out_before_any_work(
+    bundle: Folder, checkpoint: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxlens.export.bundle.read_checkpoint", lambda *args, **options: pytest.fail("work began"))
+    linked, added = tmp_path / "linked", tmp_path / "added"
+    shutil.copytree(bundle("base"), linked)
+    (linked / "onnx").rename(tmp_path / "graphs")
+    (linked / "onnx").symlink_to(tmp_path / "graphs")
+    refused(checkpoint("base"), linked, "linked/onnx is no part of the bundle that is there, and its name", force=True)
+    shutil.copytree(bundle("base"), added)
+    (added / "onnx" / "model_gradients.onnx").write_text("mine")
+    refused(checkpoint("base"), added, "model_gradients.onnx is no part of the bundle that is there", force=True)
+
+
 def test_a_target_in_the_checkpoints_folder(tmp_path: Path, quick_trace: None) -> None:
     source = write_checkpoint(tmp_path / "source")
     before = content(source)

@@ -193,6 +193,29 @@ def test_a_file_in_the_way_at_the_last_moment_gets_a_folder_of_its_own(
     assert "are in" in caplog.text and "bundle.kept-1 now" in caplog.text
 
 
+@pytest.mark.parametrize("name", ["", ".", "..", "../bundle", "a/b"])
+def test_a_scratch_folder_that_names_no_target_beside_it(tmp_path: Path, name: str) -> None:
+    scratch = tmp_path / "models" / ".onnxlens-export-x"
+    scratch.mkdir(parents=True)
+    write_bundle(scratch / "replaced", "old", other_files=True)
+    (scratch / "target").write_text(name)
+    staging.recover(tmp_path / "models")
+    assert content(scratch / "replaced") == ["old"] and other_files(scratch / "replaced")
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
+
+
+def test_a_link_in_place_of_what_was_replaced_is_not_followed(tmp_path: Path) -> None:
+    place, scratch = tmp_path / "bundle", tmp_path / ".onnxlens-export-x"
+    write_bundle(place, "new")
+    write_bundle(tmp_path / "other", "old")
+    scratch.mkdir()
+    (scratch / "target").write_text("bundle")
+    (scratch / "replaced").symlink_to(tmp_path / "other")
+    staging.recover(tmp_path)
+    assert content(tmp_path / "other") == ["old"]
+    assert (tmp_path / "bundle.kept-1").is_symlink()
+
+
 def test_what_is_behind_links_is_not_removed(tmp_path: Path) -> None:
     """Bundles whose files are links, as in the hub's cache; and a folder of notes that is one."""
     place, blobs = tmp_path / "bundle", tmp_path / "blobs"
