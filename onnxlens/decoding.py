@@ -108,7 +108,7 @@ def beam_search(
         texts,
         num_beams=num_beams,
         max_new_tokens=max_new_tokens,
-        ends=lambda token: token == lens.tokenizer.eos_token_id,
+        end_tokens=lens.tokenizer.eos_token_ids,
         adjust=adjust,
         length_penalty=length_penalty,
         early_stopping=early_stopping,
@@ -150,7 +150,7 @@ def contrastive_search(
         top_k=top_k,
         penalty_alpha=penalty_alpha,
         max_new_tokens=max_new_tokens,
-        ends=lambda token: token == lens.tokenizer.eos_token_id,
+        end_tokens=lens.tokenizer.eos_token_ids,
     )
     texts.check_reached()
     return _hypothesis(lens, ids, logprob / len(ids), logprob)
@@ -204,7 +204,7 @@ def best_of(
         chosen = [choices[one](logits[place], before[parents[place]], step) for place, one in enumerate(going)]
         sums[going] += log_softmax(logits)[np.arange(len(going)), chosen]
         last = step + 1 == max_new_tokens
-        ends = [last or token == lens.tokenizer.eos_token_id for token in chosen]
+        ends = [last or token in lens.tokenizer.eos_token_ids for token in chosen]
         for place in np.flatnonzero(ends):
             own = (*texts.ids[parents[place]].tolist(), chosen[place])
             total = float(sums[going[place]])
@@ -219,8 +219,9 @@ def best_of(
 
 
 def _context(lens: Lens, ids: np.ndarray, step: int, rng: np.random.Generator, max_new_tokens: int) -> Context:
-    end = lens.tokenizer.eos_token_id
-    return Context(ids, step, rng, eos_token_id=end, max_new_tokens=max_new_tokens, tokenizer=lens.tokenizer)
+    tokenizer = lens.tokenizer
+    ends = {"eos_token_id": tokenizer.eos_token_id, "eos_token_ids": tokenizer.eos_token_ids}
+    return Context(ids, step, rng, **ends, max_new_tokens=max_new_tokens, tokenizer=tokenizer)
 
 
 def _continuations(
@@ -233,6 +234,6 @@ def _continuations(
 
 
 def _hypothesis(lens: Lens, ids: Sequence[int], score: float, logprob: float) -> Hypothesis:
-    ended = ids[-1] == lens.tokenizer.eos_token_id
+    ended = ids[-1] in lens.tokenizer.eos_token_ids
     text = lens.tokenizer.decode(list(ids[:-1] if ended else ids))
     return Hypothesis(tuple(ids), text, float(score), logprob, "end_of_text" if ended else "length")

@@ -76,7 +76,7 @@ class Generation(Iterator[GeneratedToken]):
         self._has_begun = self._is_completing = False
         self._busy = Lock()
         self._unread: deque[GeneratedToken] = deque()  # generated because a result was read
-        self._end = tokenizer.eos_token_id
+        self._ends_text = tokenizer.eos_token_ids
         self._stream = tokenizer.stream(stop)
         self._explanation = explanation
         self._piece = ""
@@ -182,7 +182,7 @@ class Generation(Iterator[GeneratedToken]):
         if step.last:
             text += self._stream.finish()
             self._finish_reason = (
-                "stop" if self._stream.stopped else "end_of_text" if step.token == self._end else "length"
+                "stop" if self._stream.stopped else "end_of_text" if step.token in self._ends_text else "length"
             )
             self._cache, self._applied = step.cache, step.applied
         self._ids.append(step.token)
@@ -192,9 +192,10 @@ class Generation(Iterator[GeneratedToken]):
 
     def _ends(self, token: int) -> bool:
         """Takes a token as it is chosen; whether the text ends with it."""
-        # The end-of-text token is a signal, not text.
-        self._piece = "" if token == self._end else self._stream.feed(token)
-        return token == self._end or self._stream.stopped
+        # A token that ends a text is a signal, not text.
+        is_end = token in self._ends_text
+        self._piece = "" if is_end else self._stream.feed(token)
+        return is_end or self._stream.stopped
 
 
 def _counted(tokens: int) -> str:

@@ -142,7 +142,7 @@ def _ids(token: Token, tokenizer: Tokenizer, vocabulary: int, rows: int) -> np.n
 
 def _id(token: object, tokenizer: Tokenizer, vocabulary: int) -> int:
     if isinstance(token, str):
-        ids = tokenizer.encode(token) if token else []
+        ids = tokenizer.encode_word(token)
         if len(ids) != 1:
             parts = f" ({', '.join(map(quoted, tokenizer.pieces(ids)))})" if ids else ""
             raise InputError(

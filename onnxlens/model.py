@@ -302,7 +302,7 @@ class Model:
     def _bos_token(self) -> int:
         """The id of the beginning-of-text token."""
         token = self.config.bos_token_id
-        if token is None or token >= self.config.vocab_size:
+        if token is None or not 0 <= token < self.config.vocab_size:
             raise InputError(f"prepend_bos: {self.bundle.name} has no beginning-of-text token (bos_token_id).")
         return token
 

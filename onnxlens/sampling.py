@@ -110,6 +110,7 @@ class Choice:
             step,
             self._rng,
             eos_token_id=self._tokenizer.eos_token_id,
+            eos_token_ids=self._tokenizer.eos_token_ids,
             max_new_tokens=self._max_new_tokens,
             tokenizer=self._tokenizer,
         )

@@ -78,7 +78,7 @@ def test_prompt(
         raise InputError(f"answer must be a text, or a list of texts, not {answer!r:.100}.")
     if prepend_space_to_answer:
         answers = [one if one.startswith(" ") else f" {one}" for one in answers]
-    rows = [model.tokenizer.encode(one) for one in answers]
+    rows = [model.tokenizer.encode_word(one) for one in answers]
     if len(answers) > 1:
         rows = [row[:1] for row in rows]
     first = model.to_tokens(prompt, prepend_bos)[0].tolist()

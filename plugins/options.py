@@ -176,8 +176,17 @@ def _types(names: str) -> str:
 
 
 def _plain(value: object) -> object:
-    """A NumPy number or array as Python's own."""
-    return value.tolist() if isinstance(value, np.generic | np.ndarray) else value
+    """NumPy's numbers and arrays as Python's own, those in lists, mappings and other containers too."""
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return value.tolist()
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset | np.ndarray):
+        plain = [_plain(one) for one in value]
+        return tuple(plain) if isinstance(value, tuple) else plain
+    return value
 
 
 _structs: dict[type, type[msgspec.Struct]] = {}

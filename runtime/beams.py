@@ -7,7 +7,7 @@ for groups. Which beams are kept, when one has ended, and when the search ends i
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -16,7 +16,7 @@ import numpy as np
 from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax
-from onnxlens.runtime.whole import is_whole
+from onnxlens.runtime.whole import is_number, is_truth, is_whole
 
 __all__ = ["Adjust", "Beam", "EarlyStopping", "beam_search"]
 
@@ -68,7 +68,7 @@ def beam_search(
     *,
     num_beams: int,
     max_new_tokens: int,
-    ends: Callable[[int], bool] = lambda token: False,
+    end_tokens: Collection[int] = (),
     adjust: Adjust = lambda logprobs, ids, step: logprobs,
     length_penalty: float = 1.0,
     early_stopping: EarlyStopping = False,
@@ -81,7 +81,7 @@ def beam_search(
         texts: the prompt on a model, not started yet.
         num_beams: how many continuations are followed at once.
         max_new_tokens: how many tokens each has at most.
-        ends: told a token, whether a text ends with it.
+        end_tokens: the tokens that end a text.
         adjust: changes the log-probabilities before they count.
         length_penalty: the power of the length by which a sum of log-probabilities is divided; above 0 favours long
             texts, below 0 short ones.
@@ -98,6 +98,11 @@ def beam_search(
         InputError: an option has no usable value.
     """
     _check(num_beams, length_penalty, early_stopping, num_beam_groups, diversity_penalty)
+    if not isinstance(early_stopping, str):
+        early_stopping = bool(early_stopping)
+    length_penalty, diversity_penalty = float(length_penalty), float(diversity_penalty)
+    # Candidates for each beam: so many that enough go on where many end, as in transformers.
+    kept = max(2, 1 + len(end_tokens))
     groups = [_Group(num_beams // num_beam_groups) for _ in range(num_beam_groups)]
     output = texts.start()
     for step in range(max_new_tokens):
@@ -112,10 +117,10 @@ def beam_search(
             totals = np.array(group.scores)[:, np.newaxis] + logprobs[group.rows] - diversity_penalty * taken
             chosen: list[_Step] = []
             full = _full(group, early_stopping)
-            for rank, (index, token, total) in enumerate(_best(totals, 2 * group.width)):
+            for rank, (index, token, total) in enumerate(_best(totals, kept * group.width)):
                 row = group.rows[index]
                 logprob = group.logprobs[index] + float(own[row, token])
-                if last or ends(token):
+                if last or token in end_tokens:
                     if rank < group.width and group.open and not full:
                         ids = (*texts.ids[row].tolist(), token)
                         group.ended.append(Beam(ids, logprob, total / len(ids) ** length_penalty))
@@ -162,7 +167,7 @@ def _check(
             f"num_beam_groups must divide num_beams, {num_beams}, into groups of one size, not {num_beam_groups!r}."
         )
     for name, value, least in (("length_penalty", length_penalty, -_MOST), ("diversity_penalty", diversity, 0)):
-        if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _MOST:
+        if not is_number(value) or not least <= value <= _MOST:
             raise InputError(f"{name} must be a number from {least} to {_MOST}, not {value!r}.")
-    if not isinstance(early_stopping, bool) and not (isinstance(early_stopping, str) and early_stopping == "never"):
+    if not is_truth(early_stopping) and not (isinstance(early_stopping, str) and early_stopping == "never"):
         raise InputError(f"early_stopping must be True, False or 'never', not {early_stopping!r}.")

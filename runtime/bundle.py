@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.generation_config import GENERATION_CONFIG, end_tokens
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import Manifest
 from onnxlens.runtime.model_facts import ModelFacts
@@ -134,7 +135,17 @@ class Bundle:
         from onnxlens.runtime.tokenizer import Tokenizer
 
         path, content = self.path / TOKENIZER, self.read(TOKENIZER)
-        return Tokenizer(path, self.config.eos_token_id, self.config.vocab_size, content=content)
+        return Tokenizer(
+            path, self.end_tokens, self.config.vocab_size, start_token_id=self.config.bos_token_id, content=content
+        )
+
+    @cached_property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The tokens that end a text: what generation_config.json says, or config.json where there is no such file."""
+        generation, origin = None, str(self.path / GENERATION_CONFIG)
+        if GENERATION_CONFIG in self.manifest.files:
+            generation = self._entries(GENERATION_CONFIG)
+        return end_tokens(generation, self.config.eos_token_id, self.config.vocab_size, origin=origin)
 
     def read(self, name: str) -> bytes:
         """Returns the content of one of its files, such as `onnx/model_hooks.onnx`, as it was when it was opened.
@@ -158,12 +169,19 @@ class Bundle:
         self._check_files(whole=True, progress=progress)
 
     def _config_entries(self) -> dict[str, Any]:
-        try:
-            entries = json.loads(self.read(CONFIG))
-        except (ValueError, RecursionError) as error:
-            raise BundleError(f"{self.path / CONFIG} cannot be read: {error}.") from error
-        if not isinstance(entries, dict) or entries.get("model_type") != "gpt2":
+        entries = self._entries(CONFIG)
+        if entries.get("model_type") != "gpt2":
             raise BundleError(f"{self.path / CONFIG} does not describe a model of type 'gpt2'.")
+        return entries
+
+    def _entries(self, name: str) -> dict[str, Any]:
+        """The entries of a JSON object in one of its files."""
+        try:
+            entries = json.loads(self.read(name))
+        except (ValueError, RecursionError) as error:
+            raise BundleError(f"{self.path / name} cannot be read: {error}.") from error
+        if not isinstance(entries, dict):
+            raise BundleError(f"{self.path / name} holds no JSON object.")
         return entries
 
     def _check_files(self, *, whole: bool, progress: Callable[[str], None] | None = None) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.generation_config import listed_ids
 
 __all__ = ["ACTIVATION_FUNCTIONS", "ModelConfig"]
 
@@ -31,7 +32,8 @@ class ModelConfig:
         scale_attn_by_inverse_layer_idx: divide them by the block's number, counted from one, too.
         tie_word_embeddings: the token embedding is also the output projection.
         bos_token_id: the token that begins a text, for `prepend_bos`; one outside of the vocabulary is never used.
-        eos_token_id: the token that ends a text.
+        eos_token_id: the token that ends a text, or several, where generation_config.json does not say it; see
+            `Bundle.end_tokens`.
     """
 
     n_layer: int = 12
@@ -46,7 +48,7 @@ class ModelConfig:
     scale_attn_by_inverse_layer_idx: bool = False
     tie_word_embeddings: bool = True
     bos_token_id: int | None = 50256
-    eos_token_id: int | None = 50256
+    eos_token_id: int | tuple[int, ...] | None = 50256
 
     @property
     def d_head(self) -> int:
@@ -70,7 +72,8 @@ class ModelConfig:
         Raises:
             BundleError: an entry has a value that no GPT-2 can have; the text names the entry and `origin`.
         """
-        config = cls(**{f.name: entries[f.name] for f in fields(cls) if f.name in entries})
+        known = {f.name: entries[f.name] for f in fields(cls) if f.name in entries}
+        config = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
         config._check(origin)
         return config
 
@@ -96,5 +99,8 @@ class ModelConfig:
             )
         for name in ("bos_token_id", "eos_token_id"):
             token = getattr(self, name)
-            if token is not None and (type(token) is not int or not token >= 0):
-                raise BundleError(f"{origin}: '{name}' must be a token id or null, not {token!r}.")
+            listed_ids(token, origin, name)
+        if isinstance(self.bos_token_id, tuple):
+            raise BundleError(
+                f"{origin}: 'bos_token_id' must be a token id or null, not {list(self.bos_token_id)!r:.100}."
+            )

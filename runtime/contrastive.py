@@ -10,7 +10,7 @@ where h are the states that the unembedding reads, h_v that of the candidate and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Collection
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.logits import log_softmax, top_ids
 from onnxlens.runtime.runner import Output, Runner
-from onnxlens.runtime.whole import is_whole
+from onnxlens.runtime.whole import is_number, is_whole
 
 __all__ = ["NORMALIZED", "contrastive_search"]
 
@@ -33,7 +33,7 @@ def contrastive_search(
     top_k: int,
     penalty_alpha: float,
     max_new_tokens: int,
-    ends: Callable[[int], bool] = lambda token: False,
+    end_tokens: Collection[int] = (),
 ) -> tuple[list[int], float]:
     """Continues a text by contrastive search; the candidates of a step are rows of one pass.
 
@@ -43,7 +43,7 @@ def contrastive_search(
         top_k: how many candidates there are.
         penalty_alpha: how much being alike counts against being probable, from 0 to 1.
         max_new_tokens: how many tokens at most.
-        ends: told a token, whether the text ends with it.
+        end_tokens: the tokens that end the text.
 
     Returns:
         The new tokens, and the sum of their log-probabilities, in nats.
@@ -53,7 +53,7 @@ def contrastive_search(
     """
     if not is_whole(top_k) or not 1 <= top_k <= runner.config.vocab_size:
         raise InputError(f"top_k must be a whole number from 1 to {runner.config.vocab_size}, not {top_k!r}.")
-    if isinstance(penalty_alpha, bool) or not isinstance(penalty_alpha, int | float) or not 0 <= penalty_alpha <= 1:
+    if not is_number(penalty_alpha) or not 0 <= penalty_alpha <= 1:
         raise InputError(f"penalty_alpha must be from 0 to 1, not {penalty_alpha!r}.")
     weights = runner.bundle.named_weights
     weight, bias = weights["ln_final.w"], weights["ln_final.b"]
@@ -76,7 +76,7 @@ def contrastive_search(
         row = int(np.argmax((1 - penalty_alpha) * np.exp(logprobs[candidates]) - penalty_alpha * alike))
         before = np.concatenate([before, own[row : row + 1]])
         total += float(logprobs[candidates[row]])
-        if ends(int(candidates[row])):
+        if int(candidates[row]) in end_tokens:
             break
     found: list[int] = texts.ids[row].tolist()
     return found, total

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import json
 import os
 import stat
@@ -10,11 +9,12 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from onnxlens.runtime.human_text import HumanTextError, decoded
+
 __all__ = ["JsonFileError", "read_json"]
 
 _DEEPEST = 100  # lists and objects in one another
 _TOO_DEEP = "its lists and objects are nested too deeply"
-_UTF16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class JsonFileError(Exception):
@@ -32,14 +32,10 @@ def read_json(path: Path, limit: int, *, nan: bool = True) -> Any:
     Raises:
         JsonFileError: there is no such file, it is too large, not UTF-8, not JSON, or nested too deeply.
     """
-    content = _read(path, limit)
-    if content.startswith(_UTF16):
-        raise JsonFileError("it is UTF-16; save it as UTF-8")
     try:
-        # Editors on Windows begin a file with a byte-order mark, which carries no meaning in UTF-8.
-        text = content.removeprefix(codecs.BOM_UTF8).decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise JsonFileError(f"it is not UTF-8 (byte {error.start} is 0x{content[error.start]:02x})") from error
+        text = decoded(_read(path, limit))
+    except HumanTextError as error:
+        raise JsonFileError(str(error)) from error
     try:
         value = json.loads(text, parse_constant=None if nan else _refuse)
     except json.JSONDecodeError as error:

@@ -62,7 +62,7 @@ class ModelFacts:
         if self.tokenizer is None:
             raise InputError(f"This cache has no tokenizer for {text!r}; give the token's id.")
         tokenizer = self.tokenizer()
-        ids = tokenizer.encode(text) if text else []
+        ids = tokenizer.encode_word(text)
         if len(ids) != 1:
             shown = ", ".join(map(quoted, tokenizer.pieces(ids[:_SHOWN]))) + ", …" * (len(ids) > _SHOWN)
             parts = f" ({shown})" if ids else ""

@@ -15,6 +15,7 @@ from tokenizers.decoders import DecodeStream
 from onnxlens.runtime.errors import BundleError, InputError
 from onnxlens.runtime.escape import quoted
 from onnxlens.runtime.merges import Merge, Merges, token_bytes
+from onnxlens.runtime.panics import is_panic, one_line
 from onnxlens.runtime.token_text import readable
 
 __all__ = ["TextStream", "Tokenizer"]
@@ -29,20 +30,29 @@ class Tokenizer:
 
     Args:
         path: its tokenizer.json.
-        eos_token_id: the token that ends a text, where the model's configuration names one.
-        vocab_size: how many ids the model has, where these may be more than the tokenizer's (some pad their
-            vocabulary); an id that only the model knows has itself in brackets as its text.
+        eos_token_id: the token that ends a text, or several.
+        vocab_size: how many ids the model has; 0 for as many as the tokenizer. These may be more than the tokenizer's
+            (some pad their vocabulary): an id that only the model knows has itself in brackets as its text. Or fewer:
+            a text with a token that only the tokenizer knows is an error.
+        start_token_id: what an empty text starts from; None for the token that ends one.
         content: the content of the file, where it was read already.
 
     Attributes:
-        eos_token_id: the token that ends a text, or None if there is none.
+        eos_token_ids: the tokens that end a text, those that are tokens of the model.
+        eos_token_id: the first of them, or None if there is none.
 
     Raises:
         BundleError: the file is damaged.
     """
 
     def __init__(
-        self, path: Path, eos_token_id: int | None = None, vocab_size: int = 0, *, content: bytes | None = None
+        self,
+        path: Path,
+        eos_token_id: int | Sequence[int] | None = None,
+        vocab_size: int = 0,
+        *,
+        start_token_id: int | None = None,
+        content: bytes | None = None,
     ) -> None:
         try:
             self._fast = FastTokenizer.from_buffer(path.read_bytes() if content is None else content)
@@ -50,20 +60,39 @@ class Tokenizer:
             raise BundleError(f"The tokenizer {path} cannot be read: {error}.") from error
         self._fast.no_truncation()
         self._fast.no_padding()
-        self._size = max(self._fast.get_vocab_size(), vocab_size)
         self._said_what_follows = False
-        known = eos_token_id is not None and eos_token_id < self._size and self.knows(eos_token_id)
-        self.eos_token_id = eos_token_id if known else self._fast.token_to_id(_END_OF_TEXT)
+        self._size = vocab_size or self._fast.get_vocab_size()
+        ends = () if eos_token_id is None else eos_token_id if isinstance(eos_token_id, Sequence) else (eos_token_id,)
+        self.eos_token_ids = tuple(token for token in ends if 0 <= token < self._size)
+        self.eos_token_id = self.eos_token_ids[0] if self.eos_token_ids else None
+        starts = (start_token_id, self.eos_token_id, self._fast.token_to_id(_END_OF_TEXT))
+        self._start = next((token for token in starts if token is not None and 0 <= token < self._size), None)
 
     def encode(self, text: str) -> list[int]:
-        """Returns the token ids of a text.
+        """Returns the token ids of a text that the model is to continue, with what the tokenizer adds to each text.
 
-        An empty text has none; what the model then starts from is the end-of-text token, as in its training, where
-        every text follows the end of another one.
+        An empty text may have none; the model then starts from the token that begins or ends a text, as in its
+        training, where every text follows the end of another one.
 
         Raises:
-            InputError: the text cannot be encoded as UTF-8, or it is empty and the model has no end-of-text token.
+            InputError: the text cannot be encoded as UTF-8; or it is empty, and there is no token to start from; or the
+                model does not have one of its tokens.
         """
+        ids = self._encode(text, add_special_tokens=True)
+        self._say_what_follows()
+        if not ids and self._start is None:
+            raise InputError("The text is empty, and this model has no token that begins or ends a text to start from.")
+        return ids or [self._start or 0]
+
+    def encode_word(self, text: str) -> list[int]:
+        """Returns the token ids of a text that names tokens, without what the tokenizer adds to each text.
+
+        Raises:
+            InputError: the text cannot be encoded as UTF-8, or the model does not have one of its tokens.
+        """
+        return self._encode(text, add_special_tokens=False)
+
+    def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
         if not isinstance(text, str):
             raise InputError(f"Expected text, got {type(text).__name__}.")
         try:
@@ -73,15 +102,18 @@ class Tokenizer:
                 f"The text is not valid Unicode: a lone surrogate at character {error.start}. Give UTF-8 text."
             ) from error
         try:
-            ids = list(self._fast.encode(text).ids)
+            ids = list(self._fast.encode(text, add_special_tokens=add_special_tokens).ids)
         except BaseException as error:
-            if type(error).__module__ == "pyo3_runtime":  # the library's Rust code gave up, which is no Exception
-                raise InputError(f"This model's tokenizer cannot encode the text: {error}.") from error
+            if isinstance(error, Exception) or is_panic(error):
+                raise InputError(f"This model's tokenizer cannot encode the text: {one_line(error)}.") from error
             raise
-        self._say_what_follows()
-        if not ids and self.eos_token_id is None:
-            raise InputError("The text is empty, and this model has no end-of-text token to start from.")
-        return ids or [int(self.eos_token_id or 0)]
+        if ids and max(ids) >= self._size:
+            token = max(ids)
+            raise InputError(
+                f"The text has the token {self._fast.id_to_token(token)!r:.100}, id {token}, which this model does not "
+                f"have: its ids are 0 to {self._size - 1}."
+            )
+        return ids
 
     def _say_what_follows(self) -> None:
         """Says, once, that the tokenizer ends every text with tokens of its own, as BERT's does."""

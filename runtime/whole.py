@@ -1,4 +1,4 @@
-"""Whole numbers: Python's and NumPy's, and no truth values."""
+"""Numbers: Python's and NumPy's, and no truth values."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ from typing import TypeGuard
 
 import numpy as np
 
-__all__ = ["is_whole"]
+__all__ = ["is_number", "is_truth", "is_whole"]
 
 
 def is_whole(value: object) -> TypeGuard[int]:
     """Whether something is a whole number, as `argmax` returns one, too; `True` is none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether something is a real number; `True` is not."""
+    return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
+
+
+def is_truth(value: object) -> TypeGuard[bool]:
+    """Whether something is true or false, as comparisons of NumPy return it, too."""
+    return isinstance(value, bool | np.bool_)

@@ -37,6 +37,8 @@ class _Tokenizer:
     def encode(self, text: str) -> list[int]:
         return self._fast.encode(text).ids
 
+    encode_word = encode
+
     def str_tokens(self, ids: list[int]) -> list[str]:
         return [self._fast.decode([token]) for token in ids]
 

@@ -36,6 +36,8 @@ class Letters:
     def encode(self, text: str) -> list[int]:
         return [self.letters.index(letter) for letter in text]
 
+    encode_word = encode
+
     def decode(self, ids) -> str:
         return "".join(self.letters[token] for token in ids)
 

@@ -112,8 +112,9 @@ def head_scores(
         if not is_whole(number) or number < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {number!r}.")
     layers, heads = lens.config.n_layer, lens.config.n_head
-    start = lens.config.eos_token_id or 0
-    pool = np.setdiff1d(np.arange(lens.config.vocab_size), [start]) if tokens is None else np.asarray(tokens)
+    ends = lens.tokenizer.eos_token_ids
+    start = ends[0] if ends else 0
+    pool = np.setdiff1d(np.arange(lens.config.vocab_size), [start, *ends]) if tokens is None else np.asarray(tokens)
     half = np.random.default_rng(seed).choice(pool, size=(count, length))
     ids = np.concatenate([np.full((count, 1), start), half, half], axis=1)  # [count, 1 + 2 * length]
     second, every = np.arange(length + 1, 2 * length + 1), np.arange(1, 2 * length + 1)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnxlens.commands.options import console, open_lens, print_json, read_text, run_options, shown, text_argument
+from onnxlens.commands.options import (
+    console,
+    open_lens,
+    print_json,
+    read_text,
+    run_options,
+    shown,
+    text_argument,
+    unescaped,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,10 +35,23 @@ def command() -> None:
     """See what heads, layers and positions do in a text."""
 
 
+def _unescaped(context: click.Context, option: click.Parameter, token: str | None) -> str | None:
+    return None if token is None else unescaped(token)
+
+
+def _each_unescaped(context: click.Context, option: click.Parameter, tokens: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(map(unescaped, tokens))
+
+
 def _metric_options(function: F) -> F:
     for option in (
-        click.option("--against", metavar="TOKEN", help="Measure its logit less that of TOKEN."),
-        click.option("--answer", metavar="TOKEN", help="The token to measure; the most probable one if left out."),
+        click.option("--against", metavar="TOKEN", callback=_unescaped, help="Measure its logit less that of TOKEN."),
+        click.option(
+            "--answer",
+            metavar="TOKEN",
+            callback=_unescaped,
+            help=r"The token to measure, in which \n is a newline; the most probable one if left out.",
+        ),
     ):
         function = option(function)
     return function
@@ -38,7 +60,13 @@ def _metric_options(function: F) -> F:
 @command.command("logit-lens")
 @text_argument
 @click.option("--top", default=1, show_default=True, metavar="N", help="How many candidates at each place.")
-@click.option("--watch", multiple=True, metavar="TOKEN", help="Tell the rank of this token, too.  [may be repeated]")
+@click.option(
+    "--watch",
+    multiple=True,
+    metavar="TOKEN",
+    callback=_each_unescaped,
+    help=r"Tell the rank of this token, in which \n is a newline, too.  [may be repeated]",
+)
 @run_options
 def logit_lens(
     text: str | None,

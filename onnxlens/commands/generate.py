@@ -24,6 +24,7 @@ from onnxlens.commands.options import (
     sampling_options,
     shown,
     text_argument,
+    unescaped,
 )
 from onnxlens.runtime.errors import OnnxLensError
 
@@ -38,7 +39,9 @@ if TYPE_CHECKING:
 @click.option("-n", "--max-new-tokens", default=40, show_default=True, metavar="N", help="How many tokens at most.")
 @sampling_options
 @click.option("--explain", is_flag=True, help="Say of each token why it was chosen.")
-@click.option("--stop", multiple=True, metavar="TEXT", help="End at this text; may be given several times.")
+@click.option(
+    "--stop", multiple=True, metavar="TEXT", help=r"End at this text, in which \n is a newline.  [may be repeated]"
+)
 @click.option(
     "--overflow",
     default="error",
@@ -86,7 +89,7 @@ def command(
             sampler=sampler,
             explain=explain,
             seed=seed,
-            stop=stop,
+            stop=[unescaped(one) for one in stop],
             overflow=overflow,
             interventions=changes,
         )

@@ -45,6 +45,7 @@ __all__ = [
     "shown",
     "status",
     "text_argument",
+    "unescaped",
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -57,6 +58,9 @@ model_option = click.option(
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 text_argument = click.argument("text", required=False)
+
+_ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\"}
+_ESCAPE = re.compile(r"\\([nrt0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
 
 
 def run_options(command: F) -> F:
@@ -161,24 +165,43 @@ def plugins(context: click.Context | None = None) -> Registry:
 
 
 def read_text(text: str | None) -> str:
-    """The text given as argument, or standard input where that is `-` or piped, less one newline at its end.
+    """The text given as argument, or standard input where that is `-` or piped, without one newline at its end.
 
     Raises:
-        InputError: standard input is not UTF-8.
+        InputError: standard input is not UTF-8, or too long.
     """
     from onnxlens.runtime.errors import InputError
+    from onnxlens.runtime.human_text import HumanTextError, read_human_text
 
     if text is not None and text != "-":
         return text
     if sys.stdin is None or (text is None and sys.stdin.isatty()):
         raise click.UsageError("Missing argument 'TEXT'. Give a text, or pipe one in.")
     try:
-        return sys.stdin.buffer.read().decode().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise InputError(
-            f"Standard input is not UTF-8: byte 0x{error.object[error.start]:02x} at position {error.start}. "
-            "Convert it first, for example with iconv."
-        ) from error
+        return read_human_text(sys.stdin.buffer).removesuffix("\n")
+    except HumanTextError as error:
+        raise InputError(f"Standard input cannot be read: {error}.") from error
+
+
+def unescaped(text: str) -> str:
+    r"""A text in which `\n`, `\r`, `\t`, `\0`, `\\`, `\xHH`, `\uHHHH` and `\UHHHHHHHH` stand for characters.
+
+    As with printf; in most shells, a newline is hard to write otherwise. Other backslashes stay as they are.
+
+    Raises:
+        InputError: there is no character of that number.
+    """
+    from onnxlens.runtime.errors import InputError
+
+    def character(found: re.Match[str]) -> str:
+        if found[1] in _ESCAPED:
+            return _ESCAPED[found[1]]
+        number = int(found[1][1:], 16)
+        if number > sys.maxunicode or 0xD800 <= number <= 0xDFFF:
+            raise InputError(f"{found[0]} is not a Unicode character.")
+        return chr(number)
+
+    return _ESCAPE.sub(character, text)
 
 
 def console() -> Console:

@@ -47,6 +47,7 @@ from onnxlens.plugins.samplers.truncation import (
     TopP,
     Typical,
 )
+from onnxlens.runtime.whole import is_number
 
 __all__ = [
     "DRY",
@@ -110,7 +111,7 @@ def standard(*, temperature: float = 1.0, top_k: int | None = None, top_p: float
         limits.append(make(TopK, "top_k", {"k": top_k}, strict=True))
     if top_p is not None:
         limits.append(make(TopP, "top_p", {"p": top_p}, strict=True))
-    if isinstance(temperature, int | float) and not isinstance(temperature, bool) and temperature == 0:
+    if is_number(temperature) and temperature == 0:
         return Greedy()
     shaped = make(Temperature, "temperature", {"temperature": temperature}, strict=True)
     return Chain((shaped, *limits, Multinomial()))

@@ -30,9 +30,10 @@ class Context:
         ids: the text so far, [B, T] int64, the prompt and what was generated.
         step: how many tokens were generated before this one.
         rng: the source of randomness; the only one, so that a seed decides everything.
-        eos_token_id: the token that ends a text; None if the model has none.
+        eos_token_id: the token that ends a text, the first where there are several; None if the model has none.
         max_new_tokens: how many tokens will be generated at most; None if that is open.
         tokenizer: turns text into ids and back; None outside of a model.
+        eos_token_ids: all tokens that end a text; None for `eos_token_id` alone. See `ends`.
     """
 
     ids: np.ndarray
@@ -41,6 +42,14 @@ class Context:
     eos_token_id: int | None = None
     max_new_tokens: int | None = None
     tokenizer: Tokenizer | None = field(default=None, repr=False)
+    eos_token_ids: tuple[int, ...] | None = None
+
+    @property
+    def ends(self) -> list[int]:
+        """The tokens that end a text; they may index logits, `logits[:, context.ends]`."""
+        if self.eos_token_id is None:
+            return []
+        return [self.eos_token_id] if self.eos_token_ids is None else list(self.eos_token_ids)
 
     @property
     def generated(self) -> np.ndarray:

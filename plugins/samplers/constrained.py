@@ -17,6 +17,7 @@ from onnxlens.plugins.options import Option
 from onnxlens.plugins.samplers.base import Context, Sampler
 from onnxlens.plugins.samplers.grammars import LONGEST, GrammarError, NoTextError, State, begin
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.human_text import HumanTextError, read_human_text
 from onnxlens.runtime.tokenizer import Tokenizer
 
 __all__ = ["JsonSchema", "LarkGrammar", "Regex"]
@@ -56,16 +57,17 @@ class _Constrained(Sampler):
         start = self._begun(context)
         allowed = np.zeros(logits.shape, np.bool_)  # ids beyond the tokenizer's stay so
         states: dict[tuple[int, ...], State] = {}
+        ends_of = set(context.ends)
         for row, generated in enumerate(context.generated.tolist()):
             ids = tuple(generated)
-            if context.eos_token_id in ids:  # a text that ended, in a batch with others that did not
+            if not ends_of.isdisjoint(ids):  # a text that ended, in a batch with others that did not
                 may, ends = np.zeros(0, np.bool_), True
             else:
                 states[ids] = self._state(ids, start, context)
                 may, ends = self._allowed(states[ids], ids, context)
             allowed[row, : len(may)] = may[: logits.shape[-1]]
-            if ends and context.eos_token_id is not None:
-                allowed[row, context.eos_token_id] = True
+            if ends:
+                allowed[row, context.ends] = True
             if ends and not allowed[row].any():
                 self._fail("the text is complete, and this model has no token that ends one")
         self._states = states
@@ -123,9 +125,9 @@ class _Constrained(Sampler):
         if not text.startswith("@"):
             return text
         try:
-            with Path(text[1:]).open(encoding="utf-8-sig") as file:
-                return file.read(LONGEST + 1)
-        except (OSError, ValueError) as error:
+            with Path(text[1:]).open("rb") as file:
+                return read_human_text(file, 4 * LONGEST)  # UTF-8 has up to 4 bytes a character
+        except (OSError, ValueError, HumanTextError) as error:
             self._fail(f"the file {text[1:]!r} cannot be read: {_reason(error)}", error)
 
     def _check(self, text: str) -> None:

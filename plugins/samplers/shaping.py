@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.samplers.base import Context, Sampler, only, softmax
-from onnxlens.plugins.samplers.tokens import end_of_text, sequence, single
+from onnxlens.plugins.samplers.tokens import ends_of_text, sequence, single
 from onnxlens.plugins.samplers.truncation import entropy
 from onnxlens.runtime.errors import InputError
 
@@ -124,7 +124,7 @@ class BadWords(Sampler):
         left, vocabulary = logits.copy(), logits.shape[-1]
         for word in self.words:
             ids = sequence(word, context, vocabulary, "BadWords")
-            if ids != (context.eos_token_id,):
+            if len(ids) > 1 or ids[0] not in context.ends:
                 left[_continues(context.ids, ids), ids[-1]] = -np.inf
         return left
 
@@ -204,7 +204,7 @@ class ForcedLast(Sampler):
         if context.max_new_tokens is None or context.step != context.max_new_tokens - 1:
             return logits
         if self.token is None:
-            return _forced(logits, end_of_text(context, "ForcedLast"))
+            return _forced(logits, *ends_of_text(context, "ForcedLast"))
         return _forced(logits, single(self.token, context, logits.shape[-1], "ForcedLast"))
 
 
@@ -224,10 +224,11 @@ class ExponentialLength(Sampler):
         beyond = context.step - self.start
         if beyond <= 0:
             return logits
-        end, left = end_of_text(context, "ExponentialLength"), logits.copy()
+        left = logits.copy()
         gain = math.exp(min(beyond * math.log(self.factor), math.log(_LARGEST_GAIN))) - 1
-        there = left[:, end] != -np.inf
-        left[there, end] += np.abs(left[there, end]) * gain
+        for end in ends_of_text(context, "ExponentialLength"):
+            there = left[:, end] != -np.inf
+            left[there, end] += np.abs(left[there, end]) * gain
         return left
 
 
@@ -241,12 +242,12 @@ def _continues(ids: np.ndarray, tokens: tuple[int, ...]) -> np.ndarray:
 
 
 def _without_end(logits: np.ndarray, context: Context) -> np.ndarray:
-    if context.eos_token_id is None:
-        return logits
     left = logits.copy()
-    left[:, context.eos_token_id] = -np.inf
+    left[:, context.ends] = -np.inf
     return left
 
 
-def _forced(logits: np.ndarray, token: int) -> np.ndarray:
-    return only(logits, np.full(len(logits), token))
+def _forced(logits: np.ndarray, *tokens: int) -> np.ndarray:
+    left = np.full_like(logits, -np.inf)
+    left[:, tokens] = logits[:, tokens]
+    return left

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from onnxlens.plugins.samplers.base import Context
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.whole import is_whole
 
-__all__ = ["Tokens", "end_of_text", "sequence", "single", "text_of"]
+__all__ = ["Tokens", "ends_of_text", "sequence", "single", "text_of"]
 
 Tokens = int | str | Sequence[int]
 
@@ -35,9 +36,9 @@ def sequence(tokens: Tokens, context: Context, vocabulary: int, name: str) -> tu
             raise InputError(f"{name}: a text must have at least one character.")
         known = _encoded.setdefault(_tokenizer(tokens, context, name), {})
         if tokens not in known:
-            known[tokens] = tuple(_tokenizer(tokens, context, name).encode(tokens))
+            known[tokens] = tuple(_tokenizer(tokens, context, name).encode_word(tokens))
         return known[tokens]
-    ids = (tokens,) if isinstance(tokens, int) else tuple(tokens)
+    ids = (tokens,) if is_whole(tokens) else tuple(tokens)
     if not ids:
         raise InputError(f"{name}: a sequence must have at least one token.")
     for token in ids:
@@ -71,15 +72,15 @@ def text_of(token: int, context: Context, name: str) -> str:
     return known[token]
 
 
-def end_of_text(context: Context, name: str) -> int:
-    """The token that ends a text.
+def ends_of_text(context: Context, name: str) -> list[int]:
+    """The tokens that end a text.
 
     Raises:
         InputError: the model has none.
     """
-    if context.eos_token_id is None:
+    if not context.ends:
         raise InputError(f"{name} needs a token that ends a text, and this model has none.")
-    return context.eos_token_id
+    return context.ends
 
 
 def _tokenizer(tokens: Tokens, context: Context, name: str) -> Tokenizer:

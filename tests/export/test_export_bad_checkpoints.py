@@ -71,7 +71,7 @@ def with_weights(folder: Path, change: Callable[[Weights], object]) -> Path:
             r"config\.json cannot be read: it is not JSON \(NaN is not a JSON number",
         ),
         ({"scale_attn_weights": "yes"}, "scale_attn_weights"),
-        ({"eos_token_id": -3}, "'eos_token_id' must be a token id or null, not -3"),
+        ({"eos_token_id": "</s>"}, "eos_token_id"),
     ],
     ids=lambda value: str(value)[:40],
 )

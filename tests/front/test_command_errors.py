@@ -54,7 +54,7 @@ def test_an_unknown_hook_point_of_hooks(command, bundle):
 def test_standard_input_that_is_not_utf8(command, model, name):
     check_error(
         command(name, *model, stdin=b"caf\xe9 au lait"),
-        "Standard input is not UTF-8: byte 0xe9 at position 3. Convert it first, for example with iconv.",
+        "Standard input cannot be read: it is not UTF-8 (byte 3 is 0xe9).",
     )
 
 

@@ -11,7 +11,9 @@ import pytest
 from safetensors import safe_open
 
 import onnxlens
+from onnxlens.commands.options import unescaped
 from onnxlens.plugins.registry import Registry
+from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.runner import Runner
 
 
@@ -55,6 +57,41 @@ def test_predict_json_is_one_document(command, model, lens):
 def test_text_comes_from_the_argument_a_dash_or_a_pipe(command, model, arguments, stdin):
     expected = command("predict", "the cat", "--json", *model).json
     assert command("predict", *arguments, "--json", *model, stdin=stdin).json == expected
+
+
+@pytest.mark.parametrize("stdin", [b"the cat\r\nsat\r\n", b"\xef\xbb\xbfthe cat\nsat\n", b"the cat\rsat"])
+def test_a_text_from_any_editor_is_the_text(command, model, stdin):
+    expected = command("predict", "the cat\nsat", "--json", *model).json
+    assert command("predict", "--json", *model, stdin=stdin).json == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (r"\n", "\n"),
+        (r"a\tb\r\\n", "a\tb\r\\n"),
+        (r"\x41\u00e9\U0001F600\0", "Aé\U0001f600\0"),
+        (r"\d\x4\\", "\\d\\x4\\"),
+    ],
+)
+def test_escapes_in_an_option_stand_for_characters(written, text):
+    assert unescaped(written) == text
+
+
+def test_an_escape_that_is_no_character():
+    with pytest.raises(InputError, match=r"^\\ud800 is not a Unicode character\.$"):
+        unescaped(r"\ud800")
+
+
+def test_generation_stops_at_an_escaped_newline(command, model):
+    def generated(*stop):
+        options = ("-n", "3", "--sampler", r"logit_bias={'\n': 100.0} | greedy", "--json")
+        document = json.loads(command("generate", "a", *options, *stop, *model).out.splitlines()[-1])
+        return document["text"], document["finish_reason"]
+
+    assert generated() == ("\n\n\n", "length")
+    assert generated("--stop", r"\n") == ("", "stop")
+    assert generated("--stop", "n") == ("\n\n\n", "length")
 
 
 @pytest.mark.parametrize(("arguments", "stdin"), [([""], b""), (["-"], b""), ([], b""), ([], b"\n")])

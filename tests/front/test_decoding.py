@@ -65,7 +65,7 @@ def test_beam_search_is_transformers(lens, theirs, early_stopping, length_penalt
         found = beam_search(lens, prompt, num_return_sequences=beams, max_new_tokens=24, **options)
         ids = lens.to_tokens(prompt)
         for seed in (None, 0, 1, 2):  # where rounding decides between two texts, each of them is right
-            rows = generated(theirs(seed), ids, lens.tokenizer.eos_token_id, max_new_tokens=24, **options)
+            rows = generated(theirs(seed), ids, [lens.tokenizer.eos_token_id], max_new_tokens=24, **options)
             if [ours.ids for ours in found] == [row for row, _ in rows]:
                 break
         for ours, (row, score) in zip(found, rows, strict=True):
@@ -75,17 +75,21 @@ def test_beam_search_is_transformers(lens, theirs, early_stopping, length_penalt
             assert lens.to_tokens(ours.text).size
 
 
-def generated(model: GPT2LMHeadModel, ids: np.ndarray, end: int, **options) -> list[tuple[tuple[int, ...], float]]:
+def generated(
+    model: GPT2LMHeadModel, ids: np.ndarray, ends: list[int], **options
+) -> list[tuple[tuple[int, ...], float]]:
     """What transformers' beam search finds: the new tokens of each text, and its score."""
     prompt = torch.from_numpy(ids)
     with torch.inference_mode():
         found = model.generate(
-            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, pad_token_id=end, output_scores=True,
+            prompt, attention_mask=torch.ones_like(prompt), do_sample=False, pad_token_id=ends[0], eos_token_id=ends,
+            output_scores=True,
             num_return_sequences=options["num_beams"], return_dict_in_generate=True, **options,
         )  # fmt: skip
     rows = []
     for row, score in zip(found.sequences[:, ids.shape[1] :].tolist(), found.sequences_scores.tolist(), strict=True):
-        rows.append((tuple(row[: row.index(end) + 1] if end in row else row), score))
+        length = next((place for place, token in enumerate(row, 1) if token in ends), len(row))
+        rows.append((tuple(row[:length]), score))
     return rows
 
 
@@ -115,9 +119,9 @@ def test_when_a_beam_search_ends_is_when_transformers_does():
     for case in range(40):
         torch.manual_seed(case)
         size = int(rng.integers(8, 16))
-        end = size - 1
+        ends = [size - 1, 0, 3][: 1 + case % 3]
         config = GPT2Config(
-            vocab_size=size, n_positions=20, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=end,
+            vocab_size=size, n_positions=20, n_embd=16, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=ends,
             tie_word_embeddings=False,
         )  # fmt: skip
         model = GPT2LMHeadModel(config).eval()
@@ -126,8 +130,8 @@ def test_when_a_beam_search_ends_is_when_transformers_does():
                 weight.add_(torch.randn_like(weight) / 2)
             model.transformer.ln_f.bias[0] = 6  # one direction is always there, and the end of the text reads it
             model.lm_head.weight[:, 0] = 0
-            model.lm_head.weight[end, 0] = float(rng.uniform(-0.2, 0.35))
-        prompt = rng.integers(0, end, (1, int(rng.integers(1, 4))))
+            model.lm_head.weight[ends, 0] = float(rng.uniform(-0.2, 0.35))
+        prompt = rng.integers(0, size - 1, (1, int(rng.integers(1, 4))))
         options = {
             "num_beams": int(rng.integers(2, 5)),
             "length_penalty": float(rng.choice([-2.0, -0.5, 0.0, 0.5, 1.0, 2.0])),
@@ -137,11 +141,11 @@ def test_when_a_beam_search_ends_is_when_transformers_does():
         for early_stopping in STOPPING:
             beams = search(
                 Computed(model, prompt),
-                ends=lambda token, end=end: token == end,
+                end_tokens=ends,
                 early_stopping=early_stopping,
                 **options,
             )
-            rows = generated(model, prompt, end, early_stopping=early_stopping, **options)
+            rows = generated(model, prompt, ends, early_stopping=early_stopping, **options)
             assert [beam.ids for beam in beams] == [ids for ids, _ in rows], (case, early_stopping, options)
             close([beam.score for beam in beams], [score for _, score in rows])
             found[early_stopping] = [beam.ids for beam in beams]

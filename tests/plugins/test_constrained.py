@@ -46,7 +46,7 @@ SIZE = 4096
 
 @functools.cache
 def shipped() -> Tokenizer:
-    return Tokenizer(SHIPPED)
+    return Tokenizer(SHIPPED, SIZE - 1)
 
 
 def ids_of(text: str) -> list[int]:

@@ -89,6 +89,35 @@ def test_bad_words_are_transformers(case, words, as_text):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_words_that_end_a_text_are_no_bad_words_alone():
+    logits, ids = np.zeros((1, 6), np.float32), [[1, 2]]
+    expected = theirs("NoBadWordsLogitsProcessor", logits, [[3], [4], [5], [2, 4]], [3, 4], ids=ids)
+    found = BadWords([3, 4, 5, (2, 4)])(logits, context(ids, eos_token_id=3, eos_token_ids=(3, 4)))
+    np.testing.assert_array_equal(found, expected)
+    np.testing.assert_array_equal(found[0] == -INF, [False, False, False, False, True, True])
+
+
+def test_any_of_several_ends_may_be_the_forced_last_token():
+    found = ForcedLast()(np.zeros((1, 4), np.float32), context(eos_token_id=1, eos_token_ids=(1, 3), max_new_tokens=1))
+    np.testing.assert_array_equal(found, [[-INF, 0, -INF, 0]])
+
+
+@pytest.mark.parametrize(
+    ("made", "plain"),
+    [
+        (lambda: SuppressTokens([np.int64(1), np.str_("a")]), SuppressTokens((1, "a"))),
+        (lambda: SuppressTokens((np.int32(1),)), SuppressTokens((1,))),
+        (lambda: SuppressTokens(np.array([1, 2])), SuppressTokens((1, 2))),
+        (lambda: SuppressTokens(np.array([1, "a"], dtype=object)), SuppressTokens((1, "a"))),
+        (lambda: LogitBias({np.int64(3): np.float32(-1.5)}), LogitBias({3: -1.5})),
+        (lambda: BadWords([(np.int64(1), np.int64(2)), np.int64(3), np.array([4, 5])]), BadWords(((1, 2), 3, (4, 5)))),
+        (lambda: Temperature(np.float16(0.5)), Temperature(0.5)),
+    ],
+)
+def test_numpy_s_numbers_are_taken_in_containers(made, plain):
+    assert made() == plain
+
+
 @given(case=cases(), suppressed=sequences)
 def test_suppress_tokens_is_transformers(case, suppressed):
     logits, ids = case
@@ -102,11 +131,13 @@ def test_suppress_tokens_is_transformers(case, suppressed):
 def test_minimum_lengths_are_transformers(case, length, step):
     logits, ids = case
     total = len(ids[0])
-    expected = theirs("MinLengthLogitsProcessor", logits, length, 2, ids=ids)
-    np.testing.assert_array_equal(MinLength(length)(logits, context(ids, eos_token_id=2)), expected)
-    step = min(step, total)
-    expected = theirs("MinNewTokensLengthLogitsProcessor", logits, total - step, length, 2, ids=ids)
-    np.testing.assert_array_equal(MinNewTokens(length)(logits, context(ids, step, eos_token_id=2)), expected)
+    for ends in ([2], [2, 3]):
+        facts = {"eos_token_id": 2, "eos_token_ids": tuple(ends)}
+        expected = theirs("MinLengthLogitsProcessor", logits, length, ends, ids=ids)
+        np.testing.assert_array_equal(MinLength(length)(logits, context(ids, **facts)), expected)
+        step = min(step, total)
+        expected = theirs("MinNewTokensLengthLogitsProcessor", logits, total - step, length, ends, ids=ids)
+        np.testing.assert_array_equal(MinNewTokens(length)(logits, context(ids, step, **facts)), expected)
 
 
 @pytest.mark.parametrize("sampler", [MinLength(9), MinNewTokens(9)])
@@ -150,9 +181,11 @@ def test_a_token_that_was_ruled_out_stays_so_though_it_is_forced():
 def test_exponential_length_is_transformers(case, start, factor, step):
     logits, ids = case
     step = min(step, len(ids[0]))
-    expected = theirs("ExponentialDecayLengthPenalty", logits, (start, factor), 2, len(ids[0]) - step, ids=ids)
-    found = ExponentialLength(start, factor)(logits, context(ids, step, eos_token_id=2))
-    close(found, expected)
+    for ends in ([2], [2, 3]):
+        expected = theirs("ExponentialDecayLengthPenalty", logits, (start, factor), ends, len(ids[0]) - step, ids=ids)
+        facts = {"eos_token_id": 2, "eos_token_ids": tuple(ends)}
+        found = ExponentialLength(start, factor)(logits, context(ids, step, **facts))
+        close(found, expected)
 
 
 def test_an_exponential_length_never_overflows():

@@ -495,6 +495,13 @@ def test_a_file_with_a_mistake_is_refused_by_name(tmp_path, content, text):
     assert text in str(refused.value)
 
 
+def test_a_file_may_have_a_byte_order_mark_and_any_line_ends(tmp_path):
+    content = '[{"hook": "hook_embed",\r\n "operation": "zero"}]\r\n'
+    (tmp_path / "edits.json").write_bytes(b"\xef\xbb\xbf" + content.encode())
+    (found,) = read_interventions(tmp_path / "edits.json")
+    assert found.to_dict() == Intervention.zero("hook_embed").to_dict()
+
+
 def test_values_of_another_model_a_folded_view_or_some_positions_are_refused(bundle):
     import onnxlens
 

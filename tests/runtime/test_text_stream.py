@@ -146,7 +146,7 @@ def test_an_empty_text_without_an_end_of_text_token_is_an_error(tmp_path):
     from tokenizers.models import BPE
 
     FastTokenizer(BPE({"a": 0}, [])).save(str(tmp_path / "tokenizer.json"))
-    with pytest.raises(InputError, match=r"^The text is empty, and this model has no end-of-text token to start from"):
+    with pytest.raises(InputError, match=r"^The text is empty, and this model has no token that begins or ends a text"):
         Tokenizer(tmp_path / "tokenizer.json").encode("")
 
 

@@ -1,0 +1,45 @@
+"""What decides where a text ends: generation_config.json, or config.json where there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from onnxlens.runtime.errors import BundleError
+
+__all__ = ["GENERATION_CONFIG", "end_tokens", "listed_ids"]
+
+GENERATION_CONFIG = "generation_config.json"
+
+
+def end_tokens(
+    generation: Mapping[str, Any] | None, config: int | tuple[int, ...] | None, vocab_size: int, *, origin: str
+) -> tuple[int, ...]:
+    """The tokens that end a text, as in transformers' `generate`.
+
+    generation_config.json decides alone where it exists, also by naming none. Ids that are no tokens of the model are
+    left out: the model can never give them.
+
+    Args:
+        generation: the entries of generation_config.json; None where there is no such file.
+        config: `eos_token_id` of config.json.
+        vocab_size: how many tokens the model has.
+        origin: what to call generation_config.json in an error.
+
+    Raises:
+        BundleError: `eos_token_id` is no id, list of ids or null.
+    """
+    ids = listed_ids(config if generation is None else generation.get("eos_token_id"), origin)
+    return tuple(token for token in dict.fromkeys(ids) if 0 <= token < vocab_size)
+
+
+def listed_ids(value: object, origin: str, name: str = "eos_token_id") -> tuple[int, ...]:
+    """One token id, several or none (null), as a tuple.
+
+    Raises:
+        BundleError: it is none of these.
+    """
+    ids = () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
+    if any(type(token) is not int for token in ids):
+        raise BundleError(f"{origin}: '{name}' must be a token id, a list of them or null, not {value!r:.100}.")
+    return ids  # type: ignore[return-value]  # all are int
