@@ -17,6 +17,7 @@ IMAGES = Path(__file__).resolve().parent / "images"
 STORY = "The cat sat on the mat, and the dog sat on the rug. Then the cat sat on the rug, too."
 GIFT = "When Mary and John went to the shop, John gave a drink to"
 OTHER = "When Mary and John went to the shop, Mary gave a drink to"
+CHAIN = "top_k=40 | top_p=0.95 | temperature=0.8"
 
 # By the name of the file: the visualizer, the text, and its options.
 PICTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -34,13 +35,13 @@ PICTURES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "logit_lens": ("logit_lens", GIFT, {}),
     "attribution": ("attribution", GIFT, {"against": " John"}),
     "predictions": ("predictions", "Once upon a time there was a", {"top": 8}),
-    "sampling": ("sampling", "Once upon a time there was a", {"seed": 3}),
+    "sampling": ("sampling", "Once upon a time there was a", {"sampler": CHAIN, "seed": 3}),
     "surprisal": ("surprisal", STORY, {}),
     "ablation": ("ablation", GIFT, {"token": " Mary", "against": " John"}),
     "patching": ("patching", GIFT, {"corrupted": OTHER, "token": " Mary", "against": " John"}),
     "flow": ("flow", GIFT, {}),
     "compare": ("compare", GIFT, {"of": "attention", "options": {"layer": 2}, "other_text": OTHER}),
-    "generation": ("generation", "Once upon a time there was a", {"max_new_tokens": 16, "seed": 7}),
+    "generation": ("generation", "Once upon a time there was a", {"max_new_tokens": 16, "sampler": CHAIN, "seed": 7}),
 }
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
 
 import numpy as np
 
@@ -13,10 +12,10 @@ from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import View, Visualizer
+from onnxlens.plugins.visualizers.base import View
 from onnxlens.plugins.visualizers.expected import names_of
 from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.visualizers.sampled import Sampled, described
 from onnxlens.plugins.visualizers.vocabulary import NextTokens
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.logits import log_softmax
@@ -27,11 +26,8 @@ _ROOM = 40  # tokens along the cumulative distribution
 
 
 @dataclass
-class Sampling(Visualizer):
+class Sampling(Sampled):
     """How the next token is chosen: the mass that each sampler removes, and the draw on the distribution left."""
-
-    sampler: Annotated[str, Option("the chain of samplers, as text")] = "top_k=40 | top_p=0.95 | temperature=0.8"
-    seed: Annotated[int, Option("of the draw", ge=0)] = 0
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """None: the explanation runs the model."""
@@ -39,7 +35,8 @@ class Sampling(Visualizer):
 
     def draw(self, view: View) -> Stack:
         """Returns the stages, the most probable candidates, and the cumulative distribution with the draw."""
-        found = view.model_lens.explain_sampling(view.ids, sampler=self.sampler, seed=self.seed)
+        sampling = self.sampling
+        found = view.model_lens.explain_sampling(view.ids, **sampling)
         chosen = view.shown(found.chosen.id)
         rows = [[one.sampler, one.tokens, one.removed_tokens, one.removed, one.moved] for one in found.stages]
         headings = ["sampler", "tokens left", "removed", "their probability", "probability moved"]
@@ -60,9 +57,7 @@ class Sampling(Visualizer):
         if found.number is not None:
             charts.append(self._draw(view, found.probabilities, found.number, found.interval, found.chosen.id))
         how = f"by {found.choice}" if found.choice else "as the only one left"
-        title = (
-            f"{printable(view.model)}: {chosen} was chosen of {found.tokens:,} {how}, {self.sampler}, seed {self.seed}"
-        )
+        title = f"{printable(view.model)}: {chosen} was chosen of {found.tokens:,} {how}, {described(sampling)}"
         return Stack(printable(title), charts)
 
     def _draw(

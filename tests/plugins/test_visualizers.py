@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import inspect
 import io
 import json
 import math
@@ -201,6 +202,26 @@ def test_predictions(lens):
     shares = np.exp(logits - logits.max(-1, keepdims=True))
     shares /= shares.sum(-1, keepdims=True)
     close(np.array([row[3] for row in table.rows]), -(shares * np.log(shares)).sum(-1))
+
+
+def test_what_samples_takes_the_options_of_generate_with_the_same_defaults():
+    options = inspect.signature(Lens.generate).parameters
+    for kind in (VISUALIZERS["sampling"], VISUALIZERS["generation"]):
+        for name in ("temperature", "top_k", "top_p", "sampler", "seed"):
+            assert getattr(kind(), name) == options[name].default
+
+
+def test_what_samples_chooses_as_generate_does(lens):
+    options = {"temperature": 0.7, "top_k": 20, "top_p": 0.9, "seed": 4}
+    (expected,) = lens.generate(TEXT, max_new_tokens=1, **options)
+    view = lens.view("sampling", TEXT, **options)
+    assert "top_k=20, top_p=0.9, temperature=0.7, seed 4" in view.title
+    assert lens.view("generation", TEXT, max_new_tokens=1, **options).data()
+    assert lens.explain_sampling(TEXT, **options).chosen.id == expected.id
+    drawn = VISUALIZERS["sampling"](top_k=5)
+    assert drawn.sampling["seed"] == drawn.sampling["seed"]  # one for all drawings
+    with pytest.raises(InputError, match="Give either a sampler, or temperature"):
+        lens.view("sampling", TEXT, sampler="top_k=3", temperature=0.5)
 
 
 def test_sampling(lens):
