@@ -180,9 +180,14 @@ def _checkpoint(**parts: Any) -> Checkpoint:
 
 def _tokenizer_path(tokenizer: str | Path) -> Path:
     try:
-        return real_path(tokenizer)
+        path = real_path(tokenizer)
     except PathError as error:
         raise CheckpointError(f"Cannot read the tokenizer {tokenizer}: {error}.") from error
+    if not path.exists():
+        raise CheckpointError(f"There is no tokenizer {tokenizer}: name a tokenizer.json that is there, or its folder.")
+    if path.is_dir() and not ((path / "tokenizer.json").is_file() or (path / "vocab.json").is_file()):
+        raise CheckpointError(f"The folder {tokenizer} has no tokenizer: no tokenizer.json, and no vocab.json.")
+    return path
 
 
 def _refuse_adapter(folder: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -63,6 +65,8 @@ def find(name: str | Path | None = None) -> Path:
     """
     if name is None:
         return places()["shipped"] / SHIPPED
+    if not isinstance(name, str | os.PathLike) or isinstance(name, bytes) or not str(name):
+        raise BundleError(f"A model is named by its name or path, such as 'tiny' or 'models/mine', not {name!r:.100}.")
     try:
         path = Path(name).expanduser()
         is_bundle, exists = (path / MANIFEST).is_file(), path.exists()
@@ -74,9 +78,22 @@ def find(name: str | Path | None = None) -> Path:
     if str(name) in known:
         return known[str(name)]
     if exists:
-        raise BundleError(f"{name} is no bundle: it has no {MANIFEST}. Make one with 'onnxlens export {name} FOLDER'.")
+        raise BundleError(_no_bundle(path))
     listed = f"known models: {', '.join(known)}" if known else "no models are installed"
     raise BundleError(
         f"There is no model {str(name)!r}; {listed}.{suggestion(str(name), known)} "
         "Give one of these, or a bundle's path, or make one with 'onnxlens export'."
     )
+
+
+def _no_bundle(path: Path) -> str:
+    """Why what is at a path cannot be opened, and what could be."""
+    around = next((folder for folder in path.absolute().parents if (folder / MANIFEST).is_file()), None)
+    if around is not None and path.absolute().relative_to(around).parts[0] in (MANIFEST, "onnx"):
+        return f"{path} is part of a bundle; give the bundle's folder, {shlex.quote(str(around))}."
+    if not path.is_dir():
+        return f"{path} is a file, and a bundle is a folder with {MANIFEST} in it."
+    if (path / "config.json").is_file():
+        command = f"onnxlens export {shlex.quote(str(path))} FOLDER"
+        return f"{path} is a checkpoint, and no bundle: it has no {MANIFEST}. Make one of it: {command}"
+    return f"{path} is no bundle: it has no {MANIFEST}."

@@ -318,6 +318,8 @@ def one_row(ids: object) -> list[int]:
     Raises:
         InputError: there are several rows, of one length or not.
     """
+    if isinstance(ids, str):
+        raise InputError(f"Expected token ids, not the text {ids!r:.100}; to_tokens makes ids of a text.")
     array = _array(ids)
     if array.ndim not in (1, 2) or array.size != array.shape[-1]:
         raise InputError(f"Expected the token ids of one text, not an array of shape {list(array.shape)}.")
@@ -326,7 +328,13 @@ def one_row(ids: object) -> list[int]:
 
 
 def _array(ids: object) -> np.ndarray:
+    """Token ids as an array, which is not checked further."""
     try:
-        return np.asarray(ids)
+        array = np.asarray(ids)
     except ValueError as error:
         raise InputError("The rows of token ids have different lengths; give one row, or texts.") from error
+    if not (array.ndim and np.issubdtype(array.dtype, np.number)):
+        raise InputError(f"Expected a text, a list of texts, or token ids, not {ids!r:.100}.")
+    if array.size == 0:
+        raise InputError("Expected a text or token ids, not an empty list; '' is a text without tokens.")
+    return array

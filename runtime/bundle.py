@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -72,6 +73,8 @@ class Bundle:
     """
 
     def __init__(self, path: str | Path, *, verify: bool = False) -> None:
+        if not isinstance(path, str | os.PathLike):
+            raise BundleError(f"A bundle is named by its folder's path, not {path!r:.100}.")
         self.path = Path(path).expanduser().resolve()
         self.manifest = Manifest.read(self.path)
         self._files: dict[str, OpenFile] = {}

@@ -12,7 +12,7 @@ from uuid import uuid4
 from onnxlens.runtime.errors import InputError, OutputError
 from onnxlens.runtime.escape import quoted
 
-__all__ = ["expanded", "replaced", "umask"]
+__all__ = ["check_ending", "expanded", "replaced", "umask"]
 
 
 def expanded(path: str | Path) -> Path:
@@ -26,6 +26,25 @@ def expanded(path: str | Path) -> Path:
     except RuntimeError as error:
         user = quoted(Path(path).parts[0])
         raise InputError(f"There is no home folder for {user}; give the path without it.") from error
+
+
+def check_ending(path: str | Path, ending: str, what: str) -> None:
+    """Refuses the name of a file that says it is of another kind than it will be; no ending says nothing.
+
+    Args:
+        path: the file to write.
+        ending: that of its kind, such as `.safetensors`.
+        what: what is written, for the error.
+
+    Raises:
+        OutputError: the name has another ending, or is no path.
+    """
+    if not isinstance(path, str | os.PathLike):
+        raise OutputError(f"A file is named by its path, not {path!r:.100}.")
+    given = Path(path).suffix
+    if given and given.lower() != ending:
+        better = Path(path).with_suffix(ending).name
+        raise OutputError(f"Cannot write {path}: {what}, and its name ends in {given}; name it {better}.")
 
 
 _changing = Lock()
@@ -50,6 +69,8 @@ def replaced(path: str | Path) -> Iterator[Path]:
     Raises:
         OutputError: the file cannot be written; what was there before is left as it was.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise OutputError(f"A file is named by its path, not {path!r:.100}.")
     try:
         path = Path(path).expanduser().resolve()  # through a symbolic link, which stays
     except (RuntimeError, ValueError) as error:  # a loop of links, ~nobody, or a null character

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from onnxlens.runtime.errors import HookPointError, InputError, OutputError, TraceError
+from onnxlens.runtime.errors import HookPointError, InputError, TraceError
 from onnxlens.runtime.escape import quoted
-from onnxlens.runtime.files import expanded
+from onnxlens.runtime.files import check_ending, expanded, replaced
 from onnxlens.runtime.interventions import Intervention, listed
 from onnxlens.runtime.json_file import JsonFileError, read_json
 from onnxlens.runtime.trace import open_trace
@@ -53,12 +53,10 @@ def write_interventions(interventions: Iterable[Intervention] | Intervention, pa
         InputError: something is no intervention.
         OutputError: the file cannot be written.
     """
-    path = expanded(path)
+    check_ending(path, ".json", "interventions are written as JSON")
     text = json.dumps([one.to_dict() for one in listed(interventions)], indent=1)
-    try:
-        path.write_text(text + "\n", encoding="utf-8")
-    except OSError as error:
-        raise OutputError(f"Cannot write {path}: {error.strerror}.") from error
+    with replaced(expanded(path)) as scratch:
+        scratch.write_text(text + "\n", encoding="utf-8")
 
 
 def _read(entry: Any, folder: Path) -> Intervention:

@@ -152,7 +152,11 @@ class Runner:
             raise InputError(f"threads must be a whole number of at least 1, not {threads!r}.")
         most = max(_MOST_THREADS, os.cpu_count() or 1)
         if threads is not None and threads > most:  # ONNX Runtime would start every one of them
-            raise InputError(f"threads must be at most {most} on this machine, not {threads}.")
+            processors = os.cpu_count() or 1
+            raise InputError(
+                f"threads must be at most {most}, not {threads}: each one would be started, and this machine has "
+                f"{processors} {'processor' if processors == 1 else 'processors'}."
+            )
         if max_sessions is not None and (not is_whole(max_sessions) or max_sessions < 1):
             raise InputError(f"max_sessions must be a whole number of at least 1, not {max_sessions!r}.")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from difflib import get_close_matches
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -16,6 +17,7 @@ from onnxlens.runtime.whole import is_whole
 __all__ = ["NamesFilter", "Reached", "select", "usual"]
 
 _LONGEST = 200
+_BLOCKS_ELSEWHERE = ("h", "layer", "layers")  # what other libraries call the blocks
 
 # A name, glob or shorthand such as ("pattern", 0); several of them; or a function of the name.
 NamesFilter = Key | Sequence[Key] | Callable[[str], bool]
@@ -139,8 +141,23 @@ def _containing(pattern: str, names: tuple[str, ...]) -> str:
     for glob in (f"*{part}", f"*{part}*"):
         found = [name for name in names if part and fnmatchcase(name, glob)]
         if found:
-            return f" Did you mean {found[0]!r}, or {glob!r} for all {len(found)} of that kind?"
+            rest = f", or {glob!r} for all {len(found)} of that kind" if len(found) > 1 else ""
+            return f" Did you mean {found[0]!r}{rest}?"
     return ""
+
+
+def _corrected(pattern: str, names: tuple[str, ...]) -> str:
+    """A suggestion for a pattern some parts of which, between dots, are nearly right, such as `block.*.atn.*`."""
+    known = sorted({part for name in names for part in name.split(".") if not part.isdecimal()})
+    parts = pattern.split(".")
+    for place, part in enumerate(parts):
+        if part in known or part.isdecimal() or not part.strip("*?[]-0123456789"):
+            continue
+        near = get_close_matches(part.lower(), known, n=1, cutoff=0.6)
+        parts[place] = near[0] if near else "blocks" if place == 0 and part in _BLOCKS_ELSEWHERE else part
+    corrected = ".".join(parts)
+    is_there = any(fnmatchcase(name, corrected) for name in names)
+    return f" Did you mean {corrected!r}?" if is_there and corrected != pattern else ""
 
 
 def _unknown(pattern: str, names: tuple[str, ...]) -> str:
@@ -151,9 +168,10 @@ def _unknown(pattern: str, names: tuple[str, ...]) -> str:
         last = max(blocks)
         reason = f": this model has blocks {min(blocks)} to {last}"
         pattern_inside = f"blocks.{last}.{pattern[beyond.end() :]}"
-        near = f" Did you mean {pattern_inside!r}?" if pattern_inside in names else suggestion(pattern_inside, names)
+        is_there = any(fnmatchcase(name, pattern_inside) for name in names)
+        near = f" Did you mean {pattern_inside!r}?" if is_there else suggestion(pattern_inside, names)
     else:
-        near = _containing(pattern, names) or suggestion(pattern, names)
+        near = _containing(pattern, names) or _corrected(pattern, names) or suggestion(pattern, names)
     if any(letter in pattern for letter in "*?["):
         return f"No hook point matches {pattern!r}{reason}.{near} See 'onnxlens hooks' for all names."
     return f"Unknown hook point {pattern!r}{reason}.{near} See 'onnxlens hooks' for all names."

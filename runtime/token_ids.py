@@ -27,6 +27,8 @@ def check_ids(input_ids: npt.ArrayLike, vocab_size: int) -> np.ndarray:
         ids = np.asarray(input_ids)
     except ValueError as error:
         raise InputError("The rows of input_ids have different lengths; pad shorter ones on the left.") from error
+    if ids.ndim == 0:
+        raise InputError(f"input_ids must be token ids, [batch, positions], not {input_ids!r:.100}.")
     if ids.ndim == 1:
         ids = ids[np.newaxis]
     if ids.ndim != 2 or ids.size == 0:

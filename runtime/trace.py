@@ -36,7 +36,7 @@ from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import BundleError, OutputError, TraceError
 from onnxlens.runtime.escape import cut, quoted
-from onnxlens.runtime.files import expanded, replaced
+from onnxlens.runtime.files import check_ending, expanded, replaced
 from onnxlens.runtime.hooks import axes_of, sizes
 from onnxlens.runtime.model_facts import ModelFacts
 from onnxlens.runtime.open_file import OpenFile
@@ -68,6 +68,8 @@ def open_trace(path: str | Path, *, model: object = None, verify: bool = False) 
     Raises:
         TraceError: there is no such file; it is damaged, no trace, or one of another version; or of another model.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TraceError(f"A trace is named by its file's path, not {path!r:.100}.")
     path = expanded(path)
     file, header = _opened(path)
     try:
@@ -82,6 +84,15 @@ def open_trace(path: str | Path, *, model: object = None, verify: bool = False) 
     return cache if model is None else cache.with_model(model)
 
 
+def check_trace_name(path: str | Path) -> None:
+    """Refuses a name for a trace that ends as that of another kind of file does.
+
+    Raises:
+        OutputError: it does.
+    """
+    check_ending(path, ".safetensors", "a trace is a safetensors file")
+
+
 def save_trace(cache: ActivationCache, path: str | Path, str_tokens: Sequence[str] | None = None) -> None:
     """Writes a trace; see `ActivationCache.save`."""
     from safetensors import SafetensorError
@@ -92,6 +103,7 @@ def save_trace(cache: ActivationCache, path: str | Path, str_tokens: Sequence[st
             f"Cannot write {path}: a folded view is not what the model computed. Save the raw cache, and fold it when "
             "it is opened."
         )
+    check_trace_name(path)
     try:
         _check(cache)
     except ValueError as error:  # better now than when somebody opens it
@@ -120,6 +132,7 @@ def recorded(cache: ActivationCache, path: str | Path) -> Iterator[dict[str, np.
     Raises:
         OutputError: the file cannot be written.
     """
+    check_trace_name(path)
     tensors = {**cache, "tokens": cache.tokens, "attention_mask": cache.attention_mask}
     metadata = {**_metadata(cache, cache.str_tokens), "sha256": "0" * 64}  # until the values are known
     entries: dict[str, Any] = {"__metadata__": metadata}

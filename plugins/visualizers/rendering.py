@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import textwrap
 import warnings
@@ -118,8 +119,8 @@ class Rendering:
             OutputError: the file cannot be written.
             PluginError: a method returned what it must not.
         """
-        path = Path(path)
         ending = check_ending(path)
+        path = Path(path)
         if ending not in self.formats:
             raise self._lacks(FORMATS[ending], ending)
         content = self.encoded(ending)  # before anything is written
@@ -259,10 +260,14 @@ def check_ending(path: str | Path) -> str:
     Raises:
         OutputError: it says no format.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise OutputError(f"A file is named by its path, not {path!r:.100}.")
     ending = Path(path).suffix.lower().removeprefix(".")
     if ending not in FORMATS:
         shown = f"the ending {ending!r}" if ending else "no ending"
-        raise OutputError(f"Cannot write {path}: a rendering is saved as {_listed(FORMATS)}, and it has {shown}.")
+        raise OutputError(
+            f"Cannot write {str(path) or repr('')}: a rendering is saved as {_listed(FORMATS)}, and it has {shown}."
+        )
     return ending
 
 

@@ -72,10 +72,30 @@ def test_a_name_that_no_file_can_have_is_unknown_too(found_in, name):
     assert error_of(name).startswith(f"There is no model {name!r}; "[:1000])  # errors are cut in their middle
 
 
-def test_a_folder_that_is_no_bundle_says_how_to_make_one(found_in, tmp_path):
-    (tmp_path / "checkpoint").mkdir()
-    assert error_of("checkpoint") == (
-        "checkpoint is no bundle: it has no onnxlens.json. Make one with 'onnxlens export checkpoint FOLDER'."
+def test_a_checkpoint_that_is_no_bundle_says_how_to_make_one(found_in, tmp_path):
+    (tmp_path / "my checkpoint").mkdir()
+    (tmp_path / "my checkpoint" / "config.json").write_text("{}")
+    assert error_of("my checkpoint") == (
+        "my checkpoint is a checkpoint, and no bundle: it has no onnxlens.json. Make one of it: "
+        "onnxlens export 'my checkpoint' FOLDER"
+    )
+
+
+def test_a_folder_or_file_that_is_no_bundle_is_not_taken_for_a_checkpoint(found_in, tmp_path):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "notes.txt").touch()
+    assert error_of("folder") == "folder is no bundle: it has no onnxlens.json."
+    assert error_of("notes.txt") == "notes.txt is a file, and a bundle is a folder with onnxlens.json in it."
+
+
+@pytest.mark.parametrize("part", ["onnxlens.json", "onnx", "onnx/model.onnx"])
+def test_a_part_of_a_bundle_names_the_bundle(found_in, tmp_path, part):
+    bundle = tmp_path / "a bundle"
+    (bundle / "onnx").mkdir(parents=True)
+    for name in ("onnxlens.json", "onnx/model.onnx"):
+        (bundle / name).touch()
+    assert error_of(f"a bundle/{part}") == (
+        f"a bundle/{part} is part of a bundle; give the bundle's folder, '{bundle.resolve()}'."
     )
 
 

@@ -193,10 +193,12 @@ def test_a_text_that_is_too_long_states_both_numbers(lens):
         ([300], "Token id 300 is out of range: this model's ids are 0 to 299."),
         ([-1], "Token id -1 is out of range: this model's ids are 0 to 299."),
         ([1.0], "input_ids must be whole numbers, not float64."),
-        ([1, "a"], "input_ids must be whole numbers, not <U"),
-        ([], "input_ids must be [batch, positions] with at least one token; their shape is [1, 0]."),
-        (None, "Expected the token ids of one text, not an array of shape []."),
-        (b"abc", "Expected the token ids of one text, not an array of shape []."),
+        ([1, "a"], "Expected a text, a list of texts, or token ids, not [1, 'a']."),
+        ([], "Expected a text or token ids, not an empty list; '' is a text without tokens."),
+        (None, "Expected a text, a list of texts, or token ids, not None."),
+        (5, "Expected a text, a list of texts, or token ids, not 5."),
+        ({"a": 1}, "Expected a text, a list of texts, or token ids, not {'a': 1}."),
+        (b"abc", "Expected a text, a list of texts, or token ids, not b'abc'."),
         ([[1, 2], [3, 4]], "Expected the token ids of one text, not an array of shape [2, 2]."),
         ([[1], [2, 3]], "The rows of token ids have different lengths; give one row, or texts."),
         (["a", 3], "Expected text, got int."),
@@ -207,6 +209,20 @@ def test_input_that_cannot_be_used(lens, ids, expected):
     with pytest.raises(InputError) as caught:
         lens.predict(ids)
     assert str(caught.value).startswith(expected)
+
+
+def test_a_text_in_place_of_ids_says_how_to_make_ids_of_it(lens):
+    with pytest.raises(InputError, match=r"^Expected token ids, not the text 'abc'; to_tokens makes ids of a text\.$"):
+        lens.to_string("abc")
+
+
+@pytest.mark.parametrize("name", [5, True, b"tiny", ["tiny"], ""])
+def test_a_model_is_named_by_text(name):
+    with pytest.raises(BundleError) as caught:
+        onnxlens.load(name)
+    assert str(caught.value) == (
+        f"A model is named by its name or path, such as 'tiny' or 'models/mine', not {name!r}."
+    )
 
 
 def test_several_rows_of_ids_are_no_text(lens):

@@ -126,6 +126,29 @@ def test_a_part_of_a_name_gets_a_glob(part, first, glob, count):
     assert len(select(glob, NAMES)) == count
 
 
+@pytest.mark.parametrize("name", ["hook_pos_", "hook_emb", "pos_embed"])
+def test_a_part_of_one_name_gets_no_glob(name):
+    text = refused(name)
+    assert re.search(r"Did you mean 'hook_\w+'\? See", text)
+    assert "of that kind" not in text
+
+
+@pytest.mark.parametrize(
+    ("pattern", "meant"),
+    [
+        ("block.*", "blocks.*"),
+        ("Blocks.*", "blocks.*"),
+        ("layers.3.*", "blocks.3.*"),
+        ("block.3.atn.hook_q", "blocks.3.attn.hook_q"),
+        ("blocks.*.attention.hook_z", "blocks.*.attn.hook_z"),
+        ("blocks.99.*", "blocks.11.*"),
+    ],
+)
+def test_parts_that_are_nearly_right_are_corrected(pattern, meant):
+    assert f"Did you mean {meant!r}?" in refused(pattern)
+    assert select(meant, NAMES)
+
+
 @pytest.mark.parametrize("pattern", ["[" * 20_000, "x" * 1_000_000])
 def test_an_endless_pattern_is_refused_at_once(pattern):
     text = refused(pattern)

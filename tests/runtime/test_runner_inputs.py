@@ -27,7 +27,7 @@ def test_the_last_id_is_in_range(runner):
     assert runner("base").run([0, 299]).logits.shape == (1, 2, 300)
 
 
-@pytest.mark.parametrize("ids", [5, [[[1]]], [], [[]], np.zeros((2, 0), np.int64)])
+@pytest.mark.parametrize("ids", [[[[1]]], [], [[]], np.zeros((2, 0), np.int64)])
 def test_ids_of_another_shape(runner, ids):
     shape = list(np.atleast_2d(ids).shape if np.ndim(ids) == 1 else np.shape(ids))
     expected = f"input_ids must be [batch, positions] with at least one token; their shape is {shape}."
@@ -135,7 +135,7 @@ def test_threads_must_be_a_positive_number(bundle, threads):
 
 
 def test_more_threads_than_any_machine_has_are_refused(bundle):
-    with pytest.raises(InputError, match=r"threads must be at most \d+ on this machine, not 99999999\."):
+    with pytest.raises(InputError, match=r"threads must be at most \d+, not 99999999: .*this machine has \d+ proc"):
         Runner(bundle("base"), threads=99_999_999)
 
 
