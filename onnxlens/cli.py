@@ -6,15 +6,19 @@ import importlib
 import io
 import os
 import sys
-from typing import NoReturn
+from contextlib import suppress
+from typing import NoReturn, TextIO
 
 import click
 
+from onnxlens import interrupts
 from onnxlens.commands import NAMES
+from onnxlens.runtime.escape import cut, inert
 
 __all__ = ["cli", "main"]
 
 _INTERRUPTED = 130  # what a shell reports for SIGINT
+_LONGEST = 4000  # characters of an error
 
 
 class _Lazy(click.Group):
@@ -75,48 +79,97 @@ def cli(debug: bool, files: tuple[str, ...], no_plugins: bool) -> None:
 
 def main() -> NoReturn:
     """Runs the command line and exits: 0 when all went well, 1 on an error, 2 on wrong usage."""
+    _open_streams()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # what a narrow encoding lacks is no reason to fail
-    sys.exit(_run(sys.argv[1:]))
+    code = _run(sys.argv[1:])
+    interrupts.end()
+    for stream in (sys.stdout, sys.stderr):
+        _flush(stream)
+    if code == _INTERRUPTED:
+        os._exit(code)  # modules that are imported in part may crash when Python ends them
+    sys.exit(code)
+
+
+def _open_streams() -> None:
+    """Opens the null device in place of standard streams that are closed, so that no other file gets their numbers.
+
+    Results have nowhere to go where standard output is closed, and that is an error before anything is computed.
+    """
+    for number in range(3) if os.name == "posix" else ():
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    if sys.stderr is None:
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115, PTH123 (open until the process ends)
+    if sys.stdout is None:
+        _say("Error: Standard output is closed, so there is nowhere to print. Send it to a file, or to /dev/null.")
+        sys.exit(1)
+
+
+def _flush(stream: TextIO) -> None:
+    """Writes what is left in a stream's buffer; where that fails, Python is kept from trying again at exit."""
+    try:
+        stream.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _say(text: str) -> None:
+    """Prints to standard error; where that is full or gone, the exit code is all that is left to say."""
+    with suppress(OSError, ValueError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _run(arguments: list[str]) -> int:
     cli.is_debugging = False
     try:
         code = cli.main(arguments, prog_name="onnxlens", standalone_mode=False)
-        if sys.stdout is not None:
-            sys.stdout.flush()
+        sys.stdout.flush()
+        if interrupts.came():  # and somebody caught it
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0  # click's own exits are returned: `--help` is one
     except click.ClickException as error:
-        error.show()
-        if isinstance(error, click.NoSuchOption) and error.option_name in ("--plugin", "--no-plugins", "--debug"):
-            print(f"{error.option_name} goes before the command: onnxlens {error.option_name} ...", file=sys.stderr)
-        if "unexpected extra argument" in error.message:
-            print("A text with spaces needs quotes; a model is named with -m.", file=sys.stderr)
+        _show(error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        print("Interrupted.", file=sys.stderr)
+        _say("Interrupted.")
         return _INTERRUPTED
     except BrokenPipeError:
-        # The reader left, as in `onnxlens models | head -1`; keep Python from complaining at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _flush(sys.stdout)  # the reader left, as in `onnxlens models | head -1`
         return 1  # as click does where it notices first
     except Exception as error:
+        if interrupts.came():  # which a library made another error of
+            _say("Interrupted.")
+            return _INTERRUPTED
         if cli.is_debugging:
             raise
         from onnxlens.runtime.errors import OnnxLensError
 
         if isinstance(error, OnnxLensError):
-            print(f"Error: {_line(error)}", file=sys.stderr)
+            _say(f"Error: {_line(str(error))}")
         elif isinstance(error, OSError) and error.strerror:
-            print(f"Error: {_line(OSError(error.strerror))}", file=sys.stderr)
+            _say(f"Error: {_line(error.strerror)}")
         else:
             hint = "unexpected; 'onnxlens --debug ...' shows where"
-            print(f"Error: {type(error).__name__}: {_line(error)} ({hint})", file=sys.stderr)
+            _say(f"Error: {type(error).__name__}: {_line(str(error))} ({hint})")
         return 1
 
 
-def _line(error: Exception) -> str:
-    from onnxlens.commands.options import inert
+def _show(error: click.ClickException) -> None:
+    """Says what was wrong with the arguments, as click does, but on one line and without what a terminal would obey."""
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        _say(inert(error.ctx.get_usage(), keep="\n"))
+        if error.ctx.command.get_help_option(error.ctx) is not None:
+            _say(f"Try '{inert(error.ctx.command_path)} {error.ctx.help_option_names[-1]}' for help.\n")
+    _say(f"Error: {_line(error.format_message())}")
+    if isinstance(error, click.NoSuchOption) and error.option_name in ("--plugin", "--no-plugins", "--debug"):
+        _say(f"{error.option_name} goes before the command: onnxlens {error.option_name} ...")
+    if "unexpected extra argument" in error.message:
+        _say("A text with spaces needs quotes; a model is named with -m.")
 
-    return inert(" ".join(str(error).split()))
+
+def _line(text: str) -> str:
+    return inert(cut(" ".join(text.split()), _LONGEST))

@@ -6,7 +6,7 @@ import re
 import reprlib
 from typing import Any
 
-__all__ = ["cut", "inert", "quoted"]
+__all__ = ["cut", "inert", "json_text", "quoted"]
 
 # Control characters, which a terminal obeys; lone surrogates, which cannot be written; and the marks that break lines
 # or reverse the order in which characters are shown, so that a text looks like another one.
@@ -29,6 +29,21 @@ def inert(text: str, keep: str = "") -> str:
         keep: characters to leave as they are, such as a newline.
     """
     return _UNSAFE.sub(lambda found: found[0] if found[0] in keep else repr(found[0])[1:-1], text)
+
+
+def json_text(text: str, encoding: str = "utf-8") -> str:
+    """A JSON document, pretty or not, with the escapes of JSON for what a terminal would obey or an encoding lacks."""
+    text = _UNSAFE.sub(lambda found: found[0] if found[0] in "\n\t\r" else _json_escape(found[0]), text)
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return "".join(letter if letter.isascii() else _json_escape(letter) for letter in text)
+    return text
+
+
+def _json_escape(letter: str) -> str:
+    units = letter.encode("utf-16-be", "surrogatepass")
+    return "".join(f"\\u{units[n : n + 2].hex()}" for n in range(0, len(units), 2))
 
 
 def quoted(value: Any) -> str:

@@ -93,7 +93,6 @@ def command(
         f"{report['largest_relative_error']:.1e} of a value's range, in {worst}"
         + ("\n" + gradients_report(report) if bundle.has_gradients else "")
         + ("\n" + rounding(report, bundle.manifest.storage) if "rounding" in report else ""),
-        markup=False,
         soft_wrap=True,
     )
 

@@ -55,5 +55,5 @@ def command(as_json: bool) -> None:
     out = console()
     for row in rows:
         if row["state"] != "ok":
-            out.print(f"\n{inert(str(row['name']))}: {inert(str(row['state']))}", markup=False, soft_wrap=True)
-    out.print("\nLooked in: " + ", ".join(str(place) for place in places().values()), markup=False, soft_wrap=True)
+            out.print(f"\n{inert(str(row['name']))}: {inert(str(row['state']))}", soft_wrap=True)
+    out.print("\nLooked in: " + ", ".join(str(place) for place in places().values()), soft_wrap=True)

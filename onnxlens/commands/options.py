@@ -8,13 +8,16 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from onnxlens.runtime.escape import inert, json_text
+
 if TYPE_CHECKING:
-    from rich.console import Console, RenderableType
-    from rich.segment import Segments
+    from rich.console import Console, ConsoleOptions, RenderableType
+    from rich.segment import Segment, Segments
     from rich.table import Table
 
     from onnxlens.lens import Lens
@@ -36,6 +39,7 @@ __all__ = [
     "plugins",
     "print_applied",
     "print_json",
+    "print_json_text",
     "print_table",
     "read_changes",
     "read_text",
@@ -49,6 +53,8 @@ __all__ = [
 ]
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_NARROWEST, _USUAL = 20, 80  # columns
 
 model_option = click.option(
     "-m",
@@ -141,7 +147,7 @@ def print_applied(applied: Iterable[Applied]) -> None:
     """Says on a terminal what was changed where."""
     if sys.stderr.isatty():
         for one in applied:
-            click.secho(f"({one})", dim=True, err=True)
+            click.secho(f"({inert(str(one))})", dim=True, err=True)
 
 
 def open_lens(model: str | None, provider: str, threads: int | None) -> Lens:
@@ -204,11 +210,32 @@ def unescaped(text: str) -> str:
     return _ESCAPE.sub(character, text)
 
 
-def console() -> Console:
-    """Where tables for eyes go."""
+def console(*, stderr: bool = False) -> Console:
+    """Where tables for eyes go: whatever is printed is plain text, of which a terminal obeys nothing."""
+    out = _console_class()(stderr=stderr, highlight=False, markup=False, emoji=False)
+    if out.width < _NARROWEST:
+        out.width = _NARROWEST if _columns() else _USUAL
+    return out
+
+
+@cache
+def _console_class() -> type[Console]:
     from rich.console import Console
 
-    return Console(highlight=False)
+    class InertConsole(Console):
+        """A console that escapes in everything it prints what a terminal would obey, but for colours of its own."""
+
+        def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+            for one in super().render(renderable, options):
+                yield one if one.control else one._replace(text=inert(one.text, keep="\n"))
+
+    return InertConsole
+
+
+def _columns() -> int:
+    """The width that the variable COLUMNS states; 0 for none that can be used."""
+    stated = os.environ.get("COLUMNS", "")
+    return int(stated) if re.fullmatch(r"[0-9]{1,6}", stated) else 0
 
 
 def print_table(table: Table) -> None:
@@ -216,12 +243,12 @@ def print_table(table: Table) -> None:
     out = console()
     if lines_are_endless(out):
         out.width = sys.maxsize
-    out.print(table, markup=False)
+    out.print(table)
 
 
 def lines_are_endless(out: Console) -> bool:
     """Whether neither a terminal nor the variable COLUMNS limits the width."""
-    return not out.is_terminal and "COLUMNS" not in os.environ
+    return not out.is_terminal and not _columns()
 
 
 def inert_segments(renderable: RenderableType) -> Segments:
@@ -237,7 +264,12 @@ def inert_segments(renderable: RenderableType) -> Segments:
 
 def print_json(document: Any, *, indent: int | None = 1) -> None:
     """Prints one JSON document; with `indent=None` on one line, at once."""
-    click.echo(json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False))
+    print_json_text(json.dumps(document, ensure_ascii=False, indent=indent, allow_nan=False))
+
+
+def print_json_text(text: str) -> None:
+    """Prints a JSON document that is text already."""
+    click.echo(json_text(text, getattr(sys.stdout, "encoding", None) or "ascii"))
 
 
 def rounding(report: dict[str, Any], storage: str) -> str:
@@ -256,11 +288,6 @@ def gradients_report(report: dict[str, Any]) -> str:
         f"gradients compared with {compared.get('reference')}: largest error {compared['largest_relative_error']:.1e} "
         f"of a value's range (allowed {compared['tolerance']:.0e})"
     )
-
-
-def inert(text: str, keep: str = "") -> str:
-    """A text without control characters, which could move a terminal's cursor or worse: each as its escape."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda m: m[0] if m[0] in keep else repr(m[0])[1:-1], text)
 
 
 def emit(text: str, *, bold: bool = False) -> None:
@@ -285,7 +312,7 @@ def status(text: str) -> Iterator[Callable[[str], None]]:
     if not sys.stderr.isatty():
         yield lambda text: None
         return
-    from rich.console import Console
+    from rich.text import Text
 
-    with Console(stderr=True).status(f"{text} …") as spinner:
-        yield lambda text: spinner.update(f"{text} …")
+    with console(stderr=True).status(Text(f"{inert(text)} …")) as spinner:
+        yield lambda text: spinner.update(Text(f"{inert(text)} …"))

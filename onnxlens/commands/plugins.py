@@ -54,12 +54,11 @@ def command(context: click.Context, as_json: bool) -> None:
     out = console()
     own = {entry.distribution for entry in known.built_in}
     for broken in known.broken:
-        out.print(f"\n{inert(str(broken))}", markup=False, soft_wrap=True)
+        out.print(f"\n{inert(str(broken))}", soft_wrap=True)
     for one in known.loaded:
         if one.seconds > _SLOW and one.source.distribution not in own:
             out.print(
                 f"\nLoading {inert(one.source.name)} ({inert(one.source.distribution)}) took {one.seconds:.1f} s.",
-                markup=False,
                 soft_wrap=True,
             )
 
@@ -107,7 +106,6 @@ def new(name: str, kind: str, output: Path | None) -> None:
     console().print(
         f"{shown} is a package with the {kind} {name}. Try it:\n\n"
         f"  pip install -e '{shown}[test]'\n  onnxlens plugins show {name}\n  python -m pytest {shown}",
-        markup=False,
         soft_wrap=True,
     )
 
@@ -139,7 +137,7 @@ def _print_groups(entries: list[Entry]) -> None:
     whole = lines_are_endless(out)
     for number, ((kind, distribution), group) in enumerate(groupby(entries, lambda one: (one.kind, one.distribution))):
         heading = f"{kind}s, from {inert(distribution)}"
-        out.print(f"\n{heading}" if number else heading, markup=False, soft_wrap=True, style="bold")
+        out.print(f"\n{heading}" if number else heading, soft_wrap=True, style="bold")
         rows = []
         for entry in group:
             cells = {"name": entry.name}
@@ -169,9 +167,9 @@ def _print_entry(entry: Entry) -> None:
     from onnxlens.plugins.description import documentation, hook_points, option_rows
 
     out = console()
-    out.print(f"{entry.kind} {entry.name}, from {inert(entry.distribution)}", markup=False, soft_wrap=True)
+    out.print(f"{entry.kind} {entry.name}, from {inert(entry.distribution)}", soft_wrap=True)
     if text := documentation(entry):
-        out.print(f"\n{inert(text, keep=chr(10))}", markup=False)
+        out.print(f"\n{inert(text, keep=chr(10))}")
     if rows := option_rows(entry):
         table = Table(box=None, pad_edge=False)
         for heading in ("option", "type", "default", "meaning"):
@@ -185,11 +183,11 @@ def _print_entry(entry: Entry) -> None:
     if entry.kind == "sampler":
         first = next(iter(rows), None)
         given = f"={first['default'] if first['default'] is not None else first['name'].upper()}" if first else ""
-        out.print(f'\nUse: onnxlens generate TEXT --sampler "{entry.name}{given}"', markup=False, soft_wrap=True)
+        out.print(f'\nUse: onnxlens generate TEXT --sampler "{entry.name}{given}"', soft_wrap=True)
     elif entry.kind == "visualizer":
         reads = hook_points(entry)
         listed = "what depends on its options" if reads is None else " ".join(reads) or "nothing"
-        out.print(f"\nReads, by default, of a model of 12 blocks: {inert(listed)}", markup=False, soft_wrap=True)
-        out.print(f"Use: onnxlens view {entry.name} TEXT", markup=False, soft_wrap=True)
+        out.print(f"\nReads, by default, of a model of 12 blocks: {inert(listed)}", soft_wrap=True)
+        out.print(f"Use: onnxlens view {entry.name} TEXT", soft_wrap=True)
     elif entry.kind == "command":
-        out.print(f"\nUse: onnxlens {entry.name} --help", markup=False, soft_wrap=True)
+        out.print(f"\nUse: onnxlens {entry.name} --help", soft_wrap=True)

@@ -73,7 +73,6 @@ def command(
         console().print(
             f"{inert(str(output))}: {len(cache)} hook points over {cache.tokens.shape[1]} tokens, "
             f"{decimal(cache.nbytes)}",
-            markup=False,
             soft_wrap=True,
         )
         print_applied(cache.applied)

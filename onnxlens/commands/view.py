@@ -16,6 +16,7 @@ from onnxlens.commands.options import (
     open_lens,
     plugins,
     print_json,
+    print_json_text,
     read_text,
     run_options,
     text_argument,
@@ -144,13 +145,13 @@ def _show(
         else:
             from rich.filesize import decimal
 
-            console().print(f"{inert(str(output))}: {entry.name}, {decimal(size)}", markup=False, soft_wrap=True)
+            console().print(f"{inert(str(output))}: {entry.name}, {decimal(size)}", soft_wrap=True)
         if is_opened and click.launch(str(path)):
             raise OutputError(f"{output} was written, and nothing on this machine could open it.")
     elif as_json:
         with blamed(who), quiet():
             document = rendering.json()
-        click.echo(document)
+        print_json_text(document)
     else:
         if console().is_terminal:
             with blamed(who), quiet():

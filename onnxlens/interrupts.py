@@ -1,0 +1,51 @@
+"""Ctrl-C, noticed at any moment, also where Python or a library makes another error of it.
+
+While a module written in C is imported, a KeyboardInterrupt may come out as an ImportError, or in a callback be only
+printed. So it is remembered, and whoever catches an error asks here first.
+"""
+
+from __future__ import annotations
+
+import _thread
+import signal
+import sys
+import threading
+from types import FrameType
+
+__all__ = ["came", "end", "watch"]
+
+_came = False
+
+
+def watch() -> None:
+    """Begins to remember interrupts, unless whoever started this process wants them ignored."""
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
+        signal.signal(signal.SIGINT, _interrupt)
+        sys.unraisablehook = _again
+
+
+def came() -> bool:
+    """Whether there was an interrupt."""
+    return _came
+
+
+def end() -> None:
+    """Ignores interrupts from now on: what is left is to end."""
+    if signal.getsignal(signal.SIGINT) is _interrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    global _came
+    _came = True
+    raise KeyboardInterrupt
+
+
+def _again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Interrupts once more where an interrupt came in a callback, which cannot pass it on."""
+    if _came and unraisable.exc_type is KeyboardInterrupt:
+        later = threading.Timer(0.02, _thread.interrupt_main)  # at once, it would come here, and be lost again
+        later.daemon = True
+        later.start()
+    else:
+        sys.__unraisablehook__(unraisable)
