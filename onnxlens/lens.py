@@ -726,7 +726,8 @@ class Lens(Model):
             Candidate(token, text, float(logits[token]), float(probabilities[token]))
             for token, text in zip(best, self.tokenizer.str_tokens(best), strict=True)
         ]
-        return Prediction(ids, self.tokenizer.str_tokens(ids), listed, logits, probabilities, applied)
+        pieces = self.tokenizer.pieces(ids), self.tokenizer.pieces(best)
+        return Prediction(ids, self.tokenizer.str_tokens(ids), listed, logits, probabilities, applied, pieces)
 
 
 def _check_return_type(return_type: object) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxlens.metrics import AnyMetric, Metric, Token, TokenMetric, checked_gradient, checked_value
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.token_text import quoted
+from onnxlens.runtime.token_text import quoted_token
 from onnxlens.runtime.tokenizer import Tokenizer
 from onnxlens.runtime.whole import is_whole
 
@@ -144,7 +144,7 @@ def _id(token: object, tokenizer: Tokenizer, vocabulary: int) -> int:
     if isinstance(token, str):
         ids = tokenizer.encode_word(token)
         if len(ids) != 1:
-            parts = f" ({', '.join(map(quoted, tokenizer.pieces(ids)))})" if ids else ""
+            parts = f" ({', '.join(map(quoted_token, tokenizer.pieces(ids)))})" if ids else ""
             raise InputError(
                 f"The metric's token {token!r} is {len(ids)} tokens{parts}, and must be exactly one; a leading space "
                 "often makes the difference."

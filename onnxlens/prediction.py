@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxlens.runtime.edits import Applied
+from onnxlens.runtime.token_text import quoted_token
 
 __all__ = ["Candidate", "Prediction"]
 
@@ -39,6 +40,8 @@ class Prediction:
         logits: [V] float32.
         probabilities: [V] float64, over the full vocabulary.
         applied: what interventions changed where.
+        pieces: the texts of the tokens and of the most probable ones for a reader, with bytes of a part of a letter as
+            escapes; None where there are none but `tokens`.
     """
 
     ids: list[int]
@@ -47,16 +50,22 @@ class Prediction:
     logits: np.ndarray
     probabilities: np.ndarray
     applied: tuple[Applied, ...] = ()
+    pieces: tuple[list[str], list[str]] | None = None
 
     def __repr__(self) -> str:
-        best = ", ".join(f"{c.token!r} {c.probability:.1%}" for c in self.top)
-        return f"Prediction({''.join(self.tokens)!r}: {best})"
+        best = ", ".join(f"{name} {c.probability:.1%}" for name, c in zip(self._names(), self.top, strict=True))
+        return f"Prediction({quoted_token(''.join(self.pieces[0] if self.pieces else self.tokens))}: {best})"
 
     def _repr_html_(self) -> str:
         from onnxlens.runtime.views import bar, table, token_list
 
         rows = [
-            (repr(c.token), str(c.id), f"{c.logit:.3f}", f"{c.probability:.2%}", bar(c.probability)) for c in self.top
+            (name, str(c.id), f"{c.logit:.3f}", f"{c.probability:.2%}", bar(c.probability))
+            for name, c in zip(self._names(), self.top, strict=True)
         ]
         headings = ("next token", "id", "logit", "probability", "")
-        return f"<div>{token_list(self.tokens)}{table(headings, rows)}</div>"
+        return f"<div>{token_list(self.pieces[0] if self.pieces else self.tokens)}{table(headings, rows)}</div>"
+
+    def _names(self) -> list[str]:
+        """The most probable tokens in quotes."""
+        return [quoted_token(text) for text in (self.pieces[1] if self.pieces else [c.token for c in self.top])]

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import BundleError, InputError
-from onnxlens.runtime.token_text import quoted
+from onnxlens.runtime.token_text import quoted_token
 
 if TYPE_CHECKING:
     from onnxlens.runtime.tokenizer import Tokenizer
@@ -64,7 +64,7 @@ class ModelFacts:
         tokenizer = self.tokenizer()
         ids = tokenizer.encode_word(text)
         if len(ids) != 1:
-            shown = ", ".join(map(quoted, tokenizer.pieces(ids[:_SHOWN]))) + ", …" * (len(ids) > _SHOWN)
+            shown = ", ".join(map(quoted_token, tokenizer.pieces(ids[:_SHOWN]))) + ", …" * (len(ids) > _SHOWN)
             parts = f" ({shown})" if ids else ""
             raise InputError(
                 f"{text!r} is {len(ids)} tokens{parts}, and must be one; a leading space often makes the difference."

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-__all__ = ["printable", "quoted", "readable", "told_apart", "visible"]
+__all__ = ["printable", "quoted_token", "readable", "told_apart", "visible"]
 
 
 def readable(encoded: bytes) -> str:
@@ -30,7 +30,7 @@ def visible(token: str) -> str:
     return printable(token).replace(" ", "␣")
 
 
-def quoted(token: str) -> str:
+def quoted_token(token: str) -> str:
     """A token in quotes, with what cannot be seen as its escape: for running text and terminals."""
     mark = '"' if "'" in token and '"' not in token else "'"
     return f"{mark}{printable(token)}{mark}"

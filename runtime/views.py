@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.shorthand import Key, axes_of
-from onnxlens.runtime.token_text import quoted
+from onnxlens.runtime.token_text import quoted_token
 
 if TYPE_CHECKING:
     from onnxlens.runtime.activations import ActivationCache
@@ -33,7 +33,7 @@ def table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def token_list(tokens: Sequence[str]) -> str:
     """The first tokens of a text as HTML, each in quotes."""
-    shown = "".join(f"<code>{escape(quoted(token))}</code> " for token in tokens[:_MOST_TOKENS])
+    shown = "".join(f"<code>{escape(quoted_token(token))}</code> " for token in tokens[:_MOST_TOKENS])
     return f"{shown}…" if len(tokens) > _MOST_TOKENS else shown
 
 

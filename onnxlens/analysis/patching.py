@@ -18,6 +18,7 @@ from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.token_text import quoted_token
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
@@ -266,7 +267,7 @@ def _pair(lens: Lens, clean: Text, corrupted: Text, what: str) -> tuple[np.ndarr
     if ids[0].shape != ids[1].shape:
         raise InputError(
             f"Clean and corrupted text must have the same number of tokens; they have {ids[0].shape[1]} and "
-            f"{ids[1].shape[1]}: {lens.to_str_tokens(ids[0])} and {lens.to_str_tokens(ids[1])}."
+            f"{ids[1].shape[1]}: {_named(lens, ids[0])} and {_named(lens, ids[1])}."
         )
     return ids
 
@@ -279,3 +280,7 @@ def _head(lens: Lens, what: str, given: Any) -> tuple[int, int]:
             f"The {what} must be a layer from 0 to {layers - 1} and a head from 0 to {heads - 1}, not {given!r}."
         )
     return int(given[0]), int(given[1])
+
+
+def _named(lens: Lens, ids: np.ndarray) -> str:
+    return ", ".join(map(quoted_token, lens.tokenizer.pieces(ids[0].tolist())))

@@ -225,7 +225,7 @@ def patch(
     if found.axes == ("layer", "head"):
         _print_heads(found.recovered, caption)
         return
-    names = _names(found.joined(lens.tokenizer.pieces(found.corrupted_tokens.tolist())))
+    names = _names(found.joined(lens.tokenizer.pieces(found.corrupted_tokens[0].tolist())))
     rows = [(name, *map(_signed, shares)) for name, shares in zip(names, found.recovered.T, strict=True)]
     _print_table(("layer", *_numbers(lens.config.n_layer)), rows, caption=caption)
 

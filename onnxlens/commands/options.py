@@ -301,9 +301,9 @@ def emit(text: str, *, bold: bool = False) -> None:
 
 def shown(token: str) -> str:
     """A token's text in quotes, with what cannot be seen as its escape."""
-    from onnxlens.runtime.token_text import quoted
+    from onnxlens.runtime.token_text import quoted_token
 
-    return quoted(token)
+    return quoted_token(token)
 
 
 @contextmanager

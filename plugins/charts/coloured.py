@@ -11,7 +11,7 @@ import numpy as np
 from onnxlens.plugins.charts.base import Chart, head, joined, numbers
 from onnxlens.plugins.charts.scale import Scale
 from onnxlens.plugins.visualizers.fonts import monospace
-from onnxlens.plugins.visualizers.labels import ink, printable, quoted, short, visible
+from onnxlens.plugins.visualizers.labels import ink, printable, quoted_token, short, visible
 from onnxlens.plugins.visualizers.page import Part
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class ColouredText(Chart):
             sign = "+" if self.scale.is_signed else ""
             value = [Text(f"{self.values[place]:{sign}.2f}" if colour else "")] if self.unit else []
             more = [_said(column[place]) for column in self.details.values()]
-            table.add_row(str(place), Text(quoted(token), style=style), *value, *map(Text, more))
+            table.add_row(str(place), Text(quoted_token(token), style=style), *value, *map(Text, more))
         scale = [Text(self._scale(), style="dim")] if self.unit else []
         left = len(self.tokens) - _PRINTED
         rest = [Text(f"and {left:,} more, which .html and .json have")] if left > 0 else []

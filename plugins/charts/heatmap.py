@@ -37,6 +37,7 @@ _SQUARE = 0.82  # of its place, a thumbnail; the rest is for its name
 _FEW = 30  # maps that are drawn larger than thumbnails
 _CELLS = 10_000_000  # of all maps of a page together
 _NUMERALS = 16  # labels of an axis that only counts
+_READABLE = 40  # pixels of a page that a cell with a text takes
 _TURNED = 28  # characters of a line beside the colours of a page
 _NOTED = 40  # columns and rows in which notes or signs fit into the cells
 _SMALL = 16, 24  # columns and rows of a map that has its numbers in the cells
@@ -198,8 +199,9 @@ class Heatmap(Chart):
                 hoverongaps=False,
                 hovertemplate=f"%{{y}}<br>%{{x}}: <b>%{{z:.6~g}}</b>{'<br>%{text}' if notes else ''}<extra></extra>",
             )
-        # A cell is a pixel at least, or some would not be seen.
-        least = [len(self.columns) + 260, len(self.rows) + 220]
+        # A cell is a pixel at least, or some would not be seen; and so wide that what is written in it can be read.
+        is_written = any(self._written(name, _NUMBER) for name in self.panels)
+        least = [len(self.columns) * (_READABLE if is_written else 1) + 260, len(self.rows) + 220]
         meta = {"x": named[1], "y": named[0], "least": least, "why": why and f"first {first}: {why}"}
         figure.update_layout(self._layout(), meta=meta)
         return figure

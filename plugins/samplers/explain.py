@@ -11,6 +11,7 @@ import numpy as np
 from onnxlens.plugins.samplers.base import Chain, Context, Sampler, apply, softmax
 from onnxlens.plugins.samplers.candidates import Candidates
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.token_text import quoted_token
 
 __all__ = ["STAGE_HEADINGS", "Explanation", "Likely", "Stage", "explain"]
 
@@ -43,7 +44,7 @@ class Likely:
 
     Attributes:
         id: its id.
-        token: its text, or None where there is no tokenizer.
+        token: its text for a reader, with bytes of a part of a letter as escapes; None where there is no tokenizer.
         model_probability: what the model gave it.
         probability: what it had in the end, before the choice.
     """
@@ -91,14 +92,14 @@ class Explanation:
     def _repr_html_(self) -> str:
         from onnxlens.runtime.views import bar, table
 
-        name = repr(self.chosen.token) if self.chosen.token is not None else f"token {self.chosen.id}"
+        name = quoted_token(self.chosen.token) if self.chosen.token is not None else f"token {self.chosen.id}"
         stages = [
             (s.sampler, f"{s.tokens:,}", f"{s.removed_tokens:,}", f"{s.removed:.2%}", f"{s.moved:.2%}")
             for s in self.stages
         ]
         candidates = [
             (
-                repr(one.token) if one.token is not None else "",
+                quoted_token(one.token) if one.token is not None else "",
                 str(one.id),
                 f"{one.model_probability:.2%}",
                 f"{one.probability:.2%}",
@@ -161,7 +162,7 @@ def explain(sampler: Sampler, logits: np.ndarray, context: Context, *, top: int 
         raise InputError(f"A choice is explained where one token is left, and the sampler leaves {len(found)}.")
 
     def likely(token: int) -> Likely:
-        text = None if context.tokenizer is None else context.tokenizer.str_tokens([token])[0]
+        text = None if context.tokenizer is None else context.tokenizer.pieces([token])[0]
         return Likely(token, text, float(model[token]), float(before[token]))
 
     possible = np.flatnonzero(logits[0] != -np.inf)

@@ -16,7 +16,7 @@ from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import ink, printable, quoted, told_apart
+from onnxlens.plugins.visualizers.labels import ink, printable, quoted_token, told_apart
 from onnxlens.runtime.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -191,9 +191,9 @@ class AttentionMaps(Heatmap):
                 table.add_column(name, justify="right" if name == "position" else "left", overflow="fold")
             (weights,) = self.weights.values()
             for position, token in enumerate(self.pieces):
-                table.add_row(str(position), Text(quoted(token)), self._most(weights[position]))
+                table.add_row(str(position), Text(quoted_token(token)), self._most(weights[position]))
         else:
-            heading = f"What the last token, {quoted(self.pieces[-1])}, attends to most ({self.unit}):"
+            heading = f"What the last token, {quoted_token(self.pieces[-1])}, attends to most ({self.unit}):"
             has_blocks = len({layer for layer, _ in self.weights}) > 1
             for name in (["block"] if has_blocks else []) + ["head"]:
                 table.add_column(name, justify="right")
@@ -217,7 +217,7 @@ class AttentionMaps(Heatmap):
         """The tokens with the largest weights, [K], each on its colour."""
         from rich.text import Text
 
-        row, names = Text(), told_apart([quoted(piece) for piece in self.pieces])
+        row, names = Text(), told_apart([quoted_token(piece) for piece in self.pieces])
         for key in np.argsort(-weights, kind="stable")[:_STRONGEST].tolist():
             weight = float(weights[key])
             if not math.isfinite(weight) or (self.values == "pattern" and weight < 0.005):

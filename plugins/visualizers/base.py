@@ -51,6 +51,11 @@ class View:
     lens: Lens | None = field(default=None, repr=False)
 
     @property
+    def text(self) -> str:
+        """The whole text, as far as the tokens are one."""
+        return "".join(self.str_tokens) if self.tokenizer is None else self.tokenizer.decode(self.ids.tolist())
+
+    @property
     def pieces(self) -> list[str]:
         """The texts of the tokens; where one is a part of a letter only, its bytes, written as escapes."""
         return [self._piece(token, text) for token, text in zip(self.ids.tolist(), self.str_tokens, strict=True)]

@@ -92,7 +92,7 @@ class GenerationRendering(Stack):
 
         for token in self._coming:
             self._take(token)
-            text = printable("".join(self._view.str_tokens) + self._text)
+            text = printable(self._view.text + self._text)
             yield Group(Text(self.title, style="bold"), "", Text(text), "", self._table(self._rows[-12:]).text())
 
     def _take(self, token: GeneratedToken) -> None:

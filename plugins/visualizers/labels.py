@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from onnxlens.runtime.token_text import printable, quoted, readable, told_apart, visible
+from onnxlens.runtime.token_text import printable, quoted_token, readable, told_apart, visible
 
-__all__ = ["ink", "printable", "quoted", "readable", "short", "thinned", "tint", "told_apart", "visible"]
+__all__ = ["ink", "printable", "quoted_token", "readable", "short", "thinned", "tint", "told_apart", "visible"]
 
 # From white to a dark colour, so that what is large stands out; text turns white where the ground is dark.
 _LIGHT, _PURPLE, _RED, _BLUE = (np.array(one) for one in ((252, 251, 253), (84, 39, 143), (178, 24, 43), (8, 81, 156)))

@@ -11,7 +11,7 @@ from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable, quoted, told_apart
+from onnxlens.plugins.visualizers.labels import printable, quoted_token, told_apart
 from onnxlens.runtime.config import ModelConfig
 
 if TYPE_CHECKING:
@@ -98,14 +98,14 @@ def table(found: Found, pieces: Sequence[str], piece: Callable[[int], str], watc
 
     def rows(cut: Callable[[str], str]) -> list[list[str]]:
         made = []
-        names = told_apart([quoted(one) for one in pieces])
+        names = told_apart([quoted_token(one) for one in pieces])
         for position, name in enumerate(names):
             cells = []
             for state in range(len(found.labels)):
                 best = zip(found.ids[state, position].tolist(), found.probabilities[state, position], strict=True)
                 ranks = zip(watched, found.watched_rank[state, position].tolist(), strict=True)
-                lines = [f"{cut(quoted(piece(token)))} {p:.0%}" for token, p in best]
-                cells.append("\n".join(lines + [f"#{rank} {cut(quoted(token))}" for token, rank in ranks]))
+                lines = [f"{cut(quoted_token(piece(token)))} {p:.0%}" for token, p in best]
+                cells.append("\n".join(lines + [f"#{rank} {cut(quoted_token(token))}" for token, rank in ranks]))
             made.append([cut(name), *cells])
         return made
 

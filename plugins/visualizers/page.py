@@ -37,7 +37,8 @@ ol.tokens code { border-radius: 3px; padding: .2em .1em; border: 1px solid #8884
 ol.tokens code.same, td.same { outline: 3px solid #e6a100; }
 svg { max-width: 100%; height: auto; }
 svg.links text { font: 13px ui-monospace, monospace; fill: currentColor; cursor: default; }
-svg.links { min-width: 36em; }
+.wide > svg { min-width: 56em; }
+.wide > svg.links { min-width: 36em; }
 svg.links line { stroke: #6a51a3; }
 svg.links.some line { display: none; }
 svg.links.some line.on { display: inline; }

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxlens.plugins.options import option_names
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable, quoted, short
+from onnxlens.plugins.visualizers.labels import printable, quoted_token, short
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.config import ModelConfig
@@ -126,7 +126,7 @@ def _caption(visualizer: Visualizer, view: View) -> str:
     changed = view.lens is not None and view.lens.is_changed
     parts = [
         f"Model: {view.model}{', changed by lens.hooks' if changed else ''}",
-        f"Prompt, {len(view.ids)} {'token' if len(view.ids) == 1 else 'tokens'}: {quoted(''.join(view.str_tokens))}",
+        f"Prompt, {len(view.ids)} {'token' if len(view.ids) == 1 else 'tokens'}: {quoted_token(view.text)}",
         f"View: {kind.__name__}({options})",
     ]
     return "; ".join(short(printable(part), _MOST) for part in parts)

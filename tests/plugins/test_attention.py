@@ -18,7 +18,7 @@ from onnxlens.plugins.testing import hostile
 from onnxlens.plugins.visualizers.attention import Attention, AttentionMaps
 from onnxlens.plugins.visualizers.reading import read
 from onnxlens.runtime.errors import InputError, MissingLibraryError
-from onnxlens.runtime.token_text import quoted
+from onnxlens.runtime.token_text import quoted_token
 
 TEXT = "the cat sat on the cat"
 
@@ -114,7 +114,7 @@ def test_the_picture_holds_the_cache(lens, head):
 
 def test_a_token_that_occurs_twice_is_told_apart_and_bytes_are_bytes(lens):
     lines = lens.view("attention", "the é the", layer=1, head=1).encoded("txt").decode().splitlines()
-    tokens = [quoted(piece) for piece in lens.tokenizer.pieces(lens.to_tokens("the é the")[0].tolist())]
+    tokens = [quoted_token(piece) for piece in lens.tokenizer.pieces(lens.to_tokens("the é the")[0].tolist())]
     said = " ".join(line.partition(tokens[-1])[2] for line in lines)
     for place, token in enumerate(tokens):
         assert (f"{token}@{place} " in said) == (tokens.count(token) > 1)

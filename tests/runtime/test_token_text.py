@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxlens.runtime.token_text import printable, quoted, readable, told_apart, visible
+from onnxlens.runtime.token_text import printable, quoted_token, readable, told_apart, visible
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from onnxlens.runtime.token_text import printable, quoted, readable, told_apart,
     ],
 )
 def test_what_cannot_be_seen_is_its_escape_and_no_backslash_is_doubled(token, shown, label):
-    assert quoted(token) == shown
+    assert quoted_token(token) == shown
     assert visible(token) == label
     assert printable(printable(token)) == printable(token)
 
