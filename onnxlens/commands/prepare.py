@@ -35,23 +35,22 @@ def command(model: str | None, gradients: bool, provider: str, clean: bool, as_j
     if clean:
         from onnxlens.runtime.prepare import remove_unused
 
-        removed = remove_unused(root, candidates("auto"))
-        rows = [{"path": str(path), "bytes": size} for path, size in removed]
+        removed = [(str(path), size) for path, size in remove_unused(root, candidates("auto"))]
         if as_json:
-            print_json({"removed": rows})
+            print_json({"removed": [{"path": path, "bytes": size} for path, size in removed]})
             return
-        for path, size in removed:
-            click.echo(f"removed {inert(str(path))} ({size / 1e6:,.1f} MB)")
+        for name, size in removed:
+            click.echo(f"removed {inert(name)} ({size / 1e6:,.1f} MB)")
         if not removed:
             click.echo(f"nothing to remove in {inert(str(root))}")
         return
     folders = _prepare(model, provider, gradients)
-    rows = [{"path": str(folder), "bytes": sum(p.stat().st_size for p in folder.iterdir())} for folder in folders]
+    rows = [(str(folder), sum(path.stat().st_size for path in folder.iterdir())) for folder in folders]
     if as_json:
-        print_json({"prepared": rows})
+        print_json({"prepared": [{"path": path, "bytes": size} for path, size in rows]})
         return
-    for row in rows:
-        click.echo(f"prepared in {inert(str(row['path']))} ({int(row['bytes']) / 1e6:,.1f} MB)")
+    for path, size in rows:
+        click.echo(f"prepared in {inert(path)} ({size / 1e6:,.1f} MB)")
 
 
 def _prepare(model: str | None, provider: str, gradients: bool) -> list[Path]:

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from onnxlens.commands import NAMES
+
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
 _CALLS = "socket,connect,openat,open,creat,mkdir,mkdirat,rename,renameat,renameat2,link,linkat,symlink,symlinkat"
@@ -31,9 +33,13 @@ _COMMANDS = [
     ["view", "tokens", "a cat", "-o", "tokens.png"],
     ["view", "flow", "a cat", "-o", "flow.html"],
     ["plugins"],
+    ["plugins", "new", "my_sampler", "--kind", "sampler", "-o", "plugin"],
     ["inspect"],
+    ["prepare"],
+    ["prepare", "--gradients"],
+    ["prepare", "--clean"],
     ["models"],
-]
+]  # exporting has a test of its own
 _RUN = """
 import sys
 from onnxlens.cli import _run
@@ -84,6 +90,20 @@ def test_commands_write_only_into_their_folders_and_open_no_socket(tmp_path):
         path for path in outside(written, tmp_path / "work", tmp_path / "tmp", cache, *own) if path not in made
     ] == []
     assert any(path.startswith(str(own[0])) for path in written)  # so the trace does see what libraries write
+
+
+def test_every_command_is_watched():
+    assert {command[0] for command in _COMMANDS} | {"export"} == set(NAMES)
+
+
+def test_a_home_and_a_cache_of_its_own_hold_nothing_else(tmp_path, monkeypatch):
+    """What is in the folders afterwards, whichever library wrote it, and whatever the trace shows."""
+    monkeypatch.delenv("ONNXLENS_CACHE")
+    watched([["predict", "a cat"], ["generate", "a cat", "-n", "2"]], tmp_path)
+    home = tmp_path / "home"
+    found = {path.relative_to(home).parts[:2] for path in home.rglob("*") if path.is_file()}
+    assert found == {(".cache", "onnxlens")}
+    assert list((tmp_path / "work").iterdir()) == list((tmp_path / "tmp").iterdir()) == []
 
 
 def test_an_export_opens_no_socket(checkpoint, tmp_path):
