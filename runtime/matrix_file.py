@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 
 from onnxlens.runtime.open_file import OpenFile
@@ -18,16 +16,12 @@ class MatrixFile:
     of GPT-2's 154 MB a part or all, by how they lie in the system's cache.
 
     Args:
-        path: the matrix, [V, D] float32, and nothing else.
+        file: the matrix, [V, D] float32, and nothing else.
         width: D.
-        remedy: what to do if it is damaged, a sentence.
-
-    Raises:
-        OSError: the file cannot be opened.
     """
 
-    def __init__(self, path: Path, width: int, remedy: str = "Make it again.") -> None:
-        self._file, self._width = OpenFile(path, remedy=remedy), width
+    def __init__(self, file: OpenFile, width: int) -> None:
+        self._file, self._width = file, width
 
     def rows(self, ids: np.ndarray) -> np.ndarray:
         """The rows of token ids [B, P], [B, P, D] float32.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,20 +25,31 @@ __all__ = ["EMBEDDING", "OPTIMISED", "PLAIN_REQUEST", "UNEMBEDDING", "Prepared"]
 # transpose of W_U where that is another matrix (on the CPU only).
 OPTIMISED, PLAIN_REQUEST, EMBEDDING, UNEMBEDDING = "prepared.onnx", "plain.onnx", "embedding.bin", "unembedding.bin"
 
+_WEIGHTS = f"{OPTIMISED}_data"  # what the graphs read; those of small models have everything inside
 _REMEDY = "Delete its folder; the next start makes it again."
 
 
 class Prepared:
     """A bundle prepared for one provider on this machine.
 
+    Its files are opened at once and kept open, so that what was checked is what is used, also if the folder is removed.
+
     Args:
         folder: where its files lie; graphs compiled from it find their weights there.
         provider: what it was prepared for.
         what: what was prepared, for errors.
+
+    Raises:
+        BundleError: a file cannot be opened.
     """
 
     def __init__(self, folder: Path, provider: Provider, what: str) -> None:
         self.folder, self.provider, self._what = folder, provider, what
+        self._files: dict[str, OpenFile] = {}
+        with self._opening():
+            for name in (OPTIMISED, PLAIN_REQUEST, EMBEDDING, UNEMBEDDING, _WEIGHTS):
+                with suppress(FileNotFoundError):  # not every model has all of them
+                    self._files[name] = OpenFile(folder / name, remedy=_REMEDY)
 
     @cached_property
     def graph(self) -> ModelProto:
@@ -50,44 +61,50 @@ class Prepared:
         import onnx  # 0.3 s, and only needed where more is wanted than a plain pass
 
         with self._opening():
-            return onnx.load(self.folder / OPTIMISED, load_external_data=False)
+            return onnx.load_from_string(self._file(OPTIMISED).read())
 
     def open(self, graph: ModelProto, threads: int | None, *, takes_turns: bool = False) -> Session:
         """Opens a session on what was cut from the graph; `threads` and `takes_turns` as in `session_options`.
 
         Raises:
-            BundleError: ONNX Runtime cannot open it.
+            BundleError: ONNX Runtime cannot open it, or the prepared weights were cut or overwritten.
         """
-        return self._open(graph.SerializeToString(), session_options(threads, self.folder, takes_turns=takes_turns))
+        return self._open(graph.SerializeToString(), threads, takes_turns)
 
     def open_plain(self, threads: int | None) -> Session:
         """Opens a session on the graph of the request that reads no hook point; arguments and errors likewise."""
-        return self._open(self.folder / PLAIN_REQUEST, session_options(threads))
-
-    def _open(self, graph: bytes | Path, options: onnxruntime.SessionOptions) -> Session:
-        def start() -> onnxruntime.InferenceSession:
-            with self._opening():
-                return open_session(graph, options, self.provider)
-
-        return Session(start, check=self._check, survives=self.provider is CPU)
-
-    def _check(self) -> None:
-        if self._weights is not None:
-            self._weights.check()
-
-    @cached_property
-    def _weights(self) -> OpenFile | None:
-        """The file that sessions map; small models have all weights in their graph."""
-        with self._opening():
-            try:
-                return OpenFile(self.folder / f"{OPTIMISED}_data", remedy=_REMEDY)
-            except FileNotFoundError:
-                return None
+        return self._open(self._file(PLAIN_REQUEST).read(), threads, False)
 
     def open_matrix(self, name: str, width: int) -> MatrixFile:
         """Opens `EMBEDDING` or `UNEMBEDDING`, whose rows are that wide; errors likewise."""
-        with self._opening():
-            return MatrixFile(self.folder / name, width, _REMEDY)
+        return MatrixFile(self._file(name), width)
+
+    def _open(self, graph: bytes, threads: int | None, takes_turns: bool) -> Session:
+        weights = self._files.get(_WEIGHTS)
+
+        def check() -> None:
+            if weights is not None:
+                weights.check()
+
+        def start() -> onnxruntime.InferenceSession:
+            check()
+            real = weights.real_path() if weights is not None else None
+            options = session_options(threads, real.parent if real is not None else None, takes_turns=takes_turns)
+            if weights is not None and (real is None or real.name != _WEIGHTS):
+                # Its path is gone; from memory, ONNX Runtime takes a copy, for which the memory must stay till then.
+                mapped = weights.map()
+                options.add_external_initializers_from_files_in_memory([_WEIGHTS], [mapped], [weights.size])
+            with self._opening():
+                return open_session(graph, options, self.provider)
+
+        return Session(start, check=check, survives=self.provider is CPU)
+
+    def _file(self, name: str) -> OpenFile:
+        if name not in self._files:
+            raise BundleError(
+                f"What was prepared of {self._what} is incomplete: {self.folder / name} is missing. {_REMEDY}"
+            )
+        return self._files[name]
 
     @contextmanager
     def _opening(self) -> Iterator[None]:

@@ -105,3 +105,37 @@ def test_a_graph_that_is_overwritten_before_it_is_used_is_named(copy):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(BundleError, match=r"model_gradients\.onnx was cut"):
         lens.grad(IDS, metric=METRIC)
+
+
+def prepared_folder(tmp_path: Path) -> Path:
+    (folder,) = (tmp_path / "cache").glob("copy-*")
+    return folder
+
+
+def test_an_open_model_goes_on_when_what_was_prepared_is_deleted(copy, tmp_path):
+    lens = open_lens(copy)
+    expected = lens.run_with_cache(IDS)
+    lens = open_lens(copy)
+    shutil.rmtree(prepared_folder(tmp_path))
+    logits, cache = lens.run_with_cache(IDS)
+    assert np.array_equal(logits, expected[0])
+    for name, value in expected[1].items():
+        assert np.array_equal(cache[name], value)
+    assert np.array_equal(lens.predict(IDS).logits, expected[0][0, -1])
+
+
+@pytest.mark.parametrize("opened", [True, False], ids=["in use", "before use"])
+@pytest.mark.parametrize("length", [100, None], ids=["cut", "overwritten"])
+@pytest.mark.parametrize("name", ["prepared.onnx_data", "embedding.bin"])
+def test_prepared_files_that_are_cut_or_overwritten_are_named(copy, tmp_path, name, length, opened):
+    lens = open_lens(copy)
+    if opened:
+        lens.predict(IDS)
+    path = prepared_folder(tmp_path) / name
+    if length is None:
+        path.write_bytes(bytes(path.stat().st_size))
+    else:
+        os.truncate(path, length)
+    os.utime(path, (1, 1))
+    with pytest.raises(BundleError, match=rf"{name} was (cut|changed).* while it was in use\. Delete its folder; the"):
+        lens.predict(IDS)
