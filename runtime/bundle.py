@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.escape import quoted
 from onnxlens.runtime.generation_config import GENERATION_CONFIG, end_tokens
 from onnxlens.runtime.hooks import hook_points
+from onnxlens.runtime.json_file import JsonFileError, parse_json
 from onnxlens.runtime.manifest import Manifest
 from onnxlens.runtime.model_facts import ModelFacts
 from onnxlens.runtime.named_weights import NamedWeights
@@ -44,6 +45,8 @@ CONFIG = "config.json"
 TOKENIZER = "tokenizer.json"
 
 _REQUIRED = (PLAIN_GRAPH, HOOKS_GRAPH, WEIGHTS, CONFIG, TOKENIZER)
+_JSON_LIMIT = 20_000_000  # bytes
+_MOST_BYTES = 1_000_000_000  # of all files but the weights
 _REMEDY = "Export or copy the bundle again."
 
 
@@ -179,9 +182,14 @@ class Bundle:
 
     def _entries(self, name: str) -> dict[str, Any]:
         """The entries of a JSON object in one of its files."""
+        if (record := self.manifest.files.get(name)) and record.size > _JSON_LIMIT:
+            raise BundleError(
+                f"{self.path / name} cannot be read: it has {record.size:,} bytes, and no file of its kind needs more "
+                f"than {_JSON_LIMIT:,}."
+            )
         try:
-            entries = json.loads(self.read(name))
-        except (ValueError, RecursionError) as error:
+            entries = parse_json(self.read(name))
+        except JsonFileError as error:
             raise BundleError(f"{self.path / name} cannot be read: {error}.") from error
         if not isinstance(entries, dict):
             raise BundleError(f"{self.path / name} holds no JSON object.")
@@ -191,9 +199,15 @@ class Bundle:
         for name in _REQUIRED:
             if name not in self.manifest.files:
                 raise BundleError(f"The manifest of {self.path} does not list {name}. Export the model again.")
+        besides = sum(record.size for name, record in self.manifest.files.items() if name != WEIGHTS)
+        if besides > _MOST_BYTES:  # all of which would be read each time it is opened
+            raise BundleError(
+                f"The manifest of {self.path} names {besides:,} bytes besides the weights, and a bundle has at most "
+                f"{_MOST_BYTES:,}."
+            )
         for name, record in self.manifest.files.items():
             if PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
-                raise BundleError(f"The manifest of {self.path} names a file outside the bundle: {name!r}.")
+                raise BundleError(f"The manifest of {self.path} names a file outside the bundle: {quoted(name)}.")
             if progress:
                 progress(name)
             path = self.path / name
@@ -223,7 +237,7 @@ class Bundle:
             raise BundleError(f"{path} cannot be read: {error.strerror}. {_REMEDY}") from error
 
     def _check_agreement(self) -> None:
-        listed = [entry.get("name") for entry in self.manifest.hook_points]
+        listed: list[Any] = [entry.get("name") for entry in self.manifest.hook_points]
         # The first comparison is cheap; an absurd number of layers ends here.
         if self.config.n_layer > len(listed) or listed != [point.name for point in hook_points(self.config)]:
             raise BundleError(f"The hook table in the manifest of {self.path} does not fit its config.json.")

@@ -11,7 +11,7 @@ from typing import Any
 
 from onnxlens.runtime.human_text import HumanTextError, decoded
 
-__all__ = ["JsonFileError", "read_json"]
+__all__ = ["JsonFileError", "parse_json", "read_json"]
 
 _DEEPEST = 100  # lists and objects in one another
 _TOO_DEEP = "its lists and objects are nested too deeply"
@@ -32,8 +32,13 @@ def read_json(path: Path, limit: int, *, nan: bool = True) -> Any:
     Raises:
         JsonFileError: there is no such file, it is too large, not UTF-8, not JSON, or nested too deeply.
     """
+    return parse_json(_read(path, limit), nan=nan)
+
+
+def parse_json(content: bytes, *, nan: bool = True) -> Any:
+    """Reads JSON from the content of a file; `nan` and errors as in `read_json`."""
     try:
-        text = decoded(_read(path, limit))
+        text = decoded(content)
     except HumanTextError as error:
         raise JsonFileError(str(error)) from error
     try:

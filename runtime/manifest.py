@@ -7,16 +7,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.escape import cut, quoted
+from onnxlens.runtime.json_file import JsonFileError, read_json
 from onnxlens.runtime.weights import STORAGES
 
 __all__ = ["FORMAT_VERSION", "MANIFEST", "FileRecord", "Manifest"]
 
 MANIFEST = "onnxlens.json"
 FORMAT_VERSION = 1
+
+_LIMIT = 20_000_000  # bytes; that of a model of 48 blocks takes half a million
+_MOST_FILES = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +82,15 @@ class Manifest:
             what = "is no bundle: it has no onnxlens.json" if folder.is_dir() else "does not exist"
             raise BundleError(f"{folder} {what}. Make a bundle with 'onnxlens export SOURCE {folder}'.")
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse)
+            entries = read_json(path, _LIMIT, nan=False)
             version = entries["format_version"]
             if type(version) is not int or version < 1:
-                raise ValueError(f"no such format version: {version!r}")
-        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-            raise BundleError(f"The manifest {path} is damaged and cannot be read. Export the model again.") from error
+                raise ValueError(f"no such format version: {quoted(version)}")
+        except (JsonFileError, ValueError, KeyError, TypeError) as error:
+            reason = str(error) if isinstance(error, JsonFileError) else "it states no format version"
+            raise BundleError(
+                f"The manifest {path} is damaged and cannot be read ({reason}). Export the model again."
+            ) from error
         if version > FORMAT_VERSION:
             raise BundleError(
                 f"The bundle {folder} has format version {version}; this onnxlens reads up to {FORMAT_VERSION}. "
@@ -95,25 +103,25 @@ class Manifest:
             manifest = cls(**known)
             _check_types(manifest)
         except (KeyError, TypeError, AttributeError) as error:
-            detail = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else str(error)
+            detail = f"'{error.args[0]}' is missing" if isinstance(error, KeyError) else cut(str(error), 300)
             raise BundleError(f"The manifest {path} is damaged ({detail}). Export the model again.") from error
         return manifest
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON number")
 
 
 def _check_types(manifest: Manifest) -> None:
     expected = {"name": str, "source": dict, "made_with": dict, "precision": str, "parameters": int,
                 "hook_points": list, "files": dict, "verification": dict}  # fmt: skip
     if manifest.storage not in STORAGES:
-        raise TypeError(f"'storage' must be {' or '.join(STORAGES)}, not {manifest.storage!r}")
+        raise TypeError(f"'storage' must be {' or '.join(STORAGES)}, not {quoted(manifest.storage)}")
     for name, kind in expected.items():
         if not isinstance(getattr(manifest, name), kind):
             raise TypeError(f"'{name}' must be a {kind.__name__}")
     if not all(isinstance(entry, dict) for entry in manifest.hook_points):
         raise TypeError("'hook_points' must be a list of dicts")
+    if len(manifest.files) > _MOST_FILES:
+        raise TypeError(f"'files' names {len(manifest.files)}, and a bundle has at most {_MOST_FILES}")
     for name, record in manifest.files.items():
-        if type(record.size) is not int or not isinstance(record.sha256, str):
-            raise TypeError(f"the record of '{name}' is not a size and a SHA-256")
+        if type(record.size) is not int or record.size < 0 or not isinstance(record.sha256, str):
+            raise TypeError(f"the record of {quoted(name)} is not a size and a SHA-256")
+        if not name or name == "." or PurePosixPath(name).as_posix() != name:  # one file must not have several names
+            raise TypeError(f"the path {quoted(name)} is not written in its shortest form")

@@ -51,6 +51,7 @@ FORMAT = "onnxlens.trace.1"
 
 _DTYPES = {"F32": "<f4", "I64": "<i8", "F64": "<f8", "F16": "<f2"}
 _BESIDES = ("tokens", "attention_mask")
+_MOST_LAYERS = 10_000
 _ALIGNED = 64  # bytes at a multiple of which values begin, where they can
 
 
@@ -269,6 +270,10 @@ def _cache(file: OpenFile, header: TensorHeader) -> ActivationCache:
     facts = None
     if "config" in texts:
         config = ModelConfig.from_dict(_json(texts, "config", dict), "'config'")
+        if config.n_layer > _MOST_LAYERS:  # which methods of a cache would go through
+            raise ValueError(
+                f"'config' has {quoted(config.n_layer)} blocks, and no model has more than {_MOST_LAYERS:,}"
+            )
         facts = ModelFacts(texts["model"], texts["model_hash"], config)
     positions = _json(texts, "positions", list, type(None))
     if positions is not None and not all(type(position) is int for position in positions):

@@ -246,13 +246,13 @@ def test_a_newer_manifest_says_to_update(copy, version):
 @pytest.mark.parametrize("version", [0, -1, 1.0, "1", None, True])
 def test_a_version_that_never_was_is_damage(copy, version):
     edit_json(copy / "onnxlens.json", format_version=version)
-    assert error_of(copy).startswith(f"The manifest {copy / 'onnxlens.json'} is damaged and cannot be read.")
+    assert error_of(copy).startswith(f"The manifest {copy / 'onnxlens.json'} is damaged and cannot be read (")
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "null", "3", '"x"', "{}", "\0", "[" * 100_000, '{"format_version":'])
 def test_a_garbage_manifest_is_damage(copy, text):
     (copy / "onnxlens.json").write_text(text)
-    assert error_of(copy).startswith(f"The manifest {copy / 'onnxlens.json'} is damaged and cannot be read.")
+    assert error_of(copy).startswith(f"The manifest {copy / 'onnxlens.json'} is damaged and cannot be read (")
 
 
 def test_a_manifest_that_is_not_utf8_is_damage(copy):
@@ -498,3 +498,61 @@ def test_a_tokenizer_that_panics_is_an_error(copy):
     sign(copy, "tokenizer.json")
     with pytest.raises(InputError, match="This model's tokenizer cannot encode the text"):
         Tokenizer(copy / "tokenizer.json").encode("hi")
+
+
+def test_a_manifest_of_gigabytes_is_not_read(copy):
+    with (copy / "onnxlens.json").open("r+b") as file:
+        file.truncate(3_000_000_000)  # a file with a hole, which takes no room
+    text = error_of(copy)
+    assert text.startswith(
+        f"The manifest {copy / 'onnxlens.json'} is damaged and cannot be read (it is larger than 20,"
+    )
+
+
+def change_manifest(folder: Path, change) -> None:
+    path = folder / "onnxlens.json"
+    manifest = json.loads(path.read_text())
+    change(manifest)
+    path.write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["config.json", "generation_config.json", "tokenizer.json"])
+def test_files_besides_the_weights_have_a_bound_in_all(copy, name):
+    size = 1_100_000_000
+    with (copy / name).open("r+b") as file:
+        file.truncate(size)
+    change_manifest(copy, lambda manifest: manifest["files"][name].update(size=size))
+    assert "bytes besides the weights, and a bundle has at most 1,000,000,000." in error_of(copy)
+
+
+def test_a_configuration_has_a_bound_of_its_own(copy, monkeypatch):
+    monkeypatch.setattr("onnxlens.runtime.bundle._JSON_LIMIT", 10)
+    size = (copy / "config.json").stat().st_size
+    assert f"cannot be read: it has {size} bytes, and no file of its kind needs more than 10." in error_of(copy)
+
+
+@pytest.mark.parametrize("name", ["./onnx/model.onnx_data", "onnx//model.onnx_data", "onnx/./model.onnx_data", "", "."])
+def test_a_file_has_one_name(copy, name):
+    def add(manifest) -> None:
+        manifest["files"][name] = manifest["files"]["onnx/model.onnx_data"]
+
+    change_manifest(copy, add)
+    assert f"(the path {name!r} is not written in its shortest form)" in error_of(copy)
+
+
+def test_a_manifest_that_names_the_weights_very_often_is_refused_before_anything_is_read(copy):
+    record = json.loads((copy / "onnxlens.json").read_text())["files"]["onnx/model.onnx_data"]
+    for number in range(1_500):
+        os.link(copy / "onnx/model.onnx_data", copy / f"{number}")
+    change_manifest(copy, lambda manifest: manifest["files"].update({str(n): record for n in range(1_500)}))
+    assert "'files' names 1508, and a bundle has at most 100" in error_of(copy)
+
+
+def test_an_error_does_not_echo_megabytes(copy):
+    edit_json(copy / "config.json", activation_function="x" * 1_000_000)
+    sign(copy, "config.json")
+    assert len(error_of(copy)) <= 4_000
+    change_manifest(
+        copy, lambda manifest: manifest["files"].update({"../" + "y" * 1_000_000: {"size": 1, "sha256": ""}})
+    )
+    assert len(error_of(copy)) <= 4_000

@@ -295,6 +295,7 @@ def test_tokens_that_cannot_be_are_noticed(path, name, array, detail):
         ({"applied": '[{"intervention": "a", "operation": "b", "hook": "c"}]'}, "an entry of what was changed"),
         ({"made_with": "[" * 100_000}, "maximum recursion depth"),
         ({"config": '{"n_layer": ' + "9" * 5000 + "}"}, "Exceeds the limit"),
+        ({"config": '{"n_layer": 1000000000}'}, "'config' has 1000000000 blocks, and no model has more than 10,000"),
     ],
     ids=lambda value: str(value)[:30],
 )
