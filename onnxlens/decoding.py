@@ -220,8 +220,15 @@ def best_of(
 
 def _context(lens: Lens, ids: np.ndarray, step: int, rng: np.random.Generator, max_new_tokens: int) -> Context:
     tokenizer = lens.tokenizer
-    ends = {"eos_token_id": tokenizer.eos_token_id, "eos_token_ids": tokenizer.eos_token_ids}
-    return Context(ids, step, rng, **ends, max_new_tokens=max_new_tokens, tokenizer=tokenizer)
+    return Context(
+        ids,
+        step,
+        rng,
+        eos_token_id=tokenizer.eos_token_id,
+        eos_token_ids=tokenizer.eos_token_ids,
+        max_new_tokens=max_new_tokens,
+        tokenizer=tokenizer,
+    )
 
 
 def _continuations(

@@ -72,8 +72,9 @@ class ModelConfig:
         Raises:
             BundleError: an entry has a value that no GPT-2 can have; the text names the entry and `origin`.
         """
-        known = {f.name: entries[f.name] for f in fields(cls) if f.name in entries}
-        config = cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        known: dict[str, Any] = {f.name: entries[f.name] for f in fields(cls) if f.name in entries}
+        known |= {name: tuple(value) for name, value in known.items() if isinstance(value, list)}
+        config = cls(**known)
         config._check(origin)
         return config
 

@@ -42,4 +42,4 @@ def listed_ids(value: object, origin: str, name: str = "eos_token_id") -> tuple[
     ids = () if value is None else tuple(value) if isinstance(value, list | tuple) else (value,)
     if any(type(token) is not int for token in ids):
         raise BundleError(f"{origin}: '{name}' must be a token id, a list of them or null, not {value!r:.100}.")
-    return ids  # type: ignore[return-value]  # all are int
+    return ids

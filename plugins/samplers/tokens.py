@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Sequence
+from typing import cast
 
 from onnxlens.plugins.samplers.base import Context
 from onnxlens.runtime.errors import InputError
@@ -38,7 +39,7 @@ def sequence(tokens: Tokens, context: Context, vocabulary: int, name: str) -> tu
         if tokens not in known:
             known[tokens] = tuple(_tokenizer(tokens, context, name).encode_word(tokens))
         return known[tokens]
-    ids = (tokens,) if is_whole(tokens) else tuple(tokens)
+    ids = (int(tokens),) if is_whole(tokens) else tuple(cast("Sequence[int]", tokens))
     if not ids:
         raise InputError(f"{name}: a sequence must have at least one token.")
     for token in ids:
