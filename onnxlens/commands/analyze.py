@@ -104,7 +104,7 @@ def logit_lens(
 @click.option(
     "--neurons",
     default=0,
-    type=click.IntRange(min=0),
+    type=int,
     show_default=True,
     metavar="N",
     help="List so many neurons, too.",
@@ -125,7 +125,10 @@ def dla(
     import numpy as np
 
     from onnxlens.analysis.logit_attribution import attribute_logit
+    from onnxlens.runtime.errors import InputError
 
+    if neurons < 0:
+        raise InputError(f"--neurons must be at least 0, not {neurons}.")
     lens, text = _opened(model, provider, threads, text)
     found = attribute_logit(lens, text, answer, against, position=position, neurons=neurons > 0)
     answers = [found.token] if found.against is None else [found.token, found.against]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 )
 @click.option(
     "--storage",
-    type=click.Choice(("float32", "float16")),  # runtime.weights.STORAGES, which would import NumPy for --help
+    metavar="float32|float16",
     default="float32",
     help="How matrices and embeddings are stored: float16 halves the bundle and rounds them; computing stays float32.",
     show_default=True,

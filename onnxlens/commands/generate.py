@@ -12,6 +12,7 @@ import click
 
 from onnxlens.commands.options import (
     change_options,
+    check_sampling,
     console,
     emit,
     open_lens,
@@ -77,6 +78,7 @@ def command(
     """
     from onnxlens.plugins.loading import quiet
 
+    check_sampling(temperature, top_k, top_p, sampler)
     text, changes = read_text(text), read_changes(files, heads)
     lens = open_lens(model, provider, threads)
     with quiet():  # so that what a sampler prints is no part of the output

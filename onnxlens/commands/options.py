@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "change_options",
+    "check_sampling",
     "console",
     "emit",
     "gradients_report",
@@ -73,7 +74,7 @@ def run_options(command: F) -> F:
     """Adds the options of every command that runs a model."""
     for option in (
         json_option,
-        click.option("--threads", type=click.IntRange(min=1), metavar="N", help="How many threads compute."),
+        click.option("--threads", type=int, metavar="N", help="How many threads compute."),
         click.option(
             "--provider",
             default="auto",
@@ -104,6 +105,16 @@ def sampling_options(command: F) -> F:
     ):
         command = option(command)
     return command
+
+
+def check_sampling(temperature: float, top_k: int | None, top_p: float | None, sampler: str | None) -> None:
+    """Refuses options of sampling that exclude each other.
+
+    Raises:
+        UsageError: they do.
+    """
+    if sampler is not None and (temperature != 1.0 or top_k is not None or top_p is not None):
+        raise click.UsageError("Give either --sampler, or --temperature, --top-k and --top-p, whose place it takes.")
 
 
 def change_options(command: F) -> F:

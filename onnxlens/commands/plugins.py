@@ -92,7 +92,7 @@ def show(name: str, as_json: bool) -> None:
 
 @command.command("new")
 @click.argument("name")
-@click.option("--kind", required=True, type=click.Choice(["sampler", "visualizer"]), help="What it adds.")
+@click.option("--kind", required=True, metavar="sampler|visualizer", help="What it adds.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="The folder to make.")
 def new(name: str, kind: str, output: Path | None) -> None:
     """Begin a plugin NAME: write a package that works, with a test, into a new folder.

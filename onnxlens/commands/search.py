@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxlens.commands.options import (
+    check_sampling,
     open_lens,
     print_json,
     print_table,
@@ -142,6 +143,7 @@ def best_of(
     from onnxlens.decoding import best_of as sample
     from onnxlens.plugins.loading import quiet
 
+    check_sampling(temperature, top_k, top_p, sampler)
     text = read_text(text)
     lens = open_lens(model, provider, threads)
     with quiet():

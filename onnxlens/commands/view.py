@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from onnxlens.commands.options import (
     run_options,
     text_argument,
 )
+from onnxlens.runtime.errors import PluginError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +44,13 @@ class _Views(click.Group):
         return [entry.name for entry in plugins(ctx).built_in if entry.kind == "visualizer"]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command:
-        return _command(plugins(ctx).get("visualizer", cmd_name))
+        known = plugins(ctx)
+        try:
+            return _command(known.get("visualizer", cmd_name))
+        except PluginError as error:
+            if known.is_broken("visualizer", cmd_name):
+                raise
+            raise click.UsageError(str(error), ctx) from error  # as of any command that there is not
 
 
 @click.group(
@@ -197,9 +205,7 @@ def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:
     kinds = _kinds(schema)
     text = inert(schema.get("description", "")).rstrip(".")
     help = f"{text[:1].upper()}{text[1:]}." if text else ""
-    if required:
-        help = f"{help}  [required]"
-    elif schema.get("default") is not None:
+    if not required and schema.get("default") is not None:
         default = schema["default"]
         help = f"{help}  [default: {inert(default if isinstance(default, str) else json.dumps(default))}]"
     if kinds == {"boolean"}:
@@ -212,7 +218,28 @@ def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:
         metavar += ",..."
     elif "array" in kinds:
         help = f"{help}  [may be repeated]"
-    return click.Option([flag, _OWN + name], type=str, multiple="array" in kinds, metavar=metavar, help=help.strip())
+    plain = _Number(kinds) if kinds and kinds <= _NUMBERS else None
+    return click.Option(
+        [flag, _OWN + name],
+        type=plain,
+        multiple="array" in kinds,
+        required=required,
+        metavar=metavar,
+        help=help.strip(),
+    )
+
+
+class _Number(click.ParamType):
+    """What can be read as a number; which numbers an option takes is checked where the visualizer is made."""
+
+    def __init__(self, kinds: set[str]) -> None:
+        self.name = "number" if "number" in kinds else "whole number"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = r"[+-]?\d+" if self.name == "whole number" else r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan"
+        if not re.fullmatch(number, value.strip(), re.I):
+            self.fail(f"{inert(value[:100])!r} is not a {self.name}.", param, ctx)
+        return value
 
 
 def _value(given: Any, schema: dict[str, Any]) -> Any:

@@ -25,6 +25,7 @@ def check_error(ran, expected: str) -> None:
     [
         (["predict", "a" * 49], "The text is 49 tokens long, and this model has 48 positions; shorten it."),
         (["predict", "a", "--top", 0], "top must be a whole number of at least 1, not 0."),
+        (["predict", "a", "--threads", 0], "threads must be a whole number of at least 1, not 0."),
         (["generate", "a", "-n", 0], "max_new_tokens must be a whole number of at least 1, not 0."),
         (["generate", "a", "-n", 48], "The prompt has 1 tokens and 48 more were asked for, 49 in all; this"),
         (["generate", "a", "--temperature", -1], "temperature must be a number of at least 0.0, not -1.0."),
@@ -42,6 +43,10 @@ def check_error(ran, expected: str) -> None:
 @pytest.mark.parametrize("json", [[], ["--json"]], ids=["eyes", "json"])
 def test_what_cannot_be_done_is_one_line(command, model, arguments, expected, json):
     check_error(command(arguments[0], *model, *arguments[1:], *json), expected)
+
+
+def test_a_number_that_is_refused_is_no_wrong_usage(command, model):
+    check_error(command("analyze", "dla", "a", "--neurons", -1, *model), "--neurons must be at least 0, not -1.")
 
 
 def test_an_unknown_hook_point_of_hooks(command, bundle):
@@ -103,7 +108,13 @@ def test_inspect_reads_every_byte(command, bundle, tmp_path):
         (["predikt", "a"], "No such command 'predikt'. Did you mean 'predict'?"),
         (["predict", "--tops", "3"], "No such option"),
         (["predict", "a", "--top", "many"], "Invalid value for '--top': 'many' is not a valid integer."),
-        (["predict", "a", "--threads", "0"], "Invalid value for '--threads': 0 is not in the range x>=1."),
+        (["view", "attention", "a", "--layer", "x"], "Invalid value for '--layer': 'x' is not a whole number."),
+        (["view", "atention", "a"], "There is no visualizer 'atention'. Did you mean 'attention'?"),
+        (["view", "patching", "a"], "Missing option '--corrupted'."),
+        (
+            ["generate", "a", "--sampler", "top_k=3", "--top-p", "0.5"],
+            "Give either --sampler, or --temp",
+        ),
         (["predict", "a", "b"], "Got unexpected extra argument (b)"),
         (["trace", "a"], "Missing option '-o' / '--output'."),
         (["generate", "a", "--temperature", "hot"], "'hot' is not a valid float."),

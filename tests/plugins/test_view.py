@@ -204,9 +204,9 @@ def test_options_of_the_command_line(command, model):
         (["tokens", "a", "-o", "~nobody-of-that-name/x.txt"], 1,
          "Error: Cannot write ~nobody-of-that-name/x.txt: there is no such user, whose folder it would be in."),
         (["logit_lens", "a", "--watch", "[[["], 1, "Error: '[[[' is 3 tokens ('[', '[', '['), and must be one"),
-        (["tokns", "a"], 1, "Error: There is no visualizer 'tokns'. Did you mean 'tokens'?"),
+        (["tokns", "a"], 2, "Error: There is no visualizer 'tokns'. Did you mean 'tokens'?"),
         (["tokens", "a", "--colour", "blue"], 1, "Error: tokens: colour must be one of 'norm', 'nothing', 'surprisal'"),
-        (["tokens", "a", "--layer", "x"], 1, "Error: tokens: layer must be a whole number, not 'x'."),
+        (["tokens", "a", "--layer", "x"], 2, "Error: Invalid value for '--layer': 'x' is not a whole number."),
         (["tokens", "a", "-o", "x.pdf"], 1, "Error: Cannot write x.pdf: a rendering is saved as .txt, .png, .svg, "),
         (["tokens", "a", "-o", "x"], 1, ".txt, .png, .svg, .html or .json, and it has no ending."),
         (["tokens", "a", "-o", "/no/where/x.txt"], 1, "Cannot write /no/where/x.txt: there is no folder /no/where."),
@@ -220,6 +220,16 @@ def test_what_cannot_be_done(command, model, arguments, code, expected):
     ran = command("view", *arguments, *model)
     assert (ran.code, ran.out) == (code, "")
     assert expected in ran.err
+
+
+@pytest.mark.parametrize("value", ["1e400", "", "\x1b[31m", "x" * 100_000, "1.5"])
+def test_a_hostile_value_that_is_no_number_is_wrong_usage(command, model, file, value):
+    ran = command("--plugin", file("kinds", KINDS), "view", "kinds", "a", "--factor", value, "--json", *model)
+    assert (ran.code, ran.out) == (2, "")
+    assert "Error: Invalid value for '--factor': '" in ran.err
+    assert "' is not a whole number." in ran.err
+    assert "\x1b" not in ran.err
+    assert len(ran.err) < 1000
 
 
 def test_a_format_that_a_rendering_lacks(command, model, file, tmp_path):
@@ -334,10 +344,7 @@ def test_options_of_every_type(command, model, file, arguments, expected):
     ("arguments", "expected"),
     [
         (["--factor", "0"], "kinds: factor must be a whole number of at least 1, not '0'."),
-        (["--factor", "1e400"], "kinds: factor must be a "),
         (["--factor", "9" * 5000], "kinds: factor must be a number that a computer can hold, not '999"),
-        (["--factor", ""], "kinds: factor must be a whole number"),
-        (["--factor", "\x1b[31m"], r"kinds: factor must be a whole number, not '\x1b[31m'."),
         (["--maybe", "nan"], "kinds: maybe must be "),
         (["--maybe", "-1"], "kinds: maybe must be "),
         (["--many", "x"], "kinds: many[0] must be a whole number"),
