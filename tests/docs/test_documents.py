@@ -14,6 +14,8 @@ from click.testing import CliRunner
 
 import onnxlens
 from onnxlens.cli import cli
+from onnxlens.commands import NAMES
+from onnxlens.plugins.visualizers.builtin import VISUALIZERS
 from onnxlens.runtime import errors
 
 ROOT = Path(__file__).parents[2]
@@ -94,6 +96,23 @@ def test_links_resolve(document: str) -> None:
             headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.M)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
             assert anchor in slugs, f"{document} links to {target}, which has no such heading"
+
+
+def test_the_architecture_names_every_module_and_no_other() -> None:
+    text = read("docs/architecture.md")
+    named = {name.rpartition("/")[2].removesuffix(".py") for name in re.findall(r"`([\w/.]+)`", text)}
+    known = {*NAMES, *VISUALIZERS, *(path.stem for path in (ROOT / "onnxlens" / "analysis").glob("*.py"))}
+    for folder in ("runtime", "plugins", "export", "onnxlens"):
+        modules = {path.relative_to(ROOT / folder).with_suffix("") for path in (ROOT / folder).rglob("*.py")}
+        for module in sorted(modules):
+            # A command, an analysis and a visualizer are a module each, and documented where they are used.
+            is_one_of_many = module.parent.name in ("commands", "analysis", "visualizers") and module.name in known
+            is_named = module.name in named or module.name == "__init__"
+            assert is_named or is_one_of_many, f"docs/architecture.md does not name {folder}/{module}.py"
+        for table in re.findall(rf"\| module of `{folder}/[\w/]*`.*?\n((?:\|.*\n)+)", text):
+            for name in re.findall(r"`([\w/]+)`", "".join(row.split("|")[1] for row in table.splitlines())):
+                place = [one for one in modules if one.name == name.rpartition("/")[2]]
+                assert place or name.endswith("/"), f"docs/architecture.md names {name}, which {folder}/ has not"
 
 
 def test_documents_name_no_folder_of_a_machine() -> None:
