@@ -10,7 +10,6 @@ Everything here is imported when first used, so that `import onnxlens` costs nex
 
 import os
 from importlib import import_module
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -70,6 +69,8 @@ _HOME = {
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
+        from importlib.metadata import version
+
         return version("onnxlens")
     if name not in _HOME:
         raise AttributeError(f"module 'onnxlens' has no attribute {name!r}")

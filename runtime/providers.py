@@ -106,7 +106,8 @@ def open_session(
     Raises:
         ProviderError: the provider did not start.
     """
-    options.log_severity_level = 3
+    # Where a pass fails, the error says what its log would print. Of a provider that does not start, the log says more.
+    options.log_severity_level = 4 if provider is CPU else 3
     source = graph if isinstance(graph, bytes) else str(graph)
     chosen = [provider.ort_name] if provider is CPU else [provider.ort_name, CPU.ort_name]
     try:

@@ -30,8 +30,8 @@ from onnxlens.runtime.bundle import WEIGHTS
 from onnxlens.runtime.errors import OnnxLensError
 from onnxlens.runtime.escape import inert
 from onnxlens.runtime.intervention_files import read_interventions
-from onnxlens.runtime.prepare import cache_folder
 from onnxlens.runtime.trace import open_trace
+from onnxlens.runtime.user_folders import cache_folder
 
 __all__ = ["TARGETS", "Fuzzer"]
 
@@ -176,6 +176,7 @@ class Fuzzer:
 
 TARGETS: dict[str, Callable[[Fuzzer, Random], str]] = {
     "bundle": Fuzzer.bundle_file,
+    "prepared": Fuzzer.prepared_file,
     "trace": Fuzzer.trace,
     "interventions": Fuzzer.interventions,
     "chain": Fuzzer.chain,

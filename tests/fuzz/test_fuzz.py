@@ -7,7 +7,7 @@ import pytest
 from fuzz.targets import TARGETS, Fuzzer
 
 # How many cases of each kind: some forty seconds for all of them, on two cores.
-_CASES = {"bundle": 100, "trace": 200, "interventions": 200, "chain": 150, "pattern": 100}
+_CASES = {"bundle": 100, "prepared": 25, "trace": 200, "interventions": 200, "chain": 150, "pattern": 100}
 _BATCH = 25
 
 
