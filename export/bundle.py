@@ -16,8 +16,9 @@ from onnxlens.export.graph import hooks_graph
 from onnxlens.export.paths import PathError, real_path
 from onnxlens.export.staging import recover, staged
 from onnxlens.export.target import check_target
+from onnxlens.export.tokenizer import check_tokenizer
 from onnxlens.export.writer import write_configurations, write_gradients, write_graphs, write_weights
-from onnxlens.runtime.bundle import WEIGHTS, Bundle, sha256_of
+from onnxlens.runtime.bundle import TOKENIZER, WEIGHTS, Bundle, sha256_of
 from onnxlens.runtime.errors import CheckpointError, OutputError
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
@@ -134,6 +135,7 @@ def _write(checkpoint: Checkpoint, target: Path, *, gradients: bool, force: bool
         write_configurations(checkpoint, folder)
         progress("comparing ONNX Runtime with PyTorch")
         report = verify.check(folder, checkpoint.config, wanted, expected)
+        report["tokenizer"] = check_tokenizer(folder / TOKENIZER, checkpoint.tokenizer)
         if gradients:
             report["gradients"] = verify_gradients.check(folder, checkpoint.config, wanted, expected_gradients)
         progress("writing the manifest")

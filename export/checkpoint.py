@@ -6,6 +6,7 @@ What would make an export differ silently from the checkpoint is refused here, b
 from __future__ import annotations
 
 import json
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,15 +22,18 @@ from onnxlens.export.configuration import check_configuration
 from onnxlens.export.configuration_files import read_object
 from onnxlens.export.hub import download
 from onnxlens.export.paths import PathError, real_path
-from onnxlens.export.tokenizer import read_tokenizer
+from onnxlens.export.tokenizer import CheckpointTokenizer, read_tokenizer, take_tokenizer
 from onnxlens.export.weight_files import read_tensors
 from onnxlens.runtime.bundle import parameter_shapes
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import CheckpointError, InputError
+from onnxlens.runtime.errors import BundleError, CheckpointError, InputError
+from onnxlens.runtime.generation_config import GENERATION_CONFIG, end_tokens
 from onnxlens.runtime.manifest import MANIFEST
 from onnxlens.runtime.weights import STORAGES, Storage, stored_dtype
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_model", "rounded"]
+
+logger = logging.getLogger("onnxlens")
 
 _BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks that old checkpoints store
 
@@ -46,9 +50,8 @@ class Checkpoint:
         storage: how matrices and embeddings will be stored.
         tensors: parameters by Hugging Face's names without the leading `transformer.`, tied ones once; float32, and
             rounded to what the storage can hold: the numbers of the exported model.
-        tokenizer: the byte-level BPE.
+        tokenizer: as transformers reads it.
         generation_config: generation_config.json, or what config.json says about it.
-        tokenizer_config: tokenizer_config.json, or its least form.
         reference: the folder whose tensors transformers is given, too, or transformers' model in memory.
     """
 
@@ -58,10 +61,15 @@ class Checkpoint:
     config_entries: dict[str, Any]
     storage: Storage
     tensors: dict[str, Tensor]
-    tokenizer: Tokenizer
+    tokenizer: CheckpointTokenizer
     generation_config: dict[str, Any]
-    tokenizer_config: dict[str, Any]
     reference: Path | GPT2LMHeadModel
+
+    @property
+    def end_tokens(self) -> tuple[int, ...]:
+        """The tokens that end a text."""
+        config = self.config
+        return end_tokens(self.generation_config, config.eos_token_id, config.vocab_size, origin=GENERATION_CONFIG)
 
     @property
     def parameters(self) -> int:
@@ -120,9 +128,10 @@ def read_checkpoint(
         config_entries=entries,
         storage=storage,
         tensors=tensors,
-        tokenizer=read_tokenizer(_tokenizer_path(tokenizer) if tokenizer else folder),
-        generation_config=_read_if_there(folder / "generation_config.json"),
-        tokenizer_config=_read_if_there(folder / "tokenizer_config.json"),
+        tokenizer=read_tokenizer(
+            _tokenizer_path(tokenizer) if tokenizer else folder, config=_least_tokenizer_config(config)
+        ),
+        generation_config=_read_if_there(folder / GENERATION_CONFIG),
         reference=folder,
     )
 
@@ -153,9 +162,10 @@ def read_model(
         config_entries=entries,
         storage=storage,
         tensors=_check_tensors(model.state_dict(), config, storage, "the model in memory"),
-        tokenizer=tokenizer if isinstance(tokenizer, Tokenizer) else read_tokenizer(_tokenizer_path(tokenizer)),
+        tokenizer=take_tokenizer(tokenizer, config=_least_tokenizer_config(config))
+        if isinstance(tokenizer, Tokenizer)
+        else read_tokenizer(_tokenizer_path(tokenizer), config=_least_tokenizer_config(config)),
         generation_config=json.loads(model.generation_config.to_json_string(use_diff=True)),
-        tokenizer_config={},
         reference=model,
     )
 
@@ -163,19 +173,48 @@ def read_model(
 def _checkpoint(**parts: Any) -> Checkpoint:
     """Fills in what a checkpoint may leave out, and checks that tokenizer and model fit."""
     config, entries = parts["config"], parts["config_entries"]
-    last = max(parts["tokenizer"].get_vocab().values(), default=-1)
-    if last >= config.vocab_size:
-        raise CheckpointError(
-            f"The tokenizer has ids up to {last}, and the model knows only {config.vocab_size} tokens; "
-            "they do not belong together."
-        )
+    _check_fit(parts["tokenizer"].tokenizer, config.vocab_size)
     ends = {key: entries[key] for key in ("bos_token_id", "eos_token_id") if entries.get(key) is not None}
-    parts["generation_config"] = parts["generation_config"] or {"_from_model_config": True, **ends}
-    parts["tokenizer_config"] = parts["tokenizer_config"] or {
-        "tokenizer_class": "GPT2TokenizerFast",
-        "model_max_length": config.n_positions,
-    }
-    return Checkpoint(**parts)
+    if parts["generation_config"] is None:
+        parts["generation_config"] = {"_from_model_config": True, **ends}
+    checkpoint = Checkpoint(**parts)
+    try:
+        _ = checkpoint.end_tokens
+    except BundleError as error:
+        raise CheckpointError(str(error)) from error
+    return checkpoint
+
+
+def _check_fit(tokenizer: Tokenizer, vocab_size: int) -> None:
+    """Checks that a tokenizer belongs to a model.
+
+    Some tokenizers have a few entries more than the model, such as a token for padding that no text holds: 1 % of the
+    model's vocabulary may be too many, or one. Many models have more tokens than their tokenizer, since sizes that a
+    large power of two divides are faster; a tokenizer of less than half of the model's tokens is taken, with a warning.
+    """
+    ids = tokenizer.get_vocab().values()
+    beyond = sum(token >= vocab_size for token in ids)
+    if beyond > max(1, vocab_size // 100):
+        raise CheckpointError(
+            f"The tokenizer has ids up to {max(ids)}, and the model knows only {vocab_size} tokens; they do not belong "
+            "together."
+        )
+    if beyond:
+        logger.warning(
+            "%d entries of the tokenizer lie beyond the model's %d tokens; a text with one of them is an error.",
+            beyond,
+            vocab_size,
+        )
+    if 2 * len(ids) < vocab_size:
+        logger.warning(
+            "The tokenizer has %d entries, and the model %d tokens: it seems to belong to another model.",
+            len(ids),
+            vocab_size,
+        )
+
+
+def _least_tokenizer_config(config: ModelConfig) -> dict[str, Any]:
+    return {"tokenizer_class": "GPT2TokenizerFast", "model_max_length": config.n_positions}
 
 
 def _tokenizer_path(tokenizer: str | Path) -> Path:
@@ -199,8 +238,8 @@ def _refuse_adapter(folder: Path) -> None:
         )
 
 
-def _read_if_there(path: Path) -> dict[str, Any]:
-    return read_object(path) if path.exists() else {}
+def _read_if_there(path: Path) -> dict[str, Any] | None:
+    return read_object(path) if path.exists() else None
 
 
 def _check_storage(storage: str) -> None:

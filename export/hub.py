@@ -34,6 +34,7 @@ _SMALL = [
     "vocab.json",
     "merges.txt",
     "added_tokens.json",
+    "special_tokens_map.json",
     "adapter_config.json",  # refused
     *OTHER_KINDS,  # refused unless there is a tokenizer.json
     *(weights + INDEX for weights in WHOLE),

@@ -11,7 +11,6 @@ import onnx_ir as ir
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
-from tokenizers import Tokenizer
 
 from onnxlens.export.checkpoint import Checkpoint
 from onnxlens.export.graph import plain_graph
@@ -85,10 +84,7 @@ def _widen(graph: ir.Graph, stored: ir.Value) -> None:
 
 def write_configurations(checkpoint: Checkpoint, folder: Path) -> None:
     """Writes the tokenizer and the configuration files that this and other runtimes look for."""
-    tokenizer = Tokenizer.from_str(checkpoint.tokenizer.to_str())  # a copy: the caller's own may truncate and pad
-    tokenizer.no_truncation()
-    tokenizer.no_padding()
-    (folder / TOKENIZER).write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
+    (folder / TOKENIZER).write_text(checkpoint.tokenizer.tokenizer.to_str(pretty=True), encoding="utf-8")
     # transformers.js loads external data only where the configuration announces it.
     entries = {
         **checkpoint.config_entries,
@@ -100,22 +96,22 @@ def write_configurations(checkpoint: Checkpoint, folder: Path) -> None:
     }
     _write_json(folder / "config.json", entries)
     _write_json(folder / "generation_config.json", checkpoint.generation_config)
-    _write_json(folder / "tokenizer_config.json", checkpoint.tokenizer_config)
-    _write_json(folder / "genai_config.json", _genai_config(checkpoint.config, checkpoint.config_entries))
+    _write_json(folder / "tokenizer_config.json", checkpoint.tokenizer.config)
+    _write_json(folder / "genai_config.json", _genai_config(checkpoint.config, checkpoint.end_tokens))
 
 
-def _genai_config(config: ModelConfig, entries: dict[str, Any]) -> dict[str, Any]:
+def _genai_config(config: ModelConfig, end_tokens: tuple[int, ...]) -> dict[str, Any]:
     """The configuration of onnxruntime-genai: what the graph's inputs and outputs are called."""
-    end = config.eos_token_id if config.eos_token_id is not None else config.vocab_size
-    start = entries.get("bos_token_id")
+    ends = list(end_tokens) or [config.vocab_size]  # a number that no token has: nothing ends a text
+    start = config.bos_token_id if config.bos_token_id in range(config.vocab_size) else ends[0]
     return {
         "model": {
             # Its own "gpt2" expects keys and values in one tensor, the layout of older exporters.
             "type": "decoder",
             "context_length": config.n_positions,
             "vocab_size": config.vocab_size,
-            "bos_token_id": start if start is not None else end,
-            "eos_token_id": end,
+            "bos_token_id": start,
+            "eos_token_id": ends[0] if len(ends) == 1 else ends,
             # Outside the vocabulary: genai hides every occurrence of it in a prompt from the model.
             "pad_token_id": config.vocab_size,
             "decoder": {

@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import logging
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from onnxlens.runtime.escape import quoted
 from onnxlens.runtime.merges import Merge, Merges, token_bytes
 from onnxlens.runtime.panics import is_panic, one_line
 from onnxlens.runtime.token_text import readable
+from onnxlens.runtime.tokenizer_document import check_document
 
 __all__ = ["TextStream", "Tokenizer"]
 
@@ -55,11 +57,18 @@ class Tokenizer:
         content: bytes | None = None,
     ) -> None:
         try:
-            self._fast = FastTokenizer.from_buffer(path.read_bytes() if content is None else content)
-        except Exception as error:  # tokenizers raises plain Exception
-            raise BundleError(f"The tokenizer {path} cannot be read: {error}.") from error
+            content = path.read_bytes() if content is None else content
+            check_document(content)
+            self._fast = FastTokenizer.from_buffer(content)
+        except BaseException as error:
+            if isinstance(error, Exception) or is_panic(error):  # tokenizers raises plain Exception
+                raise BundleError(f"The tokenizer {path} cannot be read: {one_line(error)}.") from error
+            raise
+        # All of a text, always the same way: these are for training.
         self._fast.no_truncation()
         self._fast.no_padding()
+        if getattr(self._fast.model, "dropout", None) is not None:
+            self._fast.model.dropout = None
         self._said_what_follows = False
         self._size = vocab_size or self._fast.get_vocab_size()
         ends = () if eos_token_id is None else eos_token_id if isinstance(eos_token_id, Sequence) else (eos_token_id,)
@@ -78,7 +87,7 @@ class Tokenizer:
             InputError: the text cannot be encoded as UTF-8; or it is empty, and there is no token to start from; or the
                 model does not have one of its tokens.
         """
-        ids = self._encode(text, add_special_tokens=True)
+        ids = self.token_ids(text, add_special_tokens=True)
         self._say_what_follows()
         if not ids and self._start is None:
             raise InputError("The text is empty, and this model has no token that begins or ends a text to start from.")
@@ -90,9 +99,14 @@ class Tokenizer:
         Raises:
             InputError: the text cannot be encoded as UTF-8, or the model does not have one of its tokens.
         """
-        return self._encode(text, add_special_tokens=False)
+        return self.token_ids(text, add_special_tokens=False)
 
-    def _encode(self, text: str, *, add_special_tokens: bool) -> list[int]:
+    def token_ids(self, text: str, *, add_special_tokens: bool) -> list[int]:
+        """Returns the token ids of a text as the tokenizer has them, none where it has none.
+
+        Raises:
+            InputError: the text cannot be encoded as UTF-8, or the model does not have one of its tokens.
+        """
         if not isinstance(text, str):
             raise InputError(f"Expected text, got {type(text).__name__}.")
         try:
@@ -101,12 +115,8 @@ class Tokenizer:
             raise InputError(
                 f"The text is not valid Unicode: a lone surrogate at character {error.start}. Give UTF-8 text."
             ) from error
-        try:
+        with _giving_up("encode the text"):
             ids = list(self._fast.encode(text, add_special_tokens=add_special_tokens).ids)
-        except BaseException as error:
-            if isinstance(error, Exception) or is_panic(error):
-                raise InputError(f"This model's tokenizer cannot encode the text: {one_line(error)}.") from error
-            raise
         if ids and max(ids) >= self._size:
             token = max(ids)
             raise InputError(
@@ -138,7 +148,7 @@ class Tokenizer:
             InputError: an id is no whole number or not in the vocabulary.
         """
         return "".join(
-            self._fast.decode(list(run), skip_special_tokens=False) if known else "".join(f"[{token}]" for token in run)
+            self._decode(list(run)) if known else "".join(f"[{token}]" for token in run)
             for known, run in groupby(map(self._checked, ids), key=self.knows)
         )
 
@@ -203,7 +213,8 @@ class Tokenizer:
 
     def step(self, stream: DecodeStream, token: int) -> str:
         """Feeds one token to a stream of the tokenizers library; returns the text that became certain."""
-        return stream.step(self._fast, token) or ""
+        with _giving_up("decode its tokens"):
+            return stream.step(self._fast, token) or ""
 
     def to_json(self) -> str:
         """Returns the tokenizer as the tokenizers library writes it, for other libraries to read."""
@@ -217,6 +228,10 @@ class Tokenizer:
     def _merges(self) -> Merges:
         return Merges(self.to_json())
 
+    def _decode(self, ids: list[int]) -> str:
+        with _giving_up("decode its tokens"):
+            return str(self._fast.decode(ids, skip_special_tokens=False))
+
     def _checked(self, token: int) -> int:
         try:
             number = operator.index(token)
@@ -225,6 +240,17 @@ class Tokenizer:
         if not 0 <= number < self._size:
             raise InputError(f"Token id {number} is out of range: this model's ids are 0 to {self._size - 1}.")
         return number
+
+
+@contextmanager
+def _giving_up(what: str) -> Iterator[None]:
+    """Makes an InputError of what the tokenizers library raises, also where its Rust code gives up."""
+    try:
+        yield
+    except BaseException as error:
+        if isinstance(error, Exception) or is_panic(error):
+            raise InputError(f"This model's tokenizer cannot {what}: {one_line(error)}.") from error
+        raise
 
 
 class TextStream:

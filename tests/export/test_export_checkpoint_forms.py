@@ -269,7 +269,7 @@ def test_a_model_in_memory_takes_a_tokenizers_path(checkpoint: Folder) -> None:
     folder = checkpoint("base")
     for path in (folder, folder / "tokenizer.json", str(folder)):
         found = read_model(model_in_memory(), path)
-        assert found.tokenizer.get_vocab() == tokenizer().get_vocab()
+        assert found.tokenizer.tokenizer.get_vocab() == tokenizer().get_vocab()
 
 
 def test_a_borrowed_model_is_the_same_object() -> None:
@@ -297,7 +297,7 @@ TEXTS = [
 
 def test_a_tokenizer_made_of_vocabulary_and_merges_is_transformers(tmp_path: Path) -> None:
     folder = vocabulary_only(tmp_path, tokenizer())
-    ours, theirs = read_tokenizer(folder), GPT2Tokenizer.from_pretrained(folder)
+    ours, theirs = read_tokenizer(folder).tokenizer, GPT2Tokenizer.from_pretrained(folder)
     for text in TEXTS:
         assert ours.encode(text).ids == theirs.encode(text), text
         assert ours.decode(ours.encode(text).ids, skip_special_tokens=False) == text
@@ -306,14 +306,17 @@ def test_a_tokenizer_made_of_vocabulary_and_merges_is_transformers(tmp_path: Pat
 def test_added_tokens_have_their_ids(tmp_path: Path) -> None:
     folder = vocabulary_only(tmp_path, tokenizer())
     (folder / "added_tokens.json").write_text(json.dumps({"<|b|>": 291, "<|a|>": 290}))
-    assert read_tokenizer(folder).encode("<|a|>the<|b|>").ids[:: len(tokenizer().encode("the").ids) + 1] == [290, 291]
+    assert read_tokenizer(folder).tokenizer.encode("<|a|>the<|b|>").ids[:: len(tokenizer().encode("the").ids) + 1] == [
+        290,
+        291,
+    ]
 
 
 def test_the_real_vocabulary_made_of_vocabulary_and_merges(tmp_path: Path) -> None:
     if not REAL_TOKENIZER.is_file():
         pytest.skip(f"needs GPT-2's own tokenizer, as {Path(*REAL_TOKENIZER.parts[-4:])} beside the checkout")
     real = Tokenizer.from_file(str(REAL_TOKENIZER))
-    ours = read_tokenizer(vocabulary_only(tmp_path, real))
+    ours = read_tokenizer(vocabulary_only(tmp_path, real)).tokenizer
     assert ours.encode("Data visualization empowers users to").ids == [6601, 32704, 795, 30132, 2985, 284]
     for text in TEXTS:
         assert ours.encode(text).ids == real.encode(text).ids, text
@@ -345,7 +348,9 @@ def test_a_wordpiece_tokenizer_as_transformers_writes_it(
     bundle = export(source, tmp_path / "bundle")
     assert bundle.tokenizer.encode("the cats sat") == [2, 5, 6, 8, 7, 3]
     assert bundle.tokenizer.encode("the cat") == [2, 5, 6, 3]
-    assert [record.getMessage() for record in caplog.records] == [
+    said = [record.getMessage() for record in caplog.records]
+    assert said[:-1] == ["The tokenizer has 9 entries, and the model 300 tokens: it seems to belong to another model."]
+    assert said[-1:] == [
         "This model's tokenizer puts '[SEP]' at the end of every text, so predictions are of what comes after that, as "
         "in transformers."
     ]
