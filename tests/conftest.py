@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from checkpoints import write_checkpoint
+from exports import export_named
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from untested import pytest_sessionfinish
@@ -20,6 +21,19 @@ from untested import pytest_sessionfinish
 from onnxlens.runtime.runner import Runner
 
 __all__ = ["pytest_sessionfinish"]  # pytest finds hooks in conftest.py only
+
+
+class NeedsPyTorch:
+    """Where PyTorch is not installed, importing it skips the test, or the module of tests, that does."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Is asked for what nobody else has found."""
+        if name in ("torch", "transformers"):
+            pytest.skip("needs PyTorch: install onnxlens[export]", allow_module_level=True)
+
+
+sys.meta_path.append(NeedsPyTorch)
 
 # How long an example takes says something about the machine, not about what is tested.
 settings.register_profile("onnxlens", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -64,19 +78,17 @@ def checkpoint(shared: Path) -> Callable[[str], Path]:
 def bundle(shared: Path, checkpoint: Callable[[str], Path]) -> Callable[[str], Path]:
     """The folder of an exported bundle; do not change what is in it.
 
-    It is named after its checkpoint, with `-float16` behind it for one whose matrices are stored as that, and
-    `-gradients` for one with the graph of its gradients.
+    `exports.export_named` says what the names mean. The folder that ONNXLENS_TEST_EXPORTS names may have some already.
     """
+    given = Path(os.environ.get("ONNXLENS_TEST_EXPORTS", shared / "no exports"))
 
     def make(name: str) -> Path:
+        if (given / name).is_dir():
+            return given / name
         folder = shared / "bundles" / name
         with FileLock(shared / f"bundle-{name}.lock"):
             if not folder.exists():
-                from onnxlens.export import export
-
-                source, *options = name.split("-")
-                storage = "float16" if "float16" in options else "float32"
-                export(checkpoint(source), folder, storage=storage, gradients="gradients" in options)
+                export_named(name, checkpoint(name.split("-")[0]), folder)
         return folder
 
     return make

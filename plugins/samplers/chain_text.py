@@ -130,7 +130,7 @@ def _split(text: str, separator: str, whole: str) -> list[str]:
             elif token.type == tokenize.OP and token.string[0] == separator and len(opened) == 1:
                 parts.append(source[begin:place])
                 begin = place + 1
-    except (tokenize.TokenError, SyntaxError) as error:
+    except (tokenize.TokenError, SyntaxError, UnicodeEncodeError) as error:  # the last since 3.12, for lone surrogates
         raise InputError(f"{_short(whole)} cannot be read; check its quotes and brackets.") from error
     return [*parts, source[begin:-2]]
 

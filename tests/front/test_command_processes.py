@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -59,7 +60,7 @@ def test_a_narrow_encoding_is_no_reason_to_fail(model):
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )  # fmt: skip
     assert done.stderr == ""
-    assert "\\ufffd" in done.stdout
+    assert re.search(r"\\u25[89]", done.stdout)  # the bars
 
 
 @posix

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from sampling_references import PLUGINS
 
@@ -152,6 +152,7 @@ PIECES = st.sampled_from([*SAMPLERS, *SIGNS, *WORDS])
 
 
 @given(text=st.one_of(st.text(), st.lists(PIECES).map("".join)))
+@example(text="\ud800")
 def test_any_text_is_a_chain_or_an_error_in_one_line(text):
     try:
         found = parse(text, PLUGINS)
