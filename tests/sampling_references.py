@@ -41,7 +41,7 @@ class Letters:
     def decode(self, ids) -> str:
         return "".join(self.letters[token] for token in ids)
 
-    def str_tokens(self, ids) -> list[str]:
+    def pieces(self, ids) -> list[str]:
         return [self.letters[token] for token in ids]
 
     def to_json(self) -> str:

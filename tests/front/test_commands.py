@@ -15,6 +15,7 @@ from onnxlens.commands.options import unescaped
 from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.token_text import quoted_token
 
 
 @pytest.fixture
@@ -34,8 +35,9 @@ def test_predict_prints_the_tokens_and_a_table(command, model, lens):
     assert lines[0].split("  ")[0] == " ".join(map(repr, lens.to_str_tokens("the cat")))
     assert lines[1].split() == ["next", "token", "id", "logit", "probability"]
     for line, candidate in zip(lines[2:5], lens.predict("the cat", top=3).top, strict=True):
-        assert line.startswith(repr(candidate.token))
-        cells = line.removeprefix(repr(candidate.token)).split()
+        name = quoted_token(lens.tokenizer.pieces([candidate.id])[0])
+        assert line.startswith(name)
+        cells = line.removeprefix(name).split()
         assert cells[:3] == [str(candidate.id), f"{candidate.logit:.3f}", f"{candidate.probability:.2%}"]
     assert lines[5].strip() == "base on cpu"
 

@@ -11,6 +11,7 @@ import pytest
 import onnxlens
 from onnxlens.plugins.registry import Registry
 from onnxlens.prediction import Candidate, Prediction
+from onnxlens.runtime.token_text import quoted_token
 
 EVIL = "<script>alert(1)</script>&'\"\n"
 
@@ -28,11 +29,16 @@ def texts(html: str, tag: str) -> list[str]:
 def test_a_prediction_is_its_tokens_and_a_table_of_candidates(lens):
     prediction = lens.predict("the <b> cat", top=4)
     html = prediction._repr_html_()
-    assert texts(html, "code") == [repr(token) for token in prediction.tokens]
+    assert texts(html, "code") == [quoted_token(piece) for piece in prediction.pieces[0]]
     cells = texts(html, "td")
     assert len(cells) == 4 * 5
     for number, one in enumerate(prediction.top):
-        expected = [repr(one.token), str(one.id), f"{one.logit:.3f}", f"{one.probability:.2%}"]
+        expected = [
+            quoted_token(lens.tokenizer.pieces([one.id])[0]),
+            str(one.id),
+            f"{one.logit:.3f}",
+            f"{one.probability:.2%}",
+        ]
         assert cells[5 * number : 5 * number + 4] == expected
 
 
@@ -58,7 +64,7 @@ def test_an_explanation_is_its_stages_and_candidates(lens):
     tables = re.findall("<table>.*?</table>", html)
     stages, candidates = (texts(one, "td") for one in tables)
     assert stages[::5] == ["TopK(k=5)", "Temperature(temperature=0.7)"]
-    assert candidates[::5] == [repr(one.token) for one in explanation.candidates]
+    assert candidates[::5] == [quoted_token(one.token) for one in explanation.candidates]
     assert candidates[3::5] == [f"{one.probability:.2%}" for one in explanation.candidates]
     (marked,) = [number for number, cell in enumerate(candidates[4::5]) if cell.endswith("← chosen")]
     assert explanation.candidates[marked] == explanation.chosen
