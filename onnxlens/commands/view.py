@@ -229,7 +229,7 @@ def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:
     )
 
 
-class _Number(click.ParamType):
+class _Number(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # generic since click 8.4
     """What can be read as a number; which numbers an option takes is checked where the visualizer is made."""
 
     def __init__(self, kinds: set[str]) -> None:
