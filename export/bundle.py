@@ -11,15 +11,14 @@ from transformers import GPT2LMHeadModel
 
 from onnxlens.export import verify, verify_gradients
 from onnxlens.export.checkpoint import Checkpoint, read_checkpoint, read_model
+from onnxlens.export.destination import destination
 from onnxlens.export.gradient_graph import gradients_graph
 from onnxlens.export.graph import hooks_graph
-from onnxlens.export.paths import PathError, real_path
-from onnxlens.export.staging import recover, staged
+from onnxlens.export.staging import staged
 from onnxlens.export.target import check_target
 from onnxlens.export.tokenizer import check_tokenizer
 from onnxlens.export.writer import write_configurations, write_gradients, write_graphs, write_weights
 from onnxlens.runtime.bundle import TOKENIZER, WEIGHTS, Bundle, sha256_of
-from onnxlens.runtime.errors import CheckpointError, OutputError
 from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
 from onnxlens.runtime.weights import Storage, WeightsFile
@@ -73,14 +72,7 @@ def export(
         OutputError: the target exists or cannot be written.
         InputError: there is no such storage.
     """
-    try:
-        folder = real_path(source)
-    except PathError as error:
-        raise CheckpointError(f"Cannot read the checkpoint {source}: {error}.") from error
-    local = folder if folder.is_dir() else None
-    name = folder.name if local else str(source).split("/")[-1]
-    place = _place(target if target is not None else Path("models") / name)
-    check_target(place, source=local, force=force, needed=0)
+    place = destination(source, target, force=force)
     progress("reading the checkpoint")
     checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer, storage=storage)
     return _write(checkpoint, place, gradients=gradients, force=force, progress=progress)
@@ -97,20 +89,9 @@ def export_model(
     progress: Progress = lambda step: None,
 ) -> Bundle:
     """Exports a GPT-2 that is in memory; arguments, result and errors are those of `export`."""
-    place = _place(target)
-    check_target(place, source=None, force=force, needed=0)
+    place = destination(None, target, force=force)
     checkpoint = read_model(model, tokenizer, name=place.name, storage=storage)
     return _write(checkpoint, place, gradients=gradients, force=force, progress=progress)
-
-
-def _place(target: str | Path) -> Path:
-    """The folder to write; what exports that were killed left beside it is cleaned up first."""
-    try:
-        place = real_path(target)
-    except PathError as error:
-        raise OutputError(f"Cannot write {target}: {error}.") from error
-    recover(place.parent)
-    return place
 
 
 def _write(checkpoint: Checkpoint, target: Path, *, gradients: bool, force: bool, progress: Progress) -> Bundle:

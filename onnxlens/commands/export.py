@@ -53,6 +53,9 @@ def command(
     differs is not written.
     """
     signal.signal(signal.SIGTERM, _interrupt)  # so that a terminated export cleans up as an interrupted one does
+    from onnxlens.export.destination import destination
+
+    destination(source, target, force=force)  # what is wrong with it is said before PyTorch is loaded
     with status("loading PyTorch") as say:
         try:
             from onnxlens.export import export

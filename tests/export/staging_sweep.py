@@ -2,8 +2,7 @@
 
     python staging_sweep.py FOLDER swapping|renaming replacing|new
 
-Prints how often the target was the old bundle, the new one or nothing, and every outcome that must not be. It imports
-the modules alone, without the package around them, which would import PyTorch.
+Prints how often the target was the old bundle, the new one or nothing, and every outcome that must not be.
 """
 
 from __future__ import annotations
@@ -12,17 +11,10 @@ import json
 import os
 import signal
 import sys
-import types
 from collections import defaultdict
 from pathlib import Path
 from types import FrameType
 from typing import Any
-
-if __name__ == "__main__":
-    import onnxlens
-
-    package = sys.modules["onnxlens.export"] = types.ModuleType("onnxlens.export")
-    package.__path__ = [str(Path(onnxlens.__file__).parents[1] / "export")]
 
 from onnxlens.export import staging, target
 from onnxlens.runtime.manifest import FileRecord, Manifest

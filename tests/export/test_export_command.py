@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from checkpoints import write_checkpoint
 
+import onnxlens
 from onnxlens.cli import main
 from onnxlens.runtime.bundle import Bundle
 
@@ -116,13 +117,40 @@ def test_help(run: Callable[..., Output]) -> None:
         assert word in out
 
 
+def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    """Lets a package be one that cannot be imported, and the export be imported anew."""
+    monkeypatch.setattr(onnxlens, "export", sys.modules["onnxlens.export"])  # which importing it anew changes
+    for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith("onnxlens.export")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)  # what Python takes for "cannot be imported"
+
+
+def test_what_is_wrong_with_the_target_is_said_before_pytorch_is_loaded(
+    run: Callable[..., Output], checkpoint: Folder, bundle: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, existing = checkpoint("base"), bundle("base")
+    without(monkeypatch, "torch")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "chapter1.tex").touch()
+    for target, text in {
+        existing: "exists already; replace it with --force",
+        source: "the checkpoint's folder",
+        tmp_path / "loop": "loop",
+        tmp_path / "caf\udce9": "its name is not UTF-8",
+        tmp_path / "thesis": "exists and is no bundle",
+    }.items():
+        status, out, err = run(source, target)
+        assert (status, out) == (1, "")
+        assert text in err and "PyTorch" not in err
+    assert "PyTorch" in run(source, tmp_path / "new")[2]
+
+
 @pytest.mark.parametrize("package", ["torch", "transformers", "onnxscript", "huggingface_hub"])
 def test_without_pytorch_it_says_what_to_install(
     run: Callable[..., Output], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str
 ) -> None:
-    for name in [name for name in sys.modules if name.split(".")[0] == package or name.startswith("onnxlens.export")]:
-        monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)  # what Python takes for "cannot be imported"
+    without(monkeypatch, package)
     assert run(tmp_path, tmp_path / "bundle") == (
         1,
         "",

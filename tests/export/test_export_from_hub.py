@@ -80,12 +80,8 @@ def test_export_of_a_hub_id(hub: str, repository: Path, tmp_path: Path) -> None:
     assert fetched == {"config.json", "tokenizer.json", "model.safetensors"}
 
 
-# Imports the module alone: the package would import PyTorch, which takes seconds.
 DOWNLOAD = """
-import json, sys, types
-import onnxlens
-package = sys.modules["onnxlens.export"] = types.ModuleType("onnxlens.export")
-package.__path__ = [sys.argv[1]]
+import json, sys
 from onnxlens.export.hub import download
 from onnxlens.runtime.errors import CheckpointError
 
@@ -95,7 +91,7 @@ def outcome(source, revision):
     except CheckpointError as error:
         return str(error)
 
-print(json.dumps([outcome(*request) for request in json.loads(sys.argv[2])]))
+print(json.dumps([outcome(*request) for request in json.loads(sys.argv[1])]))
 """
 
 
@@ -103,10 +99,8 @@ def download(
     endpoint: str, folder: Path, *requests: tuple[str, str | None], **variables: str
 ) -> list[tuple[str, str] | str]:
     """For each source and revision the folder and commit found, or the error's text, in a process with its own hub."""
-    export = Path(onnxlens.__file__).parents[1] / "export"
-    assert (export / "hub.py").is_file()
     result = subprocess.run(
-        [sys.executable, "-c", DOWNLOAD, str(export), json.dumps(requests)],
+        [sys.executable, "-c", DOWNLOAD, json.dumps(requests)],
         env=environment(endpoint, folder / "hf-home") | variables,
         capture_output=True,
         text=True,
