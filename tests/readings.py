@@ -39,7 +39,7 @@ class _Tokenizer:
 
     encode_word = encode
 
-    def str_tokens(self, ids: list[int]) -> list[str]:
+    def pieces(self, ids: list[int]) -> list[str]:
         return [self._fast.decode([token]) for token in ids]
 
 

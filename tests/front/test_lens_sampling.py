@@ -99,7 +99,7 @@ def test_an_explanation_is_of_what_generate_chooses(lens, options):
     prediction = lens.predict("the cat")
     expected = prediction.probabilities[once.chosen.id]
     probable(once.chosen.model_probability, expected, prediction.logits)
-    assert once.chosen.token == lens.to_str_tokens([once.chosen.id])[0]
+    assert once.chosen.token == lens.tokenizer.pieces([once.chosen.id])[0]
 
 
 def test_without_asking_there_is_no_explanation(lens):

@@ -46,7 +46,7 @@ def test_bars_are_as_long_as_probabilities():
     logits = np.zeros(2, np.float32)
     top = [Candidate(0, EVIL, 0.0, 1.0), Candidate(1, "b", 0.0, 0.5), Candidate(2, "c", 0.0, 1 / 192)]
     cells = texts(Prediction([1], [EVIL], top, logits, logits)._repr_html_(), "td")
-    assert (cells[0], cells[4], cells[9], cells[14]) == (repr(EVIL), "█" * 24, "█" * 12, "▏")
+    assert (cells[0], cells[4], cells[9], cells[14]) == (quoted_token(EVIL), "█" * 24, "█" * 12, "▏")
 
 
 def test_a_generation_is_generated_to_be_shown(lens):
