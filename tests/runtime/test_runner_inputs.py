@@ -144,7 +144,7 @@ def test_the_number_of_threads_reaches_onnx_runtime(bundle):
     from onnxlens.runtime.compile import PLAIN
 
     (part,) = program(PLAIN)._parts
-    assert part.session.get_session_options().intra_op_num_threads == 2
+    assert part.session.get().get_session_options().intra_op_num_threads == 2
 
 
 @pytest.mark.parametrize("name", ["gpu", "CPU", "", None, "CPUExecutionProvider"])
