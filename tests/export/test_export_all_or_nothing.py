@@ -31,6 +31,12 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def proven(bundle: Folder) -> None:
+    """Makes the bundle that all tests share before any test here changes how one is made."""
+    bundle("base")
+
+
 @pytest.fixture
 def unproven(monkeypatch: pytest.MonkeyPatch, quick_trace: None) -> None:
     """Leaves out the comparison with PyTorch, for tests of what happens around it."""
