@@ -185,7 +185,8 @@ def _plain(value: object) -> object:
         return {_plain(key): _plain(one) for key, one in value.items()}
     if isinstance(value, list | tuple | set | frozenset | np.ndarray):
         plain = [_plain(one) for one in value]
-        return tuple(plain) if isinstance(value, tuple) else plain
+        kind = next((kind for kind in (tuple, set, frozenset) if isinstance(value, kind)), list)
+        return kind(plain)
     return value
 
 

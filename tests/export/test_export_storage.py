@@ -298,8 +298,8 @@ def test_the_commands_say_how_weights_are_stored(
     assert json.loads(out)["verification"]["rounding"] == effect
 
 
-def test_another_storage_is_wrong_usage(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+def test_another_storage_is_an_error(run: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
     status, out, err = run("export", tmp_path, "--storage", "int8")
-    assert (status, out) == (2, "")
-    assert "Invalid value for '--storage': 'int8' is not one of 'float32', 'float16'" in err
+    assert (status, out) == (1, "")
+    assert "storage must be 'float32' or 'float16', not 'int8'." in err
     assert all(repr(storage) in err for storage in STORAGES)

@@ -177,7 +177,7 @@ def test_commands_change_and_report(lens, command, tmp_path):
         ),
         (
             ["--intervene", "nothing.json"],
-            "Error: Cannot read the interventions nothing.json: No such file or directory.",
+            "Error: Cannot read the interventions nothing.json: no such file or directory.",
         ),
     ],
 )

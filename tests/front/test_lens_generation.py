@@ -233,7 +233,7 @@ def test_an_unknown_hook_point_is_an_error_before_the_first_token(lens):
 
 @pytest.mark.parametrize(
     ("ids", "expected"),
-    [([], "at least one token"), ([300], "Token id 300 is out of range"), ([1.5], "must be whole numbers, not float")],
+    [([], "not an empty list"), ([300], "Token id 300 is out of range"), ([1.5], "must be whole numbers, not float")],
 )
 def test_a_prompt_that_cannot_be_used_is_an_error_before_the_first_token(lens, ids, expected):
     with pytest.raises(InputError, match=expected):

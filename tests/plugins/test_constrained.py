@@ -695,7 +695,7 @@ def test_a_schema_and_a_grammar_from_a_file(tmp_path, monkeypatch):
         (
             b"\xff",
             "x",
-            "the file 'x' cannot be read: 'utf-8' codec can't decode byte 0xff in position 0: invalid start",
+            "the file 'x' cannot be read: it is not UTF-8 (byte 0 is 0xff).",
         ),
         (b"a" * 100_001, "x", "the grammar has more than 100,000 characters."),
         (b"", "x", None),
