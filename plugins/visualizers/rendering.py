@@ -14,6 +14,8 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from onnxlens.runtime.errors import InputError, MissingLibraryError, OutputError, PluginError
 from onnxlens.runtime.files import replaced
 from onnxlens.runtime.process_wide import ProcessWide
@@ -31,6 +33,7 @@ _PLOTS = ("matplotlib", "plotly")  # the extra `plots`
 _WIDTH = 100  # of text in a file
 _DPI = 150  # of a PNG
 _MARGIN = 0.1  # inches around a picture
+_GRID = 16  # places in an inch at which the edges of a picture may be
 _LETTERS = 18  # of a caption in an inch
 
 
@@ -219,6 +222,7 @@ class Rendering:
 
     def _drawn(self, ending: str) -> bytes:
         from matplotlib.figure import Figure
+        from matplotlib.transforms import Bbox
 
         file = io.BytesIO()
         with drawing():
@@ -232,7 +236,9 @@ class Rendering:
                 engine.execute(figure)
                 figure.set_layout_engine(None)
             self._write_caption(figure)
-            box = figure.get_tightbbox().padded(_MARGIN)
+            low, high = figure.get_tightbbox().padded(_MARGIN).get_points()
+            # On a grid of exact binary fractions, an edge does not become 0 once and -0 the next time by rounding.
+            box = Bbox([np.floor(low * _GRID) / _GRID, np.ceil(high * _GRID) / _GRID])
             figure.savefig(file, format=ending, dpi=_DPI, bbox_inches=box, metadata=metadata)
         return _named_anew(file.getvalue()) if ending == "svg" else file.getvalue()
 
