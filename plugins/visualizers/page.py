@@ -212,6 +212,10 @@ const step = (drawing, event) => {
   const traces = drawing.data.flatMap((one, place) => one.visible === false ? [] : [place]);
   const points = traces.map((curveNumber) => ({curveNumber, pointNumber: point}));
   Plotly.Fx.hover(drawing, isMap ? {xval: point[1], yval: point[0]} : points);
+  clearTimeout(drawing.reading);
+  drawing.reading = setTimeout(() => readAloud(drawing), 100);  // plotly draws a hover within 50 ms of the one before
+};
+const readAloud = (drawing) => {
   const labels = [...drawing.querySelectorAll(".hoverlayer .hovertext")].map((label) =>
     [...label.querySelectorAll("text")].map((text) => text.dataset.unformatted ?? text.textContent).join(" "));
   const plain = document.createElement("template");

@@ -14,14 +14,13 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from onnxlens.runtime.errors import InputError, MissingLibraryError, OutputError, PluginError
 from onnxlens.runtime.files import replaced
 from onnxlens.runtime.process_wide import ProcessWide
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+    from matplotlib.transforms import BboxBase
     from rich.console import RenderableType
 
 __all__ = ["FORMATS", "Rendering", "check_ending", "drawing"]
@@ -33,7 +32,7 @@ _PLOTS = ("matplotlib", "plotly")  # the extra `plots`
 _WIDTH = 100  # of text in a file
 _DPI = 150  # of a PNG
 _MARGIN = 0.1  # inches around a picture
-_GRID = 16  # places in an inch at which the edges of a picture may be
+_GRID = 2**20  # places in the width and the height of a picture
 _LETTERS = 18  # of a caption in an inch
 
 
@@ -222,7 +221,6 @@ class Rendering:
 
     def _drawn(self, ending: str) -> bytes:
         from matplotlib.figure import Figure
-        from matplotlib.transforms import Bbox
 
         file = io.BytesIO()
         with drawing():
@@ -235,10 +233,9 @@ class Rendering:
             if (engine := figure.get_layout_engine()) is not None:
                 engine.execute(figure)
                 figure.set_layout_engine(None)
+                _snap(figure)
             self._write_caption(figure)
-            low, high = figure.get_tightbbox().padded(_MARGIN).get_points()
-            # On a grid of exact binary fractions, an edge does not become 0 once and -0 the next time by rounding.
-            box = Bbox([np.floor(low * _GRID) / _GRID, np.ceil(high * _GRID) / _GRID])
+            box = figure.get_tightbbox().padded(_MARGIN)
             figure.savefig(file, format=ending, dpi=_DPI, bbox_inches=box, metadata=metadata)
         return _named_anew(file.getvalue()) if ending == "svg" else file.getvalue()
 
@@ -290,6 +287,21 @@ def _named_anew(svg: bytes) -> bytes:
         return found[1] + names.setdefault(found[2], b"clip%d" % len(names))
 
     return re.sub(rb'(id="|url\(#)(p[0-9a-f]{10})\b', name, svg)
+
+
+def _snap(figure: Figure) -> None:
+    """Puts what was laid out on a fine grid: the solver goes by addresses in memory, which changes the last bits."""
+    from matplotlib.axes import Axes
+    from matplotlib.figure import SubFigure
+    from matplotlib.transforms import Bbox
+
+    def snapped(box: BboxBase) -> Bbox:
+        return Bbox((box.get_points() * _GRID).round() / _GRID)
+
+    for part in figure.findobj(SubFigure):
+        part.bbox_relative.set(snapped(part.bbox_relative))
+    for axes in figure.findobj(Axes):
+        axes.set_position(snapped(axes.get_position(original=True)), which="original")
 
 
 def _plain(renderable: RenderableType) -> str:
