@@ -66,12 +66,17 @@ _HOME = {
     "open_trace": "onnxlens.runtime.trace",
 }
 
+# Imported when they are first used, so that `import onnxlens` is enough for `onnxlens.utils.get_act_name("z", 3)`.
+_MODULES = ("analysis", "decoding", "metrics", "plugins", "utils")
+
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
         from importlib.metadata import version
 
         return version("onnxlens")
+    if name in _MODULES:
+        return import_module(f"onnxlens.{name}")
     if name not in _HOME:
         raise AttributeError(f"module 'onnxlens' has no attribute {name!r}")
     value = getattr(import_module(_HOME[name]), name)
@@ -80,4 +85,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+    return sorted({*globals(), *__all__, *_MODULES})

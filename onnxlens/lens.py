@@ -27,6 +27,7 @@ from onnxlens.runtime.cfg import TransformerLensConfig
 from onnxlens.runtime.continuations import Continuations
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.escape import quoted
 from onnxlens.runtime.functions import ForwardHooks, Hook, HookFunction
 from onnxlens.runtime.generation import Step, generate_ids
 from onnxlens.runtime.hooks import HookPoint
@@ -93,10 +94,17 @@ class Lens(Model):
         runner: the same.
         plugins: what plugins there are; they are loaded when one that is not built in is asked for.
 
+    Raises:
+        InputError: `runner` is no Runner.
+
     The text, shape and weights of the model are attributes and methods of `Model`.
     """
 
     def __init__(self, runner: Runner, plugins: Registry | None = None) -> None:
+        if not isinstance(runner, Runner):
+            raise InputError(
+                f"A Lens is made of a Runner, not of {quoted(runner)}; onnxlens.load opens a model by name."
+            )
         super().__init__(runner.bundle)
         self.runner = runner
         self.plugins = Registry() if plugins is None else plugins

@@ -15,6 +15,7 @@ from onnxlens.plugins.hookspecs import HOOKS
 from onnxlens.plugins.loading import Entry, Loaded, load
 from onnxlens.plugins.sources import built_in, checked_files, limited, outside
 from onnxlens.runtime.errors import PluginError, suggestion
+from onnxlens.runtime.escape import quoted
 
 __all__ = ["Broken", "Entry", "Registry"]
 
@@ -77,7 +78,10 @@ class Registry:
     """
 
     def __init__(self, plugins: Iterable[str | Path] = (), *, find: bool = True) -> None:
-        self._files = checked_files([plugins] if isinstance(plugins, str | Path) else plugins)
+        files = [plugins] if isinstance(plugins, str | Path) else plugins
+        if not isinstance(files, Iterable):
+            raise PluginError(f"Plugins are named by the paths of their files, not by {quoted(files)}.")
+        self._files = checked_files(files)
         self._find = find
 
     def __getstate__(self) -> dict[str, object]:

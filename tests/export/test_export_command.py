@@ -72,6 +72,15 @@ def test_force_and_tokenizer(run: Callable[..., Output], tmp_path: Path) -> None
     assert run(*arguments, "--force")[0] == 0
 
 
+def test_a_tokenizer_that_is_not_there(run: Callable[..., Output], checkpoint: Folder, tmp_path: Path) -> None:
+    assert run(checkpoint("base"), tmp_path / "bundle", "--tokenizer", tmp_path / "no.json") == (
+        1,
+        "",
+        f"Error: There is no tokenizer {tmp_path / 'no.json'}: name a tokenizer.json that is there, or its folder.\n",
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_names_that_a_terminal_would_obey(run: Callable[..., Output], checkpoint: Folder, tmp_path: Path) -> None:
     name = "evil\x1b[2J\nname"
     status, out, err = run(checkpoint("base"), tmp_path / name)

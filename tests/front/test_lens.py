@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import subprocess
+import sys
 
 import numpy as np
 import oracle
@@ -12,7 +14,7 @@ from yardstick import close, probable
 
 import onnxlens
 from onnxlens.lens import Lens
-from onnxlens.runtime.errors import BundleError, ContextLengthError, HookPointError, InputError
+from onnxlens.runtime.errors import BundleError, ContextLengthError, HookPointError, InputError, OutputError
 
 
 @pytest.fixture(scope="module")
@@ -271,3 +273,22 @@ def test_the_id_of_a_text_that_is_one_token(runner):
         lens.to_single_token("")
     with pytest.raises(InputError, match="Expected the text of one token, not 5"):
         lens.to_single_token(5)
+
+
+def test_a_lens_is_made_of_a_runner():
+    with pytest.raises(InputError, match=r"made of a Runner, not of 'tiny'; onnxlens\.load opens a model by name\.$"):
+        Lens("tiny")
+
+
+def test_import_onnxlens_is_enough_for_its_modules():
+    code = "import onnxlens; print(onnxlens.utils.get_act_name('z', 3), onnxlens.metrics, onnxlens.analysis)"
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.stdout.startswith("blocks.3.attn.hook_z "), ran.stderr
+
+
+@pytest.mark.parametrize("name", ["x.npz", "x.npy", "x.safetensors.gz"])
+def test_a_trace_is_not_saved_under_the_name_of_another_kind_of_file(lens, tmp_path, name):
+    _, cache = lens.run_with_cache("the cat")
+    with pytest.raises(OutputError, match="a trace is a safetensors file, and its name ends in"):
+        cache.save(tmp_path / name)
+    assert not list(tmp_path.iterdir())

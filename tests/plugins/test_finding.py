@@ -138,6 +138,8 @@ def test_files_that_cannot_be_plugins(tmp_path):
         with pytest.raises(PluginError) as caught:
             Registry([path])
         assert str(caught.value).startswith(expected)
+    with pytest.raises(PluginError, match=r"^Plugins are named by the paths of their files, not by 5\.$"):
+        Registry(5)
 
 
 def test_what_is_built_in_needs_no_other_plugin(install):
