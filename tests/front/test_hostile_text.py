@@ -60,7 +60,7 @@ def test_names_in_a_bundle_are_shown_as_they_are(command, hostile, name):
     assert ran.code == 0
     assert "\x1b" not in ran.out
     if name == "inspect":
-        assert r"evil\x1b[2J[red]\u202e:smile:" in ran.out.replace("\n", "")
+        assert r"evil\x1b[2J[red]\u202e:smile:" in "".join(ran.out.split())  # a line may end anywhere in a long path
         assert "[red]x[/red]" in ran.out
         assert r"\x1b[2Jfile" in ran.out
         assert not CONTROL.search(ran.out)
@@ -68,11 +68,12 @@ def test_names_in_a_bundle_are_shown_as_they_are(command, hostile, name):
 
 def test_models_shows_names_as_they_are(command, hostile, monkeypatch):
     monkeypatch.chdir(hostile.parent)
+    monkeypatch.setenv("COLUMNS", "1000")
     (hostile.parent / "models").mkdir()
     hostile.rename(hostile.parent / "models" / hostile.name)
     ran = command("models")
     assert ran.code == 0
-    assert r"evil\x1b[2J[red]\u2" in ran.out  # and the rest on the next line
+    assert r"evil\x1b[2J[red]\u202e:smile:" in ran.out
     assert not CONTROL.search(ran.out)
 
 
