@@ -8,6 +8,7 @@ from typing import Annotated
 
 import numpy as np
 import pytest
+from plugin_options import SAMPLERS
 
 from onnxlens.plugins import Context, Option, Rendering, Sampler, Visualizer, page
 from onnxlens.plugins.registry import Registry
@@ -20,39 +21,9 @@ VISUALIZERS = Registry(find=False).visualizers
 
 
 # What each built-in sampler is checked with; those that are not here have no option that must be given.
-OPTIONS = {
-    "top_k": {"k": 3},
-    "top_p": {"p": 0.9},
-    "min_p": {"p": 0.1},
-    "typical_p": {"p": 0.9},
-    "epsilon_cutoff": {"epsilon": 0.01},
-    "eta_cutoff": {"epsilon": 0.01},
-    "tfs_z": {"z": 0.9},
-    "top_n_sigma": {"n": 1.0},
-    "top_h": {"h": 0.5},
-    "xtc": {"probability": 0.5},
-    "temperature": {"temperature": 0.7},
-    "dynatemp": {"range": 0.5},
-    "logit_bias": {"bias": {0: 1.0}},
-    "bad_words": {"words": [[0]]},
-    "suppress_tokens": {"tokens": [0]},
-    "min_length": {"length": 5},
-    "min_new_tokens": {"tokens": 5},
-    "forced_bos": {"token": 0},
-    "exponential_decay_length_penalty": {"start": 1, "factor": 1.1},
-    "repetition_penalty": {"penalty": 1.2},
-    "presence_penalty": {"penalty": 0.5},
-    "frequency_penalty": {"penalty": 0.5},
-    "no_repeat_ngram_size": {"size": 2},
-    "regex": {"pattern": "[a-z]+( [a-z0-9]+)*"},
-    "json_schema": {"schema": {"type": "string"}},
-    "lark": {"grammar": 'start: word (" " word)*\nword: /[a-z]/ | word /[a-z0-9]/'},
-}
-
-
 @pytest.mark.parametrize("name", Registry(find=False).samplers)
 def test_built_in_samplers_pass(name):
-    check_sampler(Registry(find=False).samplers[name].plugin, **OPTIONS.get(name, {}))
+    check_sampler(Registry(find=False).samplers[name].plugin, **SAMPLERS.get(name, {}))
 
 
 def test_options_that_are_wrong_or_missing():

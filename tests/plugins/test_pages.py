@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from plugin_options import VIEWS
 
 from onnxlens.lens import Lens
 from onnxlens.plugins.testing import hostile
@@ -17,10 +18,6 @@ from onnxlens.plugins.visualizers.builtin import VISUALIZERS
 from onnxlens.plugins.visualizers.reading import read
 
 TEXT = "the cat sat on the cat"
-OPTIONS = {
-    "compare": {"of": "attention", "other_text": "the sat sat on the cat"},
-    "patching": {"corrupted": "the sat sat on the cat"},
-}
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 pytestmark = [
@@ -96,7 +93,7 @@ def number(text: str) -> float:
 
 @pytest.mark.parametrize("name", VISUALIZERS)
 def test_every_page_is_quiet(lens, show, name):
-    options = OPTIONS.get(name, {})
+    options = VIEWS.get(name, {})
     show(lens.view(name, TEXT, **options))
 
 
@@ -122,7 +119,7 @@ def test_attention_is_read_with_the_pointer_and_heads_are_picked(lens, show):
 
 
 def test_a_head_is_picked_in_all_drawings_of_a_comparison_at_once(lens, show):
-    page = show(lens.view("compare", TEXT, **OPTIONS["compare"]))
+    page = show(lens.view("compare", TEXT, **VIEWS["compare"]))
     page.locator(".choice select").nth(1).select_option("block 1, head 2")
     for drawing in page.locator(".drawing").all():
         until(lambda drawing=drawing: drawing.evaluate("one => one.data[6].visible"))
@@ -365,7 +362,7 @@ PAGES = ["attention", "attribution", "sampling", "flow", "surprisal", "logit_len
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_is_no_wider_than_a_phone(lens, show, name):
     page = show(lens.view(name, "".join(f" the cat{'x' * place}" for place in range(6)) if name != "compare" else TEXT,
-                          **OPTIONS.get(name, {})))  # fmt: skip
+                          **VIEWS.get(name, {})))  # fmt: skip
     page.set_viewport_size({"width": 360, "height": 740})
     until(lambda: page.evaluate("document.documentElement.clientWidth") == 360)
     until(lambda: page.evaluate("document.documentElement.scrollWidth") == 360)
