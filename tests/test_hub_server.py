@@ -44,7 +44,7 @@ def hub(endpoint: str, home: Path, program: str) -> Any:
         env=environment(endpoint, home),
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=600,
     )
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)

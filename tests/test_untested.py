@@ -35,7 +35,7 @@ def run(folder: Path, *arguments: str) -> list[str]:
         env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert ran.returncode == 0, ran.stdout
     return ran.stdout.splitlines()

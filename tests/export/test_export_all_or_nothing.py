@@ -479,7 +479,7 @@ def test_a_signal_to_a_running_export(
     bundle: Folder, tmp_path: Path, left_behind: LeftBehind, running: Running, number: signal.Signals, status: int
 ) -> None:
     running.send_signal(number)
-    out, err = running.communicate(timeout=30)
+    out, err = running.communicate(timeout=600)
     assert running.returncode == status
     assert out == ""
     assert err.strip() == ("Interrupted." if number == signal.SIGINT else "")
@@ -496,7 +496,7 @@ def test_the_next_export_cleans_up_after_one_that_was_killed(
     export(checkpoint("base"), tmp_path / "out" / "other")
     assert len(hidden()) == 1, "that of the process that is still running"
     running.send_signal(signal.SIGKILL)
-    running.communicate(timeout=30)
+    running.communicate(timeout=600)
     assert len(hidden()) == 1
     assert content(tmp_path / "out" / "bundle") == content(bundle("base"))
     export(checkpoint("base"), tmp_path / "out" / "other", force=True)

@@ -36,7 +36,7 @@ def run(arguments: list[str], endpoint: str, folder: Path) -> subprocess.Complet
         env=variables,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
 
 
@@ -104,7 +104,7 @@ def download(
         env=environment(endpoint, folder / "hf-home") | variables,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
     )
     assert result.returncode == 0, result.stderr
     assert result.stderr == ""

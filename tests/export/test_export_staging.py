@@ -90,7 +90,7 @@ def test_a_kill_at_any_line_loses_nothing(tmp_path: Path, way: str, existing: st
         [sys.executable, str(HERE / "staging_sweep.py"), str(tmp_path), way, existing],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
     )
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)

@@ -38,7 +38,7 @@ def interrupted(delay: float, *arguments: str) -> tuple[int, str, str]:
         assert process.stdout.readline() == "ready\n"
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=600)
     return process.returncode, out, err
 
 
@@ -84,7 +84,7 @@ cli.cli.main = swallowed
 sys.argv = ["onnxlens"]
 cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 
@@ -105,7 +105,7 @@ cli.cli.main = odd
 sys.argv = ["onnxlens"]
 cli.main()
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=600)
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
 
 

@@ -221,6 +221,6 @@ def test_a_pool_of_processes_predicts_with_spawn_and_fork(bundle, tmp_path):
     script = tmp_path / "pool.py"
     script.write_text(_POOL)
     command = [sys.executable, "-W", "ignore::DeprecationWarning", script, bundle("base"), "fork", "spawn"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=240)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=600)
     assert (ran.returncode, ran.stderr) == (0, "")
     assert [line.split()[0] for line in ran.stdout.splitlines()] == ["fork", "spawn"]

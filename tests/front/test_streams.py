@@ -19,7 +19,7 @@ def run(line: str, *arguments: str, **environment: str) -> subprocess.CompletedP
         ["sh", "-c", f'"$0" -m onnxlens "$@" {line}', sys.executable, *arguments],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, **environment},
         stdin=subprocess.DEVNULL,
     )
@@ -86,7 +86,7 @@ def test_json_is_json_in_every_encoding(encoding):
     done = subprocess.run(
         [sys.executable, "-m", "onnxlens", "generate", text, "-n", "1", "--seed", "1", "--json"],
         capture_output=True,
-        timeout=120,
+        timeout=600,
         env={**os.environ, "PYTHONIOENCODING": encoding},
         check=True,
     )

@@ -462,7 +462,7 @@ def test_two_processes_open_one_bundle_at_once(bundle):
     for process in processes:
         assert process.stdout
         assert process.stdout.readline() == "ready\n"  # both have it open
-    answers = [process.communicate("\n", timeout=120)[0] for process in processes]
+    answers = [process.communicate("\n", timeout=600)[0] for process in processes]
     assert answers[0] == answers[1] != ""
 
 

@@ -62,7 +62,7 @@ def ends(bundle):
         script = _SCRIPT.replace("{child}", line)
         command = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", script]
         ran = subprocess.run(
-            [*command, str(path or bundle("base-gradients"))], capture_output=True, text=True, timeout=120
+            [*command, str(path or bundle("base-gradients"))], capture_output=True, text=True, timeout=600
         )
         assert (ran.returncode, ran.stderr) == (0, "")
         return ran.stdout.strip()

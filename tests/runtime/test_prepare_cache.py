@@ -201,7 +201,7 @@ def test_two_processes_prepare_at_once(cache, bundle):
         assert process.stdin
         process.stdin.write("\n")
         process.stdin.flush()
-    answers = [process.communicate(timeout=120) for process in processes]
+    answers = [process.communicate(timeout=600) for process in processes]
     assert [process.returncode for process in processes] == [0, 0], answers
     assert {out.split()[2] for out, _ in answers} == {
         repr(float(start(bundle("base")).run(IDS, logits="last").logits.sum()))
