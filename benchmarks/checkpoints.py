@@ -7,8 +7,7 @@ from pathlib import Path
 
 from tokenizers import Tokenizer, models
 
-from onnxlens.runtime.bundle import parameter_shapes
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.export.families.gpt2 import GPT2
 
 SHAPES = {
     "distilgpt2": {"n_layer": 6},
@@ -35,10 +34,10 @@ def write(folder: Path, shape: str, tokenizer: Path | None) -> Path:
 
     checkpoint.mkdir(parents=True, exist_ok=True)
     entries = {"model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], **SHAPES[shape]}
-    config = ModelConfig.from_dict(entries)
+    model = GPT2(entries, "here")
     torch.manual_seed(0)
     weights = {}
-    for name, size in parameter_shapes(config).items():
+    for name, size in model.parameter_shapes().items():
         scale = name.endswith("weight") and ("ln_" in name)
         weights[name] = torch.ones(size) if scale else torch.randn(size) * 0.02
     save_file(weights, checkpoint / "model.safetensors", {"format": "pt"})
@@ -46,6 +45,6 @@ def write(folder: Path, shape: str, tokenizer: Path | None) -> Path:
     if tokenizer is not None:
         (checkpoint / "tokenizer.json").write_bytes(tokenizer.read_bytes())
     else:
-        words = {f"w{n}": n for n in range(config.vocab_size)}
+        words = {f"w{n}": n for n in range(model.cfg.d_vocab)}
         Tokenizer(models.WordLevel(words, unk_token="w0")).save(str(checkpoint / "tokenizer.json"))
     return checkpoint

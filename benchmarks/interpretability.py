@@ -137,7 +137,7 @@ def ablation(lens: Any, bridge: Any, rounds: int) -> list[Row]:
 
     ids = _ids(ABLATED)
     ids_theirs = torch.from_numpy(ids)
-    layers, heads = lens.config.n_layer, lens.config.n_head
+    layers, heads = lens.config.n_layers, lens.config.n_heads
 
     def without(layer: int, head: int) -> float:
         def zero(z: Any, hook: Any) -> Any:

@@ -35,7 +35,6 @@ from onnxlens.models.lexicon import HELD_OUT_PROMPTS
 from onnxlens.models.loops import greedy, loop
 from onnxlens.models.ngram import KneserNey
 from onnxlens.models.passes import next_tokens
-from onnxlens.runtime.bundle import parameter_shapes
 from onnxlens.runtime.errors import OnnxLensError
 
 MODELS = Path(__file__).parents[1] / "models"
@@ -131,7 +130,7 @@ def measured(key: str, what: str, value: float, form: str = ".3f", note: str = "
 
 def texts(lens: onnxlens.Lens, work: Path) -> list[Row]:
     """Bits per byte of held-out text, and those of the 5-gram model."""
-    end, context = _end(lens), lens.config.n_positions
+    end, context = _end(lens), lens.config.n_ctx
     grams = baselines(lens, work)
     rows = []
     for kind in KINDS:
@@ -165,7 +164,7 @@ def baselines(lens: onnxlens.Lens, work: Path) -> dict[str, dict[str, float]]:
     ids = {kind: token_ids(work, kind, "train") for kind in KINDS}
     found: dict[str, dict[str, float]] = {kind: {} for kind in KINDS}
     for name, kinds in [*((kind, (kind,)) for kind in KINDS), (" and ".join(KINDS), KINDS)]:
-        model = KneserNey(np.concatenate([ids[kind] for kind in kinds]), lens.config.vocab_size, _end(lens))
+        model = KneserNey(np.concatenate([ids[kind] for kind in kinds]), lens.config.d_vocab, _end(lens))
         for kind in kinds:
             text = texts[kind]
             found[kind][name] = text.bits_per_byte(-np.log2(model.probabilities(text.ids)))
@@ -210,7 +209,7 @@ def heads(lens: onnxlens.Lens) -> tuple[list[Row], dict[str, Any]]:
     found = {
         length: head_scores(lens, length=length, count=SEQUENCES, seed=SEED, tokens=tokens)
         for length in LENGTHS
-        if 2 * length < lens.config.n_positions
+        if 2 * length < lens.config.n_ctx
     }
     headline = found[HEADLINE]
     movers = name_movers(lens.runner, tasks.indirect_objects(QUESTIONS, SEED), lens.tokenizer.encode)
@@ -285,7 +284,7 @@ def continuations(lens: onnxlens.Lens) -> tuple[Row, list[dict[str, Any]]]:
 
 def parameters(bundle: onnxlens.Bundle) -> int:
     """How many parameters a model has; tied embeddings count once."""
-    return sum(math.prod(shape) for shape in parameter_shapes(bundle.config).values())
+    return bundle.manifest.parameters
 
 
 def sizes(bundle: onnxlens.Bundle) -> list[Row]:
@@ -378,9 +377,9 @@ def check(lens: onnxlens.Lens) -> None:
         ValueError: it has too few positions.
     """
     least = 2 * HEADLINE + 1
-    if lens.config.n_positions < least:
+    if lens.config.n_ctx < least:
         raise ValueError(
-            f"{lens.runner.bundle.name} has {lens.config.n_positions} positions; {HEADLINE} random tokens said twice "
+            f"{lens.runner.bundle.name} has {lens.config.n_ctx} positions; {HEADLINE} random tokens said twice "
             f"after <|endoftext|> need {least}. Give a bundle with a longer context."
         )
 

@@ -137,7 +137,7 @@ def decoding(bundle: Path, threads: int, rounds: int) -> list[Row]:
     model = GPT2LMHeadModel.from_pretrained(checkpoints.write(WORK, "gpt2", None)).eval()
     model.generation_config.eos_token_id = None  # random weights may say it at any time
     runner = Runner(bundle, provider="cpu", threads=threads)
-    prompt = np.random.default_rng(0).integers(0, runner.config.vocab_size, PROMPT).tolist()
+    prompt = np.random.default_rng(0).integers(0, runner.config.d_vocab, PROMPT).tolist()
     greedy, rng = Greedy(), np.random.default_rng(0)
 
     def choose(logits: np.ndarray, ids: np.ndarray, step: int) -> int:
@@ -184,7 +184,7 @@ def reading(bundle: Path, threads: int, rounds: int) -> list[Row]:
     from onnxlens.runtime.runner import Runner
 
     runner = Runner(bundle, provider="cpu", threads=threads)
-    ids = np.random.default_rng(0).integers(0, runner.config.vocab_size, PROMPT)
+    ids = np.random.default_rng(0).integers(0, runner.config.d_vocab, PROMPT)
     best = in_turn(
         3 * rounds,
         none=lambda: runner.run(ids),

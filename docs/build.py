@@ -44,8 +44,6 @@ from onnxlens.plugins import hookspecs
 from onnxlens.plugins.options import json_schema
 from onnxlens.plugins.samplers import SAMPLERS
 from onnxlens.runtime import errors
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import hook_points
 
 __all__ = ["ExampleError", "documents", "fences", "main", "picture", "rebuilt", "same"]
 
@@ -226,7 +224,10 @@ def picture() -> str:
 
 def _hook_table() -> str:
     rows = ["| name | shape | meaning |", "| --- | --- | --- |"]
-    for point in hook_points(ModelConfig(n_layer=1)):
+    described = onnxlens.Bundle(onnxlens.find()).description
+    for point in described.hook_points:
+        if point.name.startswith("blocks.") and not point.name.startswith("blocks.0."):
+            continue
         shape = " ".join(_LETTERS[axis] for axis in point.axes)
         request = "; computed on request" if point.on_request else ""
         rows.append(f"| `{point.name.replace('blocks.0.', 'blocks.N.')}` | {shape} | {point.meaning}{request} |")

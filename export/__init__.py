@@ -1,4 +1,4 @@
-"""From a GPT-2 checkpoint to a verified ONNX bundle; the only part of onnxlens that imports PyTorch.
+"""From a checkpoint to a verified ONNX bundle; the only part of onnxlens that imports PyTorch.
 
 Install it with `pip install 'onnxlens[export]'`. PyTorch is imported when `export` or `export_model` is first used, so
 that a target that cannot be written is an error before that.

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from tokenizers import Tokenizer
-from transformers import GPT2LMHeadModel
+from transformers import PreTrainedModel
 
 from onnxlens.export import verify, verify_gradients
 from onnxlens.export.checkpoint import Checkpoint, read_checkpoint, read_model
@@ -19,7 +19,6 @@ from onnxlens.export.target import check_target
 from onnxlens.export.tokenizer import check_tokenizer
 from onnxlens.export.writer import write_configurations, write_gradients, write_graphs, write_weights
 from onnxlens.runtime.bundle import TOKENIZER, WEIGHTS, Bundle, sha256_of
-from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
 from onnxlens.runtime.weights import Storage, WeightsFile
 
@@ -50,7 +49,7 @@ def export(
     force: bool = False,
     progress: Progress = lambda step: None,
 ) -> Bundle:
-    """Exports a GPT-2 checkpoint to a verified ONNX bundle.
+    """Exports a checkpoint to a verified ONNX bundle.
 
     Args:
         source: a hub id, such as `openai-community/gpt2`, or a folder with config.json and weights.
@@ -67,7 +66,7 @@ def export(
         The bundle written.
 
     Raises:
-        CheckpointError: the source cannot be read, or is not a GPT-2 that can be exported.
+        CheckpointError: the source cannot be read, or is not one that can be exported.
         ExportError: the graphs do not reproduce the PyTorch model.
         OutputError: the target exists or cannot be written.
         InputError: there is no such storage.
@@ -79,7 +78,7 @@ def export(
 
 
 def export_model(
-    model: GPT2LMHeadModel,
+    model: PreTrainedModel,
     target: str | Path,
     *,
     tokenizer: str | Path | Tokenizer,
@@ -88,7 +87,7 @@ def export_model(
     force: bool = False,
     progress: Progress = lambda step: None,
 ) -> Bundle:
-    """Exports a GPT-2 that is in memory; arguments, result and errors are those of `export`."""
+    """Exports a model of transformers that is in memory; arguments, result and errors are those of `export`."""
     place = destination(None, target, force=force)
     checkpoint = read_model(model, tokenizer, name=place.name, storage=storage)
     return _write(checkpoint, place, gradients=gradients, force=force, progress=progress)
@@ -98,15 +97,15 @@ def _write(checkpoint: Checkpoint, target: Path, *, gradients: bool, force: bool
     source = checkpoint.reference if isinstance(checkpoint.reference, Path) else None
     check_target(target, source=source, force=force, needed=checkpoint.weights_bytes + _BESIDE_WEIGHTS)
     progress("running it in PyTorch")
-    wanted = verify.cases(checkpoint.config)
+    wanted = verify.cases(checkpoint.family.cfg)
     expected = verify.reference(checkpoint, wanted)
     rounding = verify.rounding(checkpoint, wanted, expected)
     expected_gradients = verify_gradients.reference(checkpoint, wanted) if gradients else []
     progress("tracing the graph")
-    graph = hooks_graph(checkpoint.config)
+    graph = hooks_graph(checkpoint.family)
     if gradients:
         progress("tracing the gradients")
-        gradients_model = gradients_graph(checkpoint.config)
+        gradients_model = gradients_graph(checkpoint.family)
     with staged(target, force=force) as folder:
         progress("writing weights and graphs")
         write_weights(checkpoint, folder)
@@ -115,10 +114,10 @@ def _write(checkpoint: Checkpoint, target: Path, *, gradients: bool, force: bool
             write_gradients(gradients_model, folder)
         write_configurations(checkpoint, folder)
         progress("comparing ONNX Runtime with PyTorch")
-        report = verify.check(folder, checkpoint.config, wanted, expected)
+        report = verify.check(folder, checkpoint.family.cfg, wanted, expected)
         report["tokenizer"] = check_tokenizer(folder / TOKENIZER, checkpoint.tokenizer)
         if gradients:
-            report["gradients"] = verify_gradients.check(folder, checkpoint.config, wanted, expected_gradients)
+            report["gradients"] = verify_gradients.check(folder, checkpoint.family.cfg, wanted, expected_gradients)
         progress("writing the manifest")
         Manifest(
             name=target.name,
@@ -127,10 +126,8 @@ def _write(checkpoint: Checkpoint, target: Path, *, gradients: bool, force: bool
             precision="float32",
             storage=checkpoint.storage,
             parameters=checkpoint.parameters,
-            hook_points=[
-                {"name": point.name, "axes": list(point.axes), "on_request": point.on_request}
-                for point in hook_points(checkpoint.config)
-            ],
+            **checkpoint.family.description().to_dict(),
+            weights={name: view.to_dict() for name, view in checkpoint.family.weights().items()},
             files=_records(folder),
             verification={**report, **rounding},
         ).write(folder)

@@ -1,4 +1,4 @@
-"""Reads a GPT-2 checkpoint: from the hub, from a folder, or from a model in memory.
+"""Reads a checkpoint: from the hub, from a folder, or from a model in memory.
 
 What would make an export differ silently from the checkpoint is refused here, by name, before any work starts.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
-import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from tokenizers import Tokenizer
 from torch import Tensor
-from transformers import GPT2LMHeadModel
+from transformers import PreTrainedModel
 
 from onnxlens.export.configuration import check_configuration
 from onnxlens.export.configuration_files import read_object
+from onnxlens.export.families import Family
+from onnxlens.export.gguf import is_gguf, read_gguf
 from onnxlens.export.hub import download
 from onnxlens.export.paths import PathError, real_path
 from onnxlens.export.tokenizer import CheckpointTokenizer, read_tokenizer, take_tokenizer
 from onnxlens.export.weight_files import read_tensors
-from onnxlens.runtime.bundle import parameter_shapes
-from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import BundleError, CheckpointError, InputError
 from onnxlens.runtime.generation_config import GENERATION_CONFIG, end_tokens
 from onnxlens.runtime.manifest import MANIFEST
@@ -35,21 +35,19 @@ __all__ = ["Checkpoint", "read_checkpoint", "read_model", "rounded"]
 
 logger = logging.getLogger("onnxlens")
 
-_BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks that old checkpoints store
-
 
 @dataclass(frozen=True, kw_only=True)
 class Checkpoint:
-    """A GPT-2 read and checked, ready for export.
+    """A model read and checked, ready for export.
 
     Attributes:
         name: a short name, for the bundle.
         source: where it came from, as the manifest states it.
-        config: shape and switches.
+        family: the model, as its family describes it.
         config_entries: config.json as it was, with every default filled in that decides the numbers.
         storage: how matrices and embeddings will be stored.
-        tensors: parameters by Hugging Face's names without the leading `transformer.`, tied ones once; float32, and
-            rounded to what the storage can hold: the numbers of the exported model.
+        tensors: parameters by Hugging Face's names without the prefix that all share, tied ones once, laid out as they
+            will be stored; float32, and rounded to what the storage can hold: the numbers of the exported model.
         tokenizer: as transformers reads it.
         generation_config: generation_config.json, or what config.json says about it.
         reference: the folder whose tensors transformers is given, too, or transformers' model in memory.
@@ -57,24 +55,29 @@ class Checkpoint:
 
     name: str
     source: dict[str, Any]
-    config: ModelConfig
+    family: Family
     config_entries: dict[str, Any]
     storage: Storage
     tensors: dict[str, Tensor]
     tokenizer: CheckpointTokenizer
     generation_config: dict[str, Any]
-    reference: Path | GPT2LMHeadModel
+    reference: Path | PreTrainedModel
 
     @property
     def end_tokens(self) -> tuple[int, ...]:
         """The tokens that end a text."""
-        config = self.config
-        return end_tokens(self.generation_config, config.eos_token_id, config.vocab_size, origin=GENERATION_CONFIG)
+        return end_tokens(
+            self.generation_config,
+            self.config_entries.get("eos_token_id"),
+            self.family.cfg.d_vocab,
+            origin=GENERATION_CONFIG,
+        )
 
     @property
     def parameters(self) -> int:
         """How many numbers the weights are."""
-        return sum(tensor.numel() for tensor in self.tensors.values())
+        constants = self.family.constants()
+        return sum(tensor.numel() for name, tensor in self.tensors.items() if name not in constants)
 
     @property
     def weights_bytes(self) -> int:
@@ -99,7 +102,7 @@ def read_checkpoint(
         storage: how matrices and embeddings will be stored.
 
     Raises:
-        CheckpointError: there is no such checkpoint, it is damaged, or it is not a GPT-2 that can be exported.
+        CheckpointError: there is no such checkpoint, it is damaged, or not one that can be exported.
         InputError: there is no such storage.
     """
     _check_storage(storage)
@@ -109,8 +112,12 @@ def read_checkpoint(
             raise CheckpointError(f"A revision is for a hub id, and {source} is a folder; leave --revision out.")
         # The name only: where the folder lay on somebody's disk is nobody else's business.
         described: dict[str, Any] = {"kind": "folder", "id": folder.resolve().name}
+    elif folder.is_file() and is_gguf(folder):
+        return _read_gguf(folder, revision=revision, tokenizer=tokenizer, storage=storage)
     elif folder.exists():
-        raise CheckpointError(f"{source} is a file; give the checkpoint's folder, which has config.json in it.")
+        raise CheckpointError(
+            f"{source} is a file, and no GGUF file; give the checkpoint's folder, which has config.json in it."
+        )
     else:
         folder, commit = download(str(source), revision)
         described = {"kind": "hub", "id": str(source), "revision": revision or "main", "commit": commit}
@@ -119,52 +126,84 @@ def read_checkpoint(
     _refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it has no config.json.")
-    config, entries = check_configuration(read_object(folder / "config.json"), folder / "config.json")
-    tensors = _check_tensors(read_tensors(folder), config, storage, str(folder))
+    family, entries = check_configuration(read_object(folder / "config.json"), folder / "config.json")
+    tensors = _check_tensors(read_tensors(folder), family, storage, str(folder))
     return _checkpoint(
         name=str(described["id"]).split("/")[-1],
         source=described,
-        config=config,
+        family=family,
         config_entries=entries,
         storage=storage,
         tensors=tensors,
         tokenizer=read_tokenizer(
-            _tokenizer_path(tokenizer) if tokenizer else folder, config=_least_tokenizer_config(config)
+            _tokenizer_path(tokenizer) if tokenizer else folder, config=_least_tokenizer_config(family)
         ),
         generation_config=_read_if_there(folder / GENERATION_CONFIG),
         reference=folder,
     )
 
 
+def _read_gguf(path: Path, *, revision: str | None, tokenizer: str | Path | None, storage: Storage) -> Checkpoint:
+    if revision is not None:
+        raise CheckpointError(f"A revision is for a hub id, and {path} is a file; leave --revision out.")
+    model, read = read_gguf(path)
+    del model.config.quantization_config  # what is exported is the dequantised model
+    described = {"kind": "gguf", "id": path.name}
+
+    def found(config: dict[str, Any]) -> CheckpointTokenizer:
+        return read if tokenizer is None else read_tokenizer(_tokenizer_path(tokenizer), config=config)
+
+    return _from_model(model, found, name=path.stem, source=described, storage=storage, origin=str(path))
+
+
 def read_model(
-    model: GPT2LMHeadModel, tokenizer: str | Path | Tokenizer, *, name: str = "model", storage: Storage = "float32"
+    model: PreTrainedModel, tokenizer: str | Path | Tokenizer, *, name: str = "model", storage: Storage = "float32"
 ) -> Checkpoint:
     """Takes a model in memory as a checkpoint.
 
     Args:
-        model: transformers' GPT-2; it is read, not changed.
+        model: a model of transformers with an unembedding; it is read, not changed.
         tokenizer: the tokenizers library's Tokenizer, or the path of a tokenizer.json or of its folder.
         name: what to call the bundle.
         storage: how matrices and embeddings will be stored.
 
     Raises:
-        CheckpointError: the model is no GPT2LMHeadModel, or not one that can be exported.
+        CheckpointError: the model is none of transformers, or not one that can be exported.
         InputError: there is no such storage.
     """
     _check_storage(storage)
-    if not isinstance(model, GPT2LMHeadModel):
-        raise CheckpointError(f"Expected a transformers GPT2LMHeadModel, got a {type(model).__name__}.")
-    config, entries = check_configuration(json.loads(model.config.to_json_string(use_diff=False)), "the model's config")
+    if not isinstance(model, PreTrainedModel):
+        raise CheckpointError(f"Expected a model of transformers, got a {type(model).__name__}.")
+
+    def read(config: dict[str, Any]) -> CheckpointTokenizer:
+        if isinstance(tokenizer, Tokenizer):
+            return take_tokenizer(tokenizer, config=config)
+        return read_tokenizer(_tokenizer_path(tokenizer), config=config)
+
+    described = {"kind": "memory", "id": name}
+    return _from_model(model, read, name=name, source=described, storage=storage, origin="the model in memory")
+
+
+def _from_model(
+    model: PreTrainedModel,
+    tokenizer: Callable[[dict[str, Any]], CheckpointTokenizer],
+    *,
+    name: str,
+    source: dict[str, Any],
+    storage: Storage,
+    origin: str,
+) -> Checkpoint:
+    family, entries = check_configuration(json.loads(model.config.to_json_string(use_diff=False)), "the model's config")
+    if not isinstance(model, family.REFERENCE):
+        raise CheckpointError(f"Expected a transformers {family.REFERENCE.__name__}, got a {type(model).__name__}.")
     return _checkpoint(
         name=name,
-        source={"kind": "memory", "id": name},
-        config=config,
+        source=source,
+        family=family,
         config_entries=entries,
         storage=storage,
-        tensors=_check_tensors(model.state_dict(), config, storage, "the model in memory"),
-        tokenizer=take_tokenizer(tokenizer, config=_least_tokenizer_config(config))
-        if isinstance(tokenizer, Tokenizer)
-        else read_tokenizer(_tokenizer_path(tokenizer), config=_least_tokenizer_config(config)),
+        tensors=_check_tensors(model.state_dict(), family, storage, origin),
+        tokenizer=tokenizer(_least_tokenizer_config(family)),
         generation_config=json.loads(model.generation_config.to_json_string(use_diff=True)),
         reference=model,
     )
@@ -172,8 +211,8 @@ def read_model(
 
 def _checkpoint(**parts: Any) -> Checkpoint:
     """Fills in what a checkpoint may leave out, and checks that tokenizer and model fit."""
-    config, entries = parts["config"], parts["config_entries"]
-    _check_fit(parts["tokenizer"].tokenizer, config.vocab_size)
+    family, entries = parts["family"], parts["config_entries"]
+    _check_fit(parts["tokenizer"].tokenizer, family.cfg.d_vocab)
     ends = {key: entries[key] for key in ("bos_token_id", "eos_token_id") if entries.get(key) is not None}
     if parts["generation_config"] is None:
         parts["generation_config"] = {"_from_model_config": True, **ends}
@@ -213,8 +252,8 @@ def _check_fit(tokenizer: Tokenizer, vocab_size: int) -> None:
         )
 
 
-def _least_tokenizer_config(config: ModelConfig) -> dict[str, Any]:
-    return {"tokenizer_class": "GPT2TokenizerFast", "model_max_length": config.n_positions}
+def _least_tokenizer_config(family: Family) -> dict[str, Any]:
+    return {"tokenizer_class": family.TOKENIZER_CLASS, "model_max_length": family.cfg.n_ctx}
 
 
 def _tokenizer_path(tokenizer: str | Path) -> Path:
@@ -247,28 +286,30 @@ def _check_storage(storage: str) -> None:
         raise InputError(f"storage must be {' or '.join(map(repr, STORAGES))}, not {storage!r}.")
 
 
-def _check_tensors(state: dict[str, Tensor], config: ModelConfig, storage: Storage, origin: str) -> dict[str, Tensor]:
+def _check_tensors(state: dict[str, Tensor], family: Family, storage: Storage, origin: str) -> dict[str, Tensor]:
     """Returns the parameters, rounded to their storage, under their short names, or says what is wrong with them."""
     found: dict[str, Tensor] = {}
     for stored, tensor in state.items():
-        name = stored.removeprefix("transformer.")
+        name = stored.removeprefix(family.PREFIX)
         if name in found:
-            raise CheckpointError(f"{origin}: {name!r} is there twice, with and without 'transformer.' before it.")
-        if not _BUFFERS.fullmatch(name):
+            raise CheckpointError(f"{origin}: {name!r} is there twice, with and without '{family.PREFIX}' before it.")
+        if not family.is_buffer(name):
             found[name] = tensor
-    if config.n_layer > len(found):  # before as many names are made
+    layers = family.cfg.n_layers
+    if layers > len(found):  # before as many names are made
         raise CheckpointError(
-            f"{origin}: config.json says 'n_layer': {config.n_layer}, and the number of tensors is {len(found)}; they "
+            f"{origin}: config.json says '{family.LAYERS}': {layers}, and the number of tensors is {len(found)}; they "
             "do not belong together."
         )
-    expected = parameter_shapes(config)
-    if config.tie_word_embeddings and "lm_head.weight" in found:
+    expected = family.parameter_shapes()
+    embedding, unembedding = family.EMBEDDING, family.UNEMBEDDING
+    if family.tied and unembedding in found:
         # Of two tensors that are one, safetensors' save_model stores the first by name.
-        head = found.pop("lm_head.weight")
-        if not torch.equal(head, found.setdefault("wte.weight", head)):
+        head = found.pop(unembedding)
+        if not torch.equal(head, found.setdefault(embedding, head)):
             raise CheckpointError(
-                f"{origin}: config.json ties the output projection to the embedding, but lm_head.weight differs "
-                'from wte.weight; set "tie_word_embeddings": false, or remove lm_head.weight.'
+                f"{origin}: config.json ties the output projection to the embedding, but {unembedding} differs "
+                f'from {embedding}; set "tie_word_embeddings": false, or remove {unembedding}.'
             )
     missing = [name for name in expected if name not in found]
     if missing:
@@ -276,16 +317,16 @@ def _check_tensors(state: dict[str, Tensor], config: ModelConfig, storage: Stora
     unexpected = [name for name in found if name not in expected]
     if unexpected:
         raise CheckpointError(
-            f"{origin}: {len(unexpected)} tensors do not belong to a GPT-2 of this configuration, the first is "
-            f"{unexpected[0]!r}."
+            f"{origin}: {len(unexpected)} tensors do not belong to a {family.MODEL_TYPE} of this configuration, "
+            f"the first is {unexpected[0]!r}."
         )
     for name, shape in expected.items():
-        tensor = found[name]
-        if tuple(tensor.shape) != shape:
-            raise CheckpointError(f"{origin}: {name!r} has shape {list(tensor.shape)}, expected {list(shape)}.")
+        tensor, wanted = found[name], family.checkpoint_shape(name, shape)
+        if tuple(tensor.shape) != wanted:
+            raise CheckpointError(f"{origin}: {name!r} has shape {list(tensor.shape)}, expected {list(wanted)}.")
         if not tensor.is_floating_point():
             raise CheckpointError(f"{origin}: {name!r} is {tensor.dtype}, expected floating-point numbers.")
-        found[name] = tensor.detach().to("cpu", torch.float32).contiguous()
+        found[name] = family.stored(name, tensor.detach().to("cpu", torch.float32)).contiguous()
         if not torch.isfinite(found[name]).all():
             raise CheckpointError(f"{origin}: {name!r} holds NaN or infinite values; the checkpoint is damaged.")
         low, high = found[name].aminmax()
@@ -296,7 +337,7 @@ def _check_tensors(state: dict[str, Tensor], config: ModelConfig, storage: Stora
                 "store the weights as float32."
             )
         found[name] = rounded(found[name], storage)
-    return {name: found[name] for name in expected}
+    return {**{name: found[name] for name in expected}, **family.constants()}
 
 
 def rounded(tensor: Tensor, storage: Storage) -> Tensor:

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from transformers import GPT2Config
+from transformers import PretrainedConfig
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.errors import BundleError, CheckpointError
+from onnxlens.export.families import Family, family_of
+from onnxlens.runtime.errors import CheckpointError
 from onnxlens.runtime.escape import quoted
 
 __all__ = ["check_configuration", "quiet", "transformers_config"]
@@ -41,22 +40,18 @@ _LEFT_OUT = (
     "label2id",
     "problem_type",
 )
-# All that transformers is given; the last one changes the order of two multiplications.
-_PASSED_ON = (*(field.name for field in fields(ModelConfig)), "reorder_and_upcast_attn")
 
 
-def check_configuration(entries: dict[str, Any], origin: str | Path) -> tuple[ModelConfig, dict[str, Any]]:
+def check_configuration(entries: dict[str, Any], origin: str | Path) -> tuple[Family, dict[str, Any]]:
     """Checks the entries of a config.json.
 
     Returns:
-        The model's shape and switches; and the entries, with every default filled in that decides the numbers.
+        The model; and the entries, with every default filled in that decides the numbers.
 
     Raises:
-        CheckpointError: it is no GPT-2, or has an entry that cannot be honoured.
+        CheckpointError: it is of no known family, or has an entry that cannot be honoured.
     """
-    kind = entries.get("model_type")
-    if kind != "gpt2":
-        raise CheckpointError(f"{origin}: model_type is {quoted(kind)}; onnxlens exports models of type 'gpt2' only.")
+    kind = family_of(entries.get("model_type"), str(origin))
     for key, meaning in _REFUSED.items():
         if entries.get(key):
             raise CheckpointError(f"{origin}: {key!r} is set; models with {meaning} cannot be exported.")
@@ -67,24 +62,26 @@ def check_configuration(entries: dict[str, Any], origin: str | Path) -> tuple[Mo
                 f"{origin}: {key!r} is {quoted(value)}, a kernel that transformers would fetch. If the model computes "
                 "the same without it, remove the entry."
             )
-    known = {*_PASSED_ON, *GPT2Config.attribute_map}  # with the names that may be used in place of GPT-2's own
+    known = {*_passed_on(kind), *kind.CONFIG.attribute_map}  # with the names that may be used in place of its own
     try:
         with quiet():
-            resolved = GPT2Config(**{key: value for key, value in entries.items() if key in known})
+            resolved = kind.CONFIG(**{key: value for key, value in entries.items() if key in known})
     except Exception as error:  # it raises what its validators raise
         raise CheckpointError(f"{origin}: transformers cannot read it: {_short_text(error)}") from error
-    decisive = {field.name: getattr(resolved, field.name) for field in fields(ModelConfig)}
-    try:
-        config = ModelConfig.from_dict(decisive, origin=str(origin))
-    except BundleError as error:
-        raise CheckpointError(str(error)) from error
-    return config, {key: value for key, value in entries.items() if key not in _LEFT_OUT} | decisive
+    decisive = {name: getattr(resolved, name) for name in kind.DEFAULTS}
+    left_out = {*_LEFT_OUT, *kind.OTHER_NAMES}
+    return kind(decisive, str(origin)), {k: value for k, value in entries.items() if k not in left_out} | decisive
 
 
-def transformers_config(entries: dict[str, Any]) -> GPT2Config:
+def transformers_config(family: type[Family], entries: dict[str, Any]) -> PretrainedConfig:
     """Transformers' configuration of entries that were checked: what decides the numbers, and nothing else."""
     with quiet():
-        return GPT2Config(**{key: entries[key] for key in _PASSED_ON if key in entries})
+        return family.CONFIG(**{key: entries[key] for key in _passed_on(family) if key in entries})
+
+
+def _passed_on(family: type[Family]) -> tuple[str, ...]:
+    """All that transformers is given; `reorder_and_upcast_attn` changes the order of two multiplications."""
+    return (*family.DEFAULTS, *family.OTHER_NAMES, "reorder_and_upcast_attn")
 
 
 @contextmanager

@@ -31,7 +31,7 @@ def destination(source: str | Path | None, target: str | Path | None, *, force: 
         except PathError as error:
             raise CheckpointError(f"Cannot read the checkpoint {source}: {error}.") from error
         local = folder if folder.is_dir() else None
-        name = folder.name if local else str(source).split("/")[-1]
+        name = folder.name if local else str(source).split("/")[-1].removesuffix(".gguf")
     chosen = target if target is not None else Path("models") / name
     try:
         place = real_path(chosen)

@@ -1,4 +1,4 @@
-"""From the PyTorch GPT-2 to an ONNX graph of its gradients: the vector-Jacobian product at every hook point.
+"""From the PyTorch model to an ONNX graph of its gradients: the vector-Jacobian product at every hook point.
 
 PyTorch's autograd runs while the model is traced (`make_fx` records the operations of both passes), and what it did is
 exported like any other computation. As for the graph with hook points, that takes no weights.
@@ -15,20 +15,19 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from onnxlens.export.families import Family
+from onnxlens.export.families.parts import Decoder
 from onnxlens.export.graph import OPSET, declare_shapes, name_values, quiet, simplify, strip
-from onnxlens.export.model import GPT2
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.vjp import COTANGENT, GRADIENT
 
 __all__ = ["gradients_graph", "with_gradients"]
 
-# Sizes of the example that is traced; none is 0 or 1, which the tracer would take for constants.
-_BATCH, _POSITIONS = 2, 3
+# Sizes of the example that is traced; primes, as for the other graphs.
+_BATCH, _POSITIONS = 7901, 7907
 
 
 def with_gradients(
-    model: GPT2,
+    model: Decoder,
     weights: Mapping[str, Tensor],
     input_ids: Tensor,
     attention_mask: Tensor,
@@ -62,7 +61,7 @@ def with_gradients(
     return logits, values, dict(zip(values, gradients, strict=True))
 
 
-def gradients_graph(config: ModelConfig) -> ir.Model:
+def gradients_graph(family: Family) -> ir.Model:
     """Traces the model and its gradients, and names everything in the graph.
 
     Returns:
@@ -71,20 +70,20 @@ def gradients_graph(config: ModelConfig) -> ir.Model:
         and for each hook point but the ones computed on request its value, under its name, and the gradient at it,
         under `grad.` and its name.
     """
-    model, parameters = _trace(config)
-    graph = model.graph
-    points = [point.name for point in hook_points(config) if not point.on_request]
+    model, parameters = _trace(family)
+    graph, described = model.graph, family.description()
+    points = [point.name for point in described.hook_points if not point.on_request]
     assert not graph.initializers  # else they would pass for weights
     weights = graph.inputs[: len(parameters)]
     name_values(weights, parameters)
     for weight in weights:
         graph.inputs.remove(weight)
         graph.initializers.add(weight)
-    simplify(model, tied=config.tie_word_embeddings)
+    simplify(model, family)
     _undo_double_transposes(model)
     name_values(graph.inputs, ["input_ids", "attention_mask", "position_ids", COTANGENT])
     name_values(graph.outputs, ["logits", *points, *(GRADIENT + name for name in points)])
-    declare_shapes(graph, config, keys="sequence_length")
+    declare_shapes(graph, described, keys="sequence_length")
     strip(model)
     return model
 
@@ -108,12 +107,12 @@ def _undo_double_transposes(model: ir.Model) -> None:
     passes.RemoveUnusedNodesPass()(model)
 
 
-def _trace(config: ModelConfig) -> tuple[ir.Model, list[str]]:
+def _trace(family: Family) -> tuple[ir.Model, list[str]]:
     """The traced model, and the names of its first inputs: the parameters."""
     with torch.device("meta"):
-        model = GPT2(config).eval().requires_grad_(requires_grad=False)
+        model = family.module().eval().requires_grad_(requires_grad=False)
         ids = torch.zeros(_BATCH, _POSITIONS, dtype=torch.int64)
-        cotangent = torch.zeros(_BATCH, _POSITIONS, config.vocab_size)
+        cotangent = torch.zeros(_BATCH, _POSITIONS, family.cfg.d_vocab)
     names = [name for name, _ in model.named_parameters()]
 
     def computed(weights: list[Tensor], *inputs: Tensor) -> tuple[Tensor, ...]:

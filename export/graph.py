@@ -1,4 +1,4 @@
-"""From the PyTorch GPT-2 to an ONNX graph in which every hook point is a named output.
+"""From the PyTorch model to an ONNX graph in which every hook point is a named output.
 
 The model is traced without its weights (on PyTorch's `meta` device), so the time and memory of this step do not
 depend on the model's width; the weights join later, from the file in which they are stored.
@@ -18,10 +18,10 @@ import torch
 from onnxscript import optimizer
 from torch import Tensor, nn
 
-from onnxlens.export.model import GPT2, KeyValue
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import hook_points
-from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs
+from onnxlens.export.families import Family
+from onnxlens.export.families.parts import Decoder, KeyValue
+from onnxlens.runtime.description import ModelDescription
+from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs, cache_shape
 from onnxlens.runtime.process_wide import ProcessWide
 from onnxlens.runtime.vjp import GRADIENT
 
@@ -39,8 +39,9 @@ __all__ = [
 # The first opset with a Gelu operator: one node in place of eight, in both of its forms.
 OPSET = 20
 
-# Sizes of the example that is traced; all differ, and none is 0 or 1, which torch.export would take for constants.
-_BATCH, _NEW, _PAST = 2, 3, 4
+# Sizes of the example that is traced. They are large primes, of which no size of a model is a multiple: the tracer
+# would take an equation that happens to hold between the two for one that always does.
+_BATCH, _NEW, _PAST = 7901, 7907, 7919
 
 _DIMENSION = {"batch": "batch_size", "pos": "sequence_length", "query_pos": "sequence_length"}
 
@@ -48,7 +49,7 @@ _DIMENSION = {"batch": "batch_size", "pos": "sequence_length", "query_pos": "seq
 class _Traced(nn.Module):
     """The model with its hook points as outputs: what torch.export can follow."""
 
-    def __init__(self, model: GPT2) -> None:
+    def __init__(self, model: Decoder) -> None:
         super().__init__()
         self.model = model
 
@@ -65,7 +66,7 @@ class _Traced(nn.Module):
         return logits, present, values
 
 
-def hooks_graph(config: ModelConfig) -> ir.Model:
+def hooks_graph(family: Family) -> ir.Model:
     """Traces the model and names everything in the graph.
 
     Returns:
@@ -73,14 +74,16 @@ def hooks_graph(config: ModelConfig) -> ir.Model:
         `attention_mask`, `position_ids` and `past_key_values.N.key` / `.value`; outputs are `logits`,
         `present.N.key` / `.value` and every hook point but the ones computed on request.
     """
-    model = _trace(config)
-    graph = model.graph
-    points = [point.name for point in hook_points(config) if not point.on_request]
-    simplify(model, tied=config.tie_word_embeddings)
-    name_values(graph.inputs, ["input_ids", "attention_mask", "position_ids", *cache_inputs(config)])
-    name_values(graph.outputs, ["logits", *cache_outputs(config), *points])
-    declare_shapes(graph, config, keys="past_sequence_length + sequence_length")
-    _put_on_path(graph, config)
+    model = _trace(family)
+    graph, described = model.graph, family.description()
+    points = [point.name for point in described.hook_points if not point.on_request]
+    simplify(model, family)
+    _state_sizes(graph)
+    passes.RemoveUnusedNodesPass()(model)
+    name_values(graph.inputs, ["input_ids", "attention_mask", "position_ids", *cache_inputs(family.cfg)])
+    name_values(graph.outputs, ["logits", *cache_outputs(family.cfg), *points])
+    declare_shapes(graph, described, keys="past_sequence_length + sequence_length")
+    _put_on_path(graph, family.cfg.n_layers)
     strip(model)
     return model
 
@@ -97,10 +100,11 @@ def plain_graph(model: ir.Model) -> ir.Model:
     return plain
 
 
-def _trace(config: ModelConfig) -> ir.Model:
+def _trace(family: Family) -> ir.Model:
+    layers = family.cfg.n_layers
     with torch.device("meta"):
-        model = _Traced(GPT2(config)).eval()
-        cached = torch.empty(_BATCH, config.n_head, _PAST, config.d_head)
+        model = _Traced(family.module()).eval()
+        cached = torch.empty(cache_shape(family.cfg, _BATCH, _PAST))
         ids = torch.zeros(_BATCH, _NEW, dtype=torch.int64)
         mask = torch.ones(_BATCH, _PAST + _NEW, dtype=torch.int64)
     any_size = torch.export.Dim.DYNAMIC
@@ -109,8 +113,8 @@ def _trace(config: ModelConfig) -> ir.Model:
     with quiet():
         program = torch.export.export(
             model,
-            (ids, mask, ids.clone(), [(cached.clone(), cached.clone()) for _ in range(config.n_layer)]),
-            dynamic_shapes=(rows, rows, rows, [(cache_sizes, cache_sizes)] * config.n_layer),
+            (ids, mask, ids.clone(), [(cached.clone(), cached.clone()) for _ in range(layers)]),
+            dynamic_shapes=(rows, rows, rows, [(cache_sizes, cache_sizes)] * layers),
         )
         # Optimisation is left to simplify: the exporter's own would need the weights' data.
         exported = torch.onnx.export(program, dynamo=True, opset_version=OPSET, optimize=False, verbose=False)
@@ -124,26 +128,26 @@ def name_values(values: Iterable[ir.Value], names: list[str]) -> None:
         value.name = name
 
 
-def declare_shapes(graph: ir.Graph, config: ModelConfig, *, keys: str) -> None:
+def declare_shapes(graph: ir.Graph, model: ModelDescription, *, keys: str) -> None:
     """States every input's and output's shape with the names that other runtimes look for.
 
     Args:
         graph: its inputs and outputs have their final names; a gradient has the shape of the value that it belongs to.
-        config: the model's shape.
+        model: its description.
         keys: the name of the dimension that counts past and new positions together.
     """
-    heads: list[str | int] = ["batch_size", config.n_head, "", config.d_head]
+    _, heads, _, width = cache_shape(model.cfg, _BATCH, _PAST)
     shapes: dict[str, list[str | int]] = {
         "input_ids": ["batch_size", "sequence_length"],
         "attention_mask": ["batch_size", keys],
         "position_ids": ["batch_size", "sequence_length"],
-        "past_key_values": [*heads[:2], "past_sequence_length", heads[3]],
-        "present": [*heads[:2], keys, heads[3]],
-        "logits": ["batch_size", "sequence_length", config.vocab_size],
+        "past_key_values": ["batch_size", heads, "past_sequence_length", width],
+        "present": ["batch_size", heads, keys, width],
+        "logits": ["batch_size", "sequence_length", model.cfg.d_vocab],
     }
     dimension = {**_DIMENSION, "key_pos": keys}
-    for point in hook_points(config):
-        sizes = point.shape(config, _BATCH, _NEW, _PAST)
+    for point in model.hook_points:
+        sizes = point.shape(model.cfg, _BATCH, _NEW, _PAST)
         shapes[point.name] = [dimension.get(axis, size) for axis, size in zip(point.axes, sizes, strict=True)]
     declared = {id(value) for value in (*graph.inputs, *graph.outputs)}
     for value in (*graph.inputs, *graph.outputs):
@@ -155,7 +159,7 @@ def declare_shapes(graph: ir.Graph, config: ModelConfig, *, keys: str) -> None:
                 value.shape = None  # the tracer's symbols mean nothing to a reader
 
 
-def simplify(model: ir.Model, *, tied: bool) -> None:
+def simplify(model: ir.Model, family: Family) -> None:
     """Folds constants and removes what nothing needs, with the weights set aside as if they were inputs."""
     graph = model.graph
     weights = list(graph.initializers.values())
@@ -168,21 +172,43 @@ def simplify(model: ir.Model, *, tied: bool) -> None:
     for weight in weights:
         graph.inputs.remove(weight)
         weight.name = str(weight.name).removeprefix("model.")
-        if tied and weight.name == "lm_head.weight":
-            weight.name = "wte.weight"  # one tensor, under the name that checkpoints give it
+        if weight.name == family.UNEMBEDDING:
+            weight.name = family.head  # one tensor where they are tied, under the name that checkpoints give it
     for weight in weights:
         if weight.uses():
             graph.initializers.add(weight)
 
 
-def _put_on_path(graph: ir.Graph, config: ModelConfig) -> None:
+def _state_sizes(graph: ir.Graph) -> None:
+    """Lets reshapes keep the sizes of batch and text that they find, in place of computing them from the inputs.
+
+    So a graph can be cut in two, and rows can join a pass in the middle of it.
+    """
+    for node in list(graph):
+        source, target = (node.inputs[0], node.outputs[0]) if node.op_type == "Reshape" else (None, None)
+        if source is None or target is None or source.shape is None or target.shape is None:
+            continue
+        sizes = [
+            size if isinstance(size, int) else 0 if place < len(source.shape) and source.shape[place] == size else -1
+            for place, size in enumerate(target.shape)
+        ]
+        if sizes.count(-1) <= 1 and len(sizes) > 1:
+            value = ir.Value(name=f"{target.name}.shape", const_value=ir.tensor(sizes, ir.DataType.INT64))
+            graph.initializers.add(value)
+            node.replace_input_with(1, value)
+            node.attributes["allowzero"] = ir.AttrInt64("allowzero", 0)
+
+
+def _put_on_path(graph: ir.Graph, layers: int) -> None:
     """Lets every block read its `hook_resid_pre`, which the tracer left as a copy beside the path."""
     outputs = {value.name: value for value in graph.outputs}
-    for layer in range(1, config.n_layer):
-        post = outputs[f"blocks.{layer - 1}.hook_resid_post"]
+    for layer in range(layers):
         pre = outputs[f"blocks.{layer}.hook_resid_pre"]
         copy = pre.producer()
-        for node, index in post.uses():
+        before = copy.inputs[0] if copy is not None and copy.op_type == "Identity" else None
+        if before is None:  # it is a sum, such as that of the embeddings
+            continue
+        for node, index in before.uses():
             if node is not copy:
                 node.replace_input_with(index, pre)
     graph.sort()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from transformers import GPT2LMHeadModel
+from transformers import PreTrainedModel
 
 from onnxlens.export.checkpoint import Checkpoint, rounded
 from onnxlens.export.configuration import quiet, transformers_config
@@ -18,19 +18,19 @@ __all__ = ["transformers_model"]
 
 
 @contextmanager
-def transformers_model(checkpoint: Checkpoint, storage: Storage = "float32") -> Iterator[GPT2LMHeadModel]:
-    """Yields transformers' own GPT-2 of a checkpoint, float32, rounded to a storage, and in evaluation mode.
+def transformers_model(checkpoint: Checkpoint, storage: Storage = "float32") -> Iterator[PreTrainedModel]:
+    """Yields transformers' own model of a checkpoint, float32, rounded to a storage, and in evaluation mode.
 
     Of a folder, it gets the tensors and what was checked of the configuration, so that nothing else in the folder is
     read or run. Which tensor is which parameter, transformers decides. A model that is in memory already is left as it
     was: borrowed where nothing has to change, else copied.
     """
     reference = checkpoint.reference
-    if not isinstance(reference, GPT2LMHeadModel):
+    if not isinstance(reference, PreTrainedModel):
         with quiet():
-            model = GPT2LMHeadModel.from_pretrained(
+            model = checkpoint.family.REFERENCE.from_pretrained(
                 None,
-                config=transformers_config(checkpoint.config_entries),
+                config=transformers_config(type(checkpoint.family), checkpoint.config_entries),
                 state_dict=read_tensors(reference),
                 attn_implementation="eager",
                 dtype=torch.float32,
@@ -48,7 +48,7 @@ def transformers_model(checkpoint: Checkpoint, storage: Storage = "float32") -> 
             module.training = mode
 
 
-def _round_in_place(model: GPT2LMHeadModel, storage: Storage) -> GPT2LMHeadModel:
+def _round_in_place(model: PreTrainedModel, storage: Storage) -> PreTrainedModel:
     with torch.no_grad():
         for parameter in model.parameters():
             if (kept := rounded(parameter, storage)) is not parameter:

@@ -18,12 +18,12 @@ import torch
 from torch import Tensor
 
 from onnxlens.export.checkpoint import Checkpoint
-from onnxlens.export.model import GPT2
+from onnxlens.export.families.parts import Decoder
 from onnxlens.export.reference import transformers_model
 from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import ExportError
-from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs
+from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs, cache_shape
 from onnxlens.runtime.weights import Storage
 
 __all__ = [
@@ -45,6 +45,7 @@ TOLERANCE = 1e-4
 
 # Long caches are filled in pieces: attention over a whole context at once would take more memory than the weights.
 _CHUNK = 64
+_LONGEST = 1024  # positions
 
 Values = dict[str, np.ndarray]
 _TRANSFORMERS = "logits (transformers)"
@@ -58,12 +59,14 @@ class Case:
         name: what it tries.
         lengths: the real tokens of each row; shorter rows are padded on the left.
         cached: how many positions come from a cache, filled by passes of at most `_CHUNK` positions.
+        first: the position of the first token of each row.
         hooks: whether hook points are compared too, or logits and cache only.
     """
 
     name: str
     lengths: tuple[int, ...]
     cached: int = 0
+    first: int = 0
     hooks: bool = True
 
     @property
@@ -83,13 +86,18 @@ class Case:
         total = max(self.lengths)
         ids = np.random.default_rng(total).integers(0, vocabulary, (len(self.lengths), total))
         mask = (np.arange(total) >= total - np.array(self.lengths)[:, None]).astype(np.int64)
-        positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
+        positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0) + self.first
         return np.where(mask == 1, ids, 0), mask, positions
 
 
 def cases(config: ModelConfig) -> list[Case]:
-    """Several lengths, with and without cache, padded and not, up to the model's last position."""
-    limit = config.n_positions
+    """Several lengths, with and without cache, padded and not, up to the model's last position.
+
+    Where the context is long, a text of a part of it is put at its end: transformers computes it in one pass, and the
+    attention scores of that grow with the square of the length.
+    """
+    limit = config.n_ctx
+    last = min(limit, _LONGEST)
     wanted = [
         Case("one token", (1,)),
         Case("short", (7,)),
@@ -98,7 +106,13 @@ def cases(config: ModelConfig) -> list[Case]:
         Case("one token after a cache", (9,), cached=8),
         Case("several tokens after a cache", (14,), cached=5),
         Case("padded batch after a cache", (4, 11, 7), cached=6),
-        Case("whole context", (limit,), cached=max(0, limit - 4), hooks=False),
+        Case(
+            "end of the context" if last < limit else "whole context",
+            (last,),
+            cached=max(0, last - 4),
+            first=limit - last,
+            hooks=False,
+        ),
     ]
     return [case for case in wanted if max(case.lengths) <= limit]
 
@@ -184,7 +198,7 @@ def check(folder: Path, config: ModelConfig, wanted: list[Case], expected: list[
     return {
         "reference": "PyTorch eager float32, and transformers for the logits",
         "runtime": f"onnxruntime {onnxruntime.__version__} CPU",
-        "cases": [{"name": c.name, "lengths": list(c.lengths), "cached": c.cached} for c in wanted],
+        "cases": [{"name": c.name, "lengths": list(c.lengths), "cached": c.cached, "first": c.first} for c in wanted],
         "tolerance": TOLERANCE,
         "largest_relative_error": errors[worst]["relative"],
         "errors": {
@@ -205,23 +219,24 @@ def failing_as_export(graph: str) -> Iterator[None]:
         raise ExportError(f"ONNX Runtime cannot run the exported {graph}: {detail}. Nothing was written.") from error
 
 
-def pytorch_model(checkpoint: Checkpoint) -> GPT2:
+def pytorch_model(checkpoint: Checkpoint) -> Decoder:
     """The PyTorch model with a checkpoint's weights, which it shares."""
     with torch.device("meta"):
-        model = GPT2(checkpoint.config)
-    tied = {"lm_head.weight": checkpoint.tensors["wte.weight"]} if checkpoint.config.tie_word_embeddings else {}
+        model = checkpoint.family.module()
+    family = checkpoint.family
+    tied = {family.UNEMBEDDING: checkpoint.tensors[family.EMBEDDING]} if family.tied else {}
     model.load_state_dict({**checkpoint.tensors, **tied}, assign=True)
     return model.eval()
 
 
 def _from_model(checkpoint: Checkpoint, wanted: list[Case]) -> list[Values]:
-    config = checkpoint.config
+    config = checkpoint.family.cfg
     model = pytorch_model(checkpoint)
     results = []
     for case in wanted:
-        ids, mask, positions = (torch.from_numpy(array) for array in case.inputs(config.vocab_size))
-        empty = torch.zeros(len(case.lengths), config.n_head, 0, config.d_head)
-        past = [(empty, empty)] * config.n_layer
+        ids, mask, positions = (torch.from_numpy(array) for array in case.inputs(config.d_vocab))
+        empty = torch.zeros(cache_shape(config, len(case.lengths), 0))
+        past = [(empty, empty)] * config.n_layers
         *filling, last = case.passes
         for part in filling:
             _, past = model(ids[:, part], mask[:, : part.stop], positions[:, part], past, lambda _, value: value)
@@ -242,7 +257,7 @@ def _from_transformers(checkpoint: Checkpoint, wanted: list[Case], storage: Stor
     logits = []
     with transformers_model(checkpoint, storage) as model:
         for case in wanted:
-            ids, mask, positions = (torch.from_numpy(a) for a in case.inputs(checkpoint.config.vocab_size))
+            ids, mask, positions = (torch.from_numpy(a) for a in case.inputs(checkpoint.family.cfg.d_vocab))
             output = model(
                 input_ids=ids,
                 attention_mask=mask,
@@ -255,11 +270,9 @@ def _from_transformers(checkpoint: Checkpoint, wanted: list[Case], storage: Stor
 
 
 def _run(session: onnxruntime.InferenceSession, names: list[str], case: Case, config: ModelConfig) -> list[np.ndarray]:
-    ids, mask, positions = case.inputs(config.vocab_size)
+    ids, mask, positions = case.inputs(config.d_vocab)
     past, present = cache_inputs(config), cache_outputs(config)
-    cache: Mapping[str, np.ndarray] = {
-        name: np.zeros((len(ids), config.n_head, 0, config.d_head), np.float32) for name in past
-    }
+    cache: Mapping[str, np.ndarray] = {name: np.zeros(cache_shape(config, len(ids), 0), np.float32) for name in past}
     *filling, last = case.passes
     for part in filling:
         feed = {"input_ids": ids[:, part], "attention_mask": mask[:, : part.stop], "position_ids": positions[:, part]}

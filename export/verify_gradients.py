@@ -27,7 +27,7 @@ __all__ = ["check", "reference"]
 
 def reference(checkpoint: Checkpoint, wanted: list[Case]) -> list[Values]:
     """What PyTorch computes for each case without a cache: logits, values and gradients, by the graph's names."""
-    config = checkpoint.config
+    config = checkpoint.family.cfg
     model = pytorch_model(checkpoint).requires_grad_(requires_grad=False)
     weights = dict(model.named_parameters())
     results = []
@@ -83,8 +83,8 @@ def _usable(wanted: list[Case]) -> list[Case]:
 
 def _inputs(case: Case, config: ModelConfig) -> dict[str, np.ndarray]:
     """The graph's inputs for a case, with a random cotangent that is 0 at padding."""
-    ids, mask, positions = case.inputs(config.vocab_size)
-    cotangent = np.random.default_rng(len(ids)).normal(size=(*ids.shape, config.vocab_size)).astype(np.float32)
+    ids, mask, positions = case.inputs(config.d_vocab)
+    cotangent = np.random.default_rng(len(ids)).normal(size=(*ids.shape, config.d_vocab)).astype(np.float32)
     return {
         "input_ids": ids,
         "attention_mask": mask,

@@ -97,31 +97,31 @@ def write_configurations(checkpoint: Checkpoint, folder: Path) -> None:
     _write_json(folder / "config.json", entries)
     _write_json(folder / "generation_config.json", checkpoint.generation_config)
     _write_json(folder / "tokenizer_config.json", checkpoint.tokenizer.config)
-    _write_json(folder / "genai_config.json", _genai_config(checkpoint.config, checkpoint.end_tokens))
+    _write_json(folder / "genai_config.json", _genai_config(checkpoint.family.cfg, checkpoint.end_tokens))
 
 
 def _genai_config(config: ModelConfig, end_tokens: tuple[int, ...]) -> dict[str, Any]:
     """The configuration of onnxruntime-genai: what the graph's inputs and outputs are called."""
-    ends = list(end_tokens) or [config.vocab_size]  # a number that no token has: nothing ends a text
-    start = config.bos_token_id if config.bos_token_id in range(config.vocab_size) else ends[0]
+    ends = list(end_tokens) or [config.d_vocab]  # a number that no token has: nothing ends a text
+    start = config.bos_token_id if config.bos_token_id in range(config.d_vocab) else ends[0]
     return {
         "model": {
             # Its own "gpt2" expects keys and values in one tensor, the layout of older exporters.
             "type": "decoder",
-            "context_length": config.n_positions,
-            "vocab_size": config.vocab_size,
+            "context_length": config.n_ctx,
+            "vocab_size": config.d_vocab,
             "bos_token_id": start,
             "eos_token_id": ends[0] if len(ends) == 1 else ends,
             # Outside the vocabulary: genai hides every occurrence of it in a prompt from the model.
-            "pad_token_id": config.vocab_size,
+            "pad_token_id": config.d_vocab,
             "decoder": {
                 "filename": PLAIN_GRAPH,
                 "session_options": {"provider_options": []},
-                "num_hidden_layers": config.n_layer,
-                "num_attention_heads": config.n_head,
-                "num_key_value_heads": config.n_head,
+                "num_hidden_layers": config.n_layers,
+                "num_attention_heads": config.n_heads,
+                "num_key_value_heads": config.n_key_value_heads or config.n_heads,
                 "head_size": config.d_head,
-                "hidden_size": config.n_embd,
+                "hidden_size": config.d_model,
                 "inputs": {
                     "input_ids": "input_ids",
                     "attention_mask": "attention_mask",
@@ -138,7 +138,7 @@ def _genai_config(config: ModelConfig, end_tokens: tuple[int, ...]) -> dict[str,
         },
         "search": {
             "do_sample": False,
-            "max_length": config.n_positions,
+            "max_length": config.n_ctx,
             "past_present_share_buffer": False,
         },
     }

@@ -49,7 +49,7 @@ def name_movers(
     Raises:
         ValueError: no answer stands in its prompt.
     """
-    sums, asked = np.zeros((2, runner.config.n_layer, runner.config.n_head)), 0
+    sums, asked = np.zeros((2, runner.config.n_layers, runner.config.n_heads)), 0
     prompts = [(encode(question.prompt), question) for question in questions]
     found = [
         (ids, [_mentions(ids, [question.answer], encode), _mentions(ids, question.others, encode)])

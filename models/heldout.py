@@ -44,7 +44,7 @@ def held_out(lens: Lens, work: Path, kind: str) -> HeldOut:
     """
     ids = token_ids(work, kind, "heldout").astype(np.int64)
     text = part(work, kind, "heldout", ".txt").read_bytes().decode()
-    if ids.max() >= lens.config.vocab_size or lens.to_string(ids) != text:
+    if ids.max() >= lens.config.d_vocab or lens.to_string(ids) != text:
         raise ValueError(
             f"The held-out {kind} in {work} are not in the vocabulary of {lens.runner.bundle.name}: give the corpus "
             "folder that it was trained on."
@@ -99,7 +99,7 @@ def token_bits(runner: Runner, ids: Ints, start: int, stride: int, *, rows: int 
         -log2 of each token's probability, [N].
     """
     stream = np.concatenate([[start], ids])
-    length = min(runner.config.n_positions, len(ids))
+    length = min(runner.config.n_ctx, len(ids))
     bits = np.full(len(ids), np.nan)
     for batch in batched(windows(len(ids), length, stride), rows):
         logits = runner.run(

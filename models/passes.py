@@ -40,7 +40,7 @@ def next_tokens(runner: Runner, *, rows: int = 32) -> NextTokens:
     """A model as a function from rows of token ids, of any lengths, to log-probabilities of the next token."""
 
     def predict(texts: Sequence[Sequence[int]]) -> Floats:
-        found = np.empty((len(texts), runner.config.vocab_size))
+        found = np.empty((len(texts), runner.config.d_vocab))
         order = sorted(range(len(texts)), key=lambda index: len(texts[index]))
         for batch in batched(order, rows):
             ids, mask = padded([texts[index] for index in batch])

@@ -1,4 +1,4 @@
-"""Run GPT-2 anywhere with ONNX Runtime, and see everything that happens inside it.
+"""Run a language model anywhere with ONNX Runtime, and see everything that happens inside it.
 
     import onnxlens
 

@@ -62,7 +62,7 @@ class _Lazy(click.Group):
 @click.option("--plugin", "files", multiple=True, metavar="FILE", help="Use a Python file as a plugin; several may be.")
 @click.option("--no-plugins", is_flag=True, help="Load no plugin but those built in.")
 def cli(debug: bool, files: tuple[str, ...], no_plugins: bool) -> None:
-    """Run GPT-2 anywhere with ONNX Runtime, and see everything that happens inside it.
+    """Run a language model anywhere with ONNX Runtime, and see everything that happens inside it.
 
     Try: onnxlens predict "Data visualization empowers users to"
 

@@ -66,7 +66,7 @@ def differentiate(
     """
     gradients = runner.gradients  # first, because nothing of this works without that graph
     has_gradient = names_filter is not None
-    measure = Measure(metric, tokenizer, runner.config.vocab_size, len(ids), has_gradient=has_gradient)
+    measure = Measure(metric, tokenizer, runner.config.d_vocab, len(ids), has_gradient=has_gradient)
     values: list[np.ndarray] = []
 
     def cotangent(logits: np.ndarray) -> np.ndarray:

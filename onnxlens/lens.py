@@ -33,7 +33,7 @@ from onnxlens.runtime.generation import Step, generate_ids
 from onnxlens.runtime.hooks import HookPoint
 from onnxlens.runtime.logits import lm_cross_entropy_loss, top_ids
 from onnxlens.runtime.runner import Output, Runner
-from onnxlens.runtime.selection import NamesFilter, usual
+from onnxlens.runtime.selection import NamesFilter
 from onnxlens.runtime.slices import Slice
 from onnxlens.runtime.trace import open_trace, recorded
 from onnxlens.runtime.whole import is_whole
@@ -422,7 +422,7 @@ class Lens(Model):
         plan = self.runner.plan(
             ids,
             mask,
-            names_filter=usual if names_filter is None else names_filter,
+            names_filter=self.runner.is_read_by_default if names_filter is None else names_filter,
             stop_at_layer=stop_at_layer,
             pos_slice=pos_slice,
             keep_cache=False,
@@ -613,7 +613,7 @@ class Lens(Model):
         """
         plan = self.runner.plan(
             *self._batch(text),
-            names_filter=usual if names_filter is None else names_filter,
+            names_filter=self.runner.is_read_by_default if names_filter is None else names_filter,
             stop_at_layer=stop_at_layer,
             pos_slice=pos_slice,
         )

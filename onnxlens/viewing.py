@@ -40,7 +40,7 @@ def views(lens: Lens, ids: Sequence[int], wanted: Sequence[tuple[AnyVisualizer, 
                 raise InputError("Options are given to a visualizer when it is made; this one is made already.")
             else:
                 one = visualizer
-            needs.append(needed(one, lens.config))
+            needs.append(needed(one, lens.runner.bundle.description))
         made.append((who, one))
     renderings = []
     for (who, one), view in zip(made, read_together(lens.runner, lens.tokenizer, needs, ids, lens), strict=True):

@@ -31,6 +31,11 @@ _TYPES = {
 
 Row = dict[str, Any]
 
+# An example, where a visualizer is described without a model.
+_EXAMPLE = ModelConfig(
+    n_layers=12, n_heads=12, d_model=768, d_head=64, d_mlp=3072, d_vocab=50257, n_ctx=1024, act_fn="gelu_new", eps=1e-5
+)
+
 
 def documentation(entry: Entry) -> str:
     """A plugin's own documentation; nothing where it has none."""
@@ -43,12 +48,12 @@ def hook_points(entry: Entry, config: ModelConfig | None = None) -> list[str] | 
 
     Args:
         entry: the visualizer.
-        config: the shape of the model; GPT-2's where none is given.
+        config: the shape of the model; an example where none is given.
     """
     if entry.kind != "visualizer":
         return []
     try:
-        names = entry.plugin().hook_points(config or ModelConfig())
+        names = entry.plugin().hook_points(config or _EXAMPLE)
         return _shortened([name for name in names if isinstance(name, str)])
     except Exception:  # an option that must be given, or a plugin that fails: to list it is no reason to
         return None

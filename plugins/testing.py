@@ -33,7 +33,7 @@ from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.reading import needed, read
 from onnxlens.plugins.visualizers.rendering import FORMATS, Rendering
 from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.errors import InputError, MissingLibraryError, OnnxLensError
 from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.tokenizer import Tokenizer
@@ -140,9 +140,9 @@ def check_visualizer(
 
     runner = Runner(Bundle(Path(str(files("onnxlens.models"))) / "tiny" if model is None else Path(model)))
     tokenizer = runner.bundle.tokenizer
-    _check_hook_points(name, made, runner.config)
+    _check_hook_points(name, made, runner.bundle.description)
     words = tokenizer.encode("The cat sat on the mat, and the cat slept. ")
-    most = runner.config.n_positions
+    most = runner.config.n_ctx
     long = (words * (most // len(words) + 1))[:most]
     lens = Lens(runner)
     ordinary = read(runner, tokenizer, made, words, lens)
@@ -180,7 +180,7 @@ def _tokenizer(vocabulary: int) -> Tokenizer:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "tokenizer.json"
         fast.save(str(path))
-        return Tokenizer(path, vocab_size=vocabulary)
+        return Tokenizer(path, d_vocab=vocabulary)
 
 
 def _made(plugin: Any, base: type[Options], options: dict[str, Any]) -> Any:
@@ -361,9 +361,9 @@ def _close(first: np.ndarray, second: np.ndarray) -> bool:
         return bool(np.isclose(first, second, rtol=1e-5, atol=1e-6).all())
 
 
-def _check_hook_points(name: str, made: Visualizer, config: ModelConfig) -> None:
+def _check_hook_points(name: str, made: Visualizer, model: ModelDescription) -> None:
     try:
-        first, second = needed(made, config), needed(made, config)
+        first, second = needed(made, model), needed(made, model)
     except OnnxLensError as error:
         _fail(f"{name}.hook_points names what the model does not have: {error}")
     if first != second:

@@ -146,7 +146,18 @@ class ActivationCache(Attribution):
         Raises:
             HookPointError: it stands for none.
         """
-        return full_name(key, self.facts.config.n_layer if self.facts is not None else None)
+        if self.facts is None:
+            return full_name(key)
+        return full_name(key, self.facts.config.n_layers, self.facts.model.points)
+
+    def axes(self, key: Key) -> tuple[str, ...] | None:
+        """What the axes of an activation count, the batch included; None where that is not known.
+
+        Raises:
+            HookPointError: there is no such hook point.
+        """
+        point = self.facts.model.points.get(self.full_name(key)) if self.facts is not None else None
+        return None if point is None else point.axes
 
     def remove_batch_dim(self) -> ActivationCache:
         """Removes the batch axis of all activations, in place, where there is one row; returns this cache.

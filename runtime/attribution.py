@@ -27,7 +27,8 @@ class Attribution(Components):
     ) -> np.ndarray:
         """What each part of the final stream contributes to the logits of given tokens, or to differences of logits.
 
-        A part x contributes `((x - mean(x)) / scale) @ (ln_final.w * W_U[:, token])`. The contributions of all parts
+        A part x contributes `((x - mean(x)) / scale) @ (ln_final.w * W_U[:, token])`, without the mean where the final
+        normalisation does not centre. The contributions of all parts
         and `logit_bias` add up to the logit. TransformerLens leaves out `ln_final.w`, and so agrees where it has folded
         that into `W_U`.
 
@@ -49,16 +50,17 @@ class Attribution(Components):
                 model's weights, or `ln_final.hook_normalized` was changed, so that it is no sum of parts.
         """
         weights = self._weights("logit_attrs")
-        self._check_normalized(self._config("logit_attrs").n_layer, False)
+        self._check_normalized(self._config("logit_attrs").n_layers, False)
         stack = self._rows(residual_stack, batch_slice, has_batch_dim)
         direction = self._difference(weights["unembed.W_U"].T, tokens, incorrect_tokens)
         direction = direction * weights["ln_final.w"]  # [D], or [B, D], [P, D], [B, P, D]
         # (x - mean(x)) @ u = x @ (u - mean(u)), which copies no stack.
-        direction = direction - direction.mean(axis=-1, keepdims=True)
+        layers = self._config("logit_attrs").n_layers
+        direction = self._normalization(layers, False).centred(direction)
         batched = self.has_batch_dim if has_batch_dim is None else has_batch_dim
         if batched and stack.ndim == 4 and direction.ndim == 2 and len(direction) == stack.shape[1]:
             direction = direction[:, np.newaxis]  # [B, 1, D]: one token for all positions of a row
-        scale = self._scale(stack, self._config("logit_attrs").n_layer, False, pos_slice, batch_slice)
+        scale = self._scale(stack, self._config("logit_attrs").n_layers, False, pos_slice, batch_slice)
         try:
             attributions: np.ndarray = np.einsum("...d,...d->...", stack, direction)
             attributions = attributions / scale[..., 0]
@@ -85,6 +87,8 @@ class Attribution(Components):
         weights = self._weights("logit_bias")
         direction = self._difference(weights["unembed.W_U"].T, tokens, incorrect_tokens)
         bias = self._difference(weights["unembed.b_U"][:, np.newaxis], tokens, incorrect_tokens)[..., 0]
+        if "ln_final.b" not in weights:
+            return bias
         result: np.ndarray = np.asarray(direction @ weights["ln_final.b"] + bias)
         return result
 
@@ -105,7 +109,7 @@ class Attribution(Components):
         if isinstance(tokens, str):
             assert self.facts is not None  # as the weights, which the caller has
             return np.asarray(self.facts.token(tokens))
-        size = self._config("a token's direction").vocab_size
+        size = self._config("a token's direction").d_vocab
         try:
             ids = np.asarray(tokens)
         except ValueError as error:

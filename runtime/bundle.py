@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.errors import BundleError
-from onnxlens.runtime.escape import quoted
+from onnxlens.runtime.escape import cut, quoted
 from onnxlens.runtime.generation_config import GENERATION_CONFIG, end_tokens
-from onnxlens.runtime.hooks import hook_points
+from onnxlens.runtime.hooks import sizes
 from onnxlens.runtime.json_file import JsonFileError, parse_json
 from onnxlens.runtime.manifest import Manifest
 from onnxlens.runtime.model_facts import ModelFacts
-from onnxlens.runtime.named_weights import NamedWeights
+from onnxlens.runtime.named_weights import NamedWeights, in_block
 from onnxlens.runtime.open_file import OpenFile
+from onnxlens.runtime.tensor_file import TensorEntry
+from onnxlens.runtime.weight_view import WeightView
 from onnxlens.runtime.weights import WeightsFile, stored_dtype
 
 if TYPE_CHECKING:
@@ -33,7 +36,6 @@ __all__ = [
     "TOKENIZER",
     "WEIGHTS",
     "Bundle",
-    "parameter_shapes",
     "sha256_of",
 ]
 
@@ -69,7 +71,8 @@ class Bundle:
         path: the folder, absolute.
         verified: as `verify`.
         manifest: what `onnxlens.json` says.
-        config: the model's shape and switches.
+        config: the model's shape and kind.
+        description: all that the manifest says of the model.
 
     Raises:
         BundleError: the folder is no bundle, or something in it is missing, altered or does not fit.
@@ -83,8 +86,15 @@ class Bundle:
         self._files: dict[str, OpenFile] = {}
         self.verified = verify
         self._check_files(whole=verify)
-        self.config = ModelConfig.from_dict(self._config_entries(), origin=str(self.path / CONFIG))
-        self._check_agreement()
+        described = ModelDescription.from_dict(vars(self.manifest), origin=f"the manifest of {self.path}")
+        self.config: ModelConfig = described.cfg
+        self.description = replace(described, weights=self._checked_views())
+        blocks = {found[0] for name in self.description.weights if (found := in_block(name)) is not None}
+        if blocks and blocks != set(range(self.config.n_layers)):
+            raise BundleError(
+                f"The weights in the manifest of {self.path} are those of {len(blocks)} blocks, and its 'cfg' says "
+                f"'n_layers' {self.config.n_layers}."
+            )
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the path; where it is read, the same model must be there."""
@@ -113,7 +123,7 @@ class Bundle:
     @cached_property
     def named_weights(self) -> NamedWeights:
         """All weights by TransformerLens's names and in its shapes."""
-        return NamedWeights(self.weights, self.config)
+        return NamedWeights(self.weights, self.description)
 
     @cached_property
     def model_hash(self) -> str:
@@ -129,7 +139,7 @@ class Bundle:
         return ModelFacts(
             self.name,
             self.model_hash,
-            self.config,
+            self.description,
             self.named_weights,
             lambda: self.tokenizer,
             source=_Source(self.path, self.model_hash),
@@ -142,7 +152,7 @@ class Bundle:
 
         path, content = self.path / TOKENIZER, self.read(TOKENIZER)
         return Tokenizer(
-            path, self.end_tokens, self.config.vocab_size, start_token_id=self.config.bos_token_id, content=content
+            path, self.end_tokens, self.config.d_vocab, start_token_id=self.config.bos_token_id, content=content
         )
 
     @cached_property
@@ -151,7 +161,8 @@ class Bundle:
         generation, origin = None, str(self.path / GENERATION_CONFIG)
         if GENERATION_CONFIG in self.manifest.files:
             generation = self._entries(GENERATION_CONFIG)
-        return end_tokens(generation, self.config.eos_token_id, self.config.vocab_size, origin=origin)
+        config = self._entries(CONFIG).get("eos_token_id")
+        return end_tokens(generation, config, self.config.d_vocab, origin=origin)
 
     def read(self, name: str) -> bytes:
         """Returns the content of one of its files, such as `onnx/model_hooks.onnx`, as it was when it was opened.
@@ -173,12 +184,6 @@ class Bundle:
             BundleError: a file is missing or altered.
         """
         self._check_files(whole=True, progress=progress)
-
-    def _config_entries(self) -> dict[str, Any]:
-        entries = self._entries(CONFIG)
-        if entries.get("model_type") != "gpt2":
-            raise BundleError(f"{self.path / CONFIG} does not describe a model of type 'gpt2'.")
-        return entries
 
     def _entries(self, name: str) -> dict[str, Any]:
         """The entries of a JSON object in one of its files."""
@@ -236,24 +241,32 @@ class Bundle:
         except OSError as error:
             raise BundleError(f"{path} cannot be read: {error.strerror}. {_REMEDY}") from error
 
-    def _check_agreement(self) -> None:
-        listed: list[Any] = [entry.get("name") for entry in self.manifest.hook_points]
-        # The first comparison is cheap; an absurd number of layers ends here.
-        if self.config.n_layer > len(listed) or listed != [point.name for point in hook_points(self.config)]:
-            raise BundleError(f"The hook table in the manifest of {self.path} does not fit its config.json.")
-        for name, shape in parameter_shapes(self.config).items():
-            entry = self.weights.entries.get(name)
-            if entry is None or entry.shape != shape:
-                found = "is missing" if entry is None else f"has shape {list(entry.shape)}"
+    def _checked_views(self) -> dict[str, WeightView]:
+        """The table of weights, each of which was found in the weights file with the shape that the model needs."""
+        size, views = sizes(self.config), {}
+        for name, entries in self.manifest.weights.items():
+            try:
+                view = views[name] = WeightView.from_dict(entries)
+                shape = tuple(size[axis] for axis in view.axes)
+                if view.tensor is not None and view.shape(self._checked_tensor(view.tensor).shape) != shape:
+                    raise ValueError(f"it has not the shape {list(shape)}")
+            except (KeyError, TypeError, ValueError) as error:
+                what = f"no {error}" if isinstance(error, KeyError) else cut(str(error), 300)
                 raise BundleError(
-                    f"Weights and config.json of {self.path} do not fit: {name} {found}, expected {list(shape)}."
-                )
-            expected = stored_dtype(self.manifest.storage, shape)
-            if entry.dtype != expected:
-                raise BundleError(
-                    f"Weights and manifest of {self.path} do not fit: {name} is stored as {entry.dtype}, expected "
-                    f"{expected} where the manifest says 'storage': '{self.manifest.storage}'."
-                )
+                    f"Weights and manifest of {self.path} do not fit: {quoted(name)} cannot be taken from the weights "
+                    f"file ({what}). {_REMEDY}"
+                ) from error
+        return views
+
+    def _checked_tensor(self, name: str) -> TensorEntry:
+        entry = self.weights.entries[name]
+        expected = stored_dtype(self.manifest.storage, entry.shape)
+        if entry.dtype != expected:
+            raise ValueError(
+                f"{name} is stored as {entry.dtype}, expected {expected} where the manifest says 'storage': "
+                f"'{self.manifest.storage}'"
+            )
+        return entry
 
 
 @lru_cache(maxsize=4)  # so that results which are unpickled one by one share the open files
@@ -278,35 +291,6 @@ class _Source:
 
     def __call__(self) -> ModelFacts:
         return bundle_at(self.path, self.model_hash).facts
-
-
-def parameter_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every parameter, by Hugging Face's names without the leading `transformer.`."""
-    width, inner = config.n_embd, config.d_mlp
-    shapes: dict[str, tuple[int, ...]] = {
-        "wte.weight": (config.vocab_size, width),
-        "wpe.weight": (config.n_positions, width),
-    }
-    block = {
-        "ln_1.weight": (width,),
-        "ln_1.bias": (width,),
-        "attn.c_attn.weight": (width, 3 * width),
-        "attn.c_attn.bias": (3 * width,),
-        "attn.c_proj.weight": (width, width),
-        "attn.c_proj.bias": (width,),
-        "ln_2.weight": (width,),
-        "ln_2.bias": (width,),
-        "mlp.c_fc.weight": (width, inner),
-        "mlp.c_fc.bias": (inner,),
-        "mlp.c_proj.weight": (inner, width),
-        "mlp.c_proj.bias": (width,),
-    }
-    for layer in range(config.n_layer):
-        shapes |= {f"h.{layer}.{name}": shape for name, shape in block.items()}
-    shapes |= {"ln_f.weight": (width,), "ln_f.bias": (width,)}
-    if not config.tie_word_embeddings:
-        shapes["lm_head.weight"] = (config.vocab_size, width)
-    return shapes
 
 
 def sha256_of(path: Path) -> str:

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any, Literal
 
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, hook_points
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs
 
 if TYPE_CHECKING:
@@ -53,6 +52,7 @@ POSITIONS = "read.positions"
 # The input that says which rows of the KV cache the rows of a pass continue, where they are not the same.
 ROWS = "past.rows"
 
+_FIRST = {"start": 0, "end": 1, "axis": 0}  # of a Slice that leaves the first row
 _LAST = {"start": -1, "end": 2**31 - 1, "axis": 1}  # of a Slice that leaves the last position
 
 
@@ -125,30 +125,30 @@ def edit_inputs(index: int, kind: EditKind) -> tuple[str, ...]:
     return tuple(f"edit.{index}.{part}" for part in parts)
 
 
-def compile_request(prepared: ModelProto, request: Request, config: ModelConfig) -> list[Segment]:
+def compile_request(prepared: ModelProto, request: Request, model: ModelDescription) -> list[Segment]:
     """Cuts a prepared graph down to what a request needs.
 
     Args:
         prepared: the graph that `runtime.prepare` made; it is not changed.
         request: what to compute.
-        config: the model's shape.
+        model: the model that it is a graph of.
 
     Returns:
         The segments, to be run one after the other; together they have the outputs `logits` where only the last ones
         are wanted, and what the unembedding reads (`FINAL`) where all are, `present.N.key` / `.value`, and the hook
         points read, as far as the request wants them.
     """
-    graph = _Graph(prepared, config)
+    graph = _Graph(prepared, model)
     for name in request.feeds:
         graph.feed(name)
     if request.joins:
-        graph.free_rows()
+        graph.share_positions()
     for name in request.joins:
         graph.join(name)
     # The results of heads are computed from what comes before them, so their changes go in first.
     changed = {name for name, _ in request.edits} | set(request.calls)
     for name in sorted({*request.reads, *changed}):
-        if name.endswith(COMPUTED_ON_REQUEST):
+        if model.points[name].on_request:
             graph.add_result(name, changed=name in changed)
     graph.note_calls(request.calls)
     for index, (name, kind) in enumerate(request.edits):
@@ -166,13 +166,13 @@ def compile_request(prepared: ModelProto, request: Request, config: ModelConfig)
         outputs.insert(0, "logits")
         graph.cut_to_last()
     if request.keys_and_values:
-        outputs += cache_outputs(config)
+        outputs += cache_outputs(model.cfg)
     return graph.segments(outputs, request.calls)
 
 
-def compile_unembedding(prepared: ModelProto, config: ModelConfig) -> Segment:
+def compile_unembedding(prepared: ModelProto, model: ModelDescription) -> Segment:
     """Cuts what computes `logits` from `FINAL` out of a prepared graph: the same for every request."""
-    return _Graph(prepared, config).end()
+    return _Graph(prepared, model).end()
 
 
 def compile_product(prepared: ModelProto) -> Segment:
@@ -192,13 +192,13 @@ def compile_product(prepared: ModelProto) -> Segment:
 class _Graph:
     """A copy of the prepared graph while it is being changed."""
 
-    def __init__(self, prepared: ModelProto, config: ModelConfig) -> None:
-        self._prepared, self._config = prepared, config
+    def __init__(self, prepared: ModelProto, model: ModelDescription) -> None:
+        self._prepared, self._model, self._config = prepared, model, model.cfg
         self._nodes = [_copy(node) for node in prepared.graph.node]
         self._producer = {name: node for node in self._nodes for name in node.output}
         self._constants: list[TensorProto] = []
         self._inputs: dict[str, tuple[int, int]] = {}  # added: element type and rank
-        self._points = {point.name: point for point in hook_points(config)}
+        self._points = model.points
         self._unchanged: dict[str, str] = {}  # hook points with where their values are that nothing has changed
         self._bools: set[str] = set()  # values that are not float
 
@@ -214,18 +214,12 @@ class _Graph:
         self._inputs[fed(name)] = (TensorProto.FLOAT, len(self._points[name].axes))
         self._add("Identity", [fed(name)], name)
 
-    def free_rows(self) -> None:
-        """Lets the number of rows be another one at each block, where it was that of the KV cache everywhere."""
-        heads, d_head = self._config.n_head, self._config.d_head
-        apart = self._constant("rows.apart", [0, 0, heads, d_head])
-        together = self._constant("rows.together", [0, 0, -1])
-        shapes = {"hook_q": apart, "hook_k": apart, "hook_v": apart, "hook_z": together}
+    def share_positions(self) -> None:
+        """Takes the positions of the first row for all rows, which those that join have, too."""
+        bounds = [self._constant(f"positions.{key}", [value]) for key, value in _FIRST.items()]
         for node in self._nodes:
-            names = [name.rpartition(".")[2] for name in (node.input[0], node.output[0])] if node.input else []
-            found = shapes.keys() & names
-            if node.op_type == "Reshape" and found:
-                node.input[1] = shapes[found.pop()]
-                del node.attribute[:]  # allowzero, without which 0 keeps a size
+            node.input[:] = ["position_ids.first" if name == "position_ids" else name for name in node.input]
+        self._add("Slice", ["position_ids", *bounds], "position_ids.first")
 
     def join(self, name: str) -> None:
         """Puts more rows behind those of a stream."""
@@ -237,21 +231,19 @@ class _Graph:
         self._add("Concat", [begun, joining(name)], name, axis=0)
 
     def add_result(self, name: str, *, changed: bool) -> None:
-        """Computes the product z @ W_O, head by head: [B, P, H, d] and [H, d, D] to [B, P, H, D].
+        """Computes a product head by head: [B, P, H, d] and [H, d, D] to [B, P, H, D].
 
         Where it will be changed, the sum of the differences over the heads is added to what attention gives, rather
         than the sum of the heads put in its place: where nothing is changed, that is 0, and no bit differs.
         """
-        attention = name.removesuffix(f".{COMPUTED_ON_REQUEST}")
-        layer = attention.split(".")[1]
-        shape = [self._config.n_head, self._config.d_head, self._config.n_embd]
-        weight, dims = f"h.{layer}.attn.c_proj.weight", self._constant("result.shape", shape)
-        self._add("Reshape", [weight, dims], f"{name}.W_O")  # [H, d, D]
-        self._add("Transpose", [f"{attention}.hook_z"], f"{name}.z", perm=[0, 2, 1, 3])  # [B, H, P, d]
-        self._add("MatMul", [f"{name}.z", f"{name}.W_O"], f"{name}.heads")  # [B, H, P, D]
+        product = self._points[name].product
+        assert product is not None  # as it is computed on request
+        self._add_weight(product.weight, f"{name}.weight")  # [H, d, D]
+        self._add("Transpose", [product.activation], f"{name}.activation", perm=[0, 2, 1, 3])  # [B, H, P, d]
+        self._add("MatMul", [f"{name}.activation", f"{name}.weight"], f"{name}.heads")  # [B, H, P, D]
         self._add("Transpose", [f"{name}.heads"], name, perm=[0, 2, 1, 3])  # [B, P, H, D]
         if changed:
-            out = f"blocks.{layer}.hook_attn_out"
+            out = product.added_to
             plain, original = f"{out}.plain", f"{name}.original"
             self.rename_output(out, plain)
             self.rename_output(name, original)
@@ -260,6 +252,24 @@ class _Graph:
             axis = self._constant("result.axis", [2])
             self._add("ReduceSum", [f"{name}.difference", axis], f"{name}.sum", keepdims=0)  # [B, P, D]
             self._add("Add", [plain, f"{name}.sum"], out)
+
+    def _add_weight(self, weight: str, name: str) -> None:
+        """Takes a weight from the stored tensor that it lies in."""
+        view, value = self._model.weights[weight], self._model.tensor(weight)
+        steps: list[tuple[str, list[str], dict[str, Any]]] = []
+        if view.slice is not None:
+            axis, *bounds = view.slice
+            numbers = {"start": bounds[0], "end": bounds[1], "axis": axis}
+            inputs = [self._constant(f"{name}.{key}", [number]) for key, number in numbers.items()]
+            steps.append(("Slice", inputs, {}))
+        if view.reshape is not None:
+            steps.append(("Reshape", [self._constant(f"{name}.shape", list(view.reshape))], {}))
+        if view.transpose is not None:
+            steps.append(("Transpose", [], {"perm": list(view.transpose)}))
+        for number, (kind, inputs, attributes) in enumerate(steps or [("Identity", [], {})], start=1):
+            made = name if number >= len(steps) else f"{name}.{number}"
+            self._add(kind, [value, *inputs], made, **attributes)
+            value = made
 
     def edit(self, name: str, kind: EditKind, index: int) -> None:
         """Lets everything that reads a hook point read what an edit makes of it."""

@@ -50,7 +50,7 @@ class Components(ResidualStream):
             InputError: an argument is out of range, or the cache does not know its model's weights.
         """
         layer = self._up_to(layer, "stack_head_results")
-        heads = range(self._config("stack_head_results").n_head)
+        heads = range(self._config("stack_head_results").n_heads)
         labels = [f"L{n}H{head}" for n in range(layer) for head in heads]
         each = [self._heads(n, pos_slice, None) for n in range(layer)]
         stack = self._joined(each, layer, False, pos_slice, incl_remainder, labels, None)
@@ -83,9 +83,9 @@ class Components(ResidualStream):
             InputError: an argument is out of range, or the cache does not know its model's weights.
         """
         weights, config = self._weights("get_neuron_results"), self._config("get_neuron_results")
-        directions = _directions(project_output_onto, config.n_embd)
+        directions = _directions(project_output_onto, config.d_model)
         post = sliced(sliced(self["post", layer], pos_slice, -2), neuron_slice, -1, "neuron_slice")
-        layer = layer + config.n_layer * (layer < 0)
+        layer = layer + config.n_layers * (layer < 0)
         rows = sliced(weights[f"blocks.{layer}.mlp.W_out"], neuron_slice, 0, "neuron_slice")  # [neurons, D]
         if directions is not None:
             rows = rows @ directions  # [neurons, n]
@@ -174,9 +174,9 @@ class Components(ResidualStream):
             return value if matrix is None else value @ matrix
 
         heads = range(layer + mlp_input)
-        labels = [f"L{n}H{head}" for n in heads for head in range(config.n_head)]
+        labels = [f"L{n}H{head}" for n in heads for head in range(config.n_heads)]
         parts = [self._heads(n, pos_slice, matrix) for n in heads]
-        bias = np.zeros(config.n_embd, np.float32)
+        bias = np.zeros(config.d_model, np.float32)
         for n in heads:
             bias += weights[f"blocks.{n}.attn.b_O"]
         for n in range(layer):
@@ -188,10 +188,11 @@ class Components(ResidualStream):
             else:
                 labels.append(f"{n}_mlp_out")
                 parts.append(vector(sliced(self["mlp_out", n], pos_slice, -2))[np.newaxis])
-        embeddings = [vector(sliced(self[name], pos_slice, -2)) for name in ("embed", "pos_embed")]
+        names = [name for name in self._model("a stack").residual_stream.parts if not name.startswith("blocks.")]
+        embeddings = [vector(sliced(self[name], pos_slice, -2)) for name in names]
         parts += [embedding[np.newaxis] for embedding in embeddings]
         parts.append(np.broadcast_to(vector(bias), embeddings[0].shape)[np.newaxis])
-        labels += ["embed", "pos_embed", "bias"]
+        labels += [*(name.removeprefix("hook_") for name in names), "bias"]
         stack = np.concatenate(parts)
         changes = self._changes(layer, mlp_input, heads=True, neurons=expand_neurons)
         stack = self._with_change(stack, labels, changes, layer, mlp_input, pos_slice, matrix)
@@ -252,8 +253,10 @@ class Components(ResidualStream):
 
     def _matrix(self, project_output_onto: np.ndarray | None, apply_ln: bool) -> np.ndarray | None:
         """The directions [D, n] to project onto; centred in place of the parts, if those are to be centred."""
-        matrix = _directions(project_output_onto, self._config("a stack").n_embd)
-        return matrix - matrix.mean(axis=0) if matrix is not None and apply_ln else matrix
+        matrix = _directions(project_output_onto, self._config("a stack").d_model)
+        if matrix is None or not apply_ln:
+            return matrix
+        return self._normalization(self._config("a stack").n_layers, False).centred(matrix.T).T
 
     def _finished(
         self,

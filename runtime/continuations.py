@@ -52,7 +52,7 @@ class Continuations:
         if not is_whole(max_new_tokens) or max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens!r}.")
         self.prompt = runner.check_ids([prompt])[0]
-        total, limit = len(self.prompt) + max_new_tokens, runner.config.n_positions
+        total, limit = len(self.prompt) + max_new_tokens, runner.config.n_ctx
         if total > limit:
             raise ContextLengthError(
                 f"The prompt has {len(self.prompt)} tokens and {max_new_tokens} more were asked for, {total} in all; "

@@ -51,12 +51,12 @@ def contrastive_search(
     Raises:
         InputError: an option has no usable value.
     """
-    if not is_whole(top_k) or not 1 <= top_k <= runner.config.vocab_size:
-        raise InputError(f"top_k must be a whole number from 1 to {runner.config.vocab_size}, not {top_k!r}.")
+    if not is_whole(top_k) or not 1 <= top_k <= runner.config.d_vocab:
+        raise InputError(f"top_k must be a whole number from 1 to {runner.config.d_vocab}, not {top_k!r}.")
     if not is_number(penalty_alpha) or not 0 <= penalty_alpha <= 1:
         raise InputError(f"penalty_alpha must be from 0 to 1, not {penalty_alpha!r}.")
     weights = runner.bundle.named_weights
-    weight, bias = weights["ln_final.w"], weights["ln_final.b"]
+    weight, bias = weights["ln_final.w"], weights.get("ln_final.b", np.float32(0))
 
     def states(output: Output) -> np.ndarray:
         """The directions of the states, [rows, positions, D]."""

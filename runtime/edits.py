@@ -13,7 +13,7 @@ from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.hooks import HookPoint
 from onnxlens.runtime.interventions import Intervention, Source, listed, slice_text
-from onnxlens.runtime.places import AXES, ONE, Layout, Place, check_axes, find_places
+from onnxlens.runtime.places import AXES, ONE, Layout, Place, axis_size, check_axes, find_places
 from onnxlens.runtime.selection import NamesFilter
 
 __all__ = ["Applied", "Edits", "check", "resolve"]
@@ -272,8 +272,8 @@ def _slot(
     _check_padding(intervention, point, value, places, layout)
     at = point.position_axis
     per_position = value.shape[at] > 1 or (intervention.operation in ("patch", "freeze") and shape[at] == 1)
-    sizes = {"rows": layout.rows, "positions": layout.limit, "heads": config.n_head, "neurons": config.d_mlp}
-    sizes["keys"] = layout.limit
+    sizes = {"rows": layout.rows, "positions": layout.limit, "keys": layout.limit}
+    sizes |= {axis: axis_size(axis, point, config) for axis in ("heads", "neurons")}
     parts = [_elements(point, place.chosen, sizes, shape[at] if per_position else None) for place in places]
     where, beyond = parts[0]
     for other, later in parts[1:]:
@@ -384,7 +384,7 @@ def _why(wrong: set[str]) -> str:
     """What is probably wrong about a shape, by the axes that do not fit."""
     if wrong <= _POSITIONS:
         return ": it comes from a text of another length"
-    if wrong <= {"head", "d_model", "d_head", "d_mlp"}:
+    if wrong <= {"head", "kv_head", "d_model", "d_head", "d_mlp"}:
         return ": it comes from another model, or belongs to another hook point"
     if wrong == {"batch"}:
         return ": it has several rows, and not as many as there are texts"

@@ -84,7 +84,7 @@ def generate_ids(
     if overflow not in OVERFLOW:
         raise InputError(f"overflow must be 'error' or 'slide', not {overflow!r}.")
     prompt = runner.check_ids([prompt])[0].tolist()
-    limit, total = runner.config.n_positions, len(prompt) + max_new_tokens
+    limit, total = runner.config.n_ctx, len(prompt) + max_new_tokens
     if total > limit and overflow == "error":
         raise ContextLengthError(
             f"The prompt has {len(prompt)} tokens and {max_new_tokens} more were asked for, {total} in all; this "
@@ -118,7 +118,7 @@ def _steps(
     edits: Edits,
     fwd_hooks: ForwardHooks,
 ) -> Iterator[Step]:
-    limit = runner.config.n_positions
+    limit = runner.config.n_ctx
     ids = list(prompt)
     outputs: list[Output] = []
 

@@ -13,7 +13,7 @@ GENERATION_CONFIG = "generation_config.json"
 
 
 def end_tokens(
-    generation: Mapping[str, Any] | None, config: int | tuple[int, ...] | None, vocab_size: int, *, origin: str
+    generation: Mapping[str, Any] | None, config: int | tuple[int, ...] | None, d_vocab: int, *, origin: str
 ) -> tuple[int, ...]:
     """The tokens that end a text, as in transformers' `generate`.
 
@@ -23,14 +23,14 @@ def end_tokens(
     Args:
         generation: the entries of generation_config.json; None where there is no such file.
         config: `eos_token_id` of config.json.
-        vocab_size: how many tokens the model has.
+        d_vocab: how many tokens the model has.
         origin: what to call generation_config.json in an error.
 
     Raises:
         BundleError: `eos_token_id` is no id, list of ids or null.
     """
     ids = listed_ids(config if generation is None else generation.get("eos_token_id"), origin)
-    return tuple(token for token in dict.fromkeys(ids) if 0 <= token < vocab_size)
+    return tuple(token for token in dict.fromkeys(ids) if 0 <= token < d_vocab)
 
 
 def listed_ids(value: object, origin: str, name: str = "eos_token_id") -> tuple[int, ...]:

@@ -13,7 +13,7 @@ import onnxruntime
 
 from onnxlens.runtime.bundle import GRADIENTS_GRAPH
 from onnxlens.runtime.errors import BundleError, HookPointError, InputError
-from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, HookPoint
+from onnxlens.runtime.hooks import HookPoint
 from onnxlens.runtime.prepare import prepare
 from onnxlens.runtime.prepared import Prepared
 from onnxlens.runtime.programs import refuse
@@ -123,7 +123,7 @@ class GradientRunner:
         except HookPointError:
             self._runner.select(names_filter)  # raises by itself what is wrong with the filter
             raise HookPointError(
-                f"There is no gradient of its own at {COMPUTED_ON_REQUEST!r}, which {names_filter!r} selects: the "
+                f"There is no gradient of its own at 'hook_result', which {names_filter!r} selects: the "
                 "heads' results are added up, so at each of them it is that at 'hook_attn_out' of the same block. Ask "
                 "for that, or for 'hook_z'."
             ) from None
@@ -163,7 +163,7 @@ class GradientRunner:
         )
         inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         if embeddings is not None:
-            inputs[EMBEDDING] = _checked(embeddings, (*ids.shape, self._runner.config.n_embd), "embeddings")
+            inputs[EMBEDDING] = _checked(embeddings, (*ids.shape, self._runner.config.d_model), "embeddings")
         compiled = self._compiled(request)
         logits, read, saved = self._forward(compiled, request, inputs)
         gradients: dict[str, np.ndarray] = {}
@@ -183,7 +183,7 @@ class GradientRunner:
         for name, array in inputs.items():
             binding.bind_cpu_input(name, np.ascontiguousarray(array))
         config, shape = self._runner.config, inputs["input_ids"].shape
-        shapes = {"logits": (*shape, config.vocab_size), **self._shapes(request.reads, shape)}
+        shapes = {"logits": (*shape, config.d_vocab), **self._shapes(request.reads, shape)}
         if request.embedded:
             shapes.pop(EMBEDDING, None)
         arrays = _bind_outputs(binding, shapes)

@@ -138,21 +138,19 @@ def _check_interface(model: ModelProto, bundle: Bundle) -> None:
     """Checks that the graph has this configuration's hook points and cache."""
     config = bundle.config
     outputs = {value.name for value in model.graph.output}
-    missing = [
-        entry["name"] for entry in bundle.manifest.hook_points
-        if not entry.get("on_request") and entry["name"] not in outputs
-    ]  # fmt: skip
+    missing = [p.name for p in bundle.description.hook_points if not p.on_request and p.name not in outputs]
     caches = [value for value in model.graph.input if value.name.startswith("past_key_values.")]
     sizes = {tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1::2]) for value in caches}
-    if missing or len(caches) != 2 * config.n_layer or sizes != {(config.n_head, config.d_head)}:
-        raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not fit the bundle's config.json.")
+    expected = {(config.n_key_value_heads or config.n_heads, config.d_head)}
+    if missing or len(caches) != 2 * config.n_layers or sizes != expected:
+        raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not fit the bundle's manifest.")
 
 
 def _check_gradients_interface(model: ModelProto, bundle: Bundle) -> None:
     """Checks that the graph has this configuration's hook points, the gradients at them, and the cotangent."""
     outputs = {value.name for value in model.graph.output}
-    names = [entry["name"] for entry in bundle.manifest.hook_points if not entry.get("on_request")]
+    names = [point.name for point in bundle.description.hook_points if not point.on_request]
     vocabulary = [v.type.tensor_type.shape.dim[-1].dim_value for v in model.graph.input if v.name == COTANGENT]
     complete = all({name, GRADIENT + name} <= outputs for name in names)
-    if not complete or vocabulary != [bundle.config.vocab_size]:
-        raise BundleError(f"The graph {bundle.path / GRADIENTS_GRAPH} does not fit the bundle's config.json.")
+    if not complete or vocabulary != [bundle.config.d_vocab]:
+        raise BundleError(f"The graph {bundle.path / GRADIENTS_GRAPH} does not fit the bundle's manifest.")

@@ -1,54 +1,35 @@
-"""Hook points: the named intermediate values of a GPT-2.
+"""Hook points: the named intermediate values of a model.
 
 Names, shapes and meanings are TransformerLens's (https://transformerlensorg.github.io/TransformerLens), on the raw
-weights: nothing is folded or centred.
+weights: nothing is folded or centred. Which of them a model has, its bundle says.
 """
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from onnxlens.runtime.config import ModelConfig
 
-__all__ = ["COMPUTED_ON_REQUEST", "HookPoint", "axes_of", "hook_points", "sizes"]
+__all__ = ["HeadProduct", "HookPoint", "sizes"]
 
-# Too large to be an output of every bundle ([B, P, H, D] for each block); the runner adds it to a graph when asked.
-COMPUTED_ON_REQUEST = "hook_result"
+_OF_TEXT = ("batch", "pos", "query_pos", "key_pos")
 
-_RESIDUAL = ("batch", "pos", "d_model")
-_HEADS = ("batch", "pos", "head", "d_head")
-_ATTENTION = ("batch", "head", "query_pos", "key_pos")
 
-_Entry = tuple[str, tuple[str, ...], str]  # name, axes, meaning
+@dataclass(frozen=True)
+class HeadProduct:
+    """How a hook point is computed that is no output of the graph: head by head, as activation @ weight.
 
-_LAYER_NORM: tuple[_Entry, ...] = (
-    ("hook_scale", ("batch", "pos", "one"), "the divisor sqrt(variance + epsilon)"),
-    ("hook_normalized", _RESIDUAL, "(x - mean) / scale, before weight and bias"),
-)
-_EMBEDDING: tuple[_Entry, ...] = (
-    ("hook_embed", _RESIDUAL, "token embedding"),
-    ("hook_pos_embed", _RESIDUAL, "position embedding"),
-)
-_BLOCK: tuple[_Entry, ...] = (
-    ("hook_resid_pre", _RESIDUAL, "residual stream at the block's input"),
-    *((f"ln1.{name}", axes, f"layer norm before attention: {text}") for name, axes, text in _LAYER_NORM),
-    ("attn.hook_q", _HEADS, "queries, after the bias, unscaled"),
-    ("attn.hook_k", _HEADS, "keys, after the bias; the new positions only"),
-    ("attn.hook_v", _HEADS, "values, after the bias; the new positions only"),
-    ("attn.hook_attn_scores", _ATTENTION, "q @ k / sqrt(d_head), -inf where masked"),
-    ("attn.hook_pattern", _ATTENTION, "softmax of the scores: who attends to whom"),
-    ("attn.hook_z", _HEADS, "pattern @ v"),
-    ("attn.hook_result", ("batch", "pos", "head", "d_model"), "z @ W_O of each head, without the bias"),
-    ("hook_attn_out", _RESIDUAL, "attention's output with bias, as added to the residual stream"),
-    ("hook_resid_mid", _RESIDUAL, "residual stream after attention is added"),
-    *((f"ln2.{name}", axes, f"layer norm before the MLP: {text}") for name, axes, text in _LAYER_NORM),
-    ("mlp.hook_pre", ("batch", "pos", "d_mlp"), "MLP neurons before the activation function"),
-    ("mlp.hook_post", ("batch", "pos", "d_mlp"), "MLP neurons after the activation function"),
-    ("hook_mlp_out", _RESIDUAL, "the MLP's output with bias, as added to the residual stream"),
-    ("hook_resid_post", _RESIDUAL, "residual stream after the MLP is added"),
-)
-_FINAL = tuple((f"ln_final.{name}", axes, f"final layer norm: {text}") for name, axes, text in _LAYER_NORM)
+    Attributes:
+        activation: the hook point with the activation, [B, P, H, d].
+        weight: the weight, [H, d, D].
+        added_to: the hook point that the products of all heads are added up in, so that it changes with them.
+    """
+
+    activation: str
+    weight: str
+    added_to: str
 
 
 @dataclass(frozen=True)
@@ -58,18 +39,21 @@ class HookPoint:
     Attributes:
         name: TransformerLens's name.
         axes: what each axis counts: `batch`, `pos`, `query_pos` (new positions), `key_pos` (past and new), `head`,
-            `d_model`, `d_head`, `d_mlp`, or `one`.
+            `kv_head` (heads for keys and values, where there are fewer of them), `d_model`, `d_head`, `d_mlp`, or
+            `one`.
         meaning: what the value is, in a few words.
+        product: how it is computed where a request names it; None for an output of the bundle's graph.
     """
 
     name: str
     axes: tuple[str, ...]
     meaning: str
+    product: HeadProduct | None = None
 
     @property
     def on_request(self) -> bool:
         """Whether the value is no output of the bundle's graph but computed where a request names it."""
-        return self.name.endswith(COMPUTED_ON_REQUEST)
+        return self.product is not None
 
     @property
     def position_axis(self) -> int:
@@ -81,28 +65,42 @@ class HookPoint:
         size = sizes(config) | {"batch": batch, "pos": new, "query_pos": new, "key_pos": past + new}
         return tuple(size[axis] for axis in self.axes)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the entries of a manifest."""
+        entries: dict[str, Any] = {"name": self.name, "axes": list(self.axes), "meaning": self.meaning}
+        if self.product is not None:
+            entries["product"] = vars(self.product).copy()
+        return entries
+
+    @classmethod
+    def from_dict(cls, entries: Mapping[str, Any], config: ModelConfig) -> HookPoint:
+        """Reads entries that `to_dict` returned.
+
+        Raises:
+            TypeError, ValueError: they are of another form, or name axes that there are not.
+        """
+        values = {"product": None, **entries}
+        if isinstance(values["product"], dict):
+            values["product"] = HeadProduct(**values["product"])
+        point = cls(**{**values, "axes": tuple(values["axes"])})
+        texts = [point.name, point.meaning, *(vars(point.product).values() if point.product is not None else ())]
+        if not all(isinstance(text, str) for text in texts):
+            raise TypeError("its entries must be texts")
+        unknown = [axis for axis in point.axes if axis not in (*_OF_TEXT, *sizes(config))]
+        if unknown or not {"pos", "query_pos"}.intersection(point.axes) or point.axes[0] != "batch":
+            raise ValueError(f"its axes are {', '.join(map(repr, point.axes))}")
+        return point
+
 
 def sizes(config: ModelConfig) -> dict[str, int]:
     """How long each axis is that does not depend on the text."""
     return {
-        "head": config.n_head,
-        "d_model": config.n_embd,
+        "head": config.n_heads,
+        "kv_head": config.n_key_value_heads or config.n_heads,
+        "d_model": config.d_model,
         "d_head": config.d_head,
         "d_mlp": config.d_mlp,
+        "d_vocab": config.d_vocab,
+        "n_ctx": config.n_ctx,
         "one": 1,
     }
-
-
-def axes_of(name: str) -> tuple[str, ...] | None:
-    """The axes of a hook point, whichever model it is of; None for a name that is not in the table."""
-    block = re.fullmatch(r"blocks\.(0|[1-9][0-9]*)\.(.+)", name)
-    entries = (*_EMBEDDING, *_FINAL) if block is None else _BLOCK
-    return next((axes for entry, axes, _ in entries if entry == (name if block is None else block[2])), None)
-
-
-def hook_points(config: ModelConfig) -> tuple[HookPoint, ...]:
-    """All hook points of a model, in the order in which they are computed."""
-    blocks = (
-        (f"blocks.{layer}.{name}", axes, meaning) for layer in range(config.n_layer) for name, axes, meaning in _BLOCK
-    )
-    return tuple(HookPoint(*entry) for entry in (*_EMBEDDING, *blocks, *_FINAL))

@@ -27,11 +27,11 @@ def rows_present(
     Raises:
         InputError: rows cannot join there, none begins the pass, or the rows are padded differently.
     """
-    streams = {f"blocks.{layer}.hook_resid_pre" for layer in range(config.n_layer)}
+    streams = {f"blocks.{layer}.hook_resid_pre" for layer in range(config.n_layers)}
     for name, stream in joins.items():
-        if name not in streams or stream.ndim != 3 or stream.shape[1:] != (new, config.n_embd):
+        if name not in streams or stream.ndim != 3 or stream.shape[1:] != (new, config.d_model):
             raise InputError(
-                f"Rows join at blocks.N.hook_resid_pre, with a stream of shape [rows, {new}, {config.n_embd}], not at "
+                f"Rows join at blocks.N.hook_resid_pre, with a stream of shape [rows, {new}, {config.d_model}], not at "
                 f"{name!r} with {list(stream.shape)}."
             )
     present = len(mask) - sum(map(len, joins.values()))

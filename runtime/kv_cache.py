@@ -12,7 +12,7 @@ import onnxruntime
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 
-__all__ = ["KVCache", "cache_inputs", "cache_outputs"]
+__all__ = ["KVCache", "cache_inputs", "cache_outputs", "cache_shape"]
 
 
 class KVCache:
@@ -22,7 +22,8 @@ class KVCache:
 
     Attributes:
         attention_mask: [B, T] int64, 0 where a position is padding.
-        values: for each cache input of the graph its value, [B, H, T, d_head] float32.
+        values: for each cache input of the graph its value, [B, K, T, d_head] float32, K heads for keys
+            and values.
     """
 
     def __init__(self, attention_mask: np.ndarray, values: Mapping[str, onnxruntime.OrtValue]) -> None:
@@ -35,13 +36,13 @@ class KVCache:
     @classmethod
     def empty(cls, config: ModelConfig, batch: int) -> KVCache:
         """A cache of no positions."""
-        nothing = np.zeros((batch, config.n_head, 0, config.d_head), np.float32)
+        nothing = np.zeros(cache_shape(config, batch, 0), np.float32)
         value = onnxruntime.OrtValue.ortvalue_from_numpy(nothing)
         return cls(np.zeros((batch, 0), np.int64), dict.fromkeys(cache_inputs(config), value))
 
     def fits(self, config: ModelConfig) -> bool:
         """Whether it is a cache of a model of this shape."""
-        shape = [self.batch, config.n_head, len(self), config.d_head]
+        shape = [*cache_shape(config, self.batch, len(self))]
         return tuple(self.values) == cache_inputs(config) and all(v.shape() == shape for v in self.values.values())
 
     @property
@@ -55,12 +56,12 @@ class KVCache:
 
     def until(self, position: int) -> KVCache:
         """A cache of the positions before one of them."""
-        values = {name: value.numpy()[:, :, :position] for name, value in self.values.items()}  # [B, H, T, d_head] each
+        values = {name: value.numpy()[:, :, :position] for name, value in self.values.items()}  # [B, K, T, d_head] each
         kept = {name: onnxruntime.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(v)) for name, v in values.items()}
         return KVCache(self.attention_mask[:, :position], kept)
 
     def numpy(self, layer: int) -> tuple[np.ndarray, np.ndarray]:
-        """Keys and values of one layer, each [B, H, T, d_head], copied.
+        """Keys and values of one layer, each [B, K, T, d_head], copied.
 
         Raises:
             InputError: there is no such layer.
@@ -77,10 +78,15 @@ def _from_numpy(attention_mask: np.ndarray, values: Mapping[str, np.ndarray]) ->
     return KVCache(attention_mask, moved)
 
 
+def cache_shape(config: ModelConfig, batch: int, length: int) -> tuple[int, int, int, int]:
+    """The shape of the keys, and of the values, of each layer."""
+    return batch, config.n_key_value_heads or config.n_heads, length, config.d_head
+
+
 @cache  # asked for several times in every pass
 def cache_inputs(config: ModelConfig) -> tuple[str, ...]:
     """Names of the graph's cache inputs, keys and values in turn."""
-    return tuple(f"past_key_values.{layer}.{part}" for layer in range(config.n_layer) for part in ("key", "value"))
+    return tuple(f"past_key_values.{layer}.{part}" for layer in range(config.n_layers) for part in ("key", "value"))
 
 
 @cache

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,7 +18,7 @@ from onnxlens.runtime.weights import STORAGES
 __all__ = ["FORMAT_VERSION", "MANIFEST", "FileRecord", "Manifest"]
 
 MANIFEST = "onnxlens.json"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 _LIMIT = 20_000_000  # bytes; that of a model of 48 blocks takes half a million
 _MOST_FILES = 100
@@ -45,7 +45,11 @@ class Manifest:
         precision: the data type of all computation.
         storage: the data type in which matrices and embeddings are stored; vectors are always float32.
         parameters: how many numbers the weights are; a tied embedding counts once.
-        hook_points: for each hook point its name, axes and whether it is computed on request only.
+        cfg: the model's shape and kind; see `ModelConfig`.
+        residual_stream: the hook points of the residual stream; see `ResidualStream`.
+        normalizations: the normalisations that read it, by name; see `Normalization`.
+        weights: for each weight, by TransformerLens's name, which stored tensor it is, and how; see `WeightView`.
+        hook_points: the hook points, in the order of computation; see `HookPoint`.
         files: every other file of the bundle, by its path inside it.
         verification: how the graphs were compared with PyTorch, and the errors found.
     """
@@ -55,11 +59,15 @@ class Manifest:
     source: dict[str, Any]
     made_with: dict[str, str]
     precision: str
-    storage: str = "float32"
+    storage: str
     parameters: int
+    cfg: dict[str, Any]
+    residual_stream: dict[str, list[str]]
+    normalizations: dict[str, dict[str, Any]]
+    weights: dict[str, dict[str, Any]]
     hook_points: list[dict[str, Any]]
     files: dict[str, FileRecord]
-    verification: dict[str, Any] = field(default_factory=dict)
+    verification: dict[str, Any]
 
     def write(self, folder: Path) -> None:
         """Writes `onnxlens.json` into a folder."""
@@ -91,14 +99,18 @@ class Manifest:
             raise BundleError(
                 f"The manifest {path} is damaged and cannot be read ({reason}). Export the model again."
             ) from error
+        if version < FORMAT_VERSION:
+            raise BundleError(
+                f"The bundle {folder} has format version {version}, which does not describe its model, and this "
+                f"onnxlens reads version {FORMAT_VERSION}. Export the model again."
+            )
         if version > FORMAT_VERSION:
             raise BundleError(
-                f"The bundle {folder} has format version {version}; this onnxlens reads up to {FORMAT_VERSION}. "
+                f"The bundle {folder} has format version {version}; this onnxlens reads version {FORMAT_VERSION}. "
                 "Update onnxlens with 'pip install -U onnxlens'."
             )
         try:
-            # Bundles made before there was a choice do not say how they are stored.
-            known = {f.name: entries[f.name] for f in fields(cls) if f.name != "storage" or "storage" in entries}
+            known = {field.name: entries[field.name] for field in fields(cls)}
             known["files"] = {str(name): FileRecord(**record) for name, record in known["files"].items()}
             manifest = cls(**known)
             _check_types(manifest)
@@ -110,6 +122,8 @@ class Manifest:
 
 def _check_types(manifest: Manifest) -> None:
     expected = {"name": str, "source": dict, "made_with": dict, "precision": str, "parameters": int,
+                "cfg": dict, "residual_stream": dict,
+                "normalizations": dict, "weights": dict,
                 "hook_points": list, "files": dict, "verification": dict}  # fmt: skip
     if manifest.storage not in STORAGES:
         raise TypeError(f"'storage' must be {' or '.join(STORAGES)}, not {quoted(manifest.storage)}")

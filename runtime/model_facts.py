@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.errors import BundleError, InputError
 from onnxlens.runtime.token_text import quoted_token
 
@@ -30,7 +31,7 @@ class ModelFacts:
     Attributes:
         name: the bundle's name.
         hash: what identifies its weights and graph; see `Bundle.model_hash`.
-        config: the model's shape and switches.
+        model: what the bundle says of it.
         weights: by TransformerLens's names; None where they are not at hand, as for a trace that was opened alone.
         tokenizer: makes the tokenizer, for tokens given as text.
         folded: whether weights, and activations with them, are a folded view; see `ActivationCache.folded`.
@@ -39,17 +40,22 @@ class ModelFacts:
 
     name: str
     hash: str
-    config: ModelConfig
+    model: ModelDescription
     weights: Mapping[str, np.ndarray] | None = None
     tokenizer: Callable[[], Tokenizer] | None = None
     folded: bool = False
     source: Callable[[], ModelFacts] | None = field(default=None, repr=False, compare=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _restored, (self.name, self.hash, self.config, self.folded, self.source)
+        return _restored, (self.name, self.hash, replace(self.model, weights={}), self.folded, self.source)
 
     def __deepcopy__(self, memo: object) -> ModelFacts:
         return self  # nothing in it changes
+
+    @property
+    def config(self) -> ModelConfig:
+        """The model's shape and kind."""
+        return self.model.cfg
 
     def token(self, text: str) -> int:
         """The id of a text that is one token.
@@ -73,13 +79,13 @@ class ModelFacts:
 
 
 def _restored(
-    name: str, model_hash: str, config: ModelConfig, folded: bool, source: Callable[[], ModelFacts] | None
+    name: str, model_hash: str, model: ModelDescription, folded: bool, source: Callable[[], ModelFacts] | None
 ) -> ModelFacts:
     try:
         found = source() if source is not None else None
     except BundleError:
         found = None
-    return found or ModelFacts(name, model_hash, config, folded=folded, source=source)
+    return found or ModelFacts(name, model_hash, model, folded=folded, source=source)
 
 
 def facts_of(model: object) -> ModelFacts:

@@ -1,47 +1,18 @@
-"""A model's weights by TransformerLens's names, as views of what the weights file holds by Hugging Face's."""
+"""A model's weights by TransformerLens's names, as views of what the weights file holds."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.errors import InputError, suggestion
+from onnxlens.runtime.hooks import sizes
 
-__all__ = ["NamedWeights", "UnknownWeightError"]
-
-_ALIASES = {
-    "W_E": "embed.W_E",
-    "W_pos": "pos_embed.W_pos",
-    "W_U": "unembed.W_U",
-    "b_U": "unembed.b_U",
-}
-_STORED = {
-    "embed.W_E": "wte.weight",
-    "pos_embed.W_pos": "wpe.weight",
-    "ln_final.w": "ln_f.weight",
-    "ln_final.b": "ln_f.bias",
-}
-_STORED_IN_BLOCK = {
-    "ln1.w": "ln_1.weight",
-    "ln1.b": "ln_1.bias",
-    "ln2.w": "ln_2.weight",
-    "ln2.b": "ln_2.bias",
-    "attn.b_O": "attn.c_proj.bias",
-    "mlp.W_in": "mlp.c_fc.weight",
-    "mlp.b_in": "mlp.c_fc.bias",
-    "mlp.W_out": "mlp.c_proj.weight",
-    "mlp.b_out": "mlp.c_proj.bias",
-}
-_BLOCK = (
-    "ln1.w", "ln1.b",
-    "attn.W_Q", "attn.W_K", "attn.W_V", "attn.W_O", "attn.b_Q", "attn.b_K", "attn.b_V", "attn.b_O",
-    "ln2.w", "ln2.b",
-    "mlp.W_in", "mlp.b_in", "mlp.W_out", "mlp.b_out",
-)  # fmt: skip
-_OF_ALL_BLOCKS = {name.partition(".")[2]: name for name in _BLOCK if not name.startswith("ln")}
+__all__ = ["NamedWeights", "UnknownWeightError", "WeightsByName", "in_block"]
 
 
 class UnknownWeightError(InputError, KeyError):
@@ -50,34 +21,43 @@ class UnknownWeightError(InputError, KeyError):
     __str__ = Exception.__str__  # KeyError's own puts the text in quotes
 
 
-class NamedWeights(Mapping[str, np.ndarray]):
+class WeightsByName(Mapping[str, np.ndarray], ABC):
     """Weights by TransformerLens's names and in its shapes, read-only.
 
     V vocabulary, D d_model, H heads, d d_head, M d_mlp:
 
-    - `embed.W_E` [V, D], `pos_embed.W_pos` [positions, D]
+    - `embed.W_E` [V, D]
     - in `blocks.N.attn`: `W_Q`, `W_K`, `W_V` [H, D, d], `W_O` [H, d, D], `b_Q`, `b_K`, `b_V` [H, d], `b_O` [D]
     - in `blocks.N.mlp`: `W_in` [D, M], `b_in` [M], `W_out` [M, D], `b_out` [D]
     - `w` and `b` [D] in `blocks.N.ln1`, `blocks.N.ln2` and `ln_final`
-    - `unembed.W_U` [D, V], and `unembed.b_U` [V], which is zero: GPT-2 has none
+    - `unembed.W_U` [D, V], and `unembed.b_U` [V], which is zero where the model has none
 
-    `W_E`, `W_pos`, `W_U` and `b_U` do, too. `W_Q`, `b_in` and so on without a block are those of all blocks, stacked:
-    `W_Q` is [blocks, H, D, d], copied. All others are views of the memory-mapped file, where it stores float32.
+    and what else the model has, such as `pos_embed.W_pos` [positions, D].
+
+    `W_E`, `W_U` and so on do, too. `W_Q`, `b_in` and so on without a block are those of all blocks, stacked: `W_Q` is
+    [blocks, H, D, d], copied. All others are views of the memory-mapped file, where it stores float32.
 
     Args:
-        stored: the weights by Hugging Face's names, without the leading `transformer.`.
-        config: the model's shape.
+        names: the full name of each.
+        n_layers: number of blocks.
     """
 
-    def __init__(self, stored: Mapping[str, np.ndarray], config: ModelConfig) -> None:
-        self._stored, self._config = stored, config
+    def __init__(self, names: Iterable[str], n_layers: int) -> None:
+        self._names, self._n_layers = dict.fromkeys(names), n_layers
+        short = {name.rpartition(".")[2]: name for name in self._names if _is_matrix_or_bias(name)}
+        self._aliases = {last: name for last, name in short.items() if in_block(name) is None}
+        self._of_all_blocks = {last: found[1] for last, name in short.items() if (found := in_block(name))}
+
+    @abstractmethod
+    def _weight(self, name: str) -> np.ndarray:
+        """One weight by its full name, which is known."""
 
     def __getitem__(self, name: str) -> np.ndarray:
-        full = _ALIASES.get(name, name)
-        if full in _OF_ALL_BLOCKS:
-            each = [self._weight(f"blocks.{n}.{_OF_ALL_BLOCKS[full]}") for n in range(self._config.n_layer)]
-            value = np.stack(each)
-        elif self._knows(full):
+        full = self._aliases.get(name, name)
+        if full in self._of_all_blocks:
+            each = (f"blocks.{layer}.{self._of_all_blocks[full]}" for layer in range(self._n_layers))
+            value = np.stack([self._weight(one) for one in each])
+        elif full in self._names:
             value = self._weight(full).view()
         else:
             raise UnknownWeightError(self._unknown(name))
@@ -85,70 +65,56 @@ class NamedWeights(Mapping[str, np.ndarray]):
         return value
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and (name in _ALIASES or name in _OF_ALL_BLOCKS or self._knows(name))
+        return name in self._names or name in self._aliases or name in self._of_all_blocks
 
     def __iter__(self) -> Iterator[str]:
-        yield from ("embed.W_E", "pos_embed.W_pos")
-        for layer in range(self._config.n_layer):
-            yield from (f"blocks.{layer}.{name}" for name in _BLOCK)
-        yield from ("ln_final.w", "ln_final.b", "unembed.W_U", "unembed.b_U")
+        return iter(self._names)
 
     def __len__(self) -> int:
-        return 6 + self._config.n_layer * len(_BLOCK)
+        return len(self._names)
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self)} weights of {self._config.n_layer} blocks)"
-
-    def _knows(self, name: object) -> bool:
-        # Without building all names, of which a large model has hundreds.
-        if not isinstance(name, str):
-            return False
-        found = _in_block(name)
-        if found is None:
-            return name in _STORED or name in ("unembed.W_U", "unembed.b_U")
-        return found[0] < self._config.n_layer and found[1] in _BLOCK
-
-    def _weight(self, name: str) -> np.ndarray:
-        """One weight by its full name, which is known."""
-        found = _in_block(name)
-        if found is not None:
-            return self._weight_of_block(*found)
-        if name == "unembed.W_U":
-            tied = self._config.tie_word_embeddings
-            return self._stored["wte.weight" if tied else "lm_head.weight"].T  # [D, V]
-        if name == "unembed.b_U":
-            return np.zeros(self._config.vocab_size, np.float32)
-        return self._stored[_STORED[name]]
-
-    def _weight_of_block(self, layer: int, part: str) -> np.ndarray:
-        heads, width, model = self._config.n_head, self._config.d_head, self._config.n_embd
-        if part in _STORED_IN_BLOCK:
-            return self._stored[f"h.{layer}.{_STORED_IN_BLOCK[part]}"]
-        if part == "attn.W_O":
-            return self._stored[f"h.{layer}.attn.c_proj.weight"].reshape(heads, width, model)  # [H, d, D]
-        # Queries, keys and values lie side by side in one matrix. Splitting its columns into heads copies nothing.
-        which = "QKV".index(part[-1])
-        columns = slice(which * model, (which + 1) * model)
-        if part.startswith("attn.b_"):
-            return self._stored[f"h.{layer}.attn.c_attn.bias"][columns].reshape(heads, width)  # [H, d]
-        matrix = self._stored[f"h.{layer}.attn.c_attn.weight"][:, columns]  # [D, D]
-        return matrix.reshape(model, heads, width).transpose(1, 0, 2)  # [D, H, d], then [H, D, d]
+        return f"{type(self).__name__}({len(self)} weights of {self._n_layers} blocks)"
 
     def _unknown(self, name: object) -> str:
-        last = self._config.n_layer - 1
-        found = _in_block(name) if isinstance(name, str) else None
-        if found is not None and found[0] > last and found[1] in _BLOCK:
+        last = self._n_layers - 1
+        found = in_block(name) if isinstance(name, str) else None
+        if found is not None and found[0] > last and f"blocks.{last}.{found[1]}" in self._names:
             return (
                 f"Unknown weight {name!r}: this model has blocks 0 to {last}. Did you mean 'blocks.{last}.{found[1]}'?"
             )
-        known = [*self, *_ALIASES, *_OF_ALL_BLOCKS]
+        known = [*self, *self._aliases, *self._of_all_blocks]
         # Case tells weights from biases, and is what is most easily got wrong.
         same = [other for other in known if other.lower() == str(name).lower()]
         near = suggestion(str(name)[:200], same or known)
         return f"Unknown weight {name!r}.{near} list(weights) has all names."
 
 
-def _in_block(name: str) -> tuple[int, str] | None:
+class NamedWeights(WeightsByName):
+    """Weights as views of the weights file.
+
+    Args:
+        stored: the tensors of the weights file, by their names in it.
+        model: says which of them each weight is.
+    """
+
+    def __init__(self, stored: Mapping[str, np.ndarray], model: ModelDescription) -> None:
+        super().__init__(model.weights, model.cfg.n_layers)
+        self._stored, self._model = stored, model
+
+    def _weight(self, name: str) -> np.ndarray:
+        view = self._model.weights[name]
+        if view.tensor is None:
+            return np.zeros([sizes(self._model.cfg)[axis] for axis in view.axes], np.float32)
+        return view.of(self._stored[view.tensor])
+
+
+def _is_matrix_or_bias(name: str) -> bool:
+    """Whether the last part of a name is enough to name it, as that of `ln_final.w` is not."""
+    return name.rpartition(".")[2].startswith(("W_", "b_"))
+
+
+def in_block(name: str) -> tuple[int, str] | None:
     """The block's number and the name inside it."""
     found = re.fullmatch(r"blocks\.(0|[1-9][0-9]{0,8})\.(.+)", name)
     return (int(found[1]), found[2]) if found else None

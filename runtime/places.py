@@ -10,15 +10,15 @@ import numpy as np
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.hooks import HookPoint
+from onnxlens.runtime.hooks import HookPoint, sizes
 from onnxlens.runtime.interventions import Indices, Intervention, slice_text
 
-__all__ = ["AXES", "ONE", "Layout", "Place", "check_axes", "find_places"]
+__all__ = ["AXES", "ONE", "Layout", "Place", "axis_size", "check_axes", "find_places"]
 
 AXES = {
     "rows": ("batch",),
     "positions": ("pos", "query_pos"),
-    "heads": ("head",),
+    "heads": ("head", "kv_head"),
     "neurons": ("d_mlp",),
     "keys": ("key_pos",),
 }
@@ -64,6 +64,11 @@ class Layout:
         return np.concatenate([np.flatnonzero(self.mask[row]), np.arange(self.length, self.limit)])
 
 
+def axis_size(axis: str, point: HookPoint, config: ModelConfig) -> int:
+    """How many heads or neurons a hook point has; 1 where it has no such axis."""
+    return next((sizes(config)[one] for one in AXES[axis] if one in point.axes), 1)
+
+
 @dataclass(frozen=True)
 class Place:
     """Elements of a hook point, in rows that are alike.
@@ -83,10 +88,11 @@ def check_axes(intervention: Intervention, point: HookPoint, config: ModelConfig
     Raises:
         InputError: the hook point does not have an axis that is named, or a head or neuron is not there.
     """
-    sizes = {"heads": config.n_head, "neurons": config.d_mlp}
+    for axis in ("heads", "neurons"):
+        if _given(intervention, axis, point) is not None:
+            _of_axis(intervention, axis, point, axis_size(axis, point, config))
     for axis in AXES:
-        if _given(intervention, axis, point) is not None and axis in sizes:
-            _of_axis(intervention, axis, point, sizes[axis])
+        _given(intervention, axis, point)
 
 
 def find_places(intervention: Intervention, point: HookPoint, config: ModelConfig, layout: Layout) -> list[Place]:
@@ -98,10 +104,10 @@ def find_places(intervention: Intervention, point: HookPoint, config: ModelConfi
     Raises:
         InputError: the hook point does not have an axis that is named, or an index is not there.
     """
-    sizes = {"rows": layout.rows, "heads": config.n_head, "neurons": config.d_mlp}
     named: dict[str, list[int] | None] = dict.fromkeys(AXES)
-    for axis, size in sizes.items():
+    for axis in ("rows", "heads", "neurons"):
         if _given(intervention, axis, point) is not None:
+            size = layout.rows if axis == "rows" else axis_size(axis, point, config)
             named[axis] = _of_axis(intervention, axis, point, size)
     limited = [axis for axis in _OF_TEXT if _given(intervention, axis, point) is not None]
     if not limited:

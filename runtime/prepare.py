@@ -37,7 +37,7 @@ from onnxlens.runtime.weights import WeightsFile
 __all__ = ["prepare", "prepared_folders", "remove_unused"]
 
 _LAYOUT = 5  # of the prepared folder; raise it when the way of preparing changes
-_W_E, _W_U = "wte.weight", "lm_head.weight"  # the checkpoint's names; tied ones have the first only
+_W_E, _W_U = "embed.W_E", "unembed.W_U"
 _SCRATCH = ".preparing-"
 _NAMED = re.compile(r".+-[0-9a-f]{16}")  # what prepared folders are called
 
@@ -230,13 +230,13 @@ def _make(bundle: Bundle, provider: Provider, folder: Path) -> None:
         _split_unembedding(model, bundle)
         _take_out_embedding(model, bundle)
     weights = WeightsFile(bundle.weights.file)  # a mapping of its own, whose pages are given back when it goes
-    weights[_W_E].tofile(folder / EMBEDDING)
+    weights[bundle.description.tensor(_W_E)].tofile(folder / EMBEDDING)
     if provider is CPU and not bundle.config.tie_word_embeddings:  # see `Unembedding`
-        weights[_W_U].tofile(folder / UNEMBEDDING)
+        weights[bundle.description.tensor(_W_U)].tofile(folder / UNEMBEDDING)
     del weights
     _optimise(model, bundle, provider, folder)
     prepared = onnx.load(folder / OPTIMISED, load_external_data=False)
-    (plain,) = compile_request(prepared, PLAIN, bundle.config)
+    (plain,) = compile_request(prepared, PLAIN, bundle.description)
     onnx.save(plain.model, folder / PLAIN_REQUEST)
 
 
@@ -341,7 +341,7 @@ def _split_unembedding(model: Any, bundle: Bundle) -> None:
     from onnx import TensorProto, helper, numpy_helper
 
     graph, config = model.graph, bundle.config
-    weight = _W_E if config.tie_word_embeddings else _W_U
+    weight = bundle.description.tensor(_W_U)
     producer = {name: node for node in graph.node for name in node.output}
     product = producer.get("logits")
     transposed = producer.get(product.input[1]) if product is not None and product.op_type == "MatMul" else None
@@ -350,12 +350,12 @@ def _split_unembedding(model: Any, bundle: Bundle) -> None:
     graph.node.remove(product)
     graph.node.remove(transposed)
     graph.node.append(helper.make_node("Identity", [product.input[0]], [FINAL]))
-    final_shape: list[str | int | None] = ["batch_size", "sequence_length", config.n_embd]
+    final_shape: list[str | int | None] = ["batch_size", "sequence_length", config.d_model]
     graph.output.append(helper.make_tensor_value_info(FINAL, TensorProto.FLOAT, final_shape))
-    rows = max(1, _UNEMBED_PART // (4 * config.n_embd))
+    rows = max(1, _UNEMBED_PART // (4 * config.d_model))
     parts = []
-    for start in range(0, config.vocab_size, rows):
-        bounds = {"start": start, "end": min(start + rows, config.vocab_size), "axis": 0}
+    for start in range(0, config.d_vocab, rows):
+        bounds = {"start": start, "end": min(start + rows, config.d_vocab), "axis": 0}
         prefix = f"unembed.{start}"
         graph.initializer.extend(
             numpy_helper.from_array(np.array([value], np.int64), f"{prefix}.{key}") for key, value in bounds.items()
@@ -374,11 +374,12 @@ def _take_out_embedding(model: Any, bundle: Bundle) -> None:
     from onnx import TensorProto, helper
 
     graph, config = model.graph, bundle.config
-    lookup = next((node for node in graph.node if list(node.input) == [_W_E, "input_ids"]), None)
+    weight = bundle.description.tensor(_W_E)
+    lookup = next((node for node in graph.node if list(node.input) == [weight, "input_ids"]), None)
     if lookup is None or lookup.op_type != "Gather":
-        raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not look up {_W_E!r} by token id.")
+        raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not look up {weight!r} by token id.")
     lookup.CopyFrom(helper.make_node("Identity", [EMBEDDED], lookup.output))
-    shape: list[str | int | None] = ["batch_size", "sequence_length", config.n_embd]
+    shape: list[str | int | None] = ["batch_size", "sequence_length", config.d_model]
     graph.input.append(helper.make_tensor_value_info(EMBEDDED, TensorProto.FLOAT, shape))
 
 

@@ -6,7 +6,7 @@ from functools import cached_property, lru_cache, partial
 from typing import NoReturn
 
 from onnxlens.runtime.compile import PLAIN, Request, compile_request
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.matrix_file import MatrixFile
 from onnxlens.runtime.part import Part
@@ -22,7 +22,7 @@ class Programs:
 
     Args:
         prepared: what they are cut from.
-        config: the model's shape.
+        model: the model that is run.
         threads: how many threads compute; None for as many as there are physical cores.
         most: how many are kept open; the least recently used goes first.
 
@@ -31,8 +31,8 @@ class Programs:
             if the provider does not start, and InputError once they are closed.
     """
 
-    def __init__(self, prepared: Prepared, config: ModelConfig, threads: int | None, most: int) -> None:
-        self._opener: _Opener | None = _Opener(prepared, config, threads)
+    def __init__(self, prepared: Prepared, model: ModelDescription, threads: int | None, most: int) -> None:
+        self._opener: _Opener | None = _Opener(prepared, model, threads)
         # Not a method of this object: the two would refer to each other, and sessions would stay in memory after the
         # last use of the model, until Python next looks for such cycles.
         self.open = lru_cache(maxsize=most)(self._opener.open)
@@ -69,23 +69,23 @@ def refuse(request: object = None) -> NoReturn:
 class _Opener:
     """Opens programs, and what they share."""
 
-    def __init__(self, prepared: Prepared, config: ModelConfig, threads: int | None) -> None:
-        self._prepared, self._config, self._threads = prepared, config, threads
+    def __init__(self, prepared: Prepared, model: ModelDescription, threads: int | None) -> None:
+        self._prepared, self._model, self._threads = prepared, model, threads
 
     @cached_property
     def embedding(self) -> MatrixFile:
-        return self._prepared.open_matrix(EMBEDDING, self._config.n_embd)
+        return self._prepared.open_matrix(EMBEDDING, self._model.cfg.d_model)
 
     def open(self, request: Request) -> Program:
         if request == PLAIN:
             return Program([Part.open_plain(self._prepared, self._threads)])
-        segments = compile_request(self._prepared.graph, request, self._config)
+        segments = compile_request(self._prepared.graph, request, self._model)
         several = len(segments) > 1
         parts = [Part.open(segment, self._prepared, self._threads, takes_turns=several) for segment in segments]
         return Program(parts, self._unembedding if request.logits == "all" else None)
 
     @cached_property
     def _unembedding(self) -> Unembedding:
-        name = EMBEDDING if self._config.tie_word_embeddings else UNEMBEDDING
-        open_matrix = partial(self._prepared.open_matrix, name, self._config.n_embd)
-        return Unembedding(self._prepared, self._config, self._threads, open_matrix)
+        name = EMBEDDING if self._model.cfg.tie_word_embeddings else UNEMBEDDING
+        open_matrix = partial(self._prepared.open_matrix, name, self._model.cfg.d_model)
+        return Unembedding(self._prepared, self._model, self._threads, open_matrix)

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription, Normalization
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.model_facts import ModelFacts
 from onnxlens.runtime.shorthand import Key, KeyNotFoundError
@@ -92,7 +93,7 @@ class ResidualStream(Mapping[str, np.ndarray]):
         layer = self._up_to(layer, "accumulated_resid", mlp_input=mlp_input)
         labels, states = [], []
         for n in range(layer + 1):
-            final = n == self._config("accumulated_resid").n_layer
+            final = n == self._config("accumulated_resid").n_layers
             labels.append("final_post" if final else f"{n}_pre")
             states.append(self._stream(n))
             if not final and ((incl_mid and n < layer) or (mlp_input and n == layer)):
@@ -100,7 +101,7 @@ class ResidualStream(Mapping[str, np.ndarray]):
                 states.append(self["resid_mid", n])
         stack = np.stack([sliced(state, pos_slice, -2) for state in states])
         if apply_ln:
-            recompute = layer == self._config("accumulated_resid").n_layer
+            recompute = layer == self._config("accumulated_resid").n_layers
             stack = self.apply_ln_to_stack(stack, layer, mlp_input, pos_slice, recompute_ln=recompute)
         return (stack, labels) if return_labels else stack
 
@@ -138,13 +139,10 @@ class ResidualStream(Mapping[str, np.ndarray]):
         if mode not in ("all", "mlp", "attn"):
             raise InputError(f"mode must be 'all', 'mlp' or 'attn', not {mode!r}.")
         layer = self._up_to(layer, "decompose_resid", mlp_input=mlp_input)
-        labels = ["embed", "pos_embed"] if incl_embeds else []
-        parts = [self["embed"], self["pos_embed"]] if incl_embeds else []
-        for n in range(layer + mlp_input):
-            for name in ("attn", "mlp"):
-                if mode in ("all", name) and not (n == layer and name == "mlp"):
-                    labels.append(f"{n}_{name}_out")
-                    parts.append(self[f"{name}_out", n])
+        names = self._parts(layer, mlp_input, "decompose_resid")
+        kinds = {"all": ("attn_out", "mlp_out"), "attn": ("attn_out",), "mlp": ("mlp_out",)}[mode]
+        kept = [n for n in names if n.endswith(kinds) or (incl_embeds and not n.startswith("blocks."))]
+        labels, parts = [_label(name) for name in kept], [self[name] for name in kept]
         if not parts:
             raise InputError(
                 f"decompose_resid has nothing to stack: no embeddings, and no {mode!r} before block {layer}."
@@ -168,9 +166,10 @@ class ResidualStream(Mapping[str, np.ndarray]):
     ) -> np.ndarray:
         """Centres parts of the stream and divides them by the scale that the whole stream had.
 
-        Layer normalisation divides by a number that depends on the whole stream, so what a part contributes is its
-        share at the scale that was read: `(x - mean(x)) / hook_scale`. The parts of a stream then add up to
-        `hook_normalized`. Weight and bias of the normalisation are not applied; `logit_attrs` has them.
+        A normalisation divides by a number that depends on the whole stream, so what a part contributes is its
+        share at the scale that was read: `(x - mean(x)) / hook_scale`, or `x / hook_scale` where the model has RMS
+        normalisations, which do not centre. The parts of a stream then add up to `hook_normalized`. Weight and bias of
+        the normalisation are not applied; `logit_attrs` has them.
 
         Args:
             residual_stack: [C, ..., D].
@@ -192,16 +191,17 @@ class ResidualStream(Mapping[str, np.ndarray]):
         """
         layer = self._up_to(layer, "apply_ln_to_stack", mlp_input=mlp_input)
         residual_stack = self._rows(residual_stack, batch_slice, has_batch_dim)
-        centred: np.ndarray = residual_stack - residual_stack.mean(axis=-1, keepdims=True)
-        if recompute_ln and layer == self._config("apply_ln_to_stack").n_layer:
+        norm = self._normalization(layer, mlp_input)
+        centred = norm.centred(residual_stack)
+        if recompute_ln and layer == self._config("apply_ln_to_stack").n_layers:
             weights = self._weights("apply_ln_to_stack with recompute_ln")
-            variance = np.square(centred).mean(axis=-1, keepdims=True)
-            centred /= np.sqrt(variance + np.float32(self._config("apply_ln_to_stack").layer_norm_epsilon))
-            normal: np.ndarray = centred * weights["ln_final.w"] + weights["ln_final.b"]
-            return normal
+            mean_square = np.square(centred).mean(axis=-1, keepdims=True)
+            centred = centred / np.sqrt(mean_square + np.float32(norm.eps))
+            normal: np.ndarray = centred * weights["ln_final.w"]
+            return normal + weights["ln_final.b"] if "ln_final.b" in weights else normal
         self._check_normalized(layer, mlp_input)
-        centred /= self._scale(residual_stack, layer, mlp_input, pos_slice, batch_slice)
-        return centred
+        result: np.ndarray = centred / self._scale(residual_stack, layer, mlp_input, pos_slice, batch_slice)
+        return result
 
     def _weights(self, what: str) -> Mapping[str, np.ndarray]:
         if self.facts is None or self.facts.weights is None:
@@ -218,8 +218,28 @@ class ResidualStream(Mapping[str, np.ndarray]):
             )
         return self.facts.config
 
+    def _model(self, what: str) -> ModelDescription:
+        self._config(what)
+        assert self.facts is not None  # else `_config` raised
+        return self.facts.model
+
+    def _normalization(self, layer: int, mlp_input: bool) -> Normalization:
+        """The normalisation that reads the stream at a place."""
+        return self._model("a normalisation").normalizations[self._norm(layer, mlp_input)]
+
+    def _before(self, layer: int, mlp_input: bool, what: str) -> set[str]:
+        """The hook points that are computed before the stream is read at a place."""
+        model = self._model(what)
+        names = list(model.points)
+        return set(names[: names.index(model.normalizations[self._norm(layer, mlp_input)].reads)])
+
+    def _parts(self, layer: int, mlp_input: bool, what: str) -> list[str]:
+        """The hook points of what is in the stream that is read at a place, in order."""
+        before = self._before(layer, mlp_input, what)
+        return [name for name in self._model(what).residual_stream.parts if name in before]
+
     def _up_to(self, layer: int | None, what: str, *, mlp_input: bool = False) -> int:
-        blocks = self._config(what).n_layer
+        blocks = self._config(what).n_layers
         if layer is None or layer == -1:
             layer = blocks
         if not is_whole(layer) or not 0 <= layer <= blocks:
@@ -229,11 +249,11 @@ class ResidualStream(Mapping[str, np.ndarray]):
         return int(layer)
 
     def _stream(self, layer: int, mlp_input: bool = False) -> np.ndarray:
-        """What a block, its MLP, or the final layer normalisation reads."""
+        """What a block, its MLP, or the final normalisation reads."""
         if mlp_input:
-            return self["resid_mid", layer]
+            return self[self._normalization(layer, mlp_input).reads]
         # One value under two names; either may have been read.
-        names = [f"blocks.{layer}.hook_resid_pre"] if layer < self._config("the residual stream").n_layer else []
+        names = [f"blocks.{layer}.hook_resid_pre"] if layer < self._config("the residual stream").n_layers else []
         if layer and not self.changed.intersection(names):  # two values, where one of them was changed
             names.append(f"blocks.{layer - 1}.hook_resid_post")
         return self[next((name for name in names if name in self), names[0])]
@@ -247,14 +267,16 @@ class ResidualStream(Mapping[str, np.ndarray]):
             heads: attention is taken apart into heads.
             neurons: MLPs are taken apart into neurons.
         """
-        names = []
-        for n in range(layer + 1):
-            names.append(f"blocks.{n}.hook_resid_pre")
-            if n < layer or mlp_input:
-                names += [f"blocks.{n}.hook_attn_out"] * heads + [f"blocks.{n}.hook_resid_mid"]
-            if n < layer:
-                names += [f"blocks.{n}.hook_mlp_out"] * neurons + [f"blocks.{n}.hook_resid_post"]
-        return [name for name in names if name in self.changed]
+        model = self._model("the residual stream")
+        sums = [
+            f"blocks.{layer}.hook_resid_pre",
+            self._normalization(layer, mlp_input).reads,
+            *model.residual_stream.states,
+        ]
+        sums += [name for name in model.residual_stream.parts if name.endswith("attn_out")] if heads else []
+        sums += [name for name in model.residual_stream.parts if name.endswith("mlp_out")] if neurons else []
+        reached = {*self._before(layer, mlp_input, "the residual stream"), *sums[:2]}
+        return [name for name in model.points if name in sums and name in reached and name in self.changed]
 
     def _with_change(
         self,
@@ -290,8 +312,8 @@ class ResidualStream(Mapping[str, np.ndarray]):
             )
 
     def _norm(self, layer: int, mlp_input: bool) -> str:
-        """The layer normalisation that reads the stream at a place."""
-        final = layer == self._config("a layer normalisation").n_layer
+        """The name of the normalisation that reads the stream at a place."""
+        final = layer == self._config("a normalisation").n_layers
         return "ln_final" if final else f"blocks.{layer}.ln{2 if mlp_input else 1}"
 
     def _scale(
@@ -311,8 +333,15 @@ class ResidualStream(Mapping[str, np.ndarray]):
 
     def _rows(self, stack: np.ndarray, batch_slice: Slice, has_batch_dim: bool | None) -> np.ndarray:
         stack = np.asarray(stack)
-        width = self._config("a stack").n_embd
+        width = self._config("a stack").d_model
         if stack.ndim < 2 or stack.shape[-1] != width:
             raise InputError(f"A stack has the shape [components, ..., {width}], not {list(stack.shape)}.")
         batched = self.has_batch_dim if has_batch_dim is None else has_batch_dim
         return sliced(stack, batch_slice, 1, "batch_slice") if batched else stack
+
+
+def _label(name: str) -> str:
+    """TransformerLens's label of a part of the stream, such as `embed` and `0_attn_out`."""
+    path, _, last = name.rpartition(".")
+    short = last.removeprefix("hook_")
+    return f"{path.split('.')[1]}_{short}" if path else short

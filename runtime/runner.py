@@ -30,7 +30,7 @@ from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.edits import Applied, Edits, check, resolve
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
 from onnxlens.runtime.functions import ForwardHooks, Functions, Hook, find_functions
-from onnxlens.runtime.hooks import HookPoint, hook_points
+from onnxlens.runtime.hooks import HookPoint
 from onnxlens.runtime.interventions import Intervention, Source
 from onnxlens.runtime.joins import rows_present
 from onnxlens.runtime.kv_cache import KVCache, cache_inputs, cache_outputs
@@ -54,6 +54,11 @@ _MOST_THREADS = 64  # or as many as there are processors
 # Bytes at a multiple of which an array must begin for ONNX Runtime to write into it, as NumPy's own do: at odd places,
 # some operators round otherwise.
 _ALIGNED = 16
+
+# A longer text than this, in tokens, is computed in pieces, where no option needs all of it at once. Small pieces are
+# faster: their attention scores stay in the processor's cache.
+_LONGEST_PASS, _PIECE = 1024, 256
+_PLAIN_OPTIONS = {"logits", "kv_cache", "cache_rows", "keep_cache"}
 
 logger = logging.getLogger("onnxlens")
 
@@ -161,12 +166,12 @@ class Runner:
             raise InputError(f"max_sessions must be a whole number of at least 1, not {max_sessions!r}.")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self.config: ModelConfig = self.bundle.config
-        self.hook_points: tuple[HookPoint, ...] = hook_points(self.config)
-        self._points = {point.name: point for point in self.hook_points}
+        self.hook_points: tuple[HookPoint, ...] = self.bundle.description.hook_points
+        self._points = self.bundle.description.points
         self.hooks = {name: Hook(name) for name in self._points}
         self.threads = threads
         self._progress = progress
-        self._max_sessions = max_sessions or max(8, self.config.n_layer + 4)
+        self._max_sessions = max_sessions or max(8, self.config.n_layers + 4)
         self._options = provider, threads, max_sessions  # as they were given
         self.provider, self._programs = self._start(candidates(provider))
 
@@ -184,6 +189,10 @@ class Runner:
     def hook_names(self) -> tuple[str, ...]:
         """Names of all hook points, in the order of computation."""
         return tuple(self._points)
+
+    def is_read_by_default(self, name: str) -> bool:
+        """Whether a hook point is read if nothing is said: all but those that are large and computed on request."""
+        return not self._points[name].on_request
 
     @property
     def _source(self) -> Source:
@@ -237,7 +246,7 @@ class Runner:
         Raises:
             InputError: they are of another shape or type, or out of range.
         """
-        return check_ids(input_ids, self.config.vocab_size)
+        return check_ids(input_ids, self.config.d_vocab)
 
     def resolve(
         self,
@@ -265,8 +274,31 @@ class Runner:
         find_functions(fwd_hooks, self.select)
 
     def run(self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None, **options: Any) -> Output:
-        """Computes one pass: `execute(plan(...))`; the options and errors are those of `plan`."""
+        """Computes one pass: `execute(plan(...))`; the options and errors are those of `plan`.
+
+        A long text of which only the last logits are wanted, or the KV cache, is computed in pieces, one after the
+        other on the cache: the attention scores of a pass take memory that grows with the square of its length.
+        """
+        others = [value for name, value in options.items() if name not in _PLAIN_OPTIONS]
+        if options.get("logits") in ("last", "none") and all(map(_is_nothing, others)):
+            ids, mask, options = self._fill(self.check_ids(input_ids), attention_mask, options)
+            return self.execute(self.plan(ids, mask, **options))
         return self.execute(self.plan(input_ids, attention_mask, **options))
+
+    def _fill(
+        self, ids: np.ndarray, attention_mask: npt.ArrayLike | None, options: dict[str, Any]
+    ) -> tuple[np.ndarray, npt.ArrayLike | None, dict[str, Any]]:
+        """Computes all of a long text but its end; returns the rest, its mask, and the options with the cache."""
+        if ids.shape[1] <= _LONGEST_PASS:
+            return ids, attention_mask, options
+        past, rows = options.get("kv_cache") or KVCache.empty(self.config, len(ids)), options.get("cache_rows")
+        picked = None if rows is None else _rows(rows, past)
+        mask = self._placed(ids, attention_mask, past, picked)[0][:, len(past) :]  # which checks all of the text
+        while ids.shape[1] > _PIECE:
+            piece = self.plan(ids[:, :_PIECE], mask[:, :_PIECE], logits="none", kv_cache=past, cache_rows=rows)
+            past, rows = self.execute(piece).kv_cache, None
+            ids, mask = ids[:, _PIECE:], mask[:, _PIECE:]
+        return ids, mask, {**options, "kv_cache": past, "cache_rows": None}
 
     def plan(
         self,
@@ -362,7 +394,7 @@ class Runner:
             keys_and_values=keep_cache and stop_at_layer is None,
         )
         at = {"all": new, "last": 1, "none": 0}[request.logits]
-        shapes: dict[str, tuple[int, ...]] = {"logits": (rows, at, self.config.vocab_size)}
+        shapes: dict[str, tuple[int, ...]] = {"logits": (rows, at, self.config.d_vocab)}
         for name in reads:
             point = self._points[name]
             shape = point.shape(self.config, rows, new, len(past))
@@ -474,7 +506,7 @@ class Runner:
         for index, provider in enumerate(providers):
             try:
                 prepared = prepare(self.bundle, provider, self._progress)
-                programs = Programs(prepared, self.config, self.threads, self._max_sessions)
+                programs = Programs(prepared, self.bundle.description, self.threads, self._max_sessions)
                 if len(providers) > 1 or provider is not CPU:  # the processor is there; its graphs open when needed
                     programs.open(PLAIN)
             except ProviderError as error:
@@ -505,7 +537,7 @@ class Runner:
         return np.concatenate([before, new.astype(np.int64)], axis=1)
 
     def _check_positions(self, position_ids: np.ndarray) -> None:
-        needed, limit = int(position_ids.max()) + 1, self.config.n_positions
+        needed, limit = int(position_ids.max()) + 1, self.config.n_ctx
         if needed > limit:
             raise ContextLengthError(
                 f"The text is {needed} tokens long, and this model has {limit} positions; shorten it."
@@ -524,6 +556,13 @@ def _runner_at(bundle: Bundle, *options: Any) -> Runner:
 @lru_cache(maxsize=2)
 def _shared(bundle: Bundle, provider: str, threads: int | None, max_sessions: int | None) -> Runner:
     return Runner(bundle, provider=provider, threads=threads, max_sessions=max_sessions)
+
+
+def _is_nothing(option: object) -> bool:
+    """Whether an option asks for nothing: no hook point, no change."""
+    if isinstance(option, Edits):
+        return not option.plan
+    return option is None or (isinstance(option, Sequence | Mapping) and len(option) == 0)
 
 
 def _array(values: npt.ArrayLike, name: str) -> np.ndarray:

@@ -10,22 +10,17 @@ from typing import Any
 
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError, suggestion
-from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST, HookPoint
+from onnxlens.runtime.hooks import HookPoint
 from onnxlens.runtime.shorthand import Key, full_name, is_shorthand
 from onnxlens.runtime.whole import is_whole
 
-__all__ = ["NamesFilter", "Reached", "select", "usual"]
+__all__ = ["NamesFilter", "Reached", "select"]
 
 _LONGEST = 200
 _BLOCKS_ELSEWHERE = ("h", "layer", "layers")  # what other libraries call the blocks
 
 # A name, glob or shorthand such as ("pattern", 0); several of them; or a function of the name.
 NamesFilter = Key | Sequence[Key] | Callable[[str], bool]
-
-
-def usual(name: str) -> bool:
-    """Selects all hook points but those that are large and computed on request: what is read if nothing is said."""
-    return not name.endswith(COMPUTED_ON_REQUEST)
 
 
 class Reached:
@@ -50,7 +45,7 @@ class Reached:
         self.residual: str | None = None
         if stop_at_layer is None:
             return
-        layers = config.n_layer
+        layers = config.n_layers
         if not is_whole(stop_at_layer) or not -layers <= stop_at_layer <= layers:
             raise InputError(f"stop_at_layer must be a whole number from {-layers} to {layers}, not {stop_at_layer!r}.")
         self.stop = stop_at_layer % layers if stop_at_layer < 0 else stop_at_layer
@@ -112,8 +107,7 @@ def _full_names(names_filter: Key | Sequence[Key], names: Sequence[str]) -> list
         entries = list(names_filter) if isinstance(names_filter, Iterable) else [names_filter]
     if not all(isinstance(entry, str) or is_shorthand(entry) for entry in entries):
         raise HookPointError(f"Hook points are named by text: a name, a glob, or a list of them, not {entries!r:.200}.")
-    layers = len({name.split(".")[1] for name in names if name.startswith("blocks.")})
-    return [entry if isinstance(entry, str) else full_name(entry, layers) for entry in entries]
+    return [entry if isinstance(entry, str) else full_name(entry, names=names) for entry in entries]
 
 
 def _chosen(function: Callable[[str], bool], name: str) -> bool:

@@ -7,14 +7,13 @@ that would make up a name that no model has, here is an error.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from functools import lru_cache
 
-from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookPointError, suggestion
-from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.whole import is_whole
 
-__all__ = ["Key", "KeyNotFoundError", "axes_of", "full_name", "is_shorthand"]
+__all__ = ["Key", "KeyNotFoundError", "full_name", "is_shorthand"]
 
 Key = str | tuple[str | int | None, ...]
 
@@ -29,6 +28,20 @@ _OTHER_NAMES = {
 }
 _OTHER_PLACES = {"a": "attn", "attention": "attn", "m": "mlp", "b": "", "block": "", "blocks": ""}
 
+# The names that TransformerLens has for decoders, where no model says which of them it has.
+_IN_BLOCK = {
+    "": ("resid_pre", "attn_out", "resid_mid", "mlp_out", "resid_post"),
+    "ln1.": ("scale", "normalized"),
+    "attn.": ("q", "k", "v", "rot_q", "rot_k", "attn_scores", "pattern", "z", "result"),
+    "ln2.": ("scale", "normalized"),
+    "mlp.": ("pre", "pre_linear", "post"),
+}
+_NAMES = (
+    *("hook_embed", "hook_pos_embed"),
+    *(f"blocks.0.{place}hook_{name}" for place, names in _IN_BLOCK.items() for name in names),
+    *("ln_final.hook_scale", "ln_final.hook_normalized"),
+)
+
 
 class KeyNotFoundError(HookPointError, KeyError):
     """A KeyError too, so that `get` and `in` do what they do for every mapping."""
@@ -36,13 +49,15 @@ class KeyNotFoundError(HookPointError, KeyError):
     __str__ = Exception.__str__  # KeyError's own puts the text in quotes
 
 
-def full_name(key: Key, n_layer: int | None = None) -> str:
+def full_name(key: Key, n_layers: int | None = None, names: Iterable[str] | None = None) -> str:
     """The hook point that a key stands for.
 
     Args:
         key: a full name, which is returned as it is; a shorthand; or a tuple of shorthand, block, and place in the
             block, of which the last can be left out where it is clear.
-        n_layer: how many blocks the model has, without which a block cannot be counted from the end.
+        n_layers: how many blocks the model has, without which a block cannot be counted from the end; None for as many
+            as the names are of.
+        names: the model's hook points; None for all that TransformerLens has for decoders.
 
     Raises:
         KeyNotFoundError: the key stands for none.
@@ -52,18 +67,22 @@ def full_name(key: Key, n_layer: int | None = None) -> str:
             return key
         # TransformerLens's compact form: name, block, and perhaps place, such as k6 and scale4ln1.
         compact = re.fullmatch(r"([a-z_]+?)(\d{1,9})([a-z]\w*)?", key)
-        return full_name((compact[1], int(compact[2]), compact[3]) if compact else (key,), n_layer)
+        return full_name((compact[1], int(compact[2]), compact[3]) if compact else (key,), n_layers, names)
     if not isinstance(key, tuple) or not 1 <= len(key) <= 3 or not isinstance(key[0], str):
         raise KeyNotFoundError(
             "A hook point is named by its name or by a tuple such as ('pattern', 3) or ('scale', 0, 'ln1'), "
             f"not {key!r}."
         )
+    table, layers = _table(_NAMES if names is None else tuple(names))
+    if n_layers is None and names is not None:
+        n_layers = layers
     name = _OTHER_NAMES.get(key[0], key[0])
     layer, place = (*key[1:], None, None)[:2]
-    whole, in_block = _places(name)
+    whole, in_block = table.get(name, ("", {}))
     if not whole and not in_block:
-        near = suggestion(name[:50], _table()) or " 'onnxlens hooks' lists all hook points."
-        raise KeyNotFoundError(f"{key[0]!r} is not short for any hook point.{near}")
+        of = " of this model" if names is not None else ""
+        near = suggestion(name[:50], table) or " 'onnxlens hooks' lists all hook points."
+        raise KeyNotFoundError(f"{key[0]!r} is not short for any hook point{of}.{near}")
     if layer is None:
         if not whole:
             raise KeyNotFoundError(f"{key[0]!r} is in every block; name one, such as ({key[0]!r}, 0).")
@@ -78,7 +97,7 @@ def full_name(key: Key, n_layer: int | None = None) -> str:
         raise KeyNotFoundError(
             f"{key!r} names no hook point; there {'is' if len(in_block) == 1 else 'are'} {known} in the block."
         )
-    return in_block[str(place)].format(_block(layer, n_layer))
+    return in_block[str(place)].format(_block(layer, n_layers))
 
 
 def is_shorthand(value: object) -> bool:
@@ -86,45 +105,35 @@ def is_shorthand(value: object) -> bool:
     return isinstance(value, tuple) and len(value) in (2, 3) and isinstance(value[0], str) and is_whole(value[1])
 
 
-def axes_of(name: str) -> tuple[str, ...] | None:
-    """What the axes of a hook point count, by its full name; None for a name that no model has."""
-    return _axes().get(re.sub(r"^blocks\.\d+\.", "blocks.0.", name))
-
-
-def _block(layer: object, n_layer: int | None) -> int:
+def _block(layer: object, n_layers: int | None) -> int:
     if not is_whole(layer):
         raise KeyNotFoundError(f"A block is a whole number, not {layer!r}.")
     layer = int(layer)
-    if layer < 0 and n_layer is None:
+    if layer < 0 and n_layers is None:
         raise KeyNotFoundError(
             f"Block {layer} is counted from the end, and how many blocks the model has is not known here; name it by "
             "its number from the start."
         )
-    if n_layer is not None and not -n_layer <= layer < n_layer:
-        raise KeyNotFoundError(f"There is no block {layer}: this model has blocks 0 to {n_layer - 1}.")
-    return layer + (n_layer or 0) * (layer < 0)
+    if n_layers is not None and not -n_layers <= layer < n_layers:
+        raise KeyNotFoundError(f"There is no block {layer}: this model has blocks 0 to {n_layers - 1}.")
+    return layer + (n_layers or 0) * (layer < 0)
 
 
-@lru_cache
-def _axes() -> dict[str, tuple[str, ...]]:
-    return {point.name: point.axes for point in hook_points(ModelConfig(n_layer=1))}
-
-
-@lru_cache
-def _table() -> dict[str, tuple[str, dict[str, str]]]:
-    """For each short name the hook point outside of blocks, and those in a block by their place in it."""
+@lru_cache(maxsize=8)
+def _table(names: tuple[str, ...]) -> tuple[dict[str, tuple[str, dict[str, str]]], int]:
+    """For each short name the hook point outside of blocks, and those in a block by their place; the blocks' number."""
     table: dict[str, tuple[str, dict[str, str]]] = {}
-    for name in _axes():
-        path, _, last = name.rpartition(".")
-        short = last.removeprefix("hook_")
+    layers = 0
+    for name in names:
+        block = re.fullmatch(r"blocks\.(\d+)\.(?:(.+)\.)?([^.]+)", name)
+        short = name.rpartition(".")[2].removeprefix("hook_")
         whole, in_block = table.get(short, ("", {}))
-        if path.startswith("blocks.0"):
-            in_block = {**in_block, path.removeprefix("blocks.0").removeprefix("."): name.replace(".0.", ".{}.", 1)}
+        if block is None:
+            table[short] = (name, in_block)
         else:
-            whole = name
-        table[short] = (whole, in_block)
-    return table
-
-
-def _places(name: str) -> tuple[str, dict[str, str]]:
-    return _table().get(name, ("", {}))
+            layers = max(layers, int(block[1]) + 1)
+            place = block[2] or ""
+            if place not in in_block:
+                in_block = {**in_block, place: name.replace(f".{block[1]}.", ".{}.", 1)}
+            table[short] = (whole, in_block)
+    return table, layers

@@ -10,12 +10,12 @@ from onnxlens.runtime.errors import InputError
 __all__ = ["check_ids"]
 
 
-def check_ids(input_ids: npt.ArrayLike, vocab_size: int) -> np.ndarray:
+def check_ids(input_ids: npt.ArrayLike, d_vocab: int) -> np.ndarray:
     """Checks token ids.
 
     Args:
         input_ids: token ids, [B, P] or [P] for one row.
-        vocab_size: number of tokens of the model.
+        d_vocab: number of tokens of the model.
 
     Returns:
         The same, [B, P] int64.
@@ -37,7 +37,7 @@ def check_ids(input_ids: npt.ArrayLike, vocab_size: int) -> np.ndarray:
         )
     if not np.issubdtype(ids.dtype, np.integer):
         raise InputError(f"input_ids must be whole numbers, not {ids.dtype}.")
-    outside = (ids < 0) | (ids >= vocab_size)
+    outside = (ids < 0) | (ids >= d_vocab)
     if outside.any():
-        raise InputError(f"Token id {ids[outside][0]} is out of range: this model's ids are 0 to {vocab_size - 1}.")
+        raise InputError(f"Token id {ids[outside][0]} is out of range: this model's ids are 0 to {d_vocab - 1}.")
     return ids.astype(np.int64)

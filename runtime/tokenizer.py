@@ -33,7 +33,7 @@ class Tokenizer:
     Args:
         path: its tokenizer.json.
         eos_token_id: the token that ends a text, or several.
-        vocab_size: how many ids the model has; 0 for as many as the tokenizer. These may be more than the tokenizer's
+        d_vocab: how many ids the model has; 0 for as many as the tokenizer. These may be more than the tokenizer's
             (some pad their vocabulary): an id that only the model knows has itself in brackets as its text. Or fewer:
             a text with a token that only the tokenizer knows is an error.
         start_token_id: what an empty text starts from; None for the token that ends one.
@@ -51,7 +51,7 @@ class Tokenizer:
         self,
         path: Path,
         eos_token_id: int | Sequence[int] | None = None,
-        vocab_size: int = 0,
+        d_vocab: int = 0,
         *,
         start_token_id: int | None = None,
         content: bytes | None = None,
@@ -70,7 +70,7 @@ class Tokenizer:
         if getattr(self._fast.model, "dropout", None) is not None:
             self._fast.model.dropout = None
         self._said_what_follows = False
-        self._size = vocab_size or self._fast.get_vocab_size()
+        self._size = d_vocab or self._fast.get_vocab_size()
         ends = () if eos_token_id is None else eos_token_id if isinstance(eos_token_id, Sequence) else (eos_token_id,)
         self.eos_token_ids = tuple(token for token in ends if 0 <= token < self._size)
         self.eos_token_id = self.eos_token_ids[0] if self.eos_token_ids else None

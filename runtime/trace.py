@@ -2,10 +2,11 @@
 
 The file has one tensor for each hook point, `tokens` and `attention_mask`. Its header's texts are:
 
-    format          onnxlens.trace.1
+    format          onnxlens.trace.2
     model           the bundle's name
     model_hash      what identifies weights and graph, see `Bundle.model_hash`; empty where that was not known
-    config          the model's shape and switches, as JSON; missing where they were not known
+    description     the model's shape, kind and hook table, as in a bundle's manifest, as JSON; missing where they were
+                    not known
     made_with       versions of onnxlens and onnxruntime, as JSON
     hook_points     the request: which hook points were read, in the order of computation, as JSON
     positions       the request: which positions were read, as JSON; null for all
@@ -32,12 +33,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.edits import Applied
 from onnxlens.runtime.errors import BundleError, OutputError, TraceError
 from onnxlens.runtime.escape import cut, quoted
 from onnxlens.runtime.files import check_ending, expanded, replaced
-from onnxlens.runtime.hooks import axes_of, sizes
+from onnxlens.runtime.hooks import sizes
 from onnxlens.runtime.model_facts import ModelFacts
 from onnxlens.runtime.open_file import OpenFile
 from onnxlens.runtime.tensor_file import DamagedError, DataTypeError, TensorHeader, TruncatedError, read_header
@@ -47,11 +48,10 @@ if TYPE_CHECKING:
 
 __all__ = ["FORMAT", "open_trace", "recorded", "save_trace"]
 
-FORMAT = "onnxlens.trace.1"
+FORMAT = "onnxlens.trace.2"
 
 _DTYPES = {"F32": "<f4", "I64": "<i8", "F64": "<f8", "F16": "<f2"}
 _BESIDES = ("tokens", "attention_mask")
-_MOST_LAYERS = 10_000
 _ALIGNED = 64  # bytes at a multiple of which values begin, where they can
 
 
@@ -179,7 +179,7 @@ def _metadata(cache: ActivationCache, str_tokens: Sequence[str] | None) -> dict[
         "has_batch_dim": json.dumps(cache.has_batch_dim),
     }
     if cache.facts is not None:
-        header["config"] = json.dumps(asdict(cache.facts.config))
+        header["description"] = json.dumps(cache.facts.model.to_dict())
     if str_tokens is not None:
         header["str_tokens"] = json.dumps(list(str_tokens))
     if cache.applied:
@@ -268,13 +268,9 @@ def _cache(file: OpenFile, header: TensorHeader) -> ActivationCache:
     if tokens.ndim != 2 or tokens.dtype != np.int64 or mask.shape != tokens.shape or mask.dtype != np.int64:
         raise ValueError("'tokens' and 'attention_mask' are not [batch, positions] of int64")
     facts = None
-    if "config" in texts:
-        config = ModelConfig.from_dict(_json(texts, "config", dict), "'config'")
-        if config.n_layer > _MOST_LAYERS:  # which methods of a cache would go through
-            raise ValueError(
-                f"'config' has {quoted(config.n_layer)} blocks, and no model has more than {_MOST_LAYERS:,}"
-            )
-        facts = ModelFacts(texts["model"], texts["model_hash"], config)
+    if "description" in texts:
+        described = ModelDescription.from_dict(_json(texts, "description", dict), "'description'")
+        facts = ModelFacts(texts["model"], texts["model_hash"], described)
     positions = _json(texts, "positions", list, type(None))
     if positions is not None and not all(type(position) is int for position in positions):
         raise ValueError("'positions' must be whole numbers")
@@ -305,9 +301,7 @@ def _check(cache: ActivationCache) -> None:
     positions, config = cache.positions, None if cache.facts is None else cache.facts.config
     if rows < 1 or (rows > 1 and not cache.has_batch_dim):
         raise ValueError(f"there are {rows} rows of tokens, and 'has_batch_dim' is {cache.has_batch_dim}")
-    if cache.tokens.size and not 0 <= cache.tokens.min() <= cache.tokens.max() < (
-        config.vocab_size if config else 2**31
-    ):
+    if cache.tokens.size and not 0 <= cache.tokens.min() <= cache.tokens.max() < (config.d_vocab if config else 2**31):
         raise ValueError("'tokens' holds what is no token of the model")
     if not np.isin(cache.attention_mask, (0, 1)).all():
         raise ValueError("'attention_mask' holds other numbers than 0 and 1")
@@ -324,13 +318,11 @@ def _check(cache: ActivationCache) -> None:
         **(sizes(config) if config else {"one": 1}),
     }
     for name, value in cache.items():
-        axes = axes_of(name)
+        axes = cache.axes(name)
         if axes is None:
-            continue  # of a newer version, or of somebody's own: nothing here computes with it
+            continue  # somebody's own, or of a model that is not known: nothing here computes with it
         if value.dtype.kind != "f":
             raise ValueError(f"{quoted(name)} is of {value.dtype}, not of floating-point numbers")
-        if config is not None and name.startswith("blocks.") and int(name.split(".")[1]) >= config.n_layer:
-            raise ValueError(f"{quoted(name)} is no hook point of a model of {config.n_layer} blocks")
         axes = axes if cache.has_batch_dim else axes[1:]
         # What neither the text nor the configuration says, the first array does.
         fits = len(axes) == value.ndim and all(

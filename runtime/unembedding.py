@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from onnxlens.runtime.compile import FINAL, UNEMBEDDING_PART, Segment, compile_product, compile_unembedding
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.matrix_file import MatrixFile
 from onnxlens.runtime.part import Part
 from onnxlens.runtime.prepared import Prepared
@@ -38,15 +38,15 @@ class Unembedding:
 
     Args:
         prepared: where both forms of W_U are.
-        config: the model's shape.
+        model: the model that is run.
         threads: how many threads compute; None for as many as there are physical cores.
         open_matrix: opens W_U, transposed, [V, D].
     """
 
     def __init__(
-        self, prepared: Prepared, config: ModelConfig, threads: int | None, open_matrix: Callable[[], MatrixFile]
+        self, prepared: Prepared, model: ModelDescription, threads: int | None, open_matrix: Callable[[], MatrixFile]
     ) -> None:
-        self._prepared, self._config, self._threads, self._open_matrix = prepared, config, threads, open_matrix
+        self._prepared, self._model, self._threads, self._open_matrix = prepared, model, threads, open_matrix
 
     def open(self, length: int) -> None:
         """Opens what texts of that many tokens need; opening takes memory that is free again later.
@@ -85,13 +85,13 @@ class Unembedding:
     @property
     def _bounds(self) -> list[int]:
         """Where parts of W_U start and end: of one size, since how a product rounds can depend on it."""
-        vocabulary = self._config.vocab_size
-        count = -(-vocabulary * 4 * max(self._config.n_embd, _PART_POSITIONS) // _PART)
+        vocabulary, width = self._model.cfg.d_vocab, self._model.cfg.d_model
+        count = -(-vocabulary * 4 * max(width, _PART_POSITIONS) // _PART)
         return [vocabulary * index // count for index in range(count + 1)]
 
     @cached_property
     def _whole(self) -> Part:
-        return self._open(compile_unembedding(self._prepared.graph, self._config))
+        return self._open(compile_unembedding(self._prepared.graph, self._model))
 
     @cached_property
     def _product(self) -> Part:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.shorthand import Key, axes_of
+from onnxlens.runtime.shorthand import Key
 from onnxlens.runtime.token_text import quoted_token
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def html(cache: ActivationCache) -> str:
 
     rows = []
     for name, value in cache.items():
-        axes = axes_of(name)
+        axes = cache.axes(name)
         if axes is not None and not cache.has_batch_dim:
             axes = axes[1:]
         shape = ", ".join(
@@ -87,7 +87,7 @@ def dataframe(cache: ActivationCache, key: Key) -> Any:
     except ModuleNotFoundError as error:
         raise InputError("to_dataframe needs pandas, which is not installed: pip install pandas.") from error
     name, value = cache.full_name(key), cache[key]
-    axes = axes_of(name) or tuple(f"axis_{number}" for number in range(value.ndim))
+    axes = cache.axes(name) or tuple(f"axis_{number}" for number in range(value.ndim))
     if len(axes) == value.ndim + 1 and axes[0] == "batch":
         axes = axes[1:]
     # One row for each number: the entry of every axis, and the value.

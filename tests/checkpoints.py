@@ -1,14 +1,17 @@
-"""Makes small GPT-2 checkpoints, as Hugging Face writes them, for the tests to export."""
+"""Makes small checkpoints, as Hugging Face writes them, for the tests to export."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+if TYPE_CHECKING:
+    from onnxlens.export.families import Family
 
 END_OF_TEXT = "<|endoftext|>"
 
@@ -49,22 +52,73 @@ CONFIGS: dict[str, dict[str, Any]] = {
     },
 }
 
+_LLAMA: dict[str, Any] = {
+    "model_type": "llama",
+    "architectures": ["LlamaForCausalLM"],
+    "num_hidden_layers": 2,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "hidden_size": 36,
+    "intermediate_size": 50,
+    "max_position_embeddings": 48,
+    "vocab_size": 300,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+# Models of the second family: grouped keys, one key head, as many as heads; tied and not; biases; rotations.
+LLAMAS: dict[str, dict[str, Any]] = {
+    "llama": {"tie_word_embeddings": True},
+    "single": {
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "head_dim": 10,
+        "rms_norm_eps": 1e-3,
+        "hidden_act": "gelu",
+        "rope_parameters": {
+            "rope_type": "llama3",
+            "rope_theta": 500.0,
+            "factor": 4.0,
+            "low_freq_factor": 1.0,
+            "high_freq_factor": 4.0,
+            "original_max_position_embeddings": 24,
+        },
+    },
+    "biased": {
+        "num_key_value_heads": 6,
+        "attention_bias": True,
+        "mlp_bias": True,
+        "rope_parameters": {"rope_type": "linear", "rope_theta": 10_000.0, "factor": 2.0},
+    },
+}
+
+# All of them.
+MODELS = {**CONFIGS, **LLAMAS}
+
 
 def config_entries(name: str = "base", **changes: Any) -> dict[str, Any]:
-    """The entries of config.json of one of `CONFIGS`, with changes."""
+    """The entries of config.json of one of `CONFIGS` or `LLAMAS`, with changes."""
+    if name in LLAMAS:
+        return {**_LLAMA, **LLAMAS[name], **changes}
     return {**_BASE, **CONFIGS[name], **changes}
+
+
+def family(config: dict[str, Any]) -> Family:
+    """The model of a configuration, as its family describes it."""
+    from onnxlens.export.families import family_of
+
+    return family_of(config.get("model_type", "gpt2"), "here")(config, "here")
 
 
 def random_weights(config: dict[str, Any], seed: int = 0) -> dict[str, np.ndarray]:
     """Weights large enough that attention is not uniform and every bias matters."""
-    from onnxlens.runtime.bundle import parameter_shapes
-    from onnxlens.runtime.config import ModelConfig
-
     rng = np.random.default_rng(seed)
     weights = {}
-    for name, shape in parameter_shapes(ModelConfig.from_dict(config)).items():
-        values = rng.normal(0, 0.25, shape)
-        is_scale = (".ln_" in name and name.endswith("weight")) or name == "ln_f.weight"
+    made = family(config)
+    for name, shape in made.parameter_shapes().items():
+        values = rng.normal(0, 0.25, made.checkpoint_shape(name, shape))
+        is_scale = "norm" in name or (".ln_" in name and name.endswith("weight")) or name == "ln_f.weight"
         weights[name] = (values + 1 if is_scale else values).astype(np.float32)
     return weights
 

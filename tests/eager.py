@@ -15,6 +15,7 @@ machine's libraries happen to choose. So the reference is computed several times
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,10 +23,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from onnxlens.export.families import Family, family_of
 from onnxlens.export.gradient_graph import with_gradients
-from onnxlens.export.model import GPT2
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import hook_points
+from onnxlens.runtime.bundle import CONFIG, Bundle
+from onnxlens.runtime.description import ModelDescription
+from onnxlens.runtime.kv_cache import cache_shape
 from onnxlens.runtime.runner import Runner
 
 __all__ = ["Change", "Eager", "Order", "OrderedModel", "Values", "autograd", "unchanged"]
@@ -52,7 +54,31 @@ _AXES: dict[str, tuple[str, ...]] = {
     "mlp.c_fc.bias": ("d_mlp",),
     "mlp.c_proj.weight": ("d_mlp", "d_model"),
     "mlp.c_proj.bias": ("d_model",),
+    "embed_tokens.weight": ("", "d_model"),
+    "layernorm.weight": ("d_model",),
+    "norm.weight": ("d_model",),
+    "rotary_emb.inv_freq": ("pairs",),
+    "q_proj.weight": ("d_model", "heads"),
+    "q_proj.bias": ("heads",),
+    "k_proj.weight": ("d_model", "kv_heads"),
+    "k_proj.bias": ("kv_heads",),
+    "v_proj.weight": ("d_model", "kv_heads"),
+    "v_proj.bias": ("kv_heads",),
+    "o_proj.weight": ("heads", "d_model"),
+    "o_proj.bias": ("d_model",),
+    "gate_proj.weight": ("d_model", "d_mlp"),
+    "gate_proj.bias": ("d_mlp",),
+    "up_proj.weight": ("d_model", "d_mlp"),
+    "up_proj.bias": ("d_mlp",),
+    "down_proj.weight": ("d_mlp", "d_model"),
+    "down_proj.bias": ("d_model",),
 }
+
+
+def family_in(bundle: Bundle) -> Family:
+    """The model of a bundle, as its family describes it."""
+    entries = json.loads(bundle.read(CONFIG))
+    return family_of(entries["model_type"], "here")(entries, "here")
 
 
 def unchanged(name: str, value: np.ndarray) -> np.ndarray:
@@ -74,16 +100,21 @@ def threads(count: int) -> Iterator[None]:
 class Order:
     """An order of a model's coordinates: that of the checkpoint, or for a seed a random one."""
 
-    def __init__(self, config: ModelConfig, seed: int | None = None) -> None:
-        rng = np.random.default_rng(seed)
-        sizes = {"d_model": config.n_embd, "d_head": config.d_head, "d_mlp": config.d_mlp}
+    def __init__(self, model: ModelDescription, seed: int | None = None) -> None:
+        rng, config = np.random.default_rng(seed), model.cfg
+        sizes = {"d_model": config.d_model, "d_head": config.d_head, "d_mlp": config.d_mlp}
         self._places = {
             axis: np.arange(size) if seed is None else rng.permutation(size) for axis, size in sizes.items()
         }
-        head, width = self._places["d_head"], config.n_embd
-        self._places["heads"] = (np.arange(0, width, config.d_head)[:, None] + head).ravel()
+        if config.positional_embedding_type == "rotary":  # coordinates i and i + d / 2 are rotated together
+            pairs = config.d_head // 2
+            self._places["pairs"] = np.arange(pairs) if seed is None else rng.permutation(pairs)
+            self._places["d_head"] = np.concatenate([self._places["pairs"], self._places["pairs"] + pairs])
+        for axis, heads in (("heads", config.n_heads), ("kv_heads", config.n_key_value_heads or config.n_heads)):
+            self._places[axis] = (np.arange(heads)[:, None] * config.d_head + self._places["d_head"]).ravel()
+        width = len(self._places["heads"])
         self._places["three times heads"] = (np.arange(3)[:, None] * width + self._places["heads"]).ravel()
-        self._last = {point.name: point.axes[-1] for point in hook_points(config)}
+        self._last = {point.name: point.axes[-1] for point in model.hook_points}
 
     def of_weight(self, name: str, value: np.ndarray) -> np.ndarray:
         """A parameter in this order."""
@@ -105,18 +136,19 @@ class Order:
 
 
 class OrderedModel:
-    """GPT-2 in PyTorch, with its coordinates in some order."""
+    """A model in PyTorch, with its coordinates in some order."""
 
     def __init__(self, runner: Runner, order: Order, dtype: torch.dtype = torch.float32) -> None:
-        self.config, self.order = runner.config, order
+        family = family_in(runner.bundle)
+        self.config, self.order, self._described = runner.config, order, runner.bundle.description
         self.weights = {
             name: torch.from_numpy(np.array(order.of_weight(name, value))).to(dtype)
             for name, value in runner.bundle.weights.items()
         }
         if self.config.tie_word_embeddings:
-            self.weights["lm_head.weight"] = self.weights["wte.weight"]
+            self.weights[family.UNEMBEDDING] = self.weights[family.EMBEDDING]
         with torch.device("meta"):
-            self.module = GPT2(self.config).eval()
+            self.module = family.module().eval()
         self.module.load_state_dict(self.weights, assign=True)
 
     def __call__(self, ids: np.ndarray, mask: np.ndarray, change: Change) -> Values:
@@ -132,15 +164,16 @@ class OrderedModel:
             if name.endswith("hook_attn_out"):  # the results of the heads are on no path of the model
                 layer = name.split(".")[1]
                 z = values[f"blocks.{layer}.attn.hook_z"].transpose(1, 2)  # [B, H, P, d]
-                w_o = self.weights[f"h.{layer}.attn.c_proj.weight"].reshape(config.n_head, config.d_head, -1)
+                stored = self._described.tensor(f"blocks.{layer}.attn.W_O")
+                w_o = self.weights[stored].reshape(config.n_heads, config.d_head, -1)
                 result = (z @ w_o).transpose(1, 2)  # [B, P, H, D]
                 value = value + (changed(f"blocks.{layer}.attn.hook_result", result) - result).sum(2)
             return changed(name, value)
 
-        nothing = torch.zeros(len(ids), config.n_head, 0, config.d_head)
+        nothing = torch.zeros(cache_shape(config, len(ids), 0))
         arguments = (torch.from_numpy(np.ascontiguousarray(array)) for array in (ids, mask, _positions(mask)))
         with torch.inference_mode():
-            values["logits"], _ = self.module(*arguments, [(nothing, nothing)] * config.n_layer, tap)
+            values["logits"], _ = self.module(*arguments, [(nothing, nothing)] * config.n_layers, tap)
         return {name: self.order.back(name, value.numpy()) for name, value in values.items()}
 
 
@@ -180,8 +213,8 @@ class Eager:
 
     def __init__(self, runner: Runner, orders: int = 8) -> None:
         self._runner = runner
-        self._model = OrderedModel(runner, Order(runner.config))
-        self._others = [OrderedModel(runner, Order(runner.config, seed)) for seed in range(orders)]
+        self._model = OrderedModel(runner, Order(runner.bundle.description))
+        self._others = [OrderedModel(runner, Order(runner.bundle.description, seed)) for seed in range(orders)]
 
     def runs(self, ids: np.ndarray, mask: np.ndarray, change: Change = unchanged) -> Iterator[Values]:
         """All hook points and logits, in one rounding after the other.
@@ -230,11 +263,11 @@ def autograd(
 ) -> Gradients:
     """Logits, values and gradients from PyTorch's autograd, in float64 unless told otherwise."""
     with threads(1):
-        return _autograd(OrderedModel(runner, Order(runner.config), dtype), ids, mask, cotangent)
+        return _autograd(OrderedModel(runner, Order(runner.bundle.description), dtype), ids, mask, cotangent)
 
 
 def _autograd(model: OrderedModel, ids: np.ndarray, mask: np.ndarray, cotangent: np.ndarray) -> Gradients:
-    dtype = model.weights["wte.weight"].dtype
+    dtype = next(iter(model.weights.values())).dtype
     arrays = (torch.from_numpy(np.ascontiguousarray(array)) for array in (ids, mask, _positions(mask)))
     given = torch.from_numpy(np.ascontiguousarray(cotangent)).to(dtype)
     logits, values, gradients = with_gradients(model.module, model.weights, *arrays, given)

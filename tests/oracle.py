@@ -18,6 +18,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import llama_oracle
 import numpy as np
 from numpy.typing import NDArray
 
@@ -212,6 +213,9 @@ def run_bundle(
         ValueError: As `run` does.
     """
     config = json.loads((bundle.path / "config.json").read_text(encoding="utf-8"))
+    if config["model_type"] == "llama":
+        stored = {n: v.T if v.ndim == 2 and n.startswith("layers.") else v for n, v in bundle.weights.items()}
+        return llama_oracle.run(config, stored, input_ids, attention_mask, change=change)
     return run(config, dict(bundle.weights), input_ids, attention_mask, change=change)
 
 

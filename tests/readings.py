@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import oracle
-from checkpoints import config_entries, random_weights, tokenizer
+from checkpoints import config_entries, family, random_weights, tokenizer
 
 from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.model_facts import ModelFacts
 from onnxlens.runtime.named_weights import NamedWeights
 
@@ -64,8 +63,8 @@ def reading(
 ) -> Reading:
     """Everything a model of `checkpoints.CONFIGS` computes on random ids, less hook points that end in `without`."""
     config, weights, ids, mask, true = _run(name, batch, length, padded)
-    shape = ModelConfig.from_dict(config)
-    facts = ModelFacts(name, f"hash of {name}", shape, NamedWeights(weights, shape), _Tokenizer)  # type: ignore[arg-type]
+    described = family(config).description()
+    facts = ModelFacts(name, f"hash of {name}", described, NamedWeights(weights, described), _Tokenizer)  # type: ignore[arg-type]
     activations = {
         key: value.astype(np.float32)
         for key, value in true.items()

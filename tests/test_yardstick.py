@@ -82,10 +82,12 @@ def test_errors_are_judged_by_the_worst_of_several_roundings():
 def test_another_order_of_the_coordinates_is_the_same_model_and_another_rounding(runner, name):
     model = runner(name)
     rng = np.random.default_rng(0)
-    ids = rng.integers(0, model.config.vocab_size, (2, 9))
+    ids = rng.integers(0, model.config.d_vocab, (2, 9))
     mask = np.ones_like(ids)
     mask[0, :4] = 0
-    first, second = (OrderedModel(model, Order(model.config, seed))(ids, mask, unchanged) for seed in (None, 1))
+    first, second = (
+        OrderedModel(model, Order(model.bundle.description, seed))(ids, mask, unchanged) for seed in (None, 1)
+    )
     for point in first:
         close(second[point], first[point], name=point)
     assert all(not np.array_equal(first[f"blocks.1.{kind}"], second[f"blocks.1.{kind}"]) for kind in (

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from onnxlens.runtime.weights import Storage
 
 
-@click.command("export", short_help="Export a GPT-2 checkpoint to ONNX, and prove it.")
+@click.command("export", short_help="Export a checkpoint to ONNX, and prove it.")
 @click.argument("source")
 @click.argument("target", required=False, type=click.Path(path_type=Path))
 @click.option("--revision", metavar="REV", help="Branch, tag or commit, where SOURCE is a hub id.")
@@ -46,11 +46,11 @@ def command(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Export a GPT-2 checkpoint to ONNX, with every intermediate value named, and prove it.
+    """Export a checkpoint to ONNX, with every intermediate value named, and prove it.
 
-    SOURCE is a hub id, such as openai-community/gpt2, or a folder with config.json and weights. TARGET is the folder
-    to write, models/NAME if left out. ONNX Runtime is compared with PyTorch on every hook point, and a bundle that
-    differs is not written.
+    SOURCE is a hub id, such as openai-community/gpt2, a folder with config.json and weights, or a GGUF file. TARGET is
+    the folder to write, models/NAME if left out. Models of the families gpt2, llama and mistral can be exported. ONNX
+    Runtime is compared with PyTorch on every hook point, and a bundle that differs is not written.
     """
     signal.signal(signal.SIGTERM, _interrupt)  # so that a terminated export cleans up as an interrupted one does
     from onnxlens.export.destination import destination

@@ -19,11 +19,10 @@ def command(patterns: tuple[str, ...], model: str | None, as_json: bool) -> None
     """
     from onnxlens.catalog import find
     from onnxlens.runtime.bundle import Bundle
-    from onnxlens.runtime.hooks import hook_points
     from onnxlens.runtime.selection import select
 
-    config = Bundle(find(model)).config
-    points = {point.name: point for point in hook_points(config)}
+    description = Bundle(find(model)).description
+    config, points = description.cfg, description.points
     chosen = [points[name] for name in select(patterns or "*", points)]
     running = {"batch", "pos", "query_pos", "key_pos"}
     shapes = [

@@ -12,9 +12,8 @@ from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable, quoted_token, short
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.errors import PluginError
-from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.selection import select
 from onnxlens.runtime.tokenizer import Tokenizer
@@ -27,14 +26,14 @@ __all__ = ["drawn", "needed", "read", "read_together"]
 _MOST = 300  # characters of each part of a caption
 
 
-def needed(visualizer: Visualizer, config: ModelConfig) -> tuple[tuple[str, ...], bool]:
+def needed(visualizer: Visualizer, model: ModelDescription) -> tuple[tuple[str, ...], bool]:
     """What a visualizer needs of a model: the full names of hook points, and whether it needs the logits.
 
     Raises:
         HookPointError: a name or glob matches no hook point.
         PluginError: it does not name them as it should.
     """
-    names = visualizer.hook_points(config)
+    names = visualizer.hook_points(model.cfg)
     method = f"{type(visualizer).__name__}.hook_points"
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise PluginError(f"{method} must return a list of names, and returned {names!r:.100}.")
@@ -42,8 +41,7 @@ def needed(visualizer: Visualizer, config: ModelConfig) -> tuple[tuple[str, ...]
     if wrong := [name for name in patterns if not isinstance(name, str)]:
         raise PluginError(f"{method} must name hook points by text, not {wrong[0]!r:.100}.")
     patterns, count = [name for name in patterns if name != LOGITS], len(patterns)
-    known = [point.name for point in hook_points(config)]
-    return (select(patterns, known) if patterns else ()), len(patterns) < count
+    return (select(patterns, model.points) if patterns else ()), len(patterns) < count
 
 
 def read(
@@ -56,7 +54,7 @@ def read(
         InputError: the ids cannot be used.
         PluginError: it does not name them as it should.
     """
-    return read_together(runner, tokenizer, [needed(visualizer, runner.config)], ids, lens)[0]
+    return read_together(runner, tokenizer, [needed(visualizer, runner.bundle.description)], ids, lens)[0]
 
 
 def read_together(

@@ -51,7 +51,7 @@ def softmax(x: np.ndarray) -> np.ndarray:
 def test_the_logit_lens_is_the_end_of_the_model_on_each_state(lens, truth):
     config, weights, values = truth
     found = logit_lens(lens, CLEAN, top=3)
-    layers = lens.config.n_layer
+    layers = lens.config.n_layers
     names = [*(f"blocks.{n}.hook_resid_pre" for n in range(layers)), f"blocks.{layers - 1}.hook_resid_post"]
     final = values["logits"][0].argmax(-1)
     for state, name in enumerate(names):
@@ -82,7 +82,7 @@ def test_the_parts_of_a_logit_add_up_to_it(lens, truth, against, position):
     direction = weights["wte.weight"][found.token] - (weights["wte.weight"][found.against] if against else 0)
     direction = direction * weights["ln_f.weight"]
     direction = (direction - direction.mean()) / values["ln_final.hook_scale"][0, position]
-    for layer in range(lens.config.n_layer):
+    for layer in range(lens.config.n_layers):
         results = values[f"blocks.{layer}.attn.hook_result"][0, position]  # [H, D]
         close(found.heads[layer], results @ direction, scale=np.abs(results) @ np.abs(direction))
         out = values[f"blocks.{layer}.hook_mlp_out"][0, position]
@@ -129,8 +129,8 @@ def test_an_ablation_is_an_intervention_for_each_head(lens):
     for operation in ("zero", "mean"):
         found = ablate_heads(lens, CLEAN, METRIC, operation=operation)
         _, cache = lens.run_with_cache(CLEAN, names_filter="blocks.*.attn.hook_z")
-        for layer in range(lens.config.n_layer):
-            for head in range(lens.config.n_head):
+        for layer in range(lens.config.n_layers):
+            for head in range(lens.config.n_heads):
                 name = f"blocks.{layer}.attn.hook_z"
                 edit = (
                     Intervention.zero(name, heads=head)
@@ -234,7 +234,7 @@ def test_patching_everything_that_differs_restores_everything(lens):
     close(last.recovered[-1, -1], 1, scale=size)  # after the last block, only the last position
     close(last.recovered[-1, :-1], np.zeros(last.recovered.shape[1] - 1), scale=size)
     assert stream.axes == ("layer", "pos")
-    assert stream.values.shape == (lens.config.n_layer, lens.to_tokens(CLEAN).shape[1])
+    assert stream.values.shape == (lens.config.n_layers, lens.to_tokens(CLEAN).shape[1])
 
 
 @pytest.mark.parametrize("hook", ["resid_mid", "z"])
@@ -242,7 +242,7 @@ def test_neighbouring_positions_are_patched_together(lens, hook):
     by_position = {"by_position": True} if hook == "z" else {}
     found = patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook=hook, span=4, **by_position)
     length = lens.to_tokens(CLEAN).shape[1]
-    assert found.span == 4 and found.values.shape[:2] == (lens.config.n_layer, -(-length // 4)) and length % 4
+    assert found.span == 4 and found.values.shape[:2] == (lens.config.n_layers, -(-length // 4)) and length % 4
     name = f"blocks.2.{'attn.' if hook == 'z' else ''}hook_{hook}"
     _, cache = lens.run_with_cache(CLEAN, names_filter=name)
     for entry in range(found.values.shape[1]):
@@ -269,8 +269,8 @@ def test_a_head_is_patched_at_all_positions_or_at_one(lens, hook):
 
 def test_the_direct_path_to_the_logits_is_the_difference_in_direct_attribution_before_normalisation(lens, truth):
     """From a head of the last layer, nothing but the direct path exists: patching the path is patching the head."""
-    layer, logits = lens.config.n_layer - 1, lens.predict(CLEAN).logits
-    for head in range(lens.config.n_head):
+    layer, logits = lens.config.n_layers - 1, lens.predict(CLEAN).logits
+    for head in range(lens.config.n_heads):
         path = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=(layer, head), receiver="logits")
         swapped = patch_activations(lens, CORRUPTED, CLEAN, METRIC, hook="z")
         close(path.value, swapped.values[layer, head], scale=logits)
@@ -309,7 +309,7 @@ def path_patched(lens, truth, sender, receiver, inputs, *, mlps=True):
 @pytest.mark.parametrize("inputs", ["q", "k", "v", "qkv", "logits"])
 def test_a_path_to_a_receiver_is_the_oracle_s_and_leads_through_mlps(lens, truth, inputs):
     """From each head of two layers to heads of later ones, next to it and further away; or to the logits."""
-    last, heads = lens.config.n_layer - 1, lens.config.n_head
+    last, heads = lens.config.n_layers - 1, lens.config.n_heads
     pairs = [((layer, head), (later, (head + 1) % heads)) for head in range(heads)
              for layer, later in ((0, 1), (0, last), (last - 2, last - 1), (last - 2, last))]  # fmt: skip
     moved = through_mlps = 0.0
@@ -332,7 +332,7 @@ def test_a_path_from_what_does_not_differ_changes_nothing(lens):
 
 
 def test_the_ends_of_a_path_may_be_numpy_s(lens):
-    first, *_, last = np.argwhere(np.ones((lens.config.n_layer, lens.config.n_head)))
+    first, *_, last = np.argwhere(np.ones((lens.config.n_layers, lens.config.n_heads)))
     found = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=first, receiver=last)
     expected = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=tuple(first), receiver=tuple(last.tolist()))
     assert found == expected
@@ -342,7 +342,7 @@ def test_rollout_multiplies_attention_and_keeps_all_mass_on_what_was_read(lens, 
     _, _, values = truth
     found = attention_rollout(lens, CLEAN)
     expected = np.eye(found.values.shape[1])
-    for layer in range(lens.config.n_layer):
+    for layer in range(lens.config.n_layers):
         mean = values[f"blocks.{layer}.attn.hook_pattern"][0].mean(0)
         expected = (0.5 * mean + 0.5 * np.eye(len(mean))) @ expected
         close(found.values[layer], expected)
@@ -387,7 +387,7 @@ def test_an_analysis_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
         losses, found = surprisal(lens, CLEAN), ablate_heads(lens, CLEAN, METRIC)
         last, attributed = logit_lens(lens, CLEAN, top=1), attribute_logit(lens, CLEAN, " Mary")
         statistics = activation_statistics(lens, [CLEAN], "blocks.1.hook_mlp_out")
-    last_head = (lens.config.n_layer - 1, lens.config.n_head - 1)  # what comes before it is changed, too
+    last_head = (lens.config.n_layers - 1, lens.config.n_heads - 1)  # what comes before it is changed, too
     both = [edit, Intervention.zero(f"blocks.{last_head[0]}.attn.hook_z", heads=last_head[1])]
     own = np.log(softmax(logits[0, :-1].astype(float)))[np.arange(len(ids) - 1), ids[1:]]
     close(losses.values, -own, scale=logits)
@@ -405,7 +405,7 @@ def test_the_position_of_the_second_name_carries_the_indirect_object(lens):
     found = patch_activations(lens, CLEAN, CORRUPTED, METRIC)
     assert found.clean > 0 > found.corrupted
     differing = int(np.flatnonzero(found.clean_tokens != found.corrupted_tokens)[0])
-    assert found.recovered[: lens.config.n_layer, [differing, -1]].max(axis=1).min() > 0.5  # there, then at the end
+    assert found.recovered[: lens.config.n_layers, [differing, -1]].max(axis=1).min() > 0.5  # there, then at the end
 
 
 def test_surprisal_is_the_model_s_own(lens, truth):
@@ -466,7 +466,7 @@ def test_a_sweep_measures_what_single_runs_do(lens, metric, most, monkeypatch):
         [Intervention.scale("ln_final.hook_normalized", 0.5)],
         [Intervention.scale("blocks.3.hook_mlp_out", 0.5), Intervention.zero("blocks.1.attn.hook_z", heads=1)],
     ]
-    for block in reversed(range(lens.config.n_layer)):  # a pass may start at any of them
+    for block in reversed(range(lens.config.n_layers)):  # a pass may start at any of them
         for kind in ("resid_pre", "attn_out", "resid_post"):
             changes.append([Intervention.scale(f"blocks.{block}.hook_{kind}", 0.5)])
             places = [9, -1] if kind == "attn_out" else slice(3 * block, None)  # or after the first tokens
@@ -474,7 +474,7 @@ def test_a_sweep_measures_what_single_runs_do(lens, metric, most, monkeypatch):
     found = sweep(lens, ids, changes, metric)
     from onnxlens.measuring import Measure
 
-    measure = Measure(metric, lens.tokenizer, lens.config.vocab_size, 1)
+    measure = Measure(metric, lens.tokenizer, lens.config.d_vocab, 1)
     for value, change in zip(found, changes, strict=True):
         logits = lens.run_with_hooks(ids, [], interventions=change)
         close(value, measure.value(logits, ids, np.ones_like(ids))[0], scale=logits)

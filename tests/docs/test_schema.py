@@ -5,16 +5,16 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from checkpoints import config_entries, family
 from jsonschema import Draft202012Validator
 
 import onnxlens
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
 from onnxlens.runtime.weights import STORAGES
 
@@ -36,19 +36,23 @@ def test_the_model_that_ships_fits(manifest: dict[str, Any]) -> None:
     VALIDATOR.validate(manifest)
 
 
-@pytest.mark.parametrize("name", ["base", "untied", "base-float16"])
+@pytest.mark.parametrize("name", ["base", "untied", "base-float16", "llama", "biased"])
 def test_exports_fit(bundle: Callable[[str], Path], name: str) -> None:
     VALIDATOR.validate(json.loads((bundle(name) / MANIFEST).read_text(encoding="utf-8")))
 
 
 def test_it_names_the_entries_that_the_code_reads() -> None:
     assert set(SCHEMA["properties"]) == {field.name for field in fields(Manifest)}
-    assert set(SCHEMA["properties"]) - set(SCHEMA["required"]) == {"storage"}  # float32 where it is not said
+    assert set(SCHEMA["properties"]) == set(SCHEMA["required"])
     assert tuple(SCHEMA["properties"]["storage"]["enum"]) == STORAGES
     assert set(SCHEMA["$defs"]["file"]["properties"]) == {field.name for field in fields(FileRecord)}
     assert SCHEMA["properties"]["format_version"]["const"] == FORMAT_VERSION
     axes = SCHEMA["properties"]["hook_points"]["items"]["properties"]["axes"]["items"]["enum"]
-    assert set(axes) == {axis for point in hook_points(ModelConfig(n_layer=1)) for axis in point.axes}
+    known = [point for name in ("base", "llama") for point in family(config_entries(name)).description().hook_points]
+    assert set(axes) == {axis for point in known for axis in point.axes}
+    cfg = SCHEMA["properties"]["cfg"]
+    assert set(cfg["properties"]) <= {field.name for field in fields(ModelConfig)}
+    assert set(cfg["required"]) == {field.name for field in fields(ModelConfig) if field.default is MISSING}
 
 
 def test_a_source_on_the_hub_fits(manifest: dict[str, Any]) -> None:
@@ -59,7 +63,10 @@ def test_a_source_on_the_hub_fits(manifest: dict[str, Any]) -> None:
 CHANGES: list[Callable[[dict[str, Any]], object]] = [
     lambda m: m.update(more=1),
     lambda m: m.pop("verification"),
-    lambda m: m.update(format_version=2),
+    lambda m: m.update(format_version=1),
+    lambda m: m.pop("cfg"),
+    lambda m: m["weights"]["embed.W_E"].update(view=1),
+    lambda m: m["normalizations"]["ln_final"].update(kind="BN"),
     lambda m: m.update(storage="int8"),
     lambda m: m["verification"].update(rounding={"absolute": 0, "relative": 0}),
     lambda m: m["source"].update(path="/home/somebody"),

@@ -9,6 +9,7 @@ import onnx_ir as ir
 import pytest
 
 from onnxlens.export import bundle, graph
+from onnxlens.export.families import Family
 from onnxlens.runtime.config import ModelConfig
 
 _traced: dict[ModelConfig, ir.Model] = {}
@@ -18,10 +19,10 @@ _traced: dict[ModelConfig, ir.Model] = {}
 def quick_trace(monkeypatch: pytest.MonkeyPatch) -> None:
     """Lets an export take a copy of the graph that an earlier one of the same configuration traced."""
 
-    def hooks_graph(config: ModelConfig) -> ir.Model:
-        if config not in _traced:
-            _traced[config] = graph.hooks_graph(config)
-        return _traced[config].clone()
+    def hooks_graph(family: Family) -> ir.Model:
+        if family.cfg not in _traced:
+            _traced[family.cfg] = graph.hooks_graph(family)
+        return _traced[family.cfg].clone()
 
     monkeypatch.setattr(bundle, "hooks_graph", hooks_graph)
 

@@ -39,8 +39,14 @@ def write_bundle(folder: Path, text: str, *more: str, other_files: bool = False)
         source={},
         made_with={},
         precision="float32",
+        storage="float32",
         parameters=1,
+        cfg={},
+        residual_stream={},
+        normalizations={},
+        weights={},
         hook_points=[],
+        verification={},
         files={name: FileRecord(size=3, sha256="") for name in (*_FILES, *more)},
     ).write(folder)
 

@@ -19,6 +19,7 @@ from safetensors.torch import save_file as save_torch
 from onnxlens.export import checkpoint as module
 from onnxlens.export import export
 from onnxlens.export.checkpoint import read_checkpoint
+from onnxlens.export.families.gpt2 import GPT2
 from onnxlens.runtime.errors import CheckpointError
 
 Weights = dict[str, np.ndarray]
@@ -42,7 +43,10 @@ def with_weights(folder: Path, change: Callable[[Weights], object]) -> Path:
 @pytest.mark.parametrize(
     ("changes", "pattern"),
     [
-        ({"model_type": "llama"}, r"config\.json: model_type is 'llama'; onnxlens exports models of type 'gpt2' only"),
+        (
+            {"model_type": "bert"},
+            r"config\.json: model_type is 'bert', and onnxlens knows the families gpt2, llama, mistral\. Begin another",
+        ),
         ({"model_type": None}, "model_type is None"),
         ({"add_cross_attention": True}, "'add_cross_attention' is set; models with cross-attention cannot be exported"),
         ({"quantization_config": {"bits": 4}}, "'quantization_config' is set; models with quantised weights"),
@@ -56,7 +60,7 @@ def with_weights(folder: Path, change: Callable[[Weights], object]) -> Path:
             "'attn_implementation' is 'kernels-community/flash-attn3', a kernel that transformers would fetch. If the",
         ),
         ({"_attn_implementation": ["a/b:c"]}, r"'_attn_implementation' is \['a/b:c'\], a kernel"),
-        ({"model_type": "x" * 10**6}, "model_type is 'xxx.*xxx'; onnxlens exports"),
+        ({"model_type": "x" * 10**6}, "model_type is 'xxx.*xxx.*, and onnxlens knows"),
         (
             {"activation_function": "gelu_fast"},
             "'activation_function' 'gelu_fast' is not one that onnxlens computes; it must be one of gelu_new, gelu, "
@@ -107,7 +111,7 @@ def test_more_layers_than_the_weights_have_tensors(tmp_path: Path, monkeypatch: 
     """Found out without making the names of a hundred million tensors."""
     source = write_checkpoint(tmp_path / "source")
     (source / "config.json").write_text(json.dumps(config_entries(n_layer=10**7)))
-    monkeypatch.setattr(module, "parameter_shapes", lambda config: pytest.fail("names were made"))
+    monkeypatch.setattr(GPT2, "parameter_shapes", lambda self: pytest.fail("names were made"))
     refused(
         source, r"config\.json says 'n_layer': 10000000, and the number of tensors is 28; they do not belong together"
     )
@@ -124,7 +128,10 @@ def test_an_adapter(tmp_path: Path, model: bool) -> None:
 
 def test_a_file_in_place_of_a_folder(tmp_path: Path) -> None:
     file = write_checkpoint(tmp_path / "source") / "model.safetensors"
-    refused(file, r"model\.safetensors is a file; give the checkpoint's folder, which has config\.json in it\.")
+    refused(
+        file,
+        r"model\.safetensors is a file, and no GGUF file; give the checkpoint's folder, which has config\.json in it\.",
+    )
 
 
 def test_a_revision_of_a_folder(tmp_path: Path) -> None:
@@ -148,7 +155,7 @@ def test_no_weights(tmp_path: Path) -> None:
         ),
         (
             lambda w: w.update({"h.2.ln_1.weight": np.zeros(32, np.float32)}),
-            r"1 tensors? do(es)? not belong to a GPT-2 of this configuration, the first is 'h\.2\.ln_1\.weight'",
+            r"1 tensors? do(es)? not belong to a gpt2 of this configuration, the first is 'h\.2\.ln_1\.weight'",
         ),
         (
             lambda w: w.update({"h.0.attn.c_attn.weight": w["h.0.attn.c_attn.weight"].T.copy()}),

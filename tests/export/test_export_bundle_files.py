@@ -13,14 +13,13 @@ from typing import Any
 import jsonschema
 import numpy as np
 import pytest
-from checkpoints import CONFIGS, random_weights, write_checkpoint
+from checkpoints import CONFIGS, config_entries, family, random_weights, write_checkpoint
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
 from onnxlens.export import export
+from onnxlens.export.families.gpt2 import GPT2
 from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import hook_points
 
 Folder = Callable[[str], Path]
 NAMES = tuple(CONFIGS)
@@ -110,7 +109,7 @@ def test_config_json_keeps_the_checkpoints_entries_and_tells_transformers_js(
     }
     assert found["dtype"] == "float32"
     # Every entry that decides the numbers is spelt out, whatever a reader's defaults are.
-    assert ModelConfig.__dataclass_fields__.keys() <= found.keys()
+    assert GPT2.DEFAULTS.keys() <= found.keys()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -158,7 +157,7 @@ def test_the_manifest_states_size_and_sha256_of_every_other_file(bundle: Folder)
 
 def test_the_manifest_says_where_the_bundle_came_from(bundle: Folder, checkpoint: Folder) -> None:
     manifest = read(bundle("base") / "onnxlens.json")
-    assert manifest["format_version"] == 1
+    assert manifest["format_version"] == 2
     assert manifest["name"] == "base"
     assert manifest["source"] == {"kind": "folder", "id": "base"}
     assert str(checkpoint("base").parent) not in json.dumps(manifest)  # a folder's place is its owner's business
@@ -171,18 +170,30 @@ def test_the_manifest_says_where_the_bundle_came_from(bundle: Folder, checkpoint
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_manifest_has_the_hook_table(bundle: Folder, name: str) -> None:
-    points = hook_points(ModelConfig.from_dict(read(bundle(name) / "config.json")))
-    assert read(bundle(name) / "onnxlens.json")["hook_points"] == [
-        {"name": point.name, "axes": list(point.axes), "on_request": point.name.endswith("hook_result")}
-        for point in points
+    points = family(read(bundle(name) / "config.json")).description().hook_points
+    listed = read(bundle(name) / "onnxlens.json")["hook_points"]
+    assert [(one["name"], one["axes"], one["meaning"]) for one in listed] == [
+        (point.name, list(point.axes), point.meaning) for point in points
     ]
+    assert {one["name"]: one["product"] for one in listed if "product" in one} == {
+        f"blocks.{n}.attn.hook_result": {
+            "activation": f"blocks.{n}.attn.hook_z",
+            "weight": f"blocks.{n}.attn.W_O",
+            "added_to": f"blocks.{n}.hook_attn_out",
+        }
+        for n in range(family(read(bundle(name) / "config.json")).cfg.n_layers)
+    }
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_manifest_has_an_error_for_every_hook_point_and_the_logits(bundle: Folder, name: str) -> None:
     report = read(bundle(name) / "onnxlens.json")["verification"]
-    config = ModelConfig.from_dict(read(bundle(name) / "config.json"))
-    points = [point.name for point in hook_points(config) if not point.on_request]
+    config = family(read(bundle(name) / "config.json")).cfg
+    points = [
+        point.name
+        for point in family(config_entries(n_layer=config.n_layers)).description().hook_points
+        if not point.on_request
+    ]
     others = ["logits", "logits (transformers)", "present.*.key", "present.*.value"]
     assert report["errors"].keys() == {*points, *others}
     for value, error in report["errors"].items():
@@ -197,7 +208,7 @@ def test_the_manifest_has_an_error_for_every_hook_point_and_the_logits(bundle: F
     assert {case["cached"] > 0 for case in cases} == {True, False}  # with and without cache
     assert any(len(set(case["lengths"])) > 1 and case["cached"] for case in cases)  # both at once
     assert len({max(case["lengths"]) for case in cases}) >= 4
-    assert max(max(case["lengths"]) for case in cases) == config.n_positions
+    assert max(max(case["lengths"]) for case in cases) == config.n_ctx
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -211,7 +222,7 @@ def test_the_manifest_fits_its_published_schema(bundle: Folder, name: str) -> No
     ("path", "value"),
     [
         (["surprise"], 1),
-        (["format_version"], "1"),
+        (["format_version"], "2"),
         (["parameters"], -1),
         (["files", "config.json", "sha256"], "abc"),
         (["files", "config.json", "surprise"], 1),

@@ -133,7 +133,7 @@ def test_a_configuration_that_leaves_to_defaults_what_it_can(tmp_path: Path) -> 
     """A config.json from 2019 has no word on ties, scaling or reordering."""
     source = write_checkpoint(tmp_path / "source", n_ctx=48, n_inner=None)
     found = read_checkpoint(source)
-    assert found.config.tie_word_embeddings and found.config.scale_attn_weights
+    assert found.family.cfg.tie_word_embeddings and found.family.cfg.use_attn_scale
     assert found.config_entries["activation_function"] == "gelu_new"
     assert found.config_entries["n_ctx"] == 48
 
@@ -146,7 +146,7 @@ def test_a_configuration_with_general_names(tmp_path: Path) -> None:
         entries[general] = entries.pop(own)
     (source / "config.json").write_text(json.dumps(entries))
     found = read_checkpoint(source)
-    assert (found.config.n_embd, found.config.n_layer, found.config.n_head) == (32, 2, 4)
+    assert (found.family.cfg.d_model, found.family.cfg.n_layers, found.family.cfg.n_heads) == (32, 2, 4)
     assert found.config_entries["n_embd"] == 32
 
 

@@ -13,6 +13,7 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 import pytest
+from checkpoints import config_entries, family
 from jsonschema import Draft202012Validator
 from yardstick import close
 
@@ -23,7 +24,6 @@ from onnxlens.export.graph import OPSET
 from onnxlens.runtime.bundle import GRADIENTS_GRAPH, Bundle
 from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import ExportError
-from onnxlens.runtime.hooks import hook_points
 
 Folder = Callable[[str], Path]
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "onnxlens.schema.json").read_text(encoding="utf-8"))
@@ -55,16 +55,16 @@ def test_inputs_and_outputs(bundle: Folder, name: str) -> None:
         "input_ids": rows,
         "attention_mask": rows,
         "position_ids": rows,
-        "grad.logits": [*rows, config.vocab_size],
+        "grad.logits": [*rows, config.d_vocab],
     }
     symbols = {"batch": rows[0], "pos": rows[1], "query_pos": rows[1], "key_pos": rows[1]}
     shapes = {
         point.name: [symbols.get(axis, size) for axis, size in zip(point.axes, point.shape(config, 0, 0), strict=True)]
-        for point in hook_points(config)
+        for point in family(config_entries(n_layer=config.n_layers)).description().hook_points
         if not point.on_request
     }
     assert declared(graph.graph.output) == {
-        "logits": [*rows, config.vocab_size],
+        "logits": [*rows, config.d_vocab],
         **shapes,
         **{f"grad.{name}": shape for name, shape in shapes.items()},
     }
@@ -80,7 +80,7 @@ def test_weights_come_from_the_shared_file_once(bundle: Folder, name: str) -> No
     assert {entry.value for t in external.values() for entry in t.external_data if entry.key == "location"} == {
         "model.onnx_data"
     }
-    assert (opened.path / GRADIENTS_GRAPH).stat().st_size < 40_000 * opened.config.n_layer
+    assert (opened.path / GRADIENTS_GRAPH).stat().st_size < 40_000 * opened.config.n_layers
 
 
 def test_any_onnx_runtime_computes_it(bundle: Folder) -> None:
@@ -111,7 +111,7 @@ def test_the_report_of_the_comparison(bundle: Folder, name: str) -> None:
     assert opened.has_gradients
     Draft202012Validator(SCHEMA).validate(json.loads((opened.path / "onnxlens.json").read_text(encoding="utf-8")))
     report = opened.manifest.verification["gradients"]
-    names = [point.name for point in hook_points(opened.config) if not point.on_request]
+    names = [point.name for point in opened.description.hook_points if not point.on_request]
     assert [*report["errors"]] == ["logits", *names, *(f"grad.{name}" for name in names)]
     worst = max(error["relative"] for error in report["errors"].values())
     assert 0 < worst == report["largest_relative_error"] <= report["tolerance"]

@@ -14,14 +14,13 @@ import onnx
 import onnxruntime
 import oracle
 import pytest
-from checkpoints import CONFIGS, random_weights
+from checkpoints import CONFIGS, family, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from yardstick import close
 
 from onnxlens.export.graph import OPSET
 from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import hook_points
 
 Folder = Callable[[str], Path]
 GRAPHS = ("model.onnx", "model_hooks.onnx")
@@ -33,7 +32,7 @@ def read(folder: Path, graph: str) -> onnx.ModelProto:
 
 
 def config_of(folder: Path) -> ModelConfig:
-    return ModelConfig.from_dict(json.loads((folder / "config.json").read_text()))
+    return family(json.loads((folder / "config.json").read_text())).cfg
 
 
 def declared(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[int, list[int | str]]]:
@@ -52,13 +51,13 @@ def declared(values: list[onnx.ValueInfoProto]) -> dict[str, tuple[int, list[int
 def test_inputs_have_the_names_and_shapes_that_other_runtimes_look_for(bundle: Folder, name: str, graph: str) -> None:
     folder = bundle(name)
     config = config_of(folder)
-    cache = ["batch_size", config.n_head, "past_sequence_length", config.d_head]
+    cache = ["batch_size", config.n_heads, "past_sequence_length", config.d_head]
     expected: dict[str, tuple[int, list[int | str]]] = {
         "input_ids": (onnx.TensorProto.INT64, ["batch_size", "sequence_length"]),
         "attention_mask": (onnx.TensorProto.INT64, ["batch_size", "past_sequence_length + sequence_length"]),
         "position_ids": (onnx.TensorProto.INT64, ["batch_size", "sequence_length"]),
     }
-    for layer in range(config.n_layer):
+    for layer in range(config.n_layers):
         expected[f"past_key_values.{layer}.key"] = (onnx.TensorProto.FLOAT, list(cache))
         expected[f"past_key_values.{layer}.value"] = (onnx.TensorProto.FLOAT, list(cache))
     found = declared(list(read(folder, graph).graph.input))
@@ -70,11 +69,11 @@ def test_inputs_have_the_names_and_shapes_that_other_runtimes_look_for(bundle: F
 def test_the_plain_graph_outputs_logits_and_cache_only(bundle: Folder, name: str) -> None:
     folder = bundle(name)
     config = config_of(folder)
-    cache = ["batch_size", config.n_head, "past_sequence_length + sequence_length", config.d_head]
+    cache = ["batch_size", config.n_heads, "past_sequence_length + sequence_length", config.d_head]
     expected: dict[str, tuple[int, list[int | str]]] = {
-        "logits": (onnx.TensorProto.FLOAT, ["batch_size", "sequence_length", config.vocab_size])
+        "logits": (onnx.TensorProto.FLOAT, ["batch_size", "sequence_length", config.d_vocab])
     }
-    for layer in range(config.n_layer):
+    for layer in range(config.n_layers):
         expected[f"present.{layer}.key"] = (onnx.TensorProto.FLOAT, list(cache))
         expected[f"present.{layer}.value"] = (onnx.TensorProto.FLOAT, list(cache))
     found = declared(list(read(folder, "model.onnx").graph.output))
@@ -88,18 +87,22 @@ def test_the_hooks_graph_outputs_every_hook_point_but_hook_result(bundle: Folder
     config = config_of(folder)
     plain = declared(list(read(folder, "model.onnx").graph.output))
     found = declared(list(read(folder, "model_hooks.onnx").graph.output))
-    points = [point for point in hook_points(config) if not point.name.endswith("attn.hook_result")]
-    assert len(points) == 4 + 17 * config.n_layer
+    points = [
+        point
+        for point in family(json.loads((folder / "config.json").read_text())).description().hook_points
+        if not point.name.endswith("attn.hook_result")
+    ]
+    assert len(points) == 4 + 17 * config.n_layers
     assert list(found) == [*plain, *(point.name for point in points)]
     sizes: dict[str, int | str] = {
         "batch": "batch_size",
         "pos": "sequence_length",
         "query_pos": "sequence_length",
         "key_pos": "past_sequence_length + sequence_length",
-        "head": config.n_head,
-        "d_model": config.n_embd,
-        "d_head": config.n_embd // config.n_head,
-        "d_mlp": config.n_inner or 4 * config.n_embd,
+        "head": config.n_heads,
+        "d_model": config.d_model,
+        "d_head": config.d_model // config.n_heads,
+        "d_mlp": config.d_mlp,
         "one": 1,
     }
     for point in points:
@@ -159,8 +162,8 @@ def feed(
     mask = (np.arange(total) >= total - np.array(lengths)[:, None]).astype(np.int64)
     positions = np.maximum(np.cumsum(mask, axis=1) - 1, 0)
     cache = past or {
-        f"past_key_values.{layer}.{part}": np.zeros((len(ids), config.n_head, 0, config.d_head), np.float32)
-        for layer in range(config.n_layer)
+        f"past_key_values.{layer}.{part}": np.zeros((len(ids), config.n_heads, 0, config.d_head), np.float32)
+        for layer in range(config.n_layers)
         for part in ("key", "value")
     }
     part = slice(cut, total) if past or not cut else slice(0, cut)
@@ -200,8 +203,8 @@ def test_a_moved_bundle_runs_in_plain_onnxruntime(
     """Fed with dictionaries from another working directory, every output is the oracle's."""
     monkeypatch.chdir("/")
     entries = json.loads((bundle(name) / "config.json").read_text())
-    config = ModelConfig.from_dict(entries)
-    ids = np.random.default_rng(1).integers(0, config.vocab_size, (2, 10))
+    config = family(entries).cfg
+    ids = np.random.default_rng(1).integers(0, config.d_vocab, (2, 10))
     expected = oracle.run(entries, random_weights(entries), ids)
     opened = session(moved(name) / graph)
     outputs = [value.name for value in opened.get_outputs()]
@@ -209,7 +212,7 @@ def test_a_moved_bundle_runs_in_plain_onnxruntime(
     for output, value in found.items():
         if not output.startswith("present."):
             close(value, expected[output], name=output)
-    for layer in range(config.n_layer):
+    for layer in range(config.n_layers):
         for part, hook in (("key", "hook_k"), ("value", "hook_v")):
             expected_part = expected[f"blocks.{layer}.attn.{hook}"].transpose(0, 2, 1, 3)
             close(found[f"present.{layer}.{part}"], expected_part)
@@ -222,10 +225,10 @@ def test_any_batch_length_cache_and_left_padding(
     moved: Folder, bundle: Folder, graph: str, lengths: list[int], data: st.DataObject
 ) -> None:
     entries = json.loads((bundle("base") / "config.json").read_text())
-    config = ModelConfig.from_dict(entries)
+    config = family(entries).cfg
     weights = random_weights(entries)
     cut = data.draw(st.integers(0, max(lengths) - 1))
-    ids = np.random.default_rng(sum(lengths)).integers(0, config.vocab_size, (len(lengths), max(lengths)))
+    ids = np.random.default_rng(sum(lengths)).integers(0, config.d_vocab, (len(lengths), max(lengths)))
     opened = _opened(moved("base") / graph)
     past = None
     if cut:
@@ -267,4 +270,4 @@ def config_of_inputs(opened: onnxruntime.InferenceSession) -> ModelConfig:
     """What an outsider finds out from the metadata alone: how large an empty cache is."""
     cache = [value.shape for value in opened.get_inputs() if value.name.startswith("past_key_values.")]
     heads, width = cache[0][1], cache[0][3]
-    return ModelConfig(n_layer=len(cache) // 2, n_head=heads, n_embd=heads * width)
+    return family({"n_layer": len(cache) // 2, "n_head": heads, "n_embd": heads * width}).cfg

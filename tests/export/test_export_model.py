@@ -8,15 +8,13 @@ import numpy as np
 import oracle
 import pytest
 import torch
-from checkpoints import config_entries, random_weights
+from checkpoints import config_entries, family, random_weights
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from transformers import GPT2Config, GPT2LMHeadModel
 from yardstick import DOUBLE, SINGLE, close, is_close
 
-from onnxlens.export.model import GPT2
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import hook_points
+from onnxlens.export.families.parts import Decoder
 
 SWITCHES: dict[str, dict[str, Any]] = {
     "as released": {},
@@ -36,20 +34,20 @@ SWITCHES: dict[str, dict[str, Any]] = {
 }
 
 
-def our_model(entries: dict[str, Any], weights: dict[str, np.ndarray]) -> GPT2:
-    model = GPT2(ModelConfig.from_dict(entries))
+def our_model(entries: dict[str, Any], weights: dict[str, np.ndarray]) -> Decoder:
+    model = family(entries).module()
     state = {name: torch.from_numpy(value) for name, value in weights.items()}
     model.load_state_dict({"lm_head.weight": state["wte.weight"], **state})
     return model.double().eval()
 
 
 def run(
-    model: GPT2, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cut: int = 0
+    model: Decoder, ids: np.ndarray, mask: np.ndarray, positions: np.ndarray, cut: int = 0
 ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """Runs the model on what follows `cut` positions, which a pass of their own puts into the cache."""
-    config = model.config
-    empty = torch.zeros(len(ids), config.n_head, 0, config.d_head, dtype=torch.float64)
-    past = [(empty, empty)] * config.n_layer
+    config = model.cfg
+    empty = torch.zeros(len(ids), config.n_heads, 0, config.d_head, dtype=torch.float64)
+    past = [(empty, empty)] * config.n_layers
     all_ids, all_mask, all_positions = (torch.from_numpy(array) for array in (ids, mask, positions))
     values: dict[str, np.ndarray] = {}
 
@@ -116,7 +114,7 @@ def test_every_switch_changes_the_logits(changed: str) -> None:
 def test_hook_points_come_in_the_order_of_the_table() -> None:
     entries = config_entries()
     _, values = run(our_model(entries, random_weights(entries)), *padded([4]))
-    assert list(values) == [p.name for p in hook_points(ModelConfig.from_dict(entries)) if not p.on_request]
+    assert list(values) == [p.name for p in family(entries).description().hook_points if not p.on_request]
 
 
 def test_what_a_tap_returns_takes_the_values_place() -> None:
@@ -146,7 +144,7 @@ def test_padding_and_cache_change_nothing(lengths: list[int], data: st.DataObjec
     cut = data.draw(st.integers(0, max(lengths) - 1))
     ids, mask, positions = padded(lengths, seed=sum(lengths))
     logits, values = run(our_model(ENTRIES, WEIGHTS), ids, mask, positions, cut)
-    axes = {point.name: point.axes for point in hook_points(ModelConfig.from_dict(ENTRIES))} | {"logits": ("", "pos")}
+    axes = {point.name: point.axes for point in family(ENTRIES).description().hook_points} | {"logits": ("", "pos")}
     for row, length in enumerate(lengths):
         pad = max(lengths) - length
         alone = oracle.run(ENTRIES, WEIGHTS, ids[row : row + 1, pad:])

@@ -99,8 +99,8 @@ def test_plain_onnxruntime_computes_what_the_runner_and_the_oracle_do(
     if not optimised:
         options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     session = onnxruntime.InferenceSession(bundle(name) / GRAPHS[0], options, providers=["CPUExecutionProvider"])
-    ids = np.random.default_rng(3).integers(0, config.vocab_size, (2, 12))
-    nothing = np.zeros((2, config.n_head, 0, config.d_head), np.float32)
+    ids = np.random.default_rng(3).integers(0, config.d_vocab, (2, 12))
+    nothing = np.zeros((2, config.n_heads, 0, config.d_head), np.float32)
     (found,) = session.run(
         ["logits"],
         {

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import onnx_ir as ir
 import pytest
+from checkpoints import family
 from yardstick import SINGLE
 
 from onnxlens.export import bundle as pipeline
@@ -173,7 +174,7 @@ def test_later_cases_do_not_hide_the_errors_of_earlier_ones() -> None:
 
 @pytest.mark.parametrize("positions", [1, 2, 8, 9, 24, 48, 1024])
 def test_cases_fit_the_context(positions: int) -> None:
-    found = verify.cases(ModelConfig(n_positions=positions))
+    found = verify.cases(family({"n_positions": positions}).cfg)
     assert all(max(case.lengths) <= positions and case.cached < max(case.lengths) for case in found)
     assert max(max(case.lengths) for case in found) == positions
     for case in found:

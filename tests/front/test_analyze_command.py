@@ -95,7 +95,7 @@ def test_ablate(analyze, lens):
     assert document["metric"] == "logit(' Mary') - logit(' John')"
     ran = analyze("ablate", CLEAN)
     assert "change of log p(' Mary') without a head" in ran.out  # the most probable token, where none is named
-    assert len(ran.out.splitlines()) == 1 + lens.config.n_layer + 1
+    assert len(ran.out.splitlines()) == 1 + lens.config.n_layers + 1
     mean = ablate_heads(lens, CLEAN, log_probability(" Mary"), operation="mean")
     assert analyze("ablate", CLEAN, "--operation", "mean", "--json").json["values"] == mean.values.tolist()
 
@@ -106,7 +106,7 @@ def test_patch(analyze, lens):
     assert document["values"] == found.values.tolist()
     assert (document["clean"], document["corrupted"]) == (found.clean, found.corrupted)
     lines = analyze("patch", CLEAN, "--corrupted", CORRUPTED, *DIFFERENCE).out.splitlines()
-    assert lines[0].split() == ["layer", *map(str, range(lens.config.n_layer))]
+    assert lines[0].split() == ["layer", *map(str, range(lens.config.n_layers))]
     assert lines[1 + 9].split()[2:] == [f"{value:+.2f}" for value in found.recovered[:, 9]]
     heads = analyze("patch", CLEAN, "--corrupted", CORRUPTED, *DIFFERENCE, "--hook", "z").out.splitlines()
     assert heads[0].split()[:2] == ["head", "0"]
@@ -120,7 +120,7 @@ def test_heads(analyze, lens):
     assert document["accuracy"] == found.accuracy
     table = analyze("heads", *options).out
     assert f"{found.accuracy:.1%} of the repeated tokens are predicted" in table
-    assert len(table.splitlines()) == 1 + lens.config.n_layer * lens.config.n_head + 1
+    assert len(table.splitlines()) == 1 + lens.config.n_layers * lens.config.n_heads + 1
 
 
 def test_surprisal(analyze, lens):

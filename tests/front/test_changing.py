@@ -236,7 +236,7 @@ def test_a_trace_that_cannot_be_finished_leaves_what_was_there(lens, tmp_path):
 
 
 def test_threads_that_share_a_lens_change_only_their_own_runs(lens):
-    heads = range(lens.config.n_head)
+    heads = range(lens.config.n_heads)
 
     def without(head):
         return Intervention.zero("blocks.1.attn.hook_z", heads=head)

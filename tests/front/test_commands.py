@@ -181,7 +181,7 @@ def test_trace_writes_what_was_asked_for(command, model, lens, tmp_path):
     ran = command("trace", "the cat", *hooks, "-o", path, *model)
     assert (ran.code, ran.err) == (0, "")
     length = lens.to_tokens("the cat").shape[1]
-    size = f"{4 * length * (2 * lens.config.n_head * length + lens.config.n_embd)} bytes"
+    size = f"{4 * length * (2 * lens.config.n_heads * length + lens.config.d_model)} bytes"
     assert ran.out == f"{path}: 3 hook points over {length} tokens, {size}\n"
     _, cache = lens.run_with_cache("the cat", names_filter=["*hook_pattern", "hook_embed"])
     with safe_open(path, "numpy") as file:

@@ -36,7 +36,7 @@ def theirs(lens):
 
     @lru_cache
     def make(seed=None):
-        bundle, order = lens.runner.bundle, Order(lens.config, seed)
+        bundle, order = lens.runner.bundle, Order(lens.runner.bundle.description, seed)
         model = GPT2LMHeadModel(GPT2Config.from_pretrained(bundle.path)).eval()
         weights = {
             f"transformer.{name}": torch.from_numpy(np.array(order.of_weight(name, weight)))
@@ -176,7 +176,7 @@ def diverse(lens, prompt, groups, width, penalty, steps):
     ids = lens.to_tokens(prompt)[0].tolist()
     beams = [[(0.0, [])] for _ in range(groups)]
     for _ in range(steps):
-        taken = np.zeros(lens.config.vocab_size)
+        taken = np.zeros(lens.config.d_vocab)
         for group in range(groups):
             candidates = []
             for total, new in beams[group]:

@@ -235,7 +235,7 @@ def test_several_rows_of_ids_are_no_text(lens):
 
 def test_what_a_lens_says_of_itself(lens):
     assert repr(lens) == "Lens('base', provider='cpu')"
-    assert lens.config.n_layer == 2
+    assert lens.config.n_layers == 2
     assert lens.provider == "cpu"
 
 

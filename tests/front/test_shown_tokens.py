@@ -38,7 +38,7 @@ def test_commands(command, arguments):
 
 
 def test_results_in_python(lens):
-    prediction = lens.predict(TEXT, top=lens.config.vocab_size)  # all tokens, those of one byte too
+    prediction = lens.predict(TEXT, top=lens.config.d_vocab)  # all tokens, those of one byte too
     token = int(lens.to_tokens(TEXT)[0, 2])
     assert next(one.token for one in prediction.top if one.id == token) == "\ufffd"  # its text by itself
     why = lens.explain_sampling(TEXT, sampler=f"logit_bias={{{token}: 100.0}} | greedy")

@@ -119,7 +119,7 @@ class Fuzzer:
         chain = parse(text, PLUGINS)
         generation = self._lens.generate(_TEXT, max_new_tokens=2, sampler=text, seed=rng.choice((0, 1, None)))
         for token in generation:
-            assert 0 <= token.id < self._lens.config.vocab_size
+            assert 0 <= token.id < self._lens.config.d_vocab
         return f"{chain} draws"
 
     def pattern(self, rng: Random) -> str:
@@ -153,7 +153,7 @@ class Fuzzer:
         """Opens a bundle and does a little of everything with it."""
         lens = onnxlens.load(folder, provider="cpu", threads=1)
         logits, cache = lens.run_with_cache(np.asarray(self._cache.tokens))
-        assert logits.shape == (*self._cache.tokens.shape, lens.config.vocab_size)
+        assert logits.shape == (*self._cache.tokens.shape, lens.config.d_vocab)
         if exact:
             assert np.array_equal(logits, self._logits), "the numbers differ, and nothing was said"
             assert all(np.array_equal(cache[name], self._cache[name]) for name in self._cache), "a hook point differs"

@@ -257,7 +257,7 @@ def test_scores_of_heads_are_means_of_the_pattern(runner: Runners) -> None:
 class Copier:
     """Stands in for a lens whose one head attends to the token after the earlier occurrence, and copies it."""
 
-    config = SimpleNamespace(n_layer=1, n_head=1, n_positions=20, vocab_size=300)
+    config = SimpleNamespace(n_layers=1, n_heads=1, n_ctx=20, d_vocab=300)
     tokenizer = SimpleNamespace(eos_token_ids=(END,))
 
     def run(self, ids: np.ndarray, names_filter: str, keep_cache: bool) -> SimpleNamespace:

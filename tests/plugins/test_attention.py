@@ -71,7 +71,7 @@ def test_exactly_what_is_shown_is_read(lens, monkeypatch, options, names):
 def test_data_is_the_cache(lens):
     data = lens.view("attention", TEXT, layer=1).data()
     assert data["tokens"] == lens.to_str_tokens(TEXT)
-    assert [one["head"] for one in data["heads"]] == list(range(lens.config.n_head))
+    assert [one["head"] for one in data["heads"]] == list(range(lens.config.n_heads))
     found = np.array([one["values"] for one in data["heads"]], np.float32)
     np.testing.assert_array_equal(found, weights(lens, "hook_pattern", 1))
     one = lens.view("attention", TEXT, layer=1, head=-1).data()["heads"]
@@ -195,7 +195,7 @@ def test_where_no_head_is_named_it_is_the_one_that_looks_most_at_another_token(l
         best = [max(pattern[query, 1:query], default=0.0) for query in range(len(pattern))]
         return float(np.mean(best))
 
-    heads = {(n, h): shares(weights(lens, "hook_pattern", n)[h]) for n in range(2) for h in range(lens.config.n_head)}
+    heads = {(n, h): shares(weights(lens, "hook_pattern", n)[h]) for n in range(2) for h in range(lens.config.n_heads)}
     layer, head = max(heads, key=heads.__getitem__)
     (other,) = {0, 1} - {layer}
     found = lens.view("attention", TEXT, values=values)

@@ -475,7 +475,7 @@ def test_a_text_that_does_not_fit_is_an_error():
     with pytest.raises(InputError) as caught:
         allowed(Regex("[0-9]+"), at("the"))
     assert str(caught.value) == "Regex: the text generated so far, 'the', does not fit the pattern '[0-9]+'."
-    unknown = Context(np.array([[7, 4200]]), 1, np.random.default_rng(0), tokenizer=Tokenizer(SHIPPED, vocab_size=4300))
+    unknown = Context(np.array([[7, 4200]]), 1, np.random.default_rng(0), tokenizer=Tokenizer(SHIPPED, d_vocab=4300))
     with pytest.raises(InputError) as caught:
         allowed(LarkGrammar('start: "a"'), unknown)
     assert str(caught.value) == "LarkGrammar: the text generated so far, '[4200]', does not fit the grammar."

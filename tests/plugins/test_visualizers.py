@@ -373,7 +373,7 @@ def test_patching_a_long_text_puts_neighbours_in_together(lens):
     pieces = [(visible(one), visible(two)) for one, two in zip(*map(lens.to_str_tokens, (ids, other)), strict=True)]
     assert "".join(shown.columns) == "".join(one if one == two else f"{one}/{two}" for one, two in pieces)
     alone = lens.view("patching", ids, corrupted=lens.to_string(other), token=token, span=1)
-    assert alone.panels[""].shape == (lens.config.n_layer, 34) and alone.column_axis == "token"
+    assert alone.panels[""].shape == (lens.config.n_layers, 34) and alone.column_axis == "token"
 
 
 def test_flow(lens):
@@ -501,7 +501,7 @@ def test_compare_two_continuations_subtracts_only_the_same_tokens(lens):
 
 def test_scores_are_divided_as_the_model_divides_them(bundle):
     scaled = onnxlens.load(bundle("scaled"), provider="cpu", threads=1)  # by the number of the block, too
-    last = scaled.config.n_layer - 1
+    last = scaled.config.n_layers - 1
     *_, table = scaled.view("qkv", TEXT, layer=last, query=-1, key=0).charts
     close(table.rows[1][1], table.rows[2][1])
     products, masked, _ = scaled.view("attention", TEXT, layer=last, head=0, values="steps").charts

@@ -55,7 +55,7 @@ def test_a_saved_cache_is_read_back_bit_by_bit(cache, tmp_path):
     with safe_open(path, "numpy") as file:
         header = file.metadata()
         assert header["model"] == "base"
-        assert header["format"] == "onnxlens.trace.1"
+        assert header["format"] == "onnxlens.trace.2"
         assert json.loads(header["str_tokens"]) == ["a", "\N{SNOWMAN}", "\n"]
         assert json.loads(header["hook_points"]) == list(cache)
         assert set(file.keys()) == {*cache, "tokens", "attention_mask"}

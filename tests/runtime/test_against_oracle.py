@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from checkpoints import CONFIGS
+from checkpoints import MODELS
 from eager import Eager
 from oracle import run_bundle
 from yardstick import Errors
@@ -18,9 +18,9 @@ from onnxlens.runtime.runner import Runner
 def batches(runner: Runner, *, padded: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Ids and masks of several lengths; the largest error over all of them is what is compared."""
     rng = np.random.default_rng(7)
-    limit = min(runner.config.n_positions, 40)
+    limit = min(runner.config.n_ctx, 40)
     for length in (1, 2, 7, 16, limit):
-        ids = rng.integers(0, runner.config.vocab_size, (4, length))
+        ids = rng.integers(0, runner.config.d_vocab, (4, length))
         mask = np.ones_like(ids)
         if padded:
             for row, padding in enumerate(rng.integers(0, length, 4)):
@@ -39,7 +39,7 @@ def check(runner: Runner, *, padded: bool) -> None:
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # -inf minus -inf, masked out after
 @pytest.mark.parametrize("padded", [False, True], ids=["whole", "padded"])
-@pytest.mark.parametrize("name", [*CONFIGS, "base-float16", "untied-float16"])
+@pytest.mark.parametrize("name", [*MODELS, "base-float16", "untied-float16"])
 def test_no_hook_point_is_further_from_the_truth_than_twice_eager_pytorch(runner, name, padded):
     check(runner(name), padded=padded)
 

@@ -18,7 +18,7 @@ from onnx.external_data_helper import set_external_data
 from safetensors.numpy import load_file, save_file
 
 from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.errors import BundleError
+from onnxlens.runtime.errors import BundleError, HookPointError
 from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.tokenizer import Tokenizer
 
@@ -59,7 +59,7 @@ def test_an_intact_bundle_opens_and_verifies(bundle):
     seen: list[str] = []
     opened.verify(seen.append)
     assert sorted(seen) == sorted(FILES)
-    assert (opened.name, opened.config.n_layer, opened.weights_bytes > 100_000) == ("base", 2, True)
+    assert (opened.name, opened.config.n_layers, opened.weights_bytes > 100_000) == ("base", 2, True)
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
@@ -139,8 +139,8 @@ def test_weights_of_another_shape_are_noticed_at_every_load(copy, bundle):
     shutil.copy(bundle("wide") / "onnx/model.onnx_data", copy / "onnx/model.onnx_data")
     assert "onnx/model.onnx_data is truncated: it has 139616 bytes, the manifest says 148696." in error_of(copy)
     sign(copy, "onnx/model.onnx_data")
-    expected = "h.0.mlp.c_fc.weight has shape [32, 50], expected [32, 128]."
-    assert error_of(copy) == f"Weights and config.json of {copy} do not fit: {expected}"
+    expected = "'blocks.0.mlp.W_in' cannot be taken from the weights file (it has not the shape [32, 128])"
+    assert error_of(copy).startswith(f"Weights and manifest of {copy} do not fit: {expected}.")
 
 
 @pytest.fixture
@@ -149,15 +149,10 @@ def half(bundle, tmp_path) -> Path:
     return Path(shutil.copytree(bundle("base-float16"), tmp_path / "half"))
 
 
-def test_a_bundle_that_does_not_say_how_it_is_stored_is_float32(copy, half):
-    for folder in (copy, half):
-        manifest = json.loads((folder / "onnxlens.json").read_text())
-        del manifest["storage"]
-        (folder / "onnxlens.json").write_text(json.dumps(manifest))
-    assert Bundle(copy).manifest.storage == "float32"
-    assert error_of(half) == (
-        f"Weights and manifest of {half} do not fit: wte.weight is stored as float16, expected float32 where the "
-        "manifest says 'storage': 'float32'."
+def test_a_bundle_that_says_wrongly_how_it_is_stored_is_noticed(half):
+    edit_json(half / "onnxlens.json", storage="float32")
+    assert "wte.weight is stored as float16, expected float32 where the manifest says 'storage': 'float32'" in (
+        error_of(half)
     )
 
 
@@ -180,7 +175,9 @@ def test_a_weight_stored_otherwise_than_the_others_is_named(half, name, dtype, e
     tensors = load_file(path)
     save_file({**tensors, name: tensors[name].astype(dtype)}, path)
     sign(half, "onnx/model.onnx_data")
-    assert f"Weights and manifest of {half} do not fit: {name} {expected}" in error_of(half)
+    text = error_of(half)
+    assert text.startswith(f"Weights and manifest of {half} do not fit: ")
+    assert f"{name} {expected}" in text
 
 
 @pytest.mark.parametrize("dtype", [b'"I16"', b'"B16"', b'"F8 "'])
@@ -234,12 +231,20 @@ def test_weights_are_plain_arrays_where_they_are_widened_and_views_of_the_file_e
     assert all(value.dtype == np.float32 and not value.flags.writeable for value in weights.values())
 
 
-@pytest.mark.parametrize("version", [2, 99])
+@pytest.mark.parametrize("version", [3, 99])
 def test_a_newer_manifest_says_to_update(copy, version):
     edit_json(copy / "onnxlens.json", format_version=version, files="of a kind to come")
     assert error_of(copy) == (
-        f"The bundle {copy} has format version {version}; this onnxlens reads up to 1. "
+        f"The bundle {copy} has format version {version}; this onnxlens reads version 2. "
         "Update onnxlens with 'pip install -U onnxlens'."
+    )
+
+
+def test_a_manifest_that_does_not_describe_its_model_says_to_export_again(copy):
+    edit_json(copy / "onnxlens.json", format_version=1)
+    assert error_of(copy) == (
+        f"The bundle {copy} has format version 1, which does not describe its model, and this onnxlens reads version "
+        "2. Export the model again."
     )
 
 
@@ -301,40 +306,94 @@ def test_a_manifest_may_not_name_files_outside(copy, name):
     assert error_of(copy) == f"The manifest of {copy} names a file outside the bundle: {name!r}."
 
 
-def test_a_hook_table_that_does_not_fit_the_configuration_is_noticed(copy):
-    manifest = json.loads((copy / "onnxlens.json").read_text())
-    manifest["hook_points"].pop()
-    (copy / "onnxlens.json").write_text(json.dumps(manifest))
-    assert error_of(copy) == f"The hook table in the manifest of {copy} does not fit its config.json."
+def test_a_bundle_with_fewer_hook_points_works_with_those_that_it_has(copy):
+    whole = Runner(copy, provider="cpu", threads=1)
+    change_manifest(copy, lambda m: m.update(hook_points=[p for p in m["hook_points"] if ".mlp." not in p["name"]]))
+    fewer = Runner(copy, provider="cpu", threads=1)
+    assert fewer.hook_names == tuple(name for name in whole.hook_names if ".mlp." not in name)
+    expected, found = (one.run([3, 5, 7], names_filter="*") for one in (whole, fewer))
+    assert all(np.array_equal(value, expected.activations[name]) for name, value in found.activations.items())
+    with pytest.raises(HookPointError, match=r"Unknown hook point 'blocks\.0\.mlp\.hook_post'"):
+        fewer.run([3, 5, 7], names_filter="blocks.0.mlp.hook_post")
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda m: m["hook_points"].append(m["hook_points"][0]), "'hook_points' cannot be used: a name is there twice"),
+        (lambda m: m["hook_points"][0].pop("axes"), "the hook point 'hook_embed' cannot be used: no 'axes'"),
+        (
+            lambda m: m["hook_points"][0].update(axes=["pos"]),
+            "the hook point 'hook_embed' cannot be used: its axes are",
+        ),
+        (lambda m: m["residual_stream"].pop("parts"), "'residual_stream' cannot be used"),
+        (lambda m: m["residual_stream"].update(parts=["blocks.0.attn.hook_q"]), "is said to be of the residual stream"),
+        (lambda m: m["normalizations"]["ln_final"].update(kind="BN"), "'ln_final' is of an unknown kind"),
+        (lambda m: m["normalizations"]["ln_final"].update(eps=0), "'ln_final' is of an unknown kind"),
+    ],
+)
+def test_a_description_that_contradicts_itself_is_noticed(copy, change, expected):
+    change_manifest(copy, change)
+    assert expected in error_of(copy)
+
+
+def edit_cfg(folder: Path, **changes) -> None:
+    change_manifest(folder, lambda manifest: manifest["cfg"].update(changes))
 
 
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"n_layer": 3}, "The hook table in the manifest of"),
-        ({"n_embd": 64}, "wte.weight has shape [300, 32], expected [300, 64]"),
-        ({"n_inner": 50}, "h.0.mlp.c_fc.weight has shape [32, 128], expected [32, 50]"),
-        ({"vocab_size": 301}, "wte.weight has shape [300, 32], expected [301, 32]"),
-        ({"n_positions": 1024}, "wpe.weight has shape [48, 32], expected [1024, 32]"),
-        ({"tie_word_embeddings": False}, "lm_head.weight is missing, expected [300, 32]"),
-        ({"n_head": 5}, "'n_embd' 32 cannot be divided among 'n_head' 5 heads"),
-        ({"n_head": 0}, "'n_head' must be a whole number of at least 1, not 0"),
-        ({"model_type": "llama"}, "does not describe a model of type 'gpt2'"),
-        ({"activation_function": "mish"}, "'activation_function' 'mish' is not one that onnxlens computes"),
+        ({"n_layers": 3}, "The weights in the manifest of"),
+        ({"d_model": 64}, "'embed.W_E' cannot be taken from the weights file (it has not the shape [300, 64])"),
+        ({"d_mlp": 50}, "'blocks.0.mlp.W_in' cannot be taken from the weights file (it has not the shape [32, 50])"),
+        ({"d_vocab": 301}, "'embed.W_E' cannot be taken from the weights file (it has not the shape [301, 32])"),
+        ({"n_ctx": 1024}, "'pos_embed.W_pos' cannot be taken from the weights file"),
+        ({"n_layers": 1}, "'blocks.1.hook_resid_pre' is no hook point of a model of 1 blocks"),
+        ({"normalization_type": "BN"}, "'normalization_type' must be 'LN' or 'RMS', not 'BN'"),
+        ({"n_heads": 2}, "'blocks.0.attn.W_Q' cannot be taken from the weights file (it has not the shape [2, 32, 8])"),
+        ({"n_heads": 0}, "'n_heads' must be a whole number of at least 1, not 0"),
+        ({"n_heads": True}, "'n_heads' must be a whole number of at least 1, not True"),
+        ({"n_key_value_heads": 3}, "'n_heads' 4 cannot be divided among 'n_key_value_heads' 3"),
+        ({"eps": 2}, "'eps' must be a number between 0 and 1, not 2"),
+        ({"act_fn": 3}, "'act_fn' must be a text, not 3"),
+        ({"use_attn_scale": 1}, "'use_attn_scale' must be true or false, not 1"),
+        ({"bos_token_id": "x"}, "'bos_token_id' must be a token id or null, not 'x'"),
+        ({"d_nothing": 3}, "has an entry 'd_nothing' that this onnxlens does not know"),
     ],
 )
-def test_a_configuration_that_does_not_fit_is_noticed_although_the_manifest_was_fixed(copy, changes, expected):
-    edit_json(copy / "config.json", **changes)
-    sign(copy, "config.json")
+def test_a_shape_that_does_not_fit_is_noticed(copy, changes, expected):
+    edit_cfg(copy, **changes)
     assert expected in error_of(copy)
 
 
-def test_another_number_of_heads_is_noticed_although_every_shape_fits(copy, bundle):
-    Runner(bundle("base"), provider="cpu", threads=1)  # prepared already, so that a wrong key would find it
-    edit_json(copy / "config.json", n_head=2)
-    sign(copy, "config.json")
-    Bundle(copy)
-    assert start_error(copy) == f"The graph {copy / 'onnx/model_hooks.onnx'} does not fit the bundle's config.json."
+def test_a_shape_that_is_not_whole_is_noticed(copy):
+    change_manifest(copy, lambda manifest: manifest["cfg"].pop("d_head"))
+    assert "is incomplete: " in error_of(copy) and "'d_head'" in error_of(copy)
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"tensor": "nothing"}, "no 'nothing'"),
+        ({"tensor": 3}, "'tensor' must be a name or null"),
+        ({"axes": ["d_vocab"]}, "it has not the shape [300]"),
+        ({"axes": ["d_vocab", "d_nothing"]}, "no 'd_nothing'"),
+        ({"slice": [0, 5, 400]}, "5 to 400 of axis 0 is no part of shape [300, 32]"),
+        ({"slice": [2, 0, 1]}, "0 to 1 of axis 2 is no part of shape [300, 32]"),
+        ({"slice": [0, 5]}, "'slice' must be a list of whole numbers"),
+        ({"reshape": [7, 7]}, "cannot reshape"),
+        ({"reshape": [10**9] * 9}, "("),
+        ({"transpose": [1, 0]}, "it has not the shape [300, 32]"),
+        ({"transpose": [1, 1]}, "repeated axis"),
+        ({"turn": True}, "unexpected keyword"),
+    ],
+)
+def test_a_table_of_weights_that_does_not_fit_is_noticed(copy, changes, expected):
+    change_manifest(copy, lambda manifest: manifest["weights"]["embed.W_E"].update(changes))
+    text = error_of(copy)
+    assert text.startswith(f"Weights and manifest of {copy} do not fit: 'embed.W_E' cannot be taken from the weights")
+    assert expected in text
 
 
 def read(path: Path) -> onnx.ModelProto:
@@ -415,7 +474,7 @@ def test_a_graph_without_a_hook_point_is_noticed(copy):
     del model.graph.output[-1]
     onnx.save(model, path)
     sign(copy, "onnx/model_hooks.onnx")
-    assert start_error(copy) == f"The graph {path} does not fit the bundle's config.json."
+    assert start_error(copy) == f"The graph {path} does not fit the bundle's manifest."
 
 
 def test_a_graph_with_another_ending_is_noticed(copy):
@@ -468,9 +527,8 @@ def test_two_processes_open_one_bundle_at_once(bundle):
 
 @pytest.mark.parametrize("layers", [10**6, 10**9])
 def test_an_absurd_number_of_layers_is_refused_at_once(copy, layers):
-    edit_json(copy / "config.json", n_layer=layers)
-    sign(copy, "config.json")
-    assert "The hook table in the manifest" in error_of(copy)
+    edit_cfg(copy, n_layers=layers)
+    assert f"has {layers} blocks, and no model has more than 10,000" in error_of(copy)
 
 
 def test_a_pipe_in_place_of_a_file_is_refused_and_not_read(copy):
@@ -526,8 +584,11 @@ def test_files_besides_the_weights_have_a_bound_in_all(copy, name):
 
 def test_a_configuration_has_a_bound_of_its_own(copy, monkeypatch):
     monkeypatch.setattr("onnxlens.runtime.bundle._JSON_LIMIT", 10)
-    size = (copy / "config.json").stat().st_size
-    assert f"cannot be read: it has {size} bytes, and no file of its kind needs more than 10." in error_of(copy)
+    size = (copy / "generation_config.json").stat().st_size
+    with pytest.raises(BundleError) as caught:
+        _ = Bundle(copy).end_tokens
+    text = str(caught.value)
+    assert f"cannot be read: it has {size} bytes, and no file of its kind needs more than 10." in text
 
 
 @pytest.mark.parametrize("name", ["./onnx/model.onnx_data", "onnx//model.onnx_data", "onnx/./model.onnx_data", "", "."])
@@ -548,8 +609,7 @@ def test_a_manifest_that_names_the_weights_very_often_is_refused_before_anything
 
 
 def test_an_error_does_not_echo_megabytes(copy):
-    edit_json(copy / "config.json", activation_function="x" * 1_000_000)
-    sign(copy, "config.json")
+    edit_cfg(copy, act_fn=["x" * 1_000_000])
     assert len(error_of(copy)) <= 4_000
     change_manifest(
         copy, lambda manifest: manifest["files"].update({"../" + "y" * 1_000_000: {"size": 1, "sha256": ""}})

@@ -26,7 +26,7 @@ def shift(activation, hook):
 
 
 def places(lens):
-    return [(layer, mlp) for layer in range(lens.config.n_layer + 1) for mlp in (False, True)][:-1]
+    return [(layer, mlp) for layer in range(lens.config.n_layers + 1) for mlp in (False, True)][:-1]
 
 
 def stream(cache, layer, mlp_input):

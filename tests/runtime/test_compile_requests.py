@@ -7,7 +7,7 @@ from collections import Counter
 import numpy as np
 import onnx
 import pytest
-from checkpoints import CONFIGS
+from checkpoints import MODELS
 
 from onnxlens.runtime.compile import FINAL, PLAIN, Request, compile_request, compile_unembedding
 from onnxlens.runtime.prepare import prepare
@@ -23,7 +23,7 @@ def prepared(runner):
 
 
 def compiled(prepared, runner, request):
-    (segment,) = compile_request(prepared("base"), request, runner("base").config)
+    (segment,) = compile_request(prepared("base"), request, runner("base").bundle.description)
     return segment.model
 
 
@@ -36,13 +36,13 @@ def reaches(model: onnx.ModelProto, target: str) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
 def test_logits_depend_on_every_hook_point_of_the_prepared_graph(prepared, runner, name):
     """So that a changed value would change what follows, and no hook point is a copy beside the path."""
     path = reaches(prepared(name), "logits")
     points = [point.name for point in runner(name).hook_points if not point.on_request]
     assert [point for point in points if point not in path] == []
-    for layer in range(1, runner(name).config.n_layer):
+    for layer in range(1, runner(name).config.n_layers):
         readers = [node for node in prepared(name).graph.node if f"blocks.{layer - 1}.hook_resid_post" in node.input]
         assert [list(node.output) for node in readers] == [[f"blocks.{layer}.hook_resid_pre"]]
 
@@ -87,7 +87,7 @@ def test_hook_result_is_computed_where_asked_for_only(prepared, runner):
 
 def test_last_logits_unembed_one_position(prepared, runner):
     last, every = (compiled(prepared, runner, Request(logits=which)) for which in ("last", "all"))
-    rest = compile_unembedding(prepared("base"), runner("base").config).model
+    rest = compile_unembedding(prepared("base"), runner("base").bundle.description).model
     assert len(last.graph.node) == len(every.graph.node) + 1 + len(rest.graph.node)
     slices = [node for node in last.graph.node if list(node.output) == ["last.output"]]
     assert [node.input[0] for node in slices] == [FINAL]
@@ -100,7 +100,9 @@ def test_compiling_leaves_the_prepared_graph_as_it_is(prepared, runner):
     model = prepared("base")
     before = model.SerializeToString(deterministic=True)
     for logits in ("last", "all"):
-        compile_request(model, Request(reads=runner("base").hook_names, logits=logits), runner("base").config)
+        compile_request(
+            model, Request(reads=runner("base").hook_names, logits=logits), runner("base").bundle.description
+        )
     assert model.SerializeToString(deterministic=True) == before
 
 

@@ -102,7 +102,7 @@ def test_what_functions_leave_stays_until_it_is_cleared(runner):
 
     for _ in range(2):
         lens.run_with_hooks(IDS, [("blocks.*.hook_resid_pre", count)])
-    assert seen == [1] * lens.config.n_layer + [2] * lens.config.n_layer  # each hook point has its own
+    assert seen == [1] * lens.config.n_layers + [2] * lens.config.n_layers  # each hook point has its own
     lens.clear_contexts()
     lens.run_with_hooks(IDS, [("blocks.0.hook_resid_pre", count)])
     assert seen[-1] == 1

@@ -8,7 +8,7 @@ import numpy as np
 import onnx
 import oracle
 import pytest
-from checkpoints import CONFIGS
+from checkpoints import MODELS
 from eager import Eager, autograd
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -19,11 +19,10 @@ from onnxlens.catalog import SHIPPED, places
 from onnxlens.metrics import Metric
 from onnxlens.runtime.bundle import GRADIENTS_GRAPH
 from onnxlens.runtime.errors import BundleError, ContextLengthError, HookPointError, InputError
-from onnxlens.runtime.hooks import COMPUTED_ON_REQUEST
 from onnxlens.runtime.runner import Runner
 from onnxlens.runtime.vjp import COTANGENT, GradientRequest, backward_graph, forward_graph
 
-NAMES = [*(f"{name}-gradients" for name in CONFIGS), "base-float16-gradients"]
+NAMES = [*(f"{name}-gradients" for name in MODELS), "base-float16-gradients"]
 BASE = "base-gradients"
 
 
@@ -32,8 +31,8 @@ def batch(runner, lengths, seed=0):
     rng = np.random.default_rng(seed)
     total = max(lengths)
     mask = (np.arange(total) >= total - np.array(lengths)[:, None]).astype(np.int64)
-    ids = np.where(mask == 1, rng.integers(0, runner.config.vocab_size, mask.shape), 0)
-    cotangent = rng.normal(size=(*mask.shape, runner.config.vocab_size)) * mask[..., None]
+    ids = np.where(mask == 1, rng.integers(0, runner.config.d_vocab, mask.shape), 0)
+    cotangent = rng.normal(size=(*mask.shape, runner.config.d_vocab)) * mask[..., None]
     return ids, mask, cotangent.astype(np.float32)
 
 
@@ -41,7 +40,7 @@ def batch(runner, lengths, seed=0):
 def test_every_gradient_is_as_exact_as_pytorch_s(runner, name):
     model = runner(name)
     errors, eager = Errors(), Eager(model)
-    for seed, lengths in enumerate([(1,), (2, 2), (7,), (3, 12, 8), (model.config.n_positions,)]):
+    for seed, lengths in enumerate([(1,), (2, 2), (7,), (3, 12, 8), (model.config.n_ctx,)]):
         ids, mask, cotangent = batch(model, lengths, seed)
         output = model.gradients.run(ids, mask, cotangent=lambda logits, given=cotangent: given)
         exact = autograd(model, ids, mask, cotangent).gradients
@@ -97,7 +96,7 @@ def test_gradients_are_the_oracle_s_central_differences(runner, name):
     ids, _, cotangent = batch(model, (9,))
     found = model.gradients.run(ids, cotangent=lambda logits: cotangent).gradients
     rng = np.random.default_rng(1)
-    for layer in range(model.config.n_layer):
+    for layer in range(model.config.n_layers):
         for point, (parameter, part) in BIASES.items():
             gradient = found[f"blocks.{layer}.{point}"]
             summed = gradient.reshape(ids.size, -1).sum(axis=0, dtype=np.float64)
@@ -138,11 +137,11 @@ def test_every_gradient_is_the_oracle_s_central_difference_under_an_added_step(r
     config = json.loads((model.bundle.path / "config.json").read_text())
     weights = {key: value.astype(np.float64) for key, value in model.bundle.weights.items()}
     rng = np.random.default_rng(2)
-    ids = rng.integers(0, model.config.vocab_size, (1, 9))
-    cotangent = rng.normal(size=(*ids.shape, model.config.vocab_size)).astype(np.float32)
+    ids = rng.integers(0, model.config.d_vocab, (1, 9))
+    cotangent = rng.normal(size=(*ids.shape, model.config.d_vocab)).astype(np.float32)
     metric = Metric(lambda logits: (logits * cotangent).sum((1, 2)), lambda logits: cotangent)
     found = lens.grad(ids, metric=metric, names_filter="*").gradients
-    assert {*found} == {point for point in model.hook_names if not point.endswith(COMPUTED_ON_REQUEST)}
+    assert {*found} == {point for point in model.hook_names if not point.endswith("hook_result")}
     for point, gradient in found.items():
         direction = rng.normal(size=gradient.shape)
 
@@ -367,5 +366,5 @@ def test_a_graph_that_does_not_fit_the_configuration(bundle, tmp_path, monkeypat
     path = folder / GRADIENTS_GRAPH
     manifest["files"][GRADIENTS_GRAPH] = {"size": path.stat().st_size, "sha256": sha256_of(path)}
     (folder / "onnxlens.json").write_text(json.dumps(manifest))
-    with pytest.raises(BundleError, match=r"model_gradients\.onnx does not fit the bundle's config\.json\.$"):
+    with pytest.raises(BundleError, match=r"model_gradients\.onnx does not fit the bundle's manifest\.$"):
         _ = Runner(folder, provider="cpu").gradients

@@ -6,15 +6,14 @@ import re
 from fnmatch import fnmatchcase
 
 import pytest
+from checkpoints import config_entries, family
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookPointError
-from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.selection import select
 
-NAMES = tuple(point.name for point in hook_points(ModelConfig()))
+NAMES = tuple(point.name for point in family(config_entries(n_layer=12)).description().hook_points)
 
 
 def refused(names_filter) -> str:

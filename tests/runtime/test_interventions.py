@@ -27,12 +27,15 @@ from onnxlens.runtime.runner import Runner
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # -inf minus -inf, masked
 
-KINDS = (
+KINDS = (  # of GPT-2
     "hook_embed", "hook_pos_embed", "hook_resid_pre", "ln1.hook_scale", "ln1.hook_normalized", "attn.hook_q",
     "attn.hook_k", "attn.hook_v", "attn.hook_attn_scores", "attn.hook_pattern", "attn.hook_z", "attn.hook_result",
     "hook_attn_out", "hook_resid_mid", "ln2.hook_scale", "ln2.hook_normalized", "mlp.hook_pre", "mlp.hook_post",
     "hook_mlp_out", "hook_resid_post", "ln_final.hook_scale", "ln_final.hook_normalized",
 )  # fmt: skip
+GROUPED = tuple(kind for kind in KINDS if kind != "hook_pos_embed")  # of the second family
+GROUPED += ("attn.hook_rot_q", "attn.hook_rot_k", "mlp.hook_pre_linear")
+MODELS = {"random": KINDS, "grouped": GROUPED, "trained": KINDS}
 SIZE = (2, 7)  # rows and positions
 ORDERS = 2  # of summation, in which the reference is computed
 OPERATIONS = ("zero", "mean", "replace", "patch", "freeze", "add", "scale")
@@ -67,7 +70,7 @@ def point_of(model: Runner, name: str) -> HookPoint:
 
 
 def ids_for(model: Runner, seed: int = 3, size: tuple[int, int] = SIZE) -> np.ndarray:
-    return np.random.default_rng(seed).integers(0, model.config.vocab_size, size)
+    return np.random.default_rng(seed).integers(0, model.config.d_vocab, size)
 
 
 @lru_cache(maxsize=4)
@@ -112,7 +115,7 @@ def make_change(
     axes = {"rows": 0, "positions": point.position_axis, "heads": "head", "neurons": "d_mlp", "keys": "key_pos"}
     lists = [np.arange(n) for n in shape]
     for limit, indices in where.items():
-        axis = axes[limit] if isinstance(axes[limit], int) else point.axes.index(axes[limit])
+        axis = axes[limit] if isinstance(axes[limit], int) else axis_of(point, axes[limit])
         lists[axis] = np.atleast_1d(lists[axis][indices])
     grid = np.ix_(*lists)
 
@@ -127,6 +130,11 @@ def make_change(
     return Change(made[operation](), name, direct)
 
 
+def axis_of(point: HookPoint, axis: str) -> int:
+    """The place of an axis; that of the heads, whichever they are."""
+    return point.axes.index("kv_head" if axis == "head" and "kv_head" in point.axes else axis)
+
+
 def some_of(rng: np.random.Generator, size: int) -> list[int]:
     """Indices in order, neither none nor all where there are several."""
     return sorted(rng.permutation(size)[: rng.integers(1, max(size, 2))].tolist())
@@ -135,9 +143,10 @@ def some_of(rng: np.random.Generator, size: int) -> list[int]:
 def some_place(model: Runner, name: str, size: tuple[int, int], rng: np.random.Generator) -> dict:
     """Some positions, and of whatever else the hook point has: heads, neurons, positions that are looked at."""
     axes = point_of(model, name).axes
-    sizes = {"heads": ("head", model.config.n_head), "neurons": ("d_mlp", model.config.d_mlp)}
-    sizes["keys"] = ("key_pos", size[1])
-    limits = {limit: some_of(rng, count) for limit, (axis, count) in sizes.items() if axis in axes}
+    groups = model.config.n_key_value_heads or model.config.n_heads
+    sizes = {"head": ("heads", model.config.n_heads), "kv_head": ("heads", groups)}
+    sizes |= {"d_mlp": ("neurons", model.config.d_mlp), "key_pos": ("keys", size[1])}
+    limits = {limit: some_of(rng, count) for axis, (limit, count) in sizes.items() if axis in axes}
     return {"positions": some_of(rng, size[1]), **limits}
 
 
@@ -193,12 +202,15 @@ class Measured:
 
 @pytest.fixture
 def models(runner, trained) -> dict[str, Measured]:
-    """The random model of four layers and the one that ships."""
-    return {"random": Measured(runner("scaled"), 7, ulps=2), "trained": Measured(trained, 12, ulps=8, orders=8)}
+    """The random model of four layers, one of the second family with grouped keys, and the one that ships."""
+    return {
+        "random": Measured(runner("scaled"), 7, ulps=2),
+        "grouped": Measured(runner("llama"), 7, ulps=2),
+        "trained": Measured(trained, 12, ulps=8, orders=8),
+    }
 
 
-@pytest.mark.parametrize("which", ["random", "trained"])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("which", "kind"), [(which, kind) for which, kinds in MODELS.items() for kind in kinds])
 def test_every_operation_at_every_hook_point_is_the_oracle_s(models, kind, which):
     """One pass for a kind of hook point: a row for each layer, operation and place.
 
@@ -222,23 +234,26 @@ def test_every_operation_at_every_hook_point_is_the_oracle_s(models, kind, which
 
 
 def test_every_hook_point_is_among_those_tested(models):
-    for model in (one.model for one in models.values()):
-        assert sorted(name for kind in KINDS for name in at_every_layer(model, kind)) == sorted(model.hook_names)
+    for which, kinds in MODELS.items():
+        model = models[which].model
+        assert sorted(name for kind in kinds for name in at_every_layer(model, kind)) == sorted(model.hook_names)
     assert {operation for kind in KINDS for operation in operations_at(kind)} == {*get_args(Operation)}
 
 
 @settings(max_examples=30)
 @given(data=st.data())
 def test_pairs_of_interventions_are_the_oracle_s(runner, data):
-    model = runner(data.draw(st.sampled_from(["base", "wide", "scaled"]), label="model"))
+    model = runner(data.draw(st.sampled_from(["base", "wide", "scaled", "llama", "single", "biased"]), label="model"))
     changes = []
     for number in range(2):
         name = data.draw(st.sampled_from(model.hook_names), label="hook point")
         point = point_of(model, name)
         operation = data.draw(st.sampled_from(operations_at(name)), label="operation")
         where: dict = {}
-        sizes = {"rows": (2, "batch"), "positions": (7, None), "heads": (model.config.n_head, "head")}
-        for limit, (size, axis) in sizes.items():
+        groups = model.config.n_key_value_heads or model.config.n_heads
+        sizes = [("rows", 2, "batch"), ("positions", 7, None)]
+        sizes += [("heads", model.config.n_heads, "head"), ("heads", groups, "kv_head")]
+        for limit, size, axis in sizes:
             if axis is None or axis in point.axes:
                 chosen = data.draw(st.none() | st.sets(st.integers(0, size - 1), min_size=1), label=limit)
                 where |= {} if chosen is None else {limit: sorted(chosen)}
@@ -250,7 +265,7 @@ def test_pairs_of_interventions_are_the_oracle_s(runner, data):
 PAIRS = 24  # in a pass
 
 
-@pytest.mark.parametrize("which", ["random", "trained"])
+@pytest.mark.parametrize("which", MODELS)
 def test_pairs_over_all_hook_points_are_the_oracle_s(models, which):
     """Every operation at every hook point is in one pair; each pair is a row of its own."""
     measured = models[which]
@@ -271,9 +286,9 @@ def test_pairs_over_all_hook_points_are_the_oracle_s(models, which):
         assert not found, [one.intervention for one in changes]
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_an_edit_that_changes_nothing_changes_no_bit(runner, kind):
-    model, ids = runner("base"), ids_for(runner("base"))
+@pytest.mark.parametrize(("which", "kind"), [("base", kind) for kind in KINDS] + [("llama", kind) for kind in GROUPED])
+def test_an_edit_that_changes_nothing_changes_no_bit(runner, which, kind):
+    model, ids = runner(which), ids_for(runner(which))
     name = at_every_layer(model, kind)[-1]
     plain = model.run(ids, names_filter="*")
     for edit in (
@@ -728,7 +743,7 @@ def test_what_is_masked_stays_masked(runner, name, operation):
     """No key that comes later or is padding is looked at, so nothing depends on them."""
     model = runner("base")
     value = np.full((1, 1, 1, 1), 0.6, np.float32)
-    full = {name: np.full((2, model.config.n_head, 7, 7), 0.6, np.float32)}
+    full = {name: np.full((2, model.config.n_heads, 7, 7), 0.6, np.float32)}
     edit = {
         "zero": lambda: Intervention.zero(name),
         "replace": lambda: Intervention.replace(name, value),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from checkpoints import CONFIGS
+from checkpoints import MODELS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from yardstick import close
@@ -21,16 +21,16 @@ def stream(layer):
 
 @settings(max_examples=25)
 @given(data=st.data())
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
 def test_logits_are_those_of_a_pass_that_all_rows_begin(runner, name, data):
     model = runner(name)
-    layers = model.config.n_layer
+    layers = model.config.n_layers
     length = data.draw(st.integers(2, 6), label="length")
     before = data.draw(st.integers(0, length - 1), label="positions in the cache")
     padding = data.draw(st.integers(0, 1), label="padding")
     begins = sorted(data.draw(st.lists(st.integers(0, layers - 1), min_size=1, max_size=5), label="begin at"))
     logits = data.draw(st.sampled_from(["all", "last"]), label="logits")
-    ids = np.random.default_rng(length).integers(0, model.config.vocab_size, (1, length))
+    ids = np.random.default_rng(length).integers(0, model.config.d_vocab, (1, length))
     mask = np.ones_like(ids)
     mask[:, :padding] = 0
     common = model.run(ids, mask, names_filter="blocks.*.hook_resid_pre", logits="none")
@@ -63,7 +63,7 @@ def test_logits_are_those_of_a_pass_that_all_rows_begin(runner, name, data):
 def test_what_comes_before_is_not_computed_for_rows_that_join(runner):
     model = runner("scaled")
     ids = np.array([[1, 2, 3]] * 4)
-    joining = {stream(1): np.zeros((3, 3, model.config.n_embd), np.float32)}
+    joining = {stream(1): np.zeros((3, 3, model.config.d_model), np.float32)}
     plan = model.plan(ids, joins=joining, keep_cache=False)
     assert plan.inputs["input_ids"].shape == (1, 3)
     assert plan.shapes["logits"][0] == 4

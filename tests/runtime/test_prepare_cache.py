@@ -94,7 +94,7 @@ def test_how_weights_are_stored_changes_no_bit_of_what_they_compute(cache, bundl
 @pytest.mark.parametrize("name", ["base", "untied", "base-float16", "untied-float16"])
 def test_embeddings_are_rows_of_the_matrix(cache, bundle, name):
     model = start(bundle(name))
-    ids = np.array([[5, 0, 5], [model.config.vocab_size - 1, 7, 5]])
+    ids = np.array([[5, 0, 5], [model.config.d_vocab - 1, 7, 5]])
     found = model.run(ids, names_filter="hook_embed").activations["hook_embed"]
     assert np.array_equal(found, model.bundle.named_weights["embed.W_E"][ids])
     prepared = onnx.load(the_only(cache) / "prepared.onnx", load_external_data=False)
@@ -108,7 +108,7 @@ def test_embeddings_outlive_their_file_s_name_and_say_when_it_was_cut(cache, bun
     assert np.array_equal(model.run(IDS, logits="last").logits, expected)
     model = start(bundle("base"))
     model.run(IDS, logits="last")
-    os.truncate(the_only(cache) / "embedding.bin", 4 * 6 * model.config.n_embd)
+    os.truncate(the_only(cache) / "embedding.bin", 4 * 6 * model.config.d_model)
     with pytest.raises(BundleError, match=r"embedding\.bin was cut from \d+ to 768 bytes while it was in use\. Delete"):
         model.run(IDS, logits="last")
 

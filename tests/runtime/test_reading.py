@@ -6,18 +6,16 @@ from functools import lru_cache
 
 import numpy as np
 import pytest
-from checkpoints import CONFIGS
+from checkpoints import MODELS, config_entries, family
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from yardstick import close
 
 from onnxlens.runtime.activations import stitch
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import hook_points
 from onnxlens.runtime.runner import Runner
 
 LIMIT, VOCABULARY = 48, 300
-BASE = tuple(point.name for point in hook_points(ModelConfig(n_layer=2, n_head=4, n_embd=32)))
+BASE = tuple(point.name for point in family(config_entries(n_layer=2)).description().hook_points)
 
 ids_of = st.lists(st.integers(0, VOCABULARY - 1), min_size=1, max_size=LIMIT)
 slow = settings(max_examples=50)
@@ -48,7 +46,7 @@ def test_what_is_read_together_has_the_very_bits_of_each_read_alone(runner, alon
     np.testing.assert_array_equal(output.logits, plain.logits)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
 def test_reading_everything_changes_no_bit_of_any_hook_point(runner, name):
     model = runner(name)
     ids = np.random.default_rng(4).integers(0, VOCABULARY, (1, 11))
@@ -107,7 +105,7 @@ def test_nothing_depends_on_which_tokens_are_the_padding(runner, text, filler):
         )
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
 @settings(max_examples=15)
 @given(data=st.data())
 def test_passes_on_a_cache_join_to_what_one_pass_reads(runner, name, data):

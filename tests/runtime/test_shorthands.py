@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from checkpoints import config_entries, family
 from hypothesis import given
 from hypothesis import strategies as st
 from readings import reading
 
 from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.config import ModelConfig
 from onnxlens.runtime.errors import HookPointError
-from onnxlens.runtime.hooks import hook_points
-from onnxlens.runtime.shorthand import axes_of, full_name
+from onnxlens.runtime.shorthand import full_name
 
 # From the documentation of TransformerLens's get_act_name, and what its rules make of the others.
 KNOWN = {
@@ -55,14 +54,12 @@ def test_a_shorthand_stands_for_what_it_does_in_transformerlens(key, name):
 
 
 def test_every_hook_point_of_a_model_has_a_shorthand():
-    for point in hook_points(ModelConfig(n_layer=3)):
+    for point in family(config_entries(n_layer=3)).description().hook_points:
         path, _, last = point.name.rpartition(".")
         short = last.removeprefix("hook_")
         block, _, place = path.removeprefix("blocks.").partition(".")
         key = (short, int(block), place or None) if point.name.startswith("blocks") else (short,)
         assert full_name(key, 3) == point.name
-        assert axes_of(point.name) == point.axes
-    assert axes_of("blocks.0.hook_nothing") is None
 
 
 ERRORS = {

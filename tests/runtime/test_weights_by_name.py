@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import processed
 import pytest
-from checkpoints import CONFIGS, config_entries, random_weights
+from checkpoints import CONFIGS, config_entries, family, random_weights
 
 from onnxlens.catalog import SHIPPED, places
 from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.named_weights import NamedWeights
+
+
+def described(entries: dict[str, Any]) -> ModelDescription:
+    return family(entries).description()
 
 
 def make(name: str) -> tuple[NamedWeights, dict[str, np.ndarray]]:
     config = config_entries(name)
     stored = random_weights(config)
-    return NamedWeights(stored, ModelConfig.from_dict(config)), processed.named(config, stored)
+    return NamedWeights(stored, described(config)), processed.named(config, stored)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +62,7 @@ def test_short_and_stacked_names():
 def test_all_but_stacks_share_memory_with_what_is_stored():
     config = config_entries("untied")
     stored = random_weights(config)
-    weights = NamedWeights(stored, ModelConfig.from_dict(config))
+    weights = NamedWeights(stored, described(config))
     for key in weights:
         shares = any(np.shares_memory(weights[key], value) for value in stored.values())
         assert shares == (key != "unembed.b_U"), key

@@ -115,7 +115,7 @@ def test_python_api(run: Run) -> None:
     script = (
         "import onnxlens, sys; lens = onnxlens.load(provider='cpu', threads=1);"
         "logits, cache = lens.run_with_cache('Hello world', names_filter='blocks.*.attn.hook_pattern');"
-        "assert cache['blocks.0.attn.hook_pattern'].shape[1] == lens.config.n_head;"
+        "assert cache['blocks.0.attn.hook_pattern'].shape[1] == lens.config.n_heads;"
         "assert 'torch' not in sys.modules; print(lens.predict('Hello', top=1).top[0].probability)"
     )
     result = run("python", "-c", script)
