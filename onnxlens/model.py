@@ -51,13 +51,14 @@ class Model:
         bundle: the same.
         tokenizer: the bundle's tokenizer.
         W_E: [V, D], the token embedding.
-        W_pos: [positions, D], the position embedding.
+        W_pos: [positions, D], the position embedding; only where positions are learned.
         W_U: [D, V], the unembedding.
         b_U: [V], its bias.
-        W_Q: [L, H, D, d]; `W_K` and `W_V` likewise.
+        W_Q: [L, H, D, d]; `W_K` and `W_V` likewise, or [L, K, D, d] for K heads that several heads share.
         W_O: [L, H, d, D].
-        b_Q: [L, H, d]; `b_K` and `b_V` likewise.
+        b_Q: [L, H, d]; `b_K` and `b_V` likewise, with the heads of `W_K` and `W_V`.
         b_O: [L, D].
+        W_gate: [L, D, M], and `b_gate` [L, M]; only where the MLPs have gates.
         W_in: [L, D, M].
         b_in: [L, M].
         W_out: [L, M, D].
@@ -68,6 +69,7 @@ class Model:
     W_Q, W_K, W_V, W_O = _Weight(), _Weight(), _Weight(), _Weight()
     b_Q, b_K, b_V, b_O = _Weight(), _Weight(), _Weight(), _Weight()  # noqa: N815
     W_in, b_in, W_out, b_out = _Weight(), _Weight(), _Weight(), _Weight()
+    W_gate, b_gate = _Weight(), _Weight()
 
     def __init__(self, bundle: Bundle) -> None:
         self.bundle = bundle
@@ -79,12 +81,16 @@ class Model:
             if not name.startswith("_") and "bundle" in vars(self):
                 if any(weight.startswith(f"{name}.") for weight in self.weights):
                     return Module(self.weights, name)
+                if hasattr(type(self), name):  # a weight that models of another kind have
+                    raise AttributeError(
+                        f"The model {self.bundle.name!r} has no {name!r}; lens.weights lists those that it has."
+                    )
                 raise attribute_error(type(self).__name__, name, dir(self))
             raise AttributeError(name)
 
     @property
     def config(self) -> ModelConfig:
-        """The model's shape and switches, by Hugging Face's names."""
+        """The model's shape and kind, as its bundle describes them."""
         return self.bundle.config
 
     @property
@@ -100,7 +106,7 @@ class Model:
     @property
     def blocks(self) -> tuple[Module, ...]:
         """The blocks, whose weights are attributes: `lens.blocks[3].attn.W_Q`."""
-        return tuple(Module(self.weights, f"blocks.{layer}") for layer in range(self.config.n_layer))
+        return tuple(Module(self.weights, f"blocks.{layer}") for layer in range(self.config.n_layers))
 
     @property
     def W_E_pos(self) -> np.ndarray:  # noqa: N802
@@ -110,17 +116,21 @@ class Model:
     @property
     def QK(self) -> FactoredMatrix:  # noqa: N802
         """What each head attends to, `W_Q @ W_K.T`, [L, H, D, D]."""
-        return FactoredMatrix(self.W_Q, self.W_K.swapaxes(-2, -1))
+        return FactoredMatrix(self.W_Q, self._for_each_head(self.W_K).swapaxes(-2, -1))
 
     @property
     def OV(self) -> FactoredMatrix:  # noqa: N802
         """What each head moves, `W_V @ W_O`, [L, H, D, D]."""
-        return FactoredMatrix(self.W_V, self.W_O)
+        return FactoredMatrix(self._for_each_head(self.W_V), self.W_O)
+
+    def _for_each_head(self, weight: np.ndarray) -> np.ndarray:
+        """A weight of the heads for keys and values, [L, K, ...], for each head that uses them, [L, H, ...]."""
+        return np.repeat(weight, self.config.n_heads // weight.shape[1], axis=1)
 
     @property
     def all_head_labels(self) -> list[str]:
         """The names of all heads, `L0H0` and so on."""
-        return [f"L{layer}H{head}" for layer in range(self.config.n_layer) for head in range(self.config.n_head)]
+        return [f"L{layer}H{head}" for layer in range(self.config.n_layers) for head in range(self.config.n_heads)]
 
     def all_composition_scores(self, mode: Literal["Q", "K", "V"]) -> np.ndarray:
         """Returns how much each head's output is read by each later head.
@@ -140,7 +150,7 @@ class Model:
         if mode not in readers:
             raise InputError(f"mode must be 'Q', 'K' or 'V', not {mode!r:.100}.")
         scores = composition_scores(self.OV, readers[mode]())  # [L, H, L, H]
-        layers = np.arange(self.config.n_layer)
+        layers = np.arange(self.config.n_layers)
         later = layers[:, np.newaxis, np.newaxis, np.newaxis] < layers[:, np.newaxis]
         return np.where(later, scores, 0)
 
@@ -155,7 +165,7 @@ class Model:
         Raises:
             InputError: there is no such block.
         """
-        last = self.config.n_layer - (1 if mlp_input else 0)
+        last = self.config.n_layers - (1 if mlp_input else 0)
         if not is_whole(layer) or not 0 <= layer <= last:
             raise InputError(f"layer must be a whole number from 0 to {last}, not {layer!r:.100}.")
         total: np.ndarray = self.b_O[: layer + bool(mlp_input)].sum(0)
@@ -266,8 +276,8 @@ class Model:
         ids = np.asarray(self.to_single_token(tokens) if isinstance(tokens, str) else tokens)
         if not np.issubdtype(ids.dtype, np.integer):
             raise InputError(f"Tokens must be ids or the text of one token, not {tokens!r:.100}.")
-        if ids.size and not (ids.min() >= 0 and ids.max() < self.config.vocab_size):
-            raise InputError(f"A token id is out of range: this model's ids are 0 to {self.config.vocab_size - 1}.")
+        if ids.size and not (ids.min() >= 0 and ids.max() < self.config.d_vocab):
+            raise InputError(f"A token id is out of range: this model's ids are 0 to {self.config.d_vocab - 1}.")
         directions = np.moveaxis(self.W_U[:, ids], 0, -1)  # [..., D]
         return directions.reshape(-1) if ids.size == 1 else directions
 
@@ -290,7 +300,7 @@ class Model:
         else:
             if prepend_bos:
                 raise InputError(_IDS_AS_THEY_ARE)
-            ids = check_ids(_array(text), self.config.vocab_size)
+            ids = check_ids(_array(text), self.config.d_vocab)
             return ids, np.ones(ids.shape, np.int64)
         longest = max(map(len, rows))
         padding = self.tokenizer.eos_token_id or 0
@@ -302,7 +312,7 @@ class Model:
     def _bos_token(self) -> int:
         """The id of the beginning-of-text token."""
         token = self.config.bos_token_id
-        if token is None or not 0 <= token < self.config.vocab_size:
+        if token is None or not 0 <= token < self.config.d_vocab:
             raise InputError(f"prepend_bos: {self.bundle.name} has no beginning-of-text token (bos_token_id).")
         return token
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onnxlens.analysis.sweeps import HEADS, LAYERS, Text, Texts, hooks, is_several, one_text, sweep
+from onnxlens.analysis.sweeps import HEADS, LAYERS, Text, Texts, heads_at, hooks, is_several, one_text, sweep
 from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
@@ -65,7 +65,8 @@ def ablate_heads(
         lens: the model.
         text: a text, or its token ids; or several, of any lengths.
         metric: what is measured; see `onnxlens.metrics`. Of several texts it may name a token for each.
-        hook: what is replaced, of each head: `z`, `result`, `q`, `k`, `v` or `pattern`; or, of each layer,
+        hook: what is replaced, of each head: `z`, `result`, `q`, `k`, `v` or `pattern`, where `k` and `v` have a head
+            for each group of heads that shares them; or, of each layer,
             `mlp.pre`, `mlp.post`, `attn_out` or `mlp_out`.
         operation: `zero`, or `mean` for the mean over positions, which leaves what a head does whatever it reads.
         reference: for `mean`, the texts over whose positions the mean is taken; None for `text` itself, and of several
@@ -81,8 +82,9 @@ def ablate_heads(
     names = hooks(lens, hook, HEADS + LAYERS)
     texts: list[Any] = list(text) if is_several(text) else [text]
     rows = [one_text(lens, one, "ablate_heads") for one in texts]
-    metrics = [of_row(metric, row, len(rows), lens.tokenizer, lens.config.vocab_size) for row in range(len(rows))]
-    places: list[dict[str, Any]] = [{"heads": head} for head in range(lens.config.n_head)] if hook in HEADS else [{}]
+    metrics = [of_row(metric, row, len(rows), lens.tokenizer, lens.config.d_vocab) for row in range(len(rows))]
+    count = heads_at(lens, names[0])
+    places: list[dict[str, Any]] = [{"heads": head} for head in range(count)] if hook in HEADS else [{}]
     if operation == "mean":
         read: Any = reference if reference is not None else text if is_several(text) else rows[0]
         _, cache = lens.run_with_cache(read, names_filter=names)

@@ -68,7 +68,7 @@ def attention_rollout(lens: Lens, text: Text) -> AttentionRollout:
     """
     ids = one_text(lens, text, "attention_rollout")
     _, cache = lens.run_with_cache(ids, names_filter=_PATTERN.format("*"))
-    patterns = np.stack([cache["pattern", layer][0] for layer in range(lens.config.n_layer)])
+    patterns = np.stack([cache["pattern", layer][0] for layer in range(lens.config.n_layers)])
     return AttentionRollout(values=rolled_out(patterns), tokens=ids[0])
 
 
@@ -105,16 +105,16 @@ def head_scores(
         InputError: `length` is no whole number of at least 2 for which twice that and one fit the model, or `count` or
             `rows` are none of at least 1.
     """
-    limit = (lens.config.n_positions - 1) // 2
+    limit = (lens.config.n_ctx - 1) // 2
     if not is_whole(length) or not 2 <= length <= limit:
         raise InputError(f"length must be a whole number from 2 to {limit}, not {length!r}.")
     for name, number in (("count", count), ("rows", rows)):
         if not is_whole(number) or number < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {number!r}.")
-    layers, heads = lens.config.n_layer, lens.config.n_head
+    layers, heads = lens.config.n_layers, lens.config.n_heads
     ends = lens.tokenizer.eos_token_ids
     start = ends[0] if ends else 0
-    pool = np.setdiff1d(np.arange(lens.config.vocab_size), [start, *ends]) if tokens is None else np.asarray(tokens)
+    pool = np.setdiff1d(np.arange(lens.config.d_vocab), [start, *ends]) if tokens is None else np.asarray(tokens)
     half = np.random.default_rng(seed).choice(pool, size=(count, length))
     ids = np.concatenate([np.full((count, 1), start), half, half], axis=1)  # [count, 1 + 2 * length]
     second, every = np.arange(length + 1, 2 * length + 1), np.arange(1, 2 * length + 1)

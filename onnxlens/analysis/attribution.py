@@ -261,7 +261,7 @@ def _baseline(lens: Lens, baseline: object, shape: tuple[int, ...]) -> np.ndarra
             raise InputError(f"baseline must be 'zeros', 'mean' or an array, not {baseline!r}.")
         if baseline == "zeros":
             return np.zeros(shape, np.float32)
-        baseline = lens.runner.bundle.weights["wte.weight"].mean(axis=0, dtype=np.float64)  # [D]
+        baseline = lens.weights["W_E"].mean(axis=0, dtype=np.float64)  # [D]
     try:
         return np.broadcast_to(np.asarray(baseline, np.float32), shape)
     except (TypeError, ValueError) as error:

@@ -25,7 +25,7 @@ class LogitAttribution:
         heads: what each attention head adds, [layers, heads] float64.
         mlps: what each MLP adds, [layers] float64.
         embed: what the token embedding adds.
-        pos_embed: what the position embedding adds.
+        pos_embed: what the position embedding adds; 0 where the model has none.
         biases: what the biases of attention add, and the bias of the final layer normalisation.
         change: what changes of the residual stream and of the sum of heads add, in a block of `Lens.hooks`; else 0.
         neurons: what each neuron adds, [layers, neurons] float64, where that was asked for; the neurons of a block and
@@ -67,8 +67,8 @@ def attribute_logit(
 ) -> LogitAttribution:
     """Takes a logit apart into what heads, MLPs and embeddings write to the residual stream in its direction.
 
-    A part x adds `((x - mean(x)) / scale) @ (ln_final.w * W_U[:, token])`, where the scale is that of the final layer
-    normalisation in this run.
+    A part x adds `((x - mean(x)) / scale) @ (ln_final.w * W_U[:, token])`, where the scale is that of the final
+    normalisation in this run; without the mean, where that does not centre.
 
     Args:
         lens: the model.
@@ -88,31 +88,32 @@ def attribute_logit(
         raise InputError(f"position must be a whole number from {-length} to {length - 1}, not {position!r}.")
     names = ["hook_*embed", "*.hook_z", "*.hook_mlp_out", "ln_final.hook_scale", *(["*.mlp.hook_post"] * neurons)]
     if lens.is_changed:  # what is changed can be told by what came of it
-        names += ["*.hook_result", f"blocks.{lens.config.n_layer - 1}.hook_resid_post"]
+        names += ["*.hook_result", f"blocks.{lens.config.n_layers - 1}.hook_resid_post"]
     logits, cache = lens.run_with_cache(ids, names_filter=names, pos_slice=position)
     if neurons and (found := sorted(name for name in cache.changed if name.endswith("hook_mlp_out"))):
         raise InputError(f"{found[0]!r} is changed, so neurons do not add up to their MLP; leave neurons out.")
     row = logits[0, position].astype(np.float64)  # [V]
     chosen = int(row.argmax()) if token is None else one_token(lens, token)
     other = None if against is None else one_token(lens, against)
-    parts = cache.get_full_resid_decomposition(expand_neurons=False)  # [C, 1, 1, D]
+    parts, labels = cache.get_full_resid_decomposition(expand_neurons=False, return_labels=True)  # [C, 1, 1, D]
     values = cache.logit_attrs(parts, chosen, other).astype(np.float64)[:, 0, 0]  # [C]
-    count = lens.config.n_layer * lens.config.n_head
-    heads, mlps, rest = np.split(values, [count, count + lens.config.n_layer])
+    count = lens.config.n_layers * lens.config.n_heads
+    heads, mlps, _ = np.split(values, [count, count + lens.config.n_layers])
+    rest = dict(zip(labels, values.tolist(), strict=True))
     bias = float(cache.logit_bias(chosen, other))
     each = None
     if neurons:
         weights = lens.weights
         direction = weights["W_U"][:, chosen] - (0 if other is None else weights["W_U"][:, other])
         found = cache.stack_neuron_results(apply_ln=True, project_output_onto=direction * weights["ln_final.w"])
-        each = found.astype(np.float64).reshape(lens.config.n_layer, -1)  # [layers, neurons]
+        each = found.astype(np.float64).reshape(lens.config.n_layers, -1)  # [layers, neurons]
     return LogitAttribution(
-        heads=heads.reshape(lens.config.n_layer, lens.config.n_head),
+        heads=heads.reshape(lens.config.n_layers, lens.config.n_heads),
         mlps=mlps,
-        embed=float(rest[0]),
-        pos_embed=float(rest[1]),
-        biases=float(rest[2]) + bias,
-        change=float(rest[3:].sum()),
+        embed=rest["embed"],
+        pos_embed=rest.get("pos_embed", 0.0),
+        biases=rest["bias"] + bias,
+        change=rest.get("change", 0.0),
         neurons=each,
         logit=float(row[chosen] - (0 if other is None else row[other])),
         token=chosen,

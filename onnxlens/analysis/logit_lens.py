@@ -63,13 +63,13 @@ def logit_lens(lens: Lens, text: Text, *, top: int = 5, watch: Sequence[str | in
         InputError: the text cannot be used, `top` is not between 1 and the size of the vocabulary, something to watch
             is no token, or the final layer normalisation is changed in a block of `Lens.hooks`.
     """
-    if not is_whole(top) or not 1 <= top <= lens.config.vocab_size:
-        raise InputError(f"top must be a whole number from 1 to {lens.config.vocab_size}, not {top!r}.")
+    if not is_whole(top) or not 1 <= top <= lens.config.d_vocab:
+        raise InputError(f"top must be a whole number from 1 to {lens.config.d_vocab}, not {top!r}.")
     if isinstance(watch, str) or not isinstance(watch, Sequence):
         raise InputError(f"watch takes a list of tokens, not {watch!r:.100}.")
     watched = tuple(one_token(lens, one) for one in watch)
     ids = one_text(lens, text, "logit_lens")
-    last = f"blocks.{lens.config.n_layer - 1}.hook_resid_post"
+    last = f"blocks.{lens.config.n_layers - 1}.hook_resid_post"
     names = ["blocks.*.hook_resid_pre", last]
     logits, cache = lens.run_with_cache(ids, names_filter=names)
     if final := sorted(name for name in cache.changed if name.startswith("ln_final.")):

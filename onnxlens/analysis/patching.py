@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onnxlens.analysis.sweeps import HEADS, STREAM, Text, Texts, hooks, is_several, one_text, sweep
+from onnxlens.analysis.sweeps import HEADS, STREAM, Text, Texts, heads_at, hooks, is_several, one_text, sweep
 from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
@@ -139,7 +139,7 @@ def patch_activations(
             )
     found = []
     for row, tokens in enumerate(pairs):
-        one = of_row(metric, row, len(pairs), lens.tokenizer, lens.config.vocab_size)
+        one = of_row(metric, row, len(pairs), lens.tokenizer, lens.config.d_vocab)
         found.append(_patched(lens, tokens, one, names, is_head=hook in HEADS, by_position=by_position, span=span))
     each, clean_each, corrupted_each = (np.array(part) for part in zip(*found, strict=True))
     axes = ("layer", "pos") if hook in STREAM else ("layer", "pos", "head") if by_position else ("layer", "head")
@@ -171,7 +171,7 @@ def _patched(
 ) -> tuple[np.ndarray, float, float]:
     """The metric of one corrupted text after each patch, of the clean one, and of the corrupted one."""
     _, cache = lens.run_with_cache(tokens[0], names_filter=names)
-    length, heads = tokens[0].shape[1], lens.config.n_head
+    length, heads = tokens[0].shape[1], heads_at(lens, names[0])
     starts = range(0, length, span)
     places = [{"positions": slice(start, min(start + span, length))} for start in starts]
     same = int(np.argmin(np.append(tokens[0][0] == tokens[1][0], False)))  # tokens before the first that differs
@@ -230,7 +230,8 @@ def patch_path(
         sender: layer and head.
         receiver: layer and head of a later layer; or `logits`, for the direct path to the output, MLPs on the way
             included.
-        inputs: which inputs of the receiver take part: `q`, `k`, `v`.
+        inputs: which inputs of the receiver take part: `q`, `k`, `v`. Keys and values that several heads share change
+            for all of them.
 
     Raises:
         InputError: the texts have different numbers of tokens, there is no such head, or the receiver is not later.
@@ -255,7 +256,8 @@ def patch_path(
         layer, head = heads[1]
         names = [f"blocks.{layer}.attn.hook_{name}" for name in inputs]
         _, heard = lens.run_with_cache(tokens[0], names_filter=names, interventions=sent, stop_at_layer=layer + 1)
-        received = [Intervention.patch(name, heard, heads=head) for name in names]
+        shared = {name: lens.config.n_heads // heads_at(lens, name) for name in names}
+        received = [Intervention.patch(name, heard, heads=head // shared[name]) for name in names]
     value, plain = sweep(lens, tokens[0], [received, []], metric)
     return PathPatching(
         value=float(value), clean=float(plain), corrupted=float(sweep(lens, tokens[1], [[]], metric)[0])
@@ -273,7 +275,7 @@ def _pair(lens: Lens, clean: Text, corrupted: Text, what: str) -> tuple[np.ndarr
 
 
 def _head(lens: Lens, what: str, given: Any) -> tuple[int, int]:
-    layers, heads = lens.config.n_layer, lens.config.n_head
+    layers, heads = lens.config.n_layers, lens.config.n_heads
     pair = isinstance(given, tuple | list | np.ndarray) and len(given) == 2 and all(map(is_whole, given))
     if not pair or not (0 <= given[0] < layers and 0 <= given[1] < heads):
         raise InputError(

@@ -19,7 +19,19 @@ from onnxlens.runtime.whole import is_whole
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
 
-__all__ = ["HEADS", "LAYERS", "STREAM", "Text", "Texts", "hooks", "is_several", "one_text", "one_token", "sweep"]
+__all__ = [
+    "HEADS",
+    "LAYERS",
+    "STREAM",
+    "Text",
+    "Texts",
+    "heads_at",
+    "hooks",
+    "is_several",
+    "one_text",
+    "one_token",
+    "sweep",
+]
 
 Text = str | Sequence[int] | np.ndarray
 Texts = Sequence[str] | Sequence[Sequence[int]] | Sequence[np.ndarray]
@@ -46,7 +58,14 @@ def hooks(lens: Lens, hook: str, known: Sequence[str]) -> list[str]:
         raise InputError(f"hook must be one of {', '.join(known)}, not {hook!r:.100}.{suggestion(str(hook), known)}")
     part, _, name = hook.rpartition(".")
     inside = "attn." if hook in HEADS else f"{part}." if part else ""
-    return [f"blocks.{layer}.{inside}hook_{name}" for layer in range(lens.config.n_layer)]
+    return [f"blocks.{layer}.{inside}hook_{name}" for layer in range(lens.config.n_layers)]
+
+
+def heads_at(lens: Lens, name: str) -> int:
+    """How many heads a hook point has: fewer for keys and values that several heads share."""
+    point = lens.runner.bundle.description.points[name]
+    config = lens.config
+    return (config.n_key_value_heads or config.n_heads) if "kv_head" in point.axes else config.n_heads
 
 
 def is_several(text: Text | Texts) -> TypeGuard[Texts]:
@@ -76,8 +95,8 @@ def one_token(lens: Lens, token: int | str) -> int:
     """
     if isinstance(token, str):
         return lens.runner.bundle.facts.token(token)
-    if not is_whole(token) or not 0 <= token < lens.config.vocab_size:
-        raise InputError(f"A token is a text, or an id from 0 to {lens.config.vocab_size - 1}, not {token!r}.")
+    if not is_whole(token) or not 0 <= token < lens.config.d_vocab:
+        raise InputError(f"A token is a text, or an id from 0 to {lens.config.d_vocab - 1}, not {token!r}.")
     return token
 
 
@@ -105,7 +124,7 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
     has_common = len(changes) > 1 and not lens.is_changed
     if has_common:
         blocks = [_first_block(lens, change) for change in changes]
-    if has_common and not Measure(metric, lens.tokenizer, lens.config.vocab_size, 1).needs_all_positions:
+    if has_common and not Measure(metric, lens.tokenizer, lens.config.d_vocab, 1).needs_all_positions:
         starts = [_first_position(change, length) for change in changes]
     streams = {block: _STREAM.format(block) for block in sorted(set(blocks) - {0})}
     common = None
@@ -134,7 +153,7 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
 def _first_block(lens: Lens, changes: Sequence[Intervention]) -> int:
     """The block before which everything is as it would be without the changes."""
     names = lens.runner.hook_names
-    starts = [names.index(_STREAM.format(block)) for block in range(lens.config.n_layer)]
+    starts = [names.index(_STREAM.format(block)) for block in range(lens.config.n_layers)]
     changed = [names.index(name) for change in changes for name in lens.runner.select(change.hook)]
     return max(0, bisect_right(starts, min(changed, default=len(names))) - 1)
 
@@ -181,7 +200,7 @@ def _measured(
     metric: AnyMetric,
     options: dict[str, Any],
 ) -> np.ndarray:
-    measure = Measure(metric, lens.tokenizer, lens.config.vocab_size, len(batch))
+    measure = Measure(metric, lens.tokenizer, lens.config.d_vocab, len(batch))
     # Position by position, so that what many rows have in common stands side by side, and becomes one edit.
     deep = max(map(len, changes), default=0)
     ordered = [change[depth] for depth in range(deep) for change in changes if depth < len(change)]

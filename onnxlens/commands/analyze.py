@@ -133,6 +133,8 @@ def dla(
     found = attribute_logit(lens, text, answer, against, position=position, neurons=neurons > 0)
     answers = [found.token] if found.against is None else [found.token, found.against]
     parts = {"embed": found.embed, "pos_embed": found.pos_embed, "biases": found.biases}
+    if lens.config.positional_embedding_type != "standard":
+        del parts["pos_embed"]
     if as_json:
         arrays = {"heads": found.heads, "mlps": found.mlps, **({"neurons": found.neurons} if neurons else {})}
         tokens = lens.to_str_tokens(found.tokens)
@@ -141,9 +143,9 @@ def dla(
         return
     what = "the logit of " + " minus that of ".join(map(shown, lens.tokenizer.pieces(answers)))
     rows: list[Sequence[object]] = [
-        (f"layer {n}", *map(_signed, found.heads[n]), _signed(found.mlps[n])) for n in range(lens.config.n_layer)
+        (f"layer {n}", *map(_signed, found.heads[n]), _signed(found.mlps[n])) for n in range(lens.config.n_layers)
     ]
-    _print_table(("head", *_numbers(lens.config.n_head), "MLP"), rows, caption=f"{what}: {found.logit:.3f}")
+    _print_table(("head", *_numbers(lens.config.n_heads), "MLP"), rows, caption=f"{what}: {found.logit:.3f}")
     _print_table(("part", "adds"), [(name, _signed(value)) for name, value in parts.items()])
     if found.neurons is not None:
         flat = np.argsort(-np.abs(found.neurons), axis=None)[:neurons]
@@ -230,7 +232,7 @@ def patch(
         return
     names = _names(found.joined(lens.tokenizer.pieces(found.corrupted_tokens[0].tolist())))
     rows = [(name, *map(_signed, shares)) for name, shares in zip(names, found.recovered.T, strict=True)]
-    _print_table(("layer", *_numbers(lens.config.n_layer)), rows, caption=caption)
+    _print_table(("layer", *_numbers(lens.config.n_layers)), rows, caption=caption)
 
 
 @command.command("heads")
@@ -251,7 +253,7 @@ def heads(
         _print_json(lens, None, axes=list(found.axes), accuracy=found.accuracy, **scores)
         return
     order = sorted(
-        ((n, h) for n in range(lens.config.n_layer) for h in range(lens.config.n_head)),
+        ((n, h) for n in range(lens.config.n_layers) for h in range(lens.config.n_heads)),
         key=lambda place: -max(score[place] for score in scores.values()),
     )
     rows = [(f"layer {n}, head {h}", *(f"{score[n, h]:.3f}" for score in scores.values())) for n, h in order]

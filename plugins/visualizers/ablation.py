@@ -40,8 +40,8 @@ class Ablation(Visualizer):
             f"{printable(view.model)}: how much each head supports the answer: the {unit} with all heads, "
             f"{found.baseline:.4g}, minus what it is without this one",
             -found.effects,
-            [f"block {layer}" for layer in range(view.config.n_layer)],
-            [f"head {head}" for head in range(view.config.n_head)],
+            [f"block {layer}" for layer in range(view.config.n_layers)],
+            [f"head {head}" for head in range(found.values.shape[1])],
             unit=unit,
             floor=FLOOR,
             signs=signs,

@@ -58,7 +58,7 @@ class Attention(Visualizer):
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The pattern or the scores of the blocks; for the steps of a head also its queries and keys."""
         if self.head is not None:
-            self.numbered("head", config.n_head)  # before anything is computed
+            self.numbered("head", config.n_heads)  # before anything is computed
         kinds = {
             "pattern": ("pattern",),
             "scores": ("attn_scores",),
@@ -70,7 +70,7 @@ class Attention(Visualizer):
     def draw(self, view: View) -> Chart:
         """Returns the attention of one head or of all."""
         layers = self._layers(view.config)
-        count = view.config.n_head
+        count = view.config.n_heads
         heads = list(range(count)) if self.head is None else [self.numbered("head", count)]
         if self.values in ("steps", "lines"):
             layer, head = max(
@@ -87,7 +87,7 @@ class Attention(Visualizer):
         return AttentionMaps(view.model, weights, view.pieces, view.labels, values)
 
     def _layers(self, config: ModelConfig) -> list[int]:
-        return list(range(config.n_layer)) if self.layer is None else [self.numbered("layer", config.n_layer)]
+        return list(range(config.n_layers)) if self.layer is None else [self.numbered("layer", config.n_layers)]
 
     def _steps(self, view: View, layer: int, head: int, which: str) -> Stack:
         """Scores of all pairs, the masked ones, and the softmax."""

@@ -45,7 +45,9 @@ class Attribution(Visualizer):
         found = attribute_logit(lens, view.ids, self.token, self.against, position=at)
         named = view.shown(found.token)
         what = f"logit of {named}" + ("" if found.against is None else f" minus that of {view.shown(found.against)}")
-        parts = [("token embedding", found.embed), ("position embedding", found.pos_embed)]
+        parts = [("token embedding", found.embed)]
+        if view.config.positional_embedding_type == "standard":
+            parts.append(("position embedding", found.pos_embed))
         for layer, heads in enumerate(found.heads):
             parts += [
                 (f"block {layer} attention", float(heads.sum())),
@@ -71,8 +73,8 @@ class Attribution(Visualizer):
             Heatmap(
                 f"What each head adds to the {what}",
                 found.heads,
-                [f"block {layer}" for layer in range(view.config.n_layer)],
-                [f"head {head}" for head in range(view.config.n_head)],
+                [f"block {layer}" for layer in range(view.config.n_layers)],
+                [f"head {head}" for head in range(view.config.n_heads)],
                 unit=what,
                 row_axis="block",
                 column_axis="head",

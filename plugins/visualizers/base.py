@@ -98,7 +98,7 @@ class Visualizer(Options, ABC):
         They may depend on the options. None at all are fine: then the model does not run.
 
         Args:
-            config: the model's shape, such as `config.n_layer`.
+            config: the model's shape, such as `config.n_layers`.
         """
 
     @abstractmethod
@@ -117,7 +117,7 @@ class Visualizer(Options, ABC):
 
         Args:
             option: its name, such as `layer`.
-            count: how many there are, such as `config.n_layer`.
+            count: how many there are, such as `config.n_layers`.
 
         Raises:
             InputError: the model has no such one.

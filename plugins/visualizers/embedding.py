@@ -1,4 +1,4 @@
-"""`embedding`: what the first block is given: what a token means, where it stands, and the sum of both."""
+"""`embedding`: what the first block is given: the token embedding, and the position embedding where there is one."""
 
 from __future__ import annotations
 
@@ -29,32 +29,35 @@ class Embedding(Visualizer):
     nearest: Annotated[int, Option("how many tokens with the most similar embedding", ge=0, le=100)] = 8
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
-        """Both embeddings."""
-        return ("hook_embed", "hook_pos_embed")
+        """The embeddings."""
+        return ("hook_*embed",)
 
     def draw(self, view: View) -> Stack:
         """Returns the stripes of one token, and the norms of all."""
         at = self.placed("position", len(view.ids))
-        token, place = view.cache["hook_embed"], view.cache["hook_pos_embed"]  # [P, D]
-        added = token + place
+        token = view.cache["hook_embed"]  # [P, D]
+        parts = {"token": token}
+        if "hook_pos_embed" in view.cache:
+            place = view.cache["hook_pos_embed"]
+            parts |= {"position": place, "sum": token + place}
         label = view.labels[at]
         stripes = Heatmap(
-            f"token {at}, {label}: embedding, position, and their sum",
-            np.stack([token[at], place[at], added[at]]),  # [3, D]
-            ["token", "position", "sum"],
+            f"token {at}, {label}: embedding" + (", position, and their sum" if len(parts) > 1 else ""),
+            np.stack([one[at] for one in parts.values()]),  # [3, D]
+            list(parts),
             [str(dimension) for dimension in range(token.shape[1])],
             unit="value",
             row_axis="embedding",
             column_axis="dimension",
         )
-        norms = [np.linalg.norm(each.astype(np.float64), axis=-1) for each in (token, place, added)]
+        norms = [np.linalg.norm(each.astype(np.float64), axis=-1) for each in parts.values()]
         rows = [
             [number, text, int(view.ids[number]), *(float(norm[number]) for norm in norms)]
             for number, text in enumerate(view.labels)
         ]
         charts: list[Chart] = [
             stripes,
-            Table("Lengths", ["position", "token", "id", "‖token‖", "‖position‖", "‖sum‖"], rows),
+            Table("Lengths", ["position", "token", "id", *(f"‖{name}‖" for name in parts)], rows),
         ]
         if self.nearest and view.lens is not None:
             charts.append(self._near(view, int(view.ids[at]), label))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -49,7 +50,7 @@ class Flow(Visualizer):
         """The stream, attention and neurons of all blocks, and the logits."""
         stream = ("hook_resid_pre", "hook_attn_out", "hook_resid_mid", "hook_mlp_out", "hook_resid_post")
         inside = ("attn.hook_pattern", "mlp.hook_post")
-        return ("hook_embed", "hook_pos_embed", *(f"blocks.*.{name}" for name in (*stream, *inside)), LOGITS)
+        return ("hook_*embed", *(f"blocks.*.{name}" for name in (*stream, *inside)), LOGITS)
 
     def draw(self, view: View) -> Stack:
         """Returns the picture, and a table of the parts."""
@@ -69,24 +70,28 @@ class _Picture(Chart):
 
     def size(self) -> tuple[float, float]:
         """Width and height of the picture in inches."""
-        return 12.0, 1.3 * (self._view.config.n_layer + 2) + 0.5
+        return 12.0, 1.3 * (self._view.config.n_layers + 2) + 0.5
 
     def draw_on(self, figure: FigureBase) -> None:
         """Draws the maps."""
-        view, layers = self._view, self._view.config.n_layer
+        view, layers = self._view, self._view.config.n_layers
         head(figure, self.title, self.size()[0])
         grid = figure.subplots(layers + 2, len(_SEEN), squeeze=False)
         for axes in grid.flat:
             axes.set(xticks=[], yticks=[])
         for axes in (*grid[0, 3:], *grid[-1, 2:]):
             axes.set_axis_off()
-        places = [0, 1, 2]
-        embed = view.cache["hook_embed"], view.cache["hook_pos_embed"]
-        first = ((embed[0], "token embedding"), (embed[1], "+ position"), (embed[0] + embed[1], "stream"))
-        for place, (values, name) in zip(places, first, strict=True):
-            _map(grid[0, place], values, name)
-        _arrow(grid[0, 0], grid[0, 1])
-        _arrow(grid[0, 1], grid[0, 2])
+        token = view.cache["hook_embed"]
+        first = [(token, "token embedding")]
+        if "hook_pos_embed" in view.cache:
+            place = view.cache["hook_pos_embed"]
+            first += [(place, "+ position"), (token + place, "stream")]
+        for column, (values, name) in enumerate(first):
+            _map(grid[0, column], values, name)
+        for left, right in itertools.pairwise(grid[0, : len(first)]):
+            _arrow(left, right)
+        for axes in grid[0, len(first) : 3]:
+            axes.set_axis_off()
         for layer in range(layers):
             row = grid[layer + 1]
             for axes, name in zip(row, _SEEN, strict=True):
@@ -120,7 +125,7 @@ class _Picture(Chart):
         view = self._view
         return {
             name: [
-                float(np.linalg.norm(view.cache[name, layer], axis=-1).mean()) for layer in range(view.config.n_layer)
+                float(np.linalg.norm(view.cache[name, layer], axis=-1).mean()) for layer in range(view.config.n_layers)
             ]
             for name in _SEEN
             if name != "pattern"
@@ -167,23 +172,41 @@ def _arrow(left: Axes, right: Axes, bend: float = 0.0) -> None:
     right.figure.add_artist(arrow)
 
 
+def _sizes(view: View, part: str) -> tuple[int, int]:
+    """How many numbers the weights of a part are, and those of them that are in matrices."""
+    lens = view.model_lens
+    shapes = {
+        name.removeprefix(part): lens.weights[name].shape
+        for name, stored in lens.runner.bundle.description.weights.items()
+        if name.startswith(part) and stored.tensor is not None
+    }
+    counts = {name: math.prod(shape) for name, shape in shapes.items()}
+    return sum(counts.values()), sum(size for name, size in counts.items() if name.startswith("W_"))
+
+
 def _parts(view: View) -> Table:
     """Every part with its shape, its parameters, and what it costs for this text."""
     config, count = view.config, len(view.ids)
-    width, heads, inner, vocabulary = config.n_embd, config.n_head, config.d_mlp, config.vocab_size
-    attention = 4 * width * width + 4 * width
-    mlp = 2 * width * inner + inner + width
+    width, heads, inner, vocabulary = config.d_model, config.n_heads, config.d_mlp, config.d_vocab
+    keys, norms = config.n_key_value_heads or heads, 2 * config.n_layers + 1
     # A multiplication and an addition for each weight and token; scores and their sums besides.
-    looked = 2 * 2 * count * count * width
+    looked = 2 * 2 * count * count * heads * config.d_head
     rows: list[list[str | int | float | None]] = [
         ["token embedding", f"{vocabulary} x {width}", vocabulary * width, 0.0],
-        ["position embedding", f"{config.n_positions} x {width}", config.n_positions * width, 0.0],
     ]
-    for layer in range(config.n_layer):
-        flops = 2 * count * 4 * width * width + looked
-        rows.append([f"block {layer} attention", f"{heads} heads of {width // heads}", attention, flops / 1e6])
-        rows.append([f"block {layer} MLP", f"{inner} neurons", mlp, 2 * count * 2 * width * inner / 1e6])
-    rows.append([f"{2 * config.n_layer + 1} layer normalisations", f"{width}", (4 * config.n_layer + 2) * width, None])
+    if config.positional_embedding_type == "standard":
+        rows.append(["position embedding", f"{config.n_ctx} x {width}", config.n_ctx * width, 0.0])
+    shared = "" if keys == heads else f", {keys} for keys and values"
+    for layer in range(config.n_layers):
+        attention, projections = _sizes(view, f"blocks.{layer}.attn.")
+        mlp, matrices = _sizes(view, f"blocks.{layer}.mlp.")
+        flops = 2 * count * projections + looked
+        size = f"{heads} heads of {config.d_head}{shared}"
+        rows.append([f"block {layer} attention", size, attention, flops / 1e6])
+        rows.append([f"block {layer} MLP", f"{inner} neurons", mlp, 2 * count * matrices / 1e6])
+    centres = config.normalization_type == "LN"
+    kind = f"{norms} {'layer' if centres else 'RMS'} normalisations"
+    rows.append([kind, f"{width}", (2 if centres else 1) * norms * width, None])
     is_tied = view.config.tie_word_embeddings
     rows.append(
         [

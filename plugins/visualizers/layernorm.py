@@ -23,7 +23,7 @@ __all__ = ["LayerNorm"]
 
 @dataclass
 class LayerNorm(Visualizer):
-    """A layer normalisation: the residual stream before it and after it, mean and scale of each token."""
+    """A normalisation: the residual stream before it and after it, mean and scale of each token."""
 
     which: Annotated[
         Literal["ln1", "ln2", "ln_final"], Option("before attention, before the MLP, or before the unembedding")
@@ -45,19 +45,19 @@ class LayerNorm(Visualizer):
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The stream before, the normalised one, and the scale; none where the block is to be chosen."""
         if self.which == "ln_final":
-            return _points(self.which, config.n_layer - 1)
-        return () if self.layer is None else _points(self.which, self.numbered("layer", config.n_layer))
+            return _points(self.which, config.n_layers - 1)
+        return () if self.layer is None else _points(self.which, self.numbered("layer", config.n_layers))
 
     def draw(self, view: View) -> Stack:
         """Returns the stripes of one token, and mean and scale of all."""
-        layer, why, cache = view.config.n_layer - 1, "", view.cache
+        layer, why, cache = view.config.n_layers - 1, "", view.cache
         if self.which != "ln_final" and self.layer is None:
             layer, why = strongest_block(view, "attention" if self.which == "ln1" else "MLP")
             cache = read_again(view, _points(self.which, layer))
         elif self.which != "ln_final":
-            layer = self.numbered("layer", view.config.n_layer)
+            layer = self.numbered("layer", view.config.n_layers)
         before, after, scale = (cache[name] for name in _points(self.which, layer))  # [P, D], [P, D], [P, 1]
-        at = self.placed("position", len(view.ids))
+        at, centres = self.placed("position", len(view.ids)), view.config.normalization_type == "LN"
         mean = before.mean(axis=-1, dtype=np.float64)
         dimensions = [str(dimension) for dimension in range(before.shape[1])]
         how: dict[str, Any] = {"unit": "value", "row_axis": "stream", "column_axis": "dimension"}
@@ -66,16 +66,17 @@ class LayerNorm(Visualizer):
             Heatmap(f"token {at}, {label}: {title}", values[at : at + 1], [row], dimensions, **how)
             for row, title, values in (
                 ("before", "before", before),
-                ("after", "normalised, before weight and bias", after),
+                ("after", f"normalised, before {'weight and bias' if centres else 'the weight'}", after),
             )
         ]
         rows = [
             [number, text, float(mean[number]), float(scale[number, 0]), float(np.linalg.norm(before[number]))]
             for number, text in enumerate(view.labels)
         ]
-        headings = ["position", "token", "mean", "scale, √(variance + ε)", "‖before‖"]
+        divisor = "variance" if centres else "mean square"
+        headings = ["position", "token", "mean", f"scale, √({divisor} + ε)", "‖before‖"]
         where = "the final one" if self.which == "ln_final" else f"{self.which} of block {layer}{why}"
-        title = f"{printable(view.model)}: layer normalisation, {where}"
+        title = f"{printable(view.model)}: {'layer' if centres else 'RMS'} normalisation, {where}"
         return Stack(title, [*stripes, Table("Each token", headings, rows)])
 
 

@@ -42,20 +42,24 @@ class MLP(Visualizer):
     neurons: Annotated[int, Option("how many of them", ge=1, le=200)] = 20
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
-        """Before and after the GELU, and what the MLP adds to the stream; none where the block is to be chosen."""
-        return () if self.layer is None else _points(self.numbered("layer", config.n_layer))
+        """Before and after the activation function, and what the MLP adds; none where the block is to be chosen."""
+        return () if self.layer is None else _points(self.numbered("layer", config.n_layers), config)
 
     def draw(self, view: View) -> Stack:
         """Returns the neurons that were strongest at any token."""
         if self.layer is None:
             layer, why = strongest_block(view, "MLP")
-            cache = read_again(view, _points(layer))
+            cache = read_again(view, _points(layer, view.config))
         else:
-            layer, why, cache = self.numbered("layer", view.config.n_layer), "", view.cache
-        pre, post, out = (cache[name] for name in _points(layer))  # [P, M], [P, M], [P, D]
+            layer, why, cache = self.numbered("layer", view.config.n_layers), "", view.cache
+        pre, *gated, post, out = (cache[name] for name in _points(layer, view.config))  # [P, M] each, [P, D]
         chosen = np.argsort(-np.abs(post).max(axis=0), kind="stable")[: self.neurons]  # [N]
-        name = _NAMES[view.config.activation_function]
-        maps = _Neurons(view, {f"into the {name}": pre, f"out of the {name}": post}, chosen)
+        name = _NAMES[view.config.act_fn]
+        if gated:
+            shown = {f"into the {name}": pre, "what that is multiplied with": gated[0], "the product": post}
+        else:
+            shown = {f"into the {name}": pre, f"out of the {name}": post}
+        maps = _Neurons(view, shown, chosen)
         rows = [
             [
                 number,
@@ -104,9 +108,10 @@ class _Neurons(Heatmap):
         return shapes != [one.shape for one in other._all.values()] or self._view.model != other._view.model
 
 
-def _points(layer: int) -> tuple[str, ...]:
+def _points(layer: int, config: ModelConfig) -> tuple[str, ...]:
     block = f"blocks.{layer}"
-    return f"{block}.mlp.hook_pre", f"{block}.mlp.hook_post", f"{block}.hook_mlp_out"
+    inside = ("pre", "pre_linear", "post") if config.gated_mlp else ("pre", "post")
+    return (*(f"{block}.mlp.hook_{name}" for name in inside), f"{block}.hook_mlp_out")
 
 
 def _names(chosen: np.ndarray) -> list[str]:

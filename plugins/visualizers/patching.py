@@ -80,7 +80,7 @@ class Patching(Visualizer):
             labels = [one if one == visible(two) else f"{one}/{visible(two)}" for one, two in pairs]
             columns = found.joined(labels)
         else:
-            columns = [f"head {head}" for head in range(view.config.n_head)]
+            columns = [f"head {head}" for head in range(found.values.shape[-1])]
         difference = found.clean - found.corrupted
         which = f"{found.corrupted:.4g} corrupted, {found.clean:.4g} clean"
         if 0 < abs(difference) < FLOOR:
@@ -94,7 +94,7 @@ class Patching(Visualizer):
         return Heatmap(
             f"{printable(view.model)}: {title}",
             values,
-            [f"block {layer}" for layer in range(view.config.n_layer)],
+            [f"block {layer}" for layer in range(view.config.n_layers)],
             columns,
             row_axis="block",
             column_axis="head" if not is_stream else "token" if span == 1 else f"{span} tokens together",

@@ -41,21 +41,25 @@ class QKV(Visualizer):
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """Queries, keys, values, scores and pattern of one block; none where it is still to be chosen."""
         layer, head = self._named(config)
-        return () if layer is None or head is None else _points(layer)
+        return () if layer is None or head is None else _points(layer, config)
 
     def draw(self, view: View) -> Stack:
         """Returns the three matrices, and the pair."""
         named, query = self._named(view.config), self.placed("query", len(view.ids))
         layer, head, why = strongest_head(view, *named, position=query)
-        cache = read_again(view, _points(layer)) if why else view.cache
-        q, k, v = (cache[name, layer][:, head] for name in ("q", "k", "v"))  # [P, d]
+        cache = read_again(view, _points(layer, view.config)) if why else view.cache
+        keys = view.config.n_key_value_heads or view.config.n_heads
+        group = head // (view.config.n_heads // keys)  # the head whose keys and values it uses
+        rotated = _rotated(view.config)
+        q = cache[f"{rotated}q", layer][:, head]  # [P, d]
+        k, v = (cache[name, layer][:, group] for name in (f"{rotated}k", "v"))  # [P, d]
         scores, pattern = (cache[name, layer][head] for name in ("attn_scores", "pattern"))  # [Q, K]
         key = int(pattern[query].argmax()) if self.key is None else self.placed("key", len(view.ids))
         labels, width = view.labels, q.shape[1]
         dimensions = [str(dimension) for dimension in range(width)]
         matrices = Heatmap(
             "Each token",
-            {"queries": q, "keys": k, "values": v},
+            {f"queries{', rotated' * bool(rotated)}": q, f"keys{', rotated' * bool(rotated)}": k, "values": v},
             labels,
             dimensions,
             unit="value",
@@ -95,9 +99,15 @@ class QKV(Visualizer):
 
     def _named(self, config: ModelConfig) -> tuple[int | None, int | None]:
         """The block and the head, as far as they are named."""
-        layer = None if self.layer is None else self.numbered("layer", config.n_layer)
-        return layer, None if self.head is None else self.numbered("head", config.n_head)
+        layer = None if self.layer is None else self.numbered("layer", config.n_layers)
+        return layer, None if self.head is None else self.numbered("head", config.n_heads)
 
 
-def _points(layer: int) -> tuple[str, ...]:
-    return tuple(f"blocks.{layer}.attn.hook_{name}" for name in ("q", "k", "v", "attn_scores", "pattern"))
+def _rotated(config: ModelConfig) -> str:
+    return "rot_" if config.positional_embedding_type == "rotary" else ""
+
+
+def _points(layer: int, config: ModelConfig) -> tuple[str, ...]:
+    rotated = _rotated(config)
+    names = (f"{rotated}q", f"{rotated}k", "v", "attn_scores", "pattern")
+    return tuple(f"blocks.{layer}.attn.hook_{name}" for name in names)

@@ -25,14 +25,15 @@ class Residual(Visualizer):
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The embeddings, what attention and MLP of each block add, and the end."""
         added = ("blocks.*.hook_attn_out", "blocks.*.hook_mlp_out")
-        return ("hook_embed", "hook_pos_embed", *added, f"blocks.{config.n_layer - 1}.hook_resid_post")
+        return ("hook_*embed", *added, f"blocks.{config.n_layers - 1}.hook_resid_post")
 
     def draw(self, view: View) -> Stack:
         """Returns lengths by component and token, and the way of the stream."""
-        parts = {"embed": view.cache["hook_embed"], "pos_embed": view.cache["hook_pos_embed"]}
-        for layer in range(view.config.n_layer):
+        embeddings = [name for name in ("embed", "pos_embed") if f"hook_{name}" in view.cache]
+        parts = {name: view.cache[name] for name in embeddings}
+        for layer in range(view.config.n_layers):
             parts |= {f"{layer}_{name}": view.cache[f"{name}_out", layer] for name in ("attn", "mlp")}
-        end = view.cache["resid_post", view.config.n_layer - 1].astype(np.float64)  # [P, D]
+        end = view.cache["resid_post", view.config.n_layers - 1].astype(np.float64)  # [P, D]
         if view.cache.changed:  # what changes of the stream itself added
             parts["change"] = end - sum(one.astype(np.float64) for one in parts.values())
         added = np.stack(list(parts.values())).astype(np.float64)  # [C, P, D]

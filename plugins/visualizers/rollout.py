@@ -32,7 +32,7 @@ class Rollout(Visualizer):
         """Returns the rollout after the last block, and the mean distance and entropy of each head."""
         from onnxlens.analysis.attention import rolled_out
 
-        layers, heads = range(view.config.n_layer), range(view.config.n_head)
+        layers, heads = range(view.config.n_layers), range(view.config.n_heads)
         patterns = np.stack([view.cache["pattern", layer] for layer in layers]).astype(np.float64)  # [L, H, Q, K]
         places = np.arange(len(view.ids))
         distance = (patterns * (places[:, np.newaxis] - places)).sum(-1).mean(-1)  # [L, H]

@@ -94,7 +94,7 @@ class Tokens(Visualizer):
         return Table(title, ["step", "joined", "rank", "pieces"], rows)
 
     def _layer(self, config: ModelConfig) -> int:
-        return config.n_layer - 1 if self.layer is None else self.numbered("layer", config.n_layer)
+        return config.n_layers - 1 if self.layer is None else self.numbered("layer", config.n_layers)
 
 
 class TokensRendering(ColouredText):

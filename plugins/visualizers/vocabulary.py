@@ -134,7 +134,7 @@ def _most_changed(sizes: np.ndarray, count: int) -> list[int]:
 
 def _common(own: View, theirs: View) -> tuple[np.ndarray, np.ndarray]:
     """The ids of the tokens that both vocabularies have, in each of them."""
-    count, other = own.config.vocab_size, theirs.config.vocab_size
+    count, other = own.config.d_vocab, theirs.config.d_vocab
     if own.tokenizer is theirs.tokenizer or own.tokenizer is None or theirs.tokenizer is None:
         same = np.arange(min(count, other))
         return same, same
