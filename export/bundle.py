@@ -18,6 +18,7 @@ from onnxlens.export.staging import staged
 from onnxlens.export.target import check_target
 from onnxlens.export.tokenizer import check_tokenizer
 from onnxlens.export.writer import write_configurations, write_gradients, write_graphs, write_weights
+from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.bundle import TOKENIZER, WEIGHTS, Bundle, sha256_of
 from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
 from onnxlens.runtime.weights import Storage, WeightsFile
@@ -47,12 +48,13 @@ def export(
     storage: Storage = "float32",
     gradients: bool = False,
     force: bool = False,
+    plugins: Registry | None = None,
     progress: Progress = lambda step: None,
 ) -> Bundle:
     """Exports a checkpoint to a verified ONNX bundle.
 
     Args:
-        source: a hub id, such as `openai-community/gpt2`, or a folder with config.json and weights.
+        source: a hub id, such as `openai-community/gpt2`, a folder with config.json and weights, or a GGUF file.
         target: the folder to write; None for `models/` and the last part of the source's name.
         revision: branch, tag or commit, for a hub id.
         tokenizer: a tokenizer.json or its folder, where the checkpoint has none.
@@ -60,6 +62,7 @@ def export(
             stays float32. What the rounding does to the logits is in the manifest.
         gradients: add the graph of the model's gradients, for `Lens.grad`. It has no weights of its own.
         force: replace an existing bundle, once the new one is whole; other files in its folder are kept.
+        plugins: where model families come from; None for the built-in and the installed ones.
         progress: told each step as it begins.
 
     Returns:
@@ -70,10 +73,11 @@ def export(
         ExportError: the graphs do not reproduce the PyTorch model.
         OutputError: the target exists or cannot be written.
         InputError: there is no such storage.
+        PluginError: the plugin with the model's family is broken.
     """
     place = destination(source, target, force=force)
     progress("reading the checkpoint")
-    checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer, storage=storage)
+    checkpoint = read_checkpoint(source, revision=revision, tokenizer=tokenizer, storage=storage, plugins=plugins)
     return _write(checkpoint, place, gradients=gradients, force=force, progress=progress)
 
 
@@ -85,11 +89,12 @@ def export_model(
     storage: Storage = "float32",
     gradients: bool = False,
     force: bool = False,
+    plugins: Registry | None = None,
     progress: Progress = lambda step: None,
 ) -> Bundle:
     """Exports a model of transformers that is in memory; arguments, result and errors are those of `export`."""
     place = destination(None, target, force=force)
-    checkpoint = read_model(model, tokenizer, name=place.name, storage=storage)
+    checkpoint = read_model(model, tokenizer, name=place.name, storage=storage, plugins=plugins)
     return _write(checkpoint, place, gradients=gradients, force=force, progress=progress)
 
 

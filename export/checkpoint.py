@@ -26,6 +26,7 @@ from onnxlens.export.hub import download
 from onnxlens.export.paths import PathError, real_path
 from onnxlens.export.tokenizer import CheckpointTokenizer, read_tokenizer, take_tokenizer
 from onnxlens.export.weight_files import read_tensors
+from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import BundleError, CheckpointError, InputError
 from onnxlens.runtime.generation_config import GENERATION_CONFIG, end_tokens
 from onnxlens.runtime.manifest import MANIFEST
@@ -91,6 +92,7 @@ def read_checkpoint(
     revision: str | None = None,
     tokenizer: str | Path | None = None,
     storage: Storage = "float32",
+    plugins: Registry | None = None,
 ) -> Checkpoint:
     """Reads a checkpoint from a folder or from the Hugging Face hub.
 
@@ -100,6 +102,7 @@ def read_checkpoint(
         revision: branch, tag or commit, for a hub id.
         tokenizer: a tokenizer.json, or a folder that has one, where the checkpoint has none.
         storage: how matrices and embeddings will be stored.
+        plugins: where model families come from; None for the built-in and the installed ones.
 
     Raises:
         CheckpointError: there is no such checkpoint, it is damaged, or not one that can be exported.
@@ -113,7 +116,7 @@ def read_checkpoint(
         # The name only: where the folder lay on somebody's disk is nobody else's business.
         described: dict[str, Any] = {"kind": "folder", "id": folder.resolve().name}
     elif folder.is_file() and is_gguf(folder):
-        return _read_gguf(folder, revision=revision, tokenizer=tokenizer, storage=storage)
+        return _read_gguf(folder, revision=revision, tokenizer=tokenizer, storage=storage, plugins=plugins)
     elif folder.exists():
         raise CheckpointError(
             f"{source} is a file, and no GGUF file; give the checkpoint's folder, which has config.json in it."
@@ -126,7 +129,7 @@ def read_checkpoint(
     _refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is no checkpoint: it has no config.json.")
-    family, entries = check_configuration(read_object(folder / "config.json"), folder / "config.json")
+    family, entries = check_configuration(read_object(folder / "config.json"), folder / "config.json", plugins)
     tensors = _check_tensors(read_tensors(folder), family, storage, str(folder))
     return _checkpoint(
         name=str(described["id"]).split("/")[-1],
@@ -143,21 +146,30 @@ def read_checkpoint(
     )
 
 
-def _read_gguf(path: Path, *, revision: str | None, tokenizer: str | Path | None, storage: Storage) -> Checkpoint:
+def _read_gguf(
+    path: Path, *, revision: str | None, tokenizer: str | Path | None, storage: Storage, plugins: Registry | None
+) -> Checkpoint:
     if revision is not None:
         raise CheckpointError(f"A revision is for a hub id, and {path} is a file; leave --revision out.")
-    model, read = read_gguf(path)
+    model, read = read_gguf(path, plugins)
     del model.config.quantization_config  # what is exported is the dequantised model
     described = {"kind": "gguf", "id": path.name}
 
     def found(config: dict[str, Any]) -> CheckpointTokenizer:
         return read if tokenizer is None else read_tokenizer(_tokenizer_path(tokenizer), config=config)
 
-    return _from_model(model, found, name=path.stem, source=described, storage=storage, origin=str(path))
+    return _from_model(
+        model, found, name=path.stem, source=described, storage=storage, origin=str(path), plugins=plugins
+    )
 
 
 def read_model(
-    model: PreTrainedModel, tokenizer: str | Path | Tokenizer, *, name: str = "model", storage: Storage = "float32"
+    model: PreTrainedModel,
+    tokenizer: str | Path | Tokenizer,
+    *,
+    name: str = "model",
+    storage: Storage = "float32",
+    plugins: Registry | None = None,
 ) -> Checkpoint:
     """Takes a model in memory as a checkpoint.
 
@@ -166,6 +178,7 @@ def read_model(
         tokenizer: the tokenizers library's Tokenizer, or the path of a tokenizer.json or of its folder.
         name: what to call the bundle.
         storage: how matrices and embeddings will be stored.
+        plugins: where model families come from; None for the built-in and the installed ones.
 
     Raises:
         CheckpointError: the model is none of transformers, or not one that can be exported.
@@ -181,7 +194,9 @@ def read_model(
         return read_tokenizer(_tokenizer_path(tokenizer), config=config)
 
     described = {"kind": "memory", "id": name}
-    return _from_model(model, read, name=name, source=described, storage=storage, origin="the model in memory")
+    return _from_model(
+        model, read, name=name, source=described, storage=storage, origin="the model in memory", plugins=plugins
+    )
 
 
 def _from_model(
@@ -192,8 +207,10 @@ def _from_model(
     source: dict[str, Any],
     storage: Storage,
     origin: str,
+    plugins: Registry | None,
 ) -> Checkpoint:
-    family, entries = check_configuration(json.loads(model.config.to_json_string(use_diff=False)), "the model's config")
+    written = json.loads(model.config.to_json_string(use_diff=False))
+    family, entries = check_configuration(written, "the model's config", plugins)
     if not isinstance(model, family.REFERENCE):
         raise CheckpointError(f"Expected a transformers {family.REFERENCE.__name__}, got a {type(model).__name__}.")
     return _checkpoint(

@@ -12,6 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import logging
 
 from onnxlens.export.families import Family, family_of
+from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import CheckpointError
 from onnxlens.runtime.escape import quoted
 
@@ -42,8 +43,15 @@ _LEFT_OUT = (
 )
 
 
-def check_configuration(entries: dict[str, Any], origin: str | Path) -> tuple[Family, dict[str, Any]]:
+def check_configuration(
+    entries: dict[str, Any], origin: str | Path, plugins: Registry | None = None
+) -> tuple[Family, dict[str, Any]]:
     """Checks the entries of a config.json.
+
+    Args:
+        entries: the entries.
+        origin: what to call them in an error.
+        plugins: where families come from; None for the built-in and the installed ones.
 
     Returns:
         The model; and the entries, with every default filled in that decides the numbers.
@@ -51,7 +59,7 @@ def check_configuration(entries: dict[str, Any], origin: str | Path) -> tuple[Fa
     Raises:
         CheckpointError: it is of no known family, or has an entry that cannot be honoured.
     """
-    kind = family_of(entries.get("model_type"), str(origin))
+    kind = family_of(entries.get("model_type"), str(origin), plugins)
     for key, meaning in _REFUSED.items():
         if entries.get(key):
             raise CheckpointError(f"{origin}: {key!r} is set; models with {meaning} cannot be exported.")

@@ -13,6 +13,7 @@ from transformers import AutoTokenizer, PreTrainedModel
 from onnxlens.export.configuration import quiet
 from onnxlens.export.families import families, family_of
 from onnxlens.export.tokenizer import CheckpointTokenizer, read_tokenizer
+from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import CheckpointError
 from onnxlens.runtime.escape import cut, quoted
 
@@ -27,11 +28,12 @@ def is_gguf(path: Path) -> bool:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
-def read_gguf(path: Path) -> tuple[PreTrainedModel, CheckpointTokenizer]:
+def read_gguf(path: Path, plugins: Registry | None = None) -> tuple[PreTrainedModel, CheckpointTokenizer]:
     """Reads model and tokenizer.
 
     Args:
         path: the file; all of its tensors must be in it.
+        plugins: where families come from; None for the built-in and the installed ones.
 
     Returns:
         The model, float32, with dequantised weights; and the tokenizer.
@@ -41,14 +43,14 @@ def read_gguf(path: Path) -> tuple[PreTrainedModel, CheckpointTokenizer]:
             the packages that read such files are not installed.
     """
     kind = _architecture(path)
-    if kind not in families():
+    if kind not in families(plugins):
         raise CheckpointError(
             f"{path} is a GGUF file of the architecture {quoted(kind)}, and onnxlens knows the families "
-            f"{', '.join(families())}. Begin another one with 'onnxlens plugins new NAME --kind family'."
+            f"{', '.join(families(plugins))}. Begin another one with 'onnxlens plugins new NAME --kind family'."
         )
     try:
         with quiet():
-            found: Any = family_of(kind, str(path)).REFERENCE.from_pretrained(
+            found: Any = family_of(kind, str(path), plugins).REFERENCE.from_pretrained(
                 path.parent,
                 gguf_file=path.name,
                 dtype=torch.float32,

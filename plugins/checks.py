@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import inspect
 import keyword
 import re
+import sys
+from pathlib import Path
 from typing import Any
 
 from onnxlens.plugins.options import Options, json_schema, option_names
@@ -16,6 +20,7 @@ __all__ = ["RESERVED_OPTIONS", "check", "check_name", "summary_of"]
 RESERVED_OPTIONS = frozenset({"help", "json", "model", "open", "output", "provider", "text", "threads"})
 
 _LONGEST_NAME = 50
+_PLACE = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")  # module:attribute
 
 
 def check(kind: str, name: object, plugin: Any) -> str:
@@ -27,6 +32,8 @@ def check(kind: str, name: object, plugin: Any) -> str:
     check_name(kind, name)
     if kind == "command":
         return _check_command(str(name), plugin)
+    if kind == "family":
+        return _check_family(str(name), plugin)
     from onnxlens.plugins.samplers.base import Sampler
     from onnxlens.plugins.visualizers.base import Visualizer
 
@@ -50,14 +57,15 @@ def check_name(kind: str, name: object) -> None:
     Raises:
         PluginError: nothing can be called so.
     """
-    letters = "a-z0-9_-" if kind == "command" else "a-z0-9_"
+    has_hyphens = kind in ("command", "family")
+    letters = "a-z0-9_-" if has_hyphens else "a-z0-9_"
     if (
         not isinstance(name, str)
         or not re.fullmatch(f"[a-z][{letters}]*", name)
         or len(name) > _LONGEST_NAME
         or keyword.iskeyword(name)
     ):
-        dashes = "hyphens and underscores" if kind == "command" else "underscores"
+        dashes = "hyphens and underscores" if has_hyphens else "underscores"
         shown = name if not isinstance(name, str) or len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}…"
         raise PluginError(
             f"{shown!r} is no name for a {kind}: use at most {_LONGEST_NAME} small letters, digits and {dashes}, a "
@@ -101,11 +109,45 @@ def _check_options(kind: str, name: str, plugin: type[Options]) -> None:
             )
 
 
+def _check_family(name: str, family: object) -> str:
+    if isinstance(family, str):
+        if not _PLACE.fullmatch(family):
+            raise PluginError(
+                f"The family {name!r} must be a class, or its place as 'module:attribute', not {family!r}."
+            )
+        return _summary_at(family)
+    # Whoever made such a class has imported this module, and with it PyTorch.
+    base = getattr(sys.modules.get("onnxlens.export.families.base"), "Family", None)
+    if base is None or not inspect.isclass(family) or not issubclass(family, base):
+        raise PluginError(
+            f"A family is a class that derives from onnxlens.export.families.Family, or its place as "
+            f"'module:attribute', and what was registered as {name!r} is {_what(family)}."
+        )
+    if inspect.isabstract(family):
+        missing = ", ".join(sorted(getattr(family, "__abstractmethods__", ())))
+        raise PluginError(f"The family {name!r} ({family.__name__}) lacks {missing}.")
+    return summary_of(family)
+
+
+def _summary_at(place: str) -> str:
+    """The first line of the documentation of a class, which is read and not imported; "" if it is not found."""
+    module, _, attribute = place.partition(":")
+    try:
+        spec = importlib.util.find_spec(module)
+        tree = ast.parse(Path(str(spec.origin)).read_bytes()) if spec is not None else None
+    except (ImportError, OSError, SyntaxError, ValueError):
+        return ""
+    for node in tree.body if tree is not None else ():
+        if isinstance(node, ast.ClassDef) and node.name == attribute:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
 def _check_command(name: str, command: object) -> str:
     import click
 
     if isinstance(command, str):
-        if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", command):
+        if not _PLACE.fullmatch(command):
             raise PluginError(
                 f"The command {name!r} must be one of click, or its place as 'module:attribute', not {command!r}."
             )

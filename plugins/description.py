@@ -39,6 +39,8 @@ _EXAMPLE = ModelConfig(
 
 def documentation(entry: Entry) -> str:
     """A plugin's own documentation; nothing where it has none."""
+    if isinstance(entry.plugin, str):  # the documentation of a text is that of all texts
+        return ""
     text = getattr(entry.plugin, "__doc__", None)
     return inspect.cleandoc(text) if entry.summary and isinstance(text, str) else ""
 
@@ -61,7 +63,7 @@ def hook_points(entry: Entry, config: ModelConfig | None = None) -> list[str] | 
 
 def option_rows(entry: Entry) -> list[Row]:
     """The options of a sampler or visualizer, each with `name`, `type`, `bounds`, `default`, `required`, `help`."""
-    if entry.kind == "command":
+    if entry.kind in ("command", "family"):
         return []
     schema = json_schema(entry.plugin)
     definitions = schema.get("$defs", {})

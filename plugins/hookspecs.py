@@ -10,6 +10,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
+    from onnxlens.export.families.base import Family
     from onnxlens.plugins.samplers.base import Sampler
     from onnxlens.plugins.visualizers.base import Visualizer
 
@@ -20,6 +21,7 @@ __all__ = [
     "PROJECT",
     "hookimpl",
     "register_commands",
+    "register_families",
     "register_samplers",
     "register_visualizers",
 ]
@@ -49,9 +51,15 @@ def register_commands(register: Callable[[str, click.Command | str], None]) -> N
     """Calls `register(name, command)` for each command, of click or as "module:attribute", imported when it is run."""
 
 
+@_hookspec
+def register_families(register: Callable[[str, type[Family] | str], None]) -> None:
+    """Calls `register(model_type, family)` for each family, a class or "module:class", imported when it is used."""
+
+
 # What each of them registers.
 HOOKS = {
     "register_samplers": "sampler",
     "register_visualizers": "visualizer",
     "register_commands": "command",
+    "register_families": "family",
 }

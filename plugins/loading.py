@@ -36,9 +36,9 @@ class Entry:
     """Something that a plugin adds.
 
     Attributes:
-        kind: `sampler`, `visualizer` or `command`.
+        kind: `sampler`, `visualizer`, `command` or `family`.
         name: what it is used by.
-        plugin: the class, or the command: of click, or the text `module:attribute`.
+        plugin: the class, or the command of click; of a command or family also the text `module:attribute`.
         distribution: where it is from, such as `onnxlens 0.1.0`.
         summary: the first line of its documentation.
     """

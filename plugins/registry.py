@@ -104,6 +104,11 @@ class Registry:
         return self.entries("command")
 
     @property
+    def families(self) -> Mapping[str, Entry]:
+        """All model families that can be exported, by Hugging Face's `model_type`."""
+        return self.entries("family")
+
+    @property
     def broken(self) -> list[Broken]:
         """What cannot be used, and why."""
         return list(self._outside.broken)

@@ -29,7 +29,7 @@ version = "0.1.0"
 description = "The $kind $name, a plugin of onnxlens."
 readme = "README.md"
 requires-python = ">=3.11"
-dependencies = ["onnxlens>=$version"]
+dependencies = ["onnxlens$extra>=$version"]
 
 [project.optional-dependencies]
 test = ["pytest"]
@@ -38,7 +38,7 @@ test = ["pytest"]
 $name = "$module"
 
 [tool.setuptools]
-py-modules = ["$module"]
+py-modules = [$modules]
 """
 
 _README = """\
@@ -51,7 +51,7 @@ The $kind `$name`, a plugin of onnxlens.
     $use
     python -m pytest
 
-`$module.py` is all of it. Options are the fields of the dataclass; what they mean is said beside them, once.
+$about
 """
 
 _SAMPLER = '''\
@@ -200,10 +200,81 @@ def test_it_shows_the_largest_attention():
     assert [one["attention"] for one in shown] == pytest.approx(expected.tolist())
 '''
 
-_CODE = {"sampler": (_SAMPLER, _SAMPLER_TEST), "visualizer": (_VISUALIZER, _VISUALIZER_TEST)}
+_FAMILY = '''\
+"""Registers the model family `$name`, a plugin of onnxlens; the family is imported when it is used."""
+
+from onnxlens.plugins import hookimpl
+
+ONNXLENS_PLUGIN_API = $api
+
+
+@hookimpl
+def register_families(register):
+    """Adds it to onnxlens."""
+    register("$name", "$module_model:$class_")
+'''
+
+_FAMILY_MODEL = '''\
+"""The model family `$name`: what onnxlens has to know to export its checkpoints."""
+
+from onnxlens.export.families.llama import Llama
+from transformers import LlamaConfig, LlamaForCausalLM
+
+
+class $class_(Llama):
+    """A Llama under another model_type. Write here what yours is, and where it is from.
+
+    To begin with, this is Llama. A family of another kind derives from `Family` and has its own `check` (what is
+    refused), `config` (the shape, in TransformerLens's terms), `parameter_shapes`, `weights` and `module`, made of the
+    parts in `onnxlens.export.families.parts`; onnxlens/export/families/llama.py is an example of all of them.
+    """
+
+    MODEL_TYPE = "$name"
+    CONFIG, REFERENCE = LlamaConfig, LlamaForCausalLM
+'''
+
+_FAMILY_TEST = '''\
+"""Does the family compute what transformers does, and say truly where its weights are?"""
+
+import pytest
+from onnxlens.export.testing import check_family
+
+from $module_model import $class_
+
+SMALL = {
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "max_position_embeddings": 64,
+    "vocab_size": 300,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+}
+
+
+@pytest.mark.parametrize(("groups", "tied"), [(1, True), (2, False), (4, True)])
+def test_it_is_what_transformers_computes(groups, tied):
+    check_family($class_, {**SMALL, "num_key_value_heads": groups, "tie_word_embeddings": tied})
+'''
+
+_CODE = {
+    "sampler": (_SAMPLER, _SAMPLER_TEST),
+    "visualizer": (_VISUALIZER, _VISUALIZER_TEST),
+    "family": (_FAMILY, _FAMILY_TEST),
+}
 _USE = {
     "sampler": 'onnxlens generate "the cat sat" --sampler "$name=0.2 | temperature=0.8"',
     "visualizer": 'onnxlens view $name "the cat sat" -o view.html',
+    "family": "onnxlens export ./a-checkpoint-of-it",
+}
+_OPTIONS = (
+    "`$module.py` is all of it. Options are the fields of the dataclass; what they mean is said beside them, once."
+)
+_ABOUT = {
+    "sampler": _OPTIONS,
+    "visualizer": _OPTIONS,
+    "family": "`$module_model.py` is the family, and `$module.py` registers it.",
 }
 
 
@@ -212,7 +283,7 @@ def write(name: str, kind: str, folder: str | Path | None = None) -> Path:
 
     Args:
         name: what the plugin is used by.
-        kind: `sampler` or `visualizer`.
+        kind: `sampler`, `visualizer` or `family`.
         folder: the folder to make; `onnxlens-` and the name, here, if none is given.
 
     Returns:
@@ -227,24 +298,30 @@ def write(name: str, kind: str, folder: str | Path | None = None) -> Path:
     check_name(kind, name)
     if name in Registry(find=False).entries(kind):
         raise PluginError(f"The name {name!r} is taken by a {kind} that is built in; choose another one.")
+    module = f"onnxlens_{name.replace('-', '_')}"
     package = f"onnxlens-{name.replace('_', '-').strip('-')}"
     words = {
         "api": API_VERSION,
         "class_": _class(name, kind),
         "kind": kind,
-        "module": f"onnxlens_{name}",
+        "extra": "[export]" if kind == "family" else "",
+        "module": module,
+        "module_model": f"{module}_model",
+        "modules": ", ".join(f'"{one}"' for one in [module, *([f"{module}_model"] if kind == "family" else [])]),
         "name": name,
         "package": package,
         "version": version("onnxlens"),
     }
-    words["use"] = Template(_USE[kind]).substitute(words)
+    words |= {"use": Template(_USE[kind]).substitute(words), "about": Template(_ABOUT[kind]).substitute(words)}
     code, test = _CODE[kind]
     files = {
         "pyproject.toml": _PROJECT,
         "README.md": _README,
         f"{words['module']}.py": code,
-        f"tests/test_{name}.py": test,
+        f"tests/test_{name.replace('-', '_')}.py": test,
     }
+    if kind == "family":
+        files[f"{module}_model.py"] = _FAMILY_MODEL
     target = Path(package if folder is None else folder)
     _make(target, {path: Template(text).substitute(words) for path, text in files.items()})
     return target
@@ -252,7 +329,7 @@ def write(name: str, kind: str, folder: str | Path | None = None) -> Path:
 
 def _class(name: str, kind: str) -> str:
     """What the class is called, which must be none of the other names in its module."""
-    found = "".join(part.capitalize() for part in name.split("_"))
+    found = "".join(part.capitalize() for part in re.split("[_-]", name))
     taken = re.search(rf"\b{found}\b", "".join(_CODE[kind])) or keyword.iskeyword(found)
     return f"{found}{kind.capitalize()}" if taken else found
 

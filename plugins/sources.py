@@ -20,7 +20,11 @@ from onnxlens.runtime.user_folders import config_folder
 __all__ = ["BUILT_IN", "LIMIT", "Source", "built_in", "checked_files", "drop_in_folder", "limited", "outside"]
 
 LIMIT = "ONNXLENS_PLUGINS"  # the variable that limits which plugins are loaded
-BUILT_IN = ("onnxlens.plugins.samplers.builtin", "onnxlens.plugins.visualizers.builtin")
+BUILT_IN = (
+    "onnxlens.plugins.samplers.builtin",
+    "onnxlens.plugins.visualizers.builtin",
+    "onnxlens.export.families.builtin",
+)
 
 _numbers = itertools.count(1)
 

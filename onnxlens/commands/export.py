@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from onnxlens.commands.options import console, gradients_report, inert, json_option, print_json, rounding, status
+from onnxlens.commands.options import (
+    console,
+    gradients_report,
+    inert,
+    json_option,
+    plugins,
+    print_json,
+    rounding,
+    status,
+)
 
 if TYPE_CHECKING:
     from onnxlens.runtime.weights import Storage
@@ -73,6 +82,7 @@ def command(
             storage=storage,
             gradients=gradients,
             force=force,
+            plugins=plugins(),
             progress=say,
         )
     report = bundle.manifest.verification

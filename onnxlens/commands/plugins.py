@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
+_KINDS = ("sampler", "visualizer", "command", "family")
+
 _SLOW = 1.0  # seconds of loading that are worth a word
 _COLUMN = 16  # characters
 
@@ -24,7 +26,7 @@ _COLUMN = 16  # characters
 @json_option
 @click.pass_context
 def command(context: click.Context, as_json: bool) -> None:
-    """List the samplers, visualizers and commands that there are, and which plugins are broken, and why.
+    """List the samplers, visualizers, commands and model families, and which plugins are broken, and why.
 
     Plugins are installed packages with an entry point 'onnxlens', Python files in your configuration folder, and those
     given by --plugin. The variable ONNXLENS_PLUGINS limits them to those it names, and turns all off where it is empty.
@@ -35,7 +37,7 @@ def command(context: click.Context, as_json: bool) -> None:
             raise click.UsageError(f"Give --json after the command: onnxlens plugins {name} --json.")
         return
     known = plugins(context)
-    entries = [entry for kind in ("sampler", "visualizer", "command") for entry in known.entries(kind).values()]
+    entries = [entry for kind in _KINDS for entry in known.entries(kind).values()]
     if as_json:
         print_json(
             {
@@ -67,18 +69,17 @@ def command(context: click.Context, as_json: bool) -> None:
 @click.argument("name")
 @json_option
 def show(name: str, as_json: bool) -> None:
-    """Show all about the sampler, visualizer or command NAME."""
+    """Show all about the sampler, visualizer, command or model family NAME."""
     from onnxlens.plugins.sources import limited
     from onnxlens.runtime.errors import PluginError, suggestion
 
     known = plugins()
-    kinds = ("sampler", "visualizer", "command")
-    found = [known.entries(kind)[name] for kind in kinds if name in known.entries(kind)]
+    found = [known.entries(kind)[name] for kind in _KINDS if name in known.entries(kind)]
     if not found:
-        for kind in kinds:
+        for kind in _KINDS:
             if known.is_broken(kind, name):
                 known.get(kind, name)  # which says why
-        near = suggestion(name[:100], [name for kind in kinds for name in known.entries(kind)], 1)
+        near = suggestion(name[:100], [name for kind in _KINDS for name in known.entries(kind)], 1)
         raise PluginError(f"There is no plugin {name[:100]!r}.{near} 'onnxlens plugins' lists all of them.{limited()}")
     if as_json:
         print_json([_document(entry) for entry in found])
@@ -92,7 +93,7 @@ def show(name: str, as_json: bool) -> None:
 
 @command.command("new")
 @click.argument("name")
-@click.option("--kind", required=True, metavar="sampler|visualizer", help="What it adds.")
+@click.option("--kind", required=True, metavar="sampler|visualizer|family", help="What it adds.")
 @click.option("-o", "--output", type=click.Path(path_type=Path), metavar="FOLDER", help="The folder to make.")
 def new(name: str, kind: str, output: Path | None) -> None:
     """Begin a plugin NAME: write a package that works, with a test, into a new folder.
@@ -120,7 +121,7 @@ def _document(entry: Entry) -> dict[str, Any]:
         "distribution": entry.distribution,
         "summary": entry.summary,
         "help": documentation(entry),
-        "options": None if entry.kind == "command" else json_schema(entry.plugin),
+        "options": None if entry.kind in ("command", "family") else json_schema(entry.plugin),
         "hook_points": hook_points(entry),
     }
 
@@ -136,12 +137,12 @@ def _print_groups(entries: list[Entry]) -> None:
     out = console()
     whole = lines_are_endless(out)
     for number, ((kind, distribution), group) in enumerate(groupby(entries, lambda one: (one.kind, one.distribution))):
-        heading = f"{kind}s, from {inert(distribution)}"
+        heading = f"{'families' if kind == 'family' else f'{kind}s'}, from {inert(distribution)}"
         out.print(f"\n{heading}" if number else heading, soft_wrap=True, style="bold")
         rows = []
         for entry in group:
             cells = {"name": entry.name}
-            if kind != "command":
+            if kind not in ("command", "family"):
                 cells["options"] = " ".join(option_names(entry.plugin))
             if kind == "visualizer":
                 reads = hook_points(entry)
@@ -191,3 +192,5 @@ def _print_entry(entry: Entry) -> None:
         out.print(f"Use: onnxlens view {entry.name} TEXT", soft_wrap=True)
     elif entry.kind == "command":
         out.print(f"\nUse: onnxlens {entry.name} --help", soft_wrap=True)
+    elif entry.kind == "family":
+        out.print(f"\nUse: onnxlens export SOURCE, for a checkpoint whose model_type is {entry.name}", soft_wrap=True)

@@ -14,7 +14,7 @@ from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import PluginError
 
 REGISTER = HEAD + "@hookimpl\ndef register_samplers(register):\n    "
-HOOKS = "the hooks are register_samplers, register_visualizers, register_commands"
+HOOKS = "the hooks are register_samplers, register_visualizers, register_commands, register_families"
 PLAIN = "The hook 'register_samplers' must be a plain function, without yield and async."
 NO_CLASS = "A sampler is a class that derives from onnxlens.plugins.Sampler, and what was registered as 'bad' is "
 NAME = (

@@ -115,7 +115,7 @@ def test_wrong_usage(command):
     ran = command("plugins", "new", "x", "--kind", "picture")
     assert (ran.code, ran.err) == (
         1,
-        "Error: A plugin of which kind? It must be one of sampler, visualizer, not 'picture'.\n",
+        "Error: A plugin of which kind? It must be one of sampler, visualizer, family, not 'picture'.\n",
     )
 
 

@@ -124,8 +124,10 @@ def test_wrong_usage(command):
 def test_every_built_in_says_what_it_is():
     known = Registry(find=False)
     for entry in known.built_in:
-        Draft202012Validator.check_schema(json_schema(entry.plugin))
         assert entry.summary.endswith(".")
+        if entry.kind == "family":  # which has no options
+            continue
+        Draft202012Validator.check_schema(json_schema(entry.plugin))
         for row in option_rows(entry):
             assert row["help"], f"{entry.name}: {row['name']}"
             assert row["type"] != "anything"
