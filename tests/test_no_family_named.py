@@ -30,6 +30,9 @@ SHARED = {
     "layers",
 }
 
+# Not of this project: the text of a package that begins a family, for its author to change.
+TEMPLATES = {"plugins/scaffold.py"}
+
 
 def known_names() -> set[str]:
     """What only a family's own file should say."""
@@ -68,7 +71,8 @@ def test_no_family_is_named_outside_of_the_export(folder: str) -> None:
     found = {
         str(path.relative_to(ROOT)): lines
         for path in sorted((ROOT / folder).rglob("*.py"))
-        if (lines := found_in(path.read_text(encoding="utf-8"), names))
+        if path.relative_to(ROOT).as_posix() not in TEMPLATES
+        and (lines := found_in(path.read_text(encoding="utf-8"), names))
     }
     assert not found
 
