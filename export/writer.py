@@ -119,7 +119,7 @@ def _genai_config(config: ModelConfig, end_tokens: tuple[int, ...]) -> dict[str,
                 "session_options": {"provider_options": []},
                 "num_hidden_layers": config.n_layers,
                 "num_attention_heads": config.n_heads,
-                "num_key_value_heads": config.n_key_value_heads or config.n_heads,
+                "num_key_value_heads": config.key_value_heads,
                 "head_size": config.d_head,
                 "hidden_size": config.d_model,
                 "inputs": {

@@ -32,7 +32,7 @@ class TransformerLensConfig(ModelConfig):
     @property
     def n_params(self) -> int:
         """Entries of the weight matrices in the blocks, without biases and embeddings, as TransformerLens counts."""
-        heads = 2 * self.n_heads + 2 * (self.n_key_value_heads or self.n_heads)
+        heads = 2 * self.n_heads + 2 * self.key_value_heads
         return self.n_layers * self.d_model * ((3 if self.gated_mlp else 2) * self.d_mlp + heads * self.d_head)
 
     @classmethod

@@ -78,6 +78,11 @@ class ModelConfig:
     bos_token_id: int | None = None
     dtype: str = "float32"
 
+    @property
+    def key_value_heads(self) -> int:
+        """Heads for keys and values: `n_key_value_heads`, or as many as for queries."""
+        return self.n_key_value_heads or self.n_heads
+
     def attn_divisor(self, layer: int) -> float:
         """What the products of queries and keys are divided by in a block."""
         by_width = math.sqrt(self.d_head) if self.use_attn_scale else 1.0

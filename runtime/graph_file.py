@@ -141,7 +141,7 @@ def _check_interface(model: ModelProto, bundle: Bundle) -> None:
     missing = [p.name for p in bundle.description.hook_points if not p.on_request and p.name not in outputs]
     caches = [value for value in model.graph.input if value.name.startswith("past_key_values.")]
     sizes = {tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim[1::2]) for value in caches}
-    expected = {(config.n_key_value_heads or config.n_heads, config.d_head)}
+    expected = {(config.key_value_heads, config.d_head)}
     if missing or len(caches) != 2 * config.n_layers or sizes != expected:
         raise BundleError(f"The graph {bundle.path / HOOKS_GRAPH} does not fit the bundle's manifest.")
 

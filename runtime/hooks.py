@@ -96,7 +96,7 @@ def sizes(config: ModelConfig) -> dict[str, int]:
     """How long each axis is that does not depend on the text."""
     return {
         "head": config.n_heads,
-        "kv_head": config.n_key_value_heads or config.n_heads,
+        "kv_head": config.key_value_heads,
         "d_model": config.d_model,
         "d_head": config.d_head,
         "d_mlp": config.d_mlp,

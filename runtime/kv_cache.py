@@ -80,7 +80,7 @@ def _from_numpy(attention_mask: np.ndarray, values: Mapping[str, np.ndarray]) ->
 
 def cache_shape(config: ModelConfig, batch: int, length: int) -> tuple[int, int, int, int]:
     """The shape of the keys, and of the values, of each layer."""
-    return batch, config.n_key_value_heads or config.n_heads, length, config.d_head
+    return batch, config.key_value_heads, length, config.d_head
 
 
 @cache  # asked for several times in every pass

@@ -88,11 +88,9 @@ def check_axes(intervention: Intervention, point: HookPoint, config: ModelConfig
     Raises:
         InputError: the hook point does not have an axis that is named, or a head or neuron is not there.
     """
-    for axis in ("heads", "neurons"):
-        if _given(intervention, axis, point) is not None:
-            _of_axis(intervention, axis, point, axis_size(axis, point, config))
     for axis in AXES:
-        _given(intervention, axis, point)
+        if _given(intervention, axis, point) is not None and axis in ("heads", "neurons"):
+            _of_axis(intervention, axis, point, axis_size(axis, point, config))
 
 
 def find_places(intervention: Intervention, point: HookPoint, config: ModelConfig, layout: Layout) -> list[Place]:

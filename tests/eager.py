@@ -110,7 +110,7 @@ class Order:
             pairs = config.d_head // 2
             self._places["pairs"] = np.arange(pairs) if seed is None else rng.permutation(pairs)
             self._places["d_head"] = np.concatenate([self._places["pairs"], self._places["pairs"] + pairs])
-        for axis, heads in (("heads", config.n_heads), ("kv_heads", config.n_key_value_heads or config.n_heads)):
+        for axis, heads in (("heads", config.n_heads), ("kv_heads", config.key_value_heads)):
             self._places[axis] = (np.arange(heads)[:, None] * config.d_head + self._places["d_head"]).ravel()
         width = len(self._places["heads"])
         self._places["three times heads"] = (np.arange(3)[:, None] * width + self._places["heads"]).ravel()

@@ -13,7 +13,7 @@ from onnxlens.runtime.description import ModelDescription, Normalization, Residu
 from onnxlens.runtime.hooks import HeadProduct, HookPoint
 from onnxlens.runtime.weight_view import WeightView
 
-__all__ = ["describe"]
+__all__ = ["describe", "key_axis"]
 
 _RESIDUAL = ("batch", "pos", "d_model")
 _NEURONS = ("batch", "pos", "d_mlp")
@@ -50,6 +50,11 @@ def describe(cfg: ModelConfig, weights: Mapping[str, WeightView]) -> ModelDescri
     return ModelDescription(cfg, tuple(points), ResidualStream(tuple(parts), tuple(states)), norms, weights)
 
 
+def key_axis(cfg: ModelConfig) -> str:
+    """What counts the heads of keys and values: heads of their own, where there are fewer than for queries."""
+    return "head" if cfg.key_value_heads == cfg.n_heads else "kv_head"
+
+
 def _norm(cfg: ModelConfig, reads: str) -> Normalization:
     return Normalization(reads, "RMS" if cfg.normalization_type == "RMS" else "LN", float(cfg.eps))
 
@@ -65,8 +70,7 @@ def _norm_points(cfg: ModelConfig, name: str, which: str, where: str = "") -> li
 
 def _block(cfg: ModelConfig, block: str) -> list[HookPoint]:
     """The hook points of a block, in the order of computation."""
-    grouped = cfg.n_key_value_heads not in (None, cfg.n_heads)
-    keys = ("batch", "pos", "kv_head", "d_head") if grouped else _HEADS
+    keys = ("batch", "pos", key_axis(cfg), "d_head")
     rotary = cfg.positional_embedding_type == "rotary"
     unrotated = ", before the rotation" if rotary else ", unscaled"
     new = "before the rotation; the new positions only" if rotary else "the new positions only"

@@ -20,6 +20,7 @@ from transformers import (
 )
 
 from onnxlens.export.families.base import Family, check_division, check_entries
+from onnxlens.export.families.hook_table import key_axis
 from onnxlens.export.families.parts import (
     ACTIVATIONS,
     Block,
@@ -146,7 +147,7 @@ class Llama(Family):
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
         cfg, entries = self.cfg, self.entries
         width, inner = cfg.d_model, cfg.d_mlp
-        queries, keys = cfg.n_heads * cfg.d_head, (cfg.n_key_value_heads or cfg.n_heads) * cfg.d_head
+        queries, keys = cfg.n_heads * cfg.d_head, cfg.key_value_heads * cfg.d_head
         projections = {
             "self_attn.q_proj": (width, queries),
             "self_attn.k_proj": (width, keys),
@@ -177,9 +178,8 @@ class Llama(Family):
             return WeightView(tensor if tensor in known else None, axes, reshape=reshape if tensor in known else None)
 
         heads = {"Q": ("q_proj", "head", cfg.n_heads)}
-        keys = cfg.n_key_value_heads or cfg.n_heads
-        of_keys = "head" if keys == cfg.n_heads else "kv_head"
-        heads |= {"K": ("k_proj", of_keys, keys), "V": ("v_proj", of_keys, keys)}
+        keys = (key_axis(cfg), cfg.key_value_heads)
+        heads |= {"K": ("k_proj", *keys), "V": ("v_proj", *keys)}
         views = {"embed.W_E": WeightView("embed_tokens.weight", ("d_vocab", "d_model"))}
         for layer in range(cfg.n_layers):
             name, attn, mlp = f"blocks.{layer}", f"layers.{layer}.self_attn", f"layers.{layer}.mlp"
@@ -283,7 +283,7 @@ def _check_rope(rope: Any, origin: str) -> None:
 class _Attention(nn.Module):
     def __init__(self, cfg: ModelConfig, layer: int, *, bias: bool) -> None:
         super().__init__()
-        self.n_heads, self.n_keys, self.d_head = cfg.n_heads, cfg.n_key_value_heads or cfg.n_heads, cfg.d_head
+        self.n_heads, self.n_keys, self.d_head = cfg.n_heads, cfg.key_value_heads, cfg.d_head
         self.divisor = cfg.attn_divisor(layer)
         self.q_proj = Linear(cfg.d_model, self.n_heads * self.d_head, bias=bias)
         self.k_proj = Linear(cfg.d_model, self.n_keys * self.d_head, bias=bias)

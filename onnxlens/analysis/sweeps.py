@@ -13,6 +13,7 @@ from onnxlens.measuring import Measure
 from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError, suggestion
 from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.places import axis_size
 from onnxlens.runtime.slices import sliced
 from onnxlens.runtime.whole import is_whole
 
@@ -63,9 +64,7 @@ def hooks(lens: Lens, hook: str, known: Sequence[str]) -> list[str]:
 
 def heads_at(lens: Lens, name: str) -> int:
     """How many heads a hook point has: fewer for keys and values that several heads share."""
-    point = lens.runner.bundle.description.points[name]
-    config = lens.config
-    return (config.n_key_value_heads or config.n_heads) if "kv_head" in point.axes else config.n_heads
+    return axis_size("heads", lens.runner.bundle.description.points[name], lens.config)
 
 
 def is_several(text: Text | Texts) -> TypeGuard[Texts]:

@@ -188,7 +188,7 @@ def _parts(view: View) -> Table:
     """Every part with its shape, its parameters, and what it costs for this text."""
     config, count = view.config, len(view.ids)
     width, heads, inner, vocabulary = config.d_model, config.n_heads, config.d_mlp, config.d_vocab
-    keys, norms = config.n_key_value_heads or heads, 2 * config.n_layers + 1
+    keys, norms = config.key_value_heads, 2 * config.n_layers + 1
     # A multiplication and an addition for each weight and token; scores and their sums besides.
     looked = 2 * 2 * count * count * heads * config.d_head
     rows: list[list[str | int | float | None]] = [

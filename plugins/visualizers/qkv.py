@@ -48,8 +48,7 @@ class QKV(Visualizer):
         named, query = self._named(view.config), self.placed("query", len(view.ids))
         layer, head, why = strongest_head(view, *named, position=query)
         cache = read_again(view, _points(layer, view.config)) if why else view.cache
-        keys = view.config.n_key_value_heads or view.config.n_heads
-        group = head // (view.config.n_heads // keys)  # the head whose keys and values it uses
+        group = head // (view.config.n_heads // view.config.key_value_heads)  # the head whose keys and values it uses
         rotated = _rotated(view.config)
         q = cache[f"{rotated}q", layer][:, head]  # [P, d]
         k, v = (cache[name, layer][:, group] for name in (f"{rotated}k", "v"))  # [P, d]

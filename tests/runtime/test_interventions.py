@@ -143,7 +143,7 @@ def some_of(rng: np.random.Generator, size: int) -> list[int]:
 def some_place(model: Runner, name: str, size: tuple[int, int], rng: np.random.Generator) -> dict:
     """Some positions, and of whatever else the hook point has: heads, neurons, positions that are looked at."""
     axes = point_of(model, name).axes
-    groups = model.config.n_key_value_heads or model.config.n_heads
+    groups = model.config.key_value_heads
     sizes = {"head": ("heads", model.config.n_heads), "kv_head": ("heads", groups)}
     sizes |= {"d_mlp": ("neurons", model.config.d_mlp), "key_pos": ("keys", size[1])}
     limits = {limit: some_of(rng, count) for axis, (limit, count) in sizes.items() if axis in axes}
@@ -250,7 +250,7 @@ def test_pairs_of_interventions_are_the_oracle_s(runner, data):
         point = point_of(model, name)
         operation = data.draw(st.sampled_from(operations_at(name)), label="operation")
         where: dict = {}
-        groups = model.config.n_key_value_heads or model.config.n_heads
+        groups = model.config.key_value_heads
         sizes = [("rows", 2, "batch"), ("positions", 7, None)]
         sizes += [("heads", model.config.n_heads, "head"), ("heads", groups, "kv_head")]
         for limit, size, axis in sizes:
