@@ -109,6 +109,7 @@ def read_checkpoint(
         InputError: there is no such storage.
     """
     _check_storage(storage)
+    plugins = plugins or Registry()
     folder = Path(source).expanduser()
     if folder.is_dir():
         if revision is not None:
@@ -147,7 +148,7 @@ def read_checkpoint(
 
 
 def _read_gguf(
-    path: Path, *, revision: str | None, tokenizer: str | Path | None, storage: Storage, plugins: Registry | None
+    path: Path, *, revision: str | None, tokenizer: str | Path | None, storage: Storage, plugins: Registry
 ) -> Checkpoint:
     if revision is not None:
         raise CheckpointError(f"A revision is for a hub id, and {path} is a file; leave --revision out.")
@@ -195,7 +196,13 @@ def read_model(
 
     described = {"kind": "memory", "id": name}
     return _from_model(
-        model, read, name=name, source=described, storage=storage, origin="the model in memory", plugins=plugins
+        model,
+        read,
+        name=name,
+        source=described,
+        storage=storage,
+        origin="the model in memory",
+        plugins=plugins or Registry(),
     )
 
 
@@ -207,7 +214,7 @@ def _from_model(
     source: dict[str, Any],
     storage: Storage,
     origin: str,
-    plugins: Registry | None,
+    plugins: Registry,
 ) -> Checkpoint:
     written = json.loads(model.config.to_json_string(use_diff=False))
     family, entries = check_configuration(written, "the model's config", plugins)

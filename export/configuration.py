@@ -44,14 +44,14 @@ _LEFT_OUT = (
 
 
 def check_configuration(
-    entries: dict[str, Any], origin: str | Path, plugins: Registry | None = None
+    entries: dict[str, Any], origin: str | Path, plugins: Registry
 ) -> tuple[Family, dict[str, Any]]:
     """Checks the entries of a config.json.
 
     Args:
         entries: the entries.
         origin: what to call them in an error.
-        plugins: where families come from; None for the built-in and the installed ones.
+        plugins: where families come from.
 
     Returns:
         The model; and the entries, with every default filled in that decides the numbers.

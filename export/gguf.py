@@ -11,11 +11,12 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from onnxlens.export.configuration import quiet
-from onnxlens.export.families import families, family_of
+from onnxlens.export.families.registered import family_of, known_families
 from onnxlens.export.tokenizer import CheckpointTokenizer, read_tokenizer
 from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import CheckpointError
-from onnxlens.runtime.escape import cut, quoted
+from onnxlens.runtime.escape import quoted
+from onnxlens.runtime.panics import one_line
 
 __all__ = ["is_gguf", "read_gguf"]
 
@@ -28,12 +29,12 @@ def is_gguf(path: Path) -> bool:
         return file.read(len(_MAGIC)) == _MAGIC
 
 
-def read_gguf(path: Path, plugins: Registry | None = None) -> tuple[PreTrainedModel, CheckpointTokenizer]:
+def read_gguf(path: Path, plugins: Registry) -> tuple[PreTrainedModel, CheckpointTokenizer]:
     """Reads model and tokenizer.
 
     Args:
         path: the file; all of its tensors must be in it.
-        plugins: where families come from; None for the built-in and the installed ones.
+        plugins: where families come from.
 
     Returns:
         The model, float32, with dequantised weights; and the tokenizer.
@@ -43,10 +44,9 @@ def read_gguf(path: Path, plugins: Registry | None = None) -> tuple[PreTrainedMo
             the packages that read such files are not installed.
     """
     kind = _architecture(path)
-    if kind not in families(plugins):
+    if plugins.find("family", kind) is None:
         raise CheckpointError(
-            f"{path} is a GGUF file of the architecture {quoted(kind)}, and onnxlens knows the families "
-            f"{', '.join(families(plugins))}. Begin another one with 'onnxlens plugins new NAME --kind family'."
+            f"{path} is a GGUF file of the architecture {quoted(kind)}, and {known_families(plugins)}"
         )
     try:
         with quiet():
@@ -60,7 +60,7 @@ def read_gguf(path: Path, plugins: Registry | None = None) -> tuple[PreTrainedMo
             )
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
     except Exception as error:  # what its reader raises depends on where the damage is
-        raise CheckpointError(f"{path} cannot be read as a GGUF file: {cut(_one_line(error), 300)}.") from error
+        raise CheckpointError(f"{path} cannot be read as a GGUF file: {_reason(error)}.") from error
     model, report = found
     missing = sorted(report["missing_keys"])
     if missing:
@@ -82,9 +82,13 @@ def _architecture(path: Path) -> str:
         fields = GGUFReader(path).fields
         found: Any = fields["general.architecture"].contents()
     except Exception as error:  # of many kinds, for damage in many places
-        detail = f"it has no {error}" if isinstance(error, KeyError) else cut(_one_line(error), 300)
+        detail = f"it has no {error}" if isinstance(error, KeyError) else _reason(error)
         raise CheckpointError(f"{path} is damaged or cut off: {detail}. Get the file again.") from error
     return str(found)
+
+
+def _reason(error: BaseException) -> str:
+    return one_line(error) or type(error).__name__
 
 
 def _forget_length(file: Path) -> None:
@@ -92,7 +96,3 @@ def _forget_length(file: Path) -> None:
     entries = json.loads(file.read_text(encoding="utf-8"))
     entries.pop("model_max_length", None)
     file.write_text(json.dumps(entries), encoding="utf-8")
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error)[:10_000].split()).rstrip(".") or type(error).__name__

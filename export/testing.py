@@ -76,12 +76,8 @@ class _Only(Registry):
         super().__init__(find=False)
         self._family = Entry("family", family.MODEL_TYPE, family, "tested", "")
 
-    def get(self, kind: str, name: str) -> Entry:
-        return self._family if (kind, name) == ("family", self._family.name) else super().get(kind, name)
-
-    @property
-    def families(self) -> Mapping[str, Entry]:
-        return {**super().families, self._family.name: self._family}
+    def find(self, kind: str, name: str) -> Entry | None:
+        return self._family if (kind, name) == ("family", self._family.name) else super().find(kind, name)
 
 
 def _write_checkpoint(family: type[Family], entries: dict[str, Any], folder: Path) -> PreTrainedModel:

@@ -44,9 +44,7 @@ def check(kind: str, name: object, plugin: Any) -> str:
             f"A {kind} is a class that derives from onnxlens.plugins.{base.__name__}, and what was registered as "
             f"{name!r} is {_what(plugin)}{hint}."
         )
-    if inspect.isabstract(plugin):
-        missing = ", ".join(sorted(plugin.__abstractmethods__))
-        raise PluginError(f"The {kind} {name!r} ({plugin.__name__}) lacks {missing}.")
+    _check_whole(kind, name, plugin)
     _check_options(kind, str(name), plugin)
     return summary_of(plugin)
 
@@ -111,10 +109,7 @@ def _check_options(kind: str, name: str, plugin: type[Options]) -> None:
 
 def _check_family(name: str, family: object) -> str:
     if isinstance(family, str):
-        if not _PLACE.fullmatch(family):
-            raise PluginError(
-                f"The family {name!r} must be a class, or its place as 'module:attribute', not {family!r}."
-            )
+        _check_place("family", name, family, "a class")
         return _summary_at(family)
     # Whoever made such a class has imported this module, and with it PyTorch.
     base = getattr(sys.modules.get("onnxlens.export.families.base"), "Family", None)
@@ -123,10 +118,20 @@ def _check_family(name: str, family: object) -> str:
             f"A family is a class that derives from onnxlens.export.families.Family, or its place as "
             f"'module:attribute', and what was registered as {name!r} is {_what(family)}."
         )
-    if inspect.isabstract(family):
-        missing = ", ".join(sorted(getattr(family, "__abstractmethods__", ())))
-        raise PluginError(f"The family {name!r} ({family.__name__}) lacks {missing}.")
+    _check_whole("family", name, family)
     return summary_of(family)
+
+
+def _check_whole(kind: str, name: object, plugin: type) -> None:
+    """Checks that a class has all that its base leaves to it."""
+    if missing := getattr(plugin, "__abstractmethods__", None):
+        raise PluginError(f"The {kind} {name!r} ({plugin.__name__}) lacks {', '.join(sorted(missing))}.")
+
+
+def _check_place(kind: str, name: str, place: str, what: str) -> None:
+    """Checks a text that stands for something to be imported when it is used."""
+    if not _PLACE.fullmatch(place):
+        raise PluginError(f"The {kind} {name!r} must be {what}, or its place as 'module:attribute', not {place!r}.")
 
 
 def _summary_at(place: str) -> str:
@@ -147,10 +152,7 @@ def _check_command(name: str, command: object) -> str:
     import click
 
     if isinstance(command, str):
-        if not _PLACE.fullmatch(command):
-            raise PluginError(
-                f"The command {name!r} must be one of click, or its place as 'module:attribute', not {command!r}."
-            )
+        _check_place("command", name, command, "one of click")
         return ""
     if not isinstance(command, click.Command):
         raise PluginError(

@@ -17,7 +17,7 @@ from onnxlens.plugins.sources import built_in, checked_files, limited, outside
 from onnxlens.runtime.errors import PluginError, suggestion
 from onnxlens.runtime.escape import quoted
 
-__all__ = ["Broken", "Entry", "Registry"]
+__all__ = ["KINDS", "Broken", "Entry", "Registry"]
 
 KINDS = tuple(HOOKS.values())
 
@@ -128,11 +128,11 @@ class Registry:
         found = {**self._built_in_entries[kind], **self._outside.entries[kind]}
         return MappingProxyType(found)
 
-    def get(self, kind: str, name: str) -> Entry:
-        """Returns what is used by a name; other plugins are only loaded if it is not built in.
+    def find(self, kind: str, name: str) -> Entry | None:
+        """Returns what is used by a name, or None; other plugins are only loaded if it is not built in.
 
         Raises:
-            PluginError: there is none, or what would be is broken; the text says why.
+            PluginError: what would be is broken; the text says why.
         """
         if kind == "visualizer":
             name = name.replace("-", "_")  # as commands are written
@@ -142,6 +142,18 @@ class Registry:
             return entry
         for broken in self._outside.causes.get((kind, name), ()):
             raise PluginError(str(broken))
+        return None
+
+    def get(self, kind: str, name: str) -> Entry:
+        """Returns what is used by a name, as `find` does.
+
+        Raises:
+            PluginError: there is none, or what would be is broken; the text says why.
+        """
+        if (entry := self.find(kind, name)) is not None:
+            return entry
+        if kind == "visualizer":
+            name = name.replace("-", "_")
         known = self.entries(kind)
         shown = name if len(name) <= 100 else f"{name[:100]}…"
         if not (hint := suggestion(shown, known, 1)):

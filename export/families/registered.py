@@ -9,7 +9,7 @@ from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import CheckpointError, PluginError
 from onnxlens.runtime.escape import quoted
 
-__all__ = ["families", "family_of"]
+__all__ = ["families", "family_of", "known_families"]
 
 
 def families(plugins: Registry | None = None) -> list[str]:
@@ -19,6 +19,14 @@ def families(plugins: Registry | None = None) -> list[str]:
         plugins: what plugins there are; None for the built-in and the installed ones.
     """
     return sorted((plugins or Registry()).families)
+
+
+def known_families(plugins: Registry) -> str:
+    """Says which families there are, and how to add one: the end of a sentence about one that is not known."""
+    return (
+        f"onnxlens knows the families {', '.join(families(plugins))}. Begin another one with 'onnxlens plugins new "
+        "NAME --kind family'."
+    )
 
 
 def family_of(model_type: object, origin: str, plugins: Registry | None = None) -> type[Family]:
@@ -34,13 +42,10 @@ def family_of(model_type: object, origin: str, plugins: Registry | None = None) 
         PluginError: the plugin that would bring the family is broken, or the family cannot be imported.
     """
     known = plugins or Registry()
-    if isinstance(model_type, str) and (model_type in known.families or known.is_broken("family", model_type)):
-        entry = known.get("family", model_type)
-        return _imported(model_type, entry.plugin)
-    raise CheckpointError(
-        f"{origin}: model_type is {quoted(model_type)}, and onnxlens knows the families "
-        f"{', '.join(families(known))}. Begin another one with 'onnxlens plugins new NAME --kind family'."
-    )
+    entry = known.find("family", model_type) if isinstance(model_type, str) else None
+    if entry is None:
+        raise CheckpointError(f"{origin}: model_type is {quoted(model_type)}, and {known_families(known)}")
+    return _imported(entry.name, entry.plugin)
 
 
 def _imported(model_type: str, plugin: type[Family] | str) -> type[Family]:

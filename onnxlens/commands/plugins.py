@@ -16,8 +16,6 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_KINDS = ("sampler", "visualizer", "command", "family")
-
 _SLOW = 1.0  # seconds of loading that are worth a word
 _COLUMN = 16  # characters
 
@@ -36,8 +34,10 @@ def command(context: click.Context, as_json: bool) -> None:
             name = context.invoked_subcommand
             raise click.UsageError(f"Give --json after the command: onnxlens plugins {name} --json.")
         return
+    from onnxlens.plugins.registry import KINDS
+
     known = plugins(context)
-    entries = [entry for kind in _KINDS for entry in known.entries(kind).values()]
+    entries = [entry for kind in KINDS for entry in known.entries(kind).values()]
     if as_json:
         print_json(
             {
@@ -70,16 +70,17 @@ def command(context: click.Context, as_json: bool) -> None:
 @json_option
 def show(name: str, as_json: bool) -> None:
     """Show all about the sampler, visualizer, command or model family NAME."""
+    from onnxlens.plugins.registry import KINDS
     from onnxlens.plugins.sources import limited
     from onnxlens.runtime.errors import PluginError, suggestion
 
     known = plugins()
-    found = [known.entries(kind)[name] for kind in _KINDS if name in known.entries(kind)]
+    found = [known.entries(kind)[name] for kind in KINDS if name in known.entries(kind)]
     if not found:
-        for kind in _KINDS:
+        for kind in KINDS:
             if known.is_broken(kind, name):
                 known.get(kind, name)  # which says why
-        near = suggestion(name[:100], [name for kind in _KINDS for name in known.entries(kind)], 1)
+        near = suggestion(name[:100], [name for kind in KINDS for name in known.entries(kind)], 1)
         raise PluginError(f"There is no plugin {name[:100]!r}.{near} 'onnxlens plugins' lists all of them.{limited()}")
     if as_json:
         print_json([_document(entry) for entry in found])
