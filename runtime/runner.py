@@ -55,10 +55,9 @@ _MOST_THREADS = 64  # or as many as there are processors
 # some operators round otherwise.
 _ALIGNED = 16
 
-# A longer text than this, in tokens, is computed in pieces, where no option needs all of it at once. Small pieces are
+# A longer text than this, in tokens, is computed in pieces, where nothing needs all of it at once. Small pieces are
 # faster: their attention scores stay in the processor's cache.
 _LONGEST_PASS, _PIECE = 1024, 256
-_PLAIN_OPTIONS = {"logits", "kv_cache", "cache_rows", "keep_cache"}
 
 logger = logging.getLogger("onnxlens")
 
@@ -107,6 +106,13 @@ class Plan:
     functions: Functions
     reads: tuple[str, ...]
     residual: str | None
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether it can be computed in pieces, one after the other on the cache: nothing is read or changed."""
+        request = self.request
+        touched = (request.reads, request.edits, request.calls, request.feeds, request.joins)
+        return not any(touched) and request.logits != "all" and self.residual is None
 
     @property
     def positions(self) -> list[int] | None:
@@ -279,26 +285,21 @@ class Runner:
         A long text of which only the last logits are wanted, or the KV cache, is computed in pieces, one after the
         other on the cache: the attention scores of a pass take memory that grows with the square of its length.
         """
-        others = [value for name, value in options.items() if name not in _PLAIN_OPTIONS]
-        if options.get("logits") in ("last", "none") and all(map(_is_nothing, others)):
-            ids, mask, options = self._fill(self.check_ids(input_ids), attention_mask, options)
-            return self.execute(self.plan(ids, mask, **options))
-        return self.execute(self.plan(input_ids, attention_mask, **options))
+        return self.execute(self._last_piece(self.plan(input_ids, attention_mask, **options)))
 
-    def _fill(
-        self, ids: np.ndarray, attention_mask: npt.ArrayLike | None, options: dict[str, Any]
-    ) -> tuple[np.ndarray, npt.ArrayLike | None, dict[str, Any]]:
-        """Computes all of a long text but its end; returns the rest, its mask, and the options with the cache."""
-        if ids.shape[1] <= _LONGEST_PASS:
-            return ids, attention_mask, options
-        past, rows = options.get("kv_cache") or KVCache.empty(self.config, len(ids)), options.get("cache_rows")
-        picked = None if rows is None else _rows(rows, past)
-        mask = self._placed(ids, attention_mask, past, picked)[0][:, len(past) :]  # which checks all of the text
+    def _last_piece(self, plan: Plan) -> Plan:
+        """Computes all but the end of a long pass, where it can be computed in pieces; returns what is left to do."""
+        past: KVCache | None = plan.past
+        ids, rows = plan.inputs["input_ids"], plan.inputs.get(ROWS)
+        if ids.shape[1] <= _LONGEST_PASS or not plan.is_divisible:
+            return plan
+        mask = plan.inputs["attention_mask"][:, len(plan.past) :]
         while ids.shape[1] > _PIECE:
             piece = self.plan(ids[:, :_PIECE], mask[:, :_PIECE], logits="none", kv_cache=past, cache_rows=rows)
             past, rows = self.execute(piece).kv_cache, None
             ids, mask = ids[:, _PIECE:], mask[:, _PIECE:]
-        return ids, mask, {**options, "kv_cache": past, "cache_rows": None}
+        request = plan.request
+        return self.plan(ids, mask, logits=request.logits, kv_cache=past, keep_cache=request.keys_and_values)
 
     def plan(
         self,
@@ -556,13 +557,6 @@ def _runner_at(bundle: Bundle, *options: Any) -> Runner:
 @lru_cache(maxsize=2)
 def _shared(bundle: Bundle, provider: str, threads: int | None, max_sessions: int | None) -> Runner:
     return Runner(bundle, provider=provider, threads=threads, max_sessions=max_sessions)
-
-
-def _is_nothing(option: object) -> bool:
-    """Whether an option asks for nothing: no hook point, no change."""
-    if isinstance(option, Edits):
-        return not option.plan
-    return option is None or (isinstance(option, Sequence | Mapping) and len(option) == 0)
 
 
 def _array(values: npt.ArrayLike, name: str) -> np.ndarray:
