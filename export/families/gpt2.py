@@ -6,7 +6,7 @@ Learned positions, layer normalisation before each half of a block, queries, key
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -177,7 +177,9 @@ class _Attention(nn.Module):
         self.c_attn = Linear(cfg.d_model, 3 * cfg.d_model)
         self.c_proj = Linear(cfg.d_model, cfg.d_model)
 
-    def forward(self, x: Tensor, mask: Tensor, past: KeyValue | None, tap: Tap, name: str) -> tuple[Tensor, KeyValue]:
+    def forward(
+        self, x: Tensor, mask: Tensor, rotation: Rotation | None, past: KeyValue | None, tap: Tap, name: str
+    ) -> tuple[Tensor, KeyValue]:
         batch, new, _ = x.shape
         heads = (batch, new, self.n_heads, self.d_head)
         q, k, v = self.c_attn(x).chunk(3, dim=-1)  # [B, P, D] each
@@ -202,45 +204,31 @@ class _MLP(nn.Module):
         return out
 
 
-class _Block(Block):
-    def __init__(self, cfg: ModelConfig, layer: int) -> None:
-        super().__init__(layer)
-        self.ln_1 = LayerNorm(cfg.d_model, cfg.eps)
-        self.attn = _Attention(cfg, layer)
-        self.ln_2 = LayerNorm(cfg.d_model, cfg.eps)
-        self.mlp = _MLP(cfg)
-
-    def attention(
-        self, resid: Tensor, mask: Tensor, rotation: Rotation | None, past: KeyValue | None, tap: Tap
-    ) -> tuple[Tensor, KeyValue]:
-        out: tuple[Tensor, KeyValue] = self.attn(
-            self.ln_1(resid, tap, f"{self.name}.ln1"), mask, past, tap, f"{self.name}.attn"
-        )
-        return out
-
-    def feed_forward(self, resid: Tensor, tap: Tap) -> Tensor:
-        out: Tensor = self.mlp(self.ln_2(resid, tap, f"{self.name}.ln2"), tap, f"{self.name}.mlp")
-        return out
-
-
 class _Module(Decoder):
     def __init__(self, cfg: ModelConfig) -> None:
         super().__init__(cfg)
         self.wte = nn.Embedding(cfg.d_vocab, cfg.d_model)
         self.wpe = nn.Embedding(cfg.n_ctx, cfg.d_model)
-        self.h = nn.ModuleList(_Block(cfg, layer) for layer in range(cfg.n_layers))
+        self.h = nn.ModuleList(
+            Block(
+                layer,
+                ln_1=LayerNorm(cfg.d_model, cfg.eps),
+                attn=_Attention(cfg, layer),
+                ln_2=LayerNorm(cfg.d_model, cfg.eps),
+                mlp=_MLP(cfg),
+            )
+            for layer in range(cfg.n_layers)
+        )
         self.ln_f = LayerNorm(cfg.d_model, cfg.eps)
-        self.lm_head = nn.Linear(cfg.d_model, cfg.d_vocab, bias=False)
-        if cfg.tie_word_embeddings:
-            self.lm_head.weight = self.wte.weight
+        self.add_unembedding(self.wte)
 
     @property
-    def blocks(self) -> Sequence[nn.Module]:
-        return [*self.h]
+    def blocks(self) -> nn.ModuleList:
+        return self.h
+
+    @property
+    def final_norm(self) -> nn.Module:
+        return self.ln_f
 
     def embed(self, input_ids: Tensor, position_ids: Tensor, tap: Tap) -> Tensor:
         return tap("hook_embed", self.wte(input_ids)) + tap("hook_pos_embed", self.wpe(position_ids))
-
-    def unembed(self, resid: Tensor, tap: Tap) -> Tensor:
-        logits: Tensor = self.ln_f(resid, tap, "ln_final") @ self.lm_head.weight.T
-        return logits

@@ -6,7 +6,7 @@ Mistral without a sliding window differ by their configuration alone.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -319,43 +319,31 @@ class _MLP(nn.Module):
         return out
 
 
-class _Block(Block):
-    def __init__(self, cfg: ModelConfig, layer: int, *, attention_bias: bool, mlp_bias: bool) -> None:
-        super().__init__(layer)
-        self.input_layernorm = RMSNorm(cfg.d_model, cfg.eps)
-        self.self_attn = _Attention(cfg, layer, bias=attention_bias)
-        self.post_attention_layernorm = RMSNorm(cfg.d_model, cfg.eps)
-        self.mlp = _MLP(cfg, bias=mlp_bias)
-
-    def attention(
-        self, resid: Tensor, mask: Tensor, rotation: Rotation | None, past: KeyValue | None, tap: Tap
-    ) -> tuple[Tensor, KeyValue]:
-        out: tuple[Tensor, KeyValue] = self.self_attn(
-            self.input_layernorm(resid, tap, f"{self.name}.ln1"), mask, rotation, past, tap, f"{self.name}.attn"
-        )
-        return out
-
-    def feed_forward(self, resid: Tensor, tap: Tap) -> Tensor:
-        out: Tensor = self.mlp(self.post_attention_layernorm(resid, tap, f"{self.name}.ln2"), tap, f"{self.name}.mlp")
-        return out
-
-
 class _Module(Decoder):
     def __init__(self, cfg: ModelConfig, *, attention_bias: bool, mlp_bias: bool) -> None:
         super().__init__(cfg)
         self.rotary_emb = Rotary(cfg)
         self.embed_tokens = nn.Embedding(cfg.d_vocab, cfg.d_model)
         self.layers = nn.ModuleList(
-            _Block(cfg, layer, attention_bias=attention_bias, mlp_bias=mlp_bias) for layer in range(cfg.n_layers)
+            Block(
+                layer,
+                input_layernorm=RMSNorm(cfg.d_model, cfg.eps),
+                self_attn=_Attention(cfg, layer, bias=attention_bias),
+                post_attention_layernorm=RMSNorm(cfg.d_model, cfg.eps),
+                mlp=_MLP(cfg, bias=mlp_bias),
+            )
+            for layer in range(cfg.n_layers)
         )
         self.norm = RMSNorm(cfg.d_model, cfg.eps)
-        self.lm_head = nn.Linear(cfg.d_model, cfg.d_vocab, bias=False)
-        if cfg.tie_word_embeddings:
-            self.lm_head.weight = self.embed_tokens.weight
+        self.add_unembedding(self.embed_tokens)
 
     @property
-    def blocks(self) -> Sequence[nn.Module]:
-        return [*self.layers]
+    def blocks(self) -> nn.ModuleList:
+        return self.layers
+
+    @property
+    def final_norm(self) -> nn.Module:
+        return self.norm
 
     def embed(self, input_ids: Tensor, position_ids: Tensor, tap: Tap) -> Tensor:
         return tap("hook_embed", self.embed_tokens(input_ids))
@@ -363,7 +351,3 @@ class _Module(Decoder):
     def rotation(self, position_ids: Tensor) -> Rotation:
         found: Rotation = self.rotary_emb(position_ids)
         return found
-
-    def unembed(self, resid: Tensor, tap: Tap) -> Tensor:
-        logits: Tensor = self.norm(resid, tap, "ln_final") @ self.lm_head.weight.T
-        return logits

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -186,35 +186,34 @@ def rotate(x: Tensor, rotation: Rotation) -> Tensor:
     return x * cosines + torch.cat((-second, first), dim=-1) * sines
 
 
-class Block(nn.Module, ABC):
+class Block(nn.Module):
     """One transformer block, which reads the residual stream and adds to it: attention, then MLP.
+
+    Attention is called with what it reads [B, P, D], the mask, the rotation, past keys and values, the tap and its
+    name; it returns what it adds to the stream [B, P, D], and keys and values of all positions. The MLP is called with
+    what it reads, the tap and its name, and returns what it adds.
 
     Args:
         layer: its number.
+        parts: the normalisation that attention reads, attention, the normalisation that the MLP reads, and the MLP, in
+            this order, under the names with which their parameters begin.
     """
 
-    def __init__(self, layer: int) -> None:
+    def __init__(self, layer: int, **parts: nn.Module) -> None:
         super().__init__()
         self.name = f"blocks.{layer}"
-
-    @abstractmethod
-    def attention(
-        self, resid: Tensor, mask: Tensor, rotation: Rotation | None, past: KeyValue | None, tap: Tap
-    ) -> tuple[Tensor, KeyValue]:
-        """What attention adds to the stream [B, P, D], and keys and values of all positions."""
-
-    @abstractmethod
-    def feed_forward(self, resid: Tensor, tap: Tap) -> Tensor:
-        """What the MLP adds to the stream, [B, P, D]."""
+        for name, part in parts.items():
+            self.add_module(name, part)
 
     def forward(
         self, resid: Tensor, mask: Tensor, rotation: Rotation | None, past: KeyValue | None, tap: Tap
     ) -> tuple[Tensor, KeyValue]:
         name = self.name
+        ln1, attention, ln2, mlp = self.children()
         resid = tap(f"{name}.hook_resid_pre", resid)
-        out, present = self.attention(resid, mask, rotation, past, tap)
+        out, present = attention(ln1(resid, tap, f"{name}.ln1"), mask, rotation, past, tap, f"{name}.attn")
         resid = tap(f"{name}.hook_resid_mid", resid + tap(f"{name}.hook_attn_out", out))
-        out = self.feed_forward(resid, tap)
+        out = mlp(ln2(resid, tap, f"{name}.ln2"), tap, f"{name}.mlp")
         return tap(f"{name}.hook_resid_post", resid + tap(f"{name}.hook_mlp_out", out)), present
 
 
@@ -239,12 +238,19 @@ class Decoder(nn.Module, ABC):
 
     @property
     @abstractmethod
-    def blocks(self) -> Sequence[nn.Module]:
+    def blocks(self) -> nn.ModuleList:
         """The blocks, in order."""
 
+    @property
     @abstractmethod
-    def unembed(self, resid: Tensor, tap: Tap) -> Tensor:
-        """The logits [B, P, V] of a final residual stream."""
+    def final_norm(self) -> nn.Module:
+        """The normalisation that the unembedding reads."""
+
+    def add_unembedding(self, embedding: nn.Embedding) -> None:
+        """Adds the unembedding, `lm_head`: the embedding itself where the two are tied."""
+        self.lm_head = nn.Linear(self.cfg.d_model, self.cfg.d_vocab, bias=False)
+        if self.cfg.tie_word_embeddings:
+            self.lm_head.weight = embedding.weight
 
     def forward(
         self,
@@ -275,4 +281,5 @@ class Decoder(nn.Module, ABC):
         for block, cached in zip(self.blocks, past if past is not None else [None] * len(self.blocks), strict=True):
             resid, extended = block(resid, mask, rotation, cached, tap)
             present.append(extended)
-        return self.unembed(resid, tap), present
+        logits = self.final_norm(resid, tap, "ln_final") @ self.lm_head.weight.T
+        return logits, present
