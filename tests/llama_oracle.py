@@ -21,20 +21,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from formulas import ACTIVATIONS, Array, default_positions, softmax, visible_keys
 
 __all__ = ["frequencies", "run"]
-
-Array = NDArray[np.float64]
-
-_erf: Callable[[Array], Array] = np.vectorize(math.erf, otypes=[np.float64])
-
-# config.json's `hidden_act` -> the function.
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "silu": lambda x: x * 0.5 * (1 + np.tanh(0.5 * x)),  # x sigmoid(x), which cannot overflow in this form
-    "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
-    "relu": lambda x: np.maximum(x, 0),
-}
 
 
 def frequencies(width: int, rope: Mapping[str, Any]) -> Array:
@@ -91,7 +80,7 @@ def run(
     layers, heads = config["num_hidden_layers"], config["num_attention_heads"]  # number of blocks, H
     groups = config.get("num_key_value_heads") or heads  # G
     width = config.get("head_dim") or config["hidden_size"] // heads  # d
-    activation = _ACTIVATIONS[config.get("hidden_act", "silu")]
+    activation = ACTIVATIONS[config.get("hidden_act", "silu")]
     epsilon = config.get("rms_norm_eps", 1e-6)
 
     def linear(name: str, x: Array) -> Array:
@@ -101,11 +90,10 @@ def run(
     if attention_mask is None:
         attention_mask = np.ones_like(input_ids)
     if position_ids is None:
-        position_ids = np.maximum(np.cumsum(attention_mask != 0, axis=-1) - 1, 0)
+        position_ids = default_positions(attention_mask)
     batch, length = input_ids.shape
     angles = position_ids[:, :, None, None] * frequencies(width, config.get("rope_parameters") or {})  # [B, P, 1, d/2]
-    visible = np.tril(np.ones((length, length), dtype=bool)) & (attention_mask != 0)[:, None, None, :]
-    visible |= np.eye(length, dtype=bool)  # [B, 1, Q, K]
+    visible = visible_keys(attention_mask)  # [B, 1, Q, K]
     out: dict[str, np.ndarray] = {}
 
     def hook(name: str, value: Array) -> Array:
@@ -135,8 +123,7 @@ def run(
         k, v = (np.repeat(one, heads // groups, axis=2) for one in (k, v))  # [B, P, H, d]
         scores = q.transpose(0, 2, 1, 3) @ k.transpose(0, 2, 3, 1) / math.sqrt(width)  # [B, H, Q, K]
         scores = hook(f"{block}.attn.hook_attn_scores", np.where(visible, scores, -np.inf))
-        powers = np.exp(scores - scores.max(axis=-1, keepdims=True))
-        pattern = hook(f"{block}.attn.hook_pattern", powers / powers.sum(axis=-1, keepdims=True))
+        pattern = hook(f"{block}.attn.hook_pattern", softmax(scores))
         z = hook(f"{block}.attn.hook_z", (pattern @ v.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3))  # [B, P, H, d]
         w_o = np.asarray(weights[f"{hf}.self_attn.o_proj.weight"], np.float64).T.reshape(heads, width, -1)  # [H, d, D]
         result = hook(f"{block}.attn.hook_result", (z[..., None, :] @ w_o)[..., 0, :])  # [B, P, H, D]

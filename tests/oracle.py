@@ -7,7 +7,6 @@ Sources:
     - Radford et al. 2019, "Language Models are Unsupervised Multitask Learners" (GPT-2): the architecture.
     - Vaswani et al. 2017, "Attention Is All You Need": attention, the feed-forward layer, tied embeddings.
     - Ba, Kiros and Hinton 2016, "Layer Normalization".
-    - Hendrycks and Gimpel 2016, "Gaussian Error Linear Units": GELU, its tanh form, and SiLU.
 
 Dimensions in shape comments: B batch, P position, D d_model, H heads, d d_head, M d_mlp, V vocabulary,
 Q query position, K key position.
@@ -20,30 +19,9 @@ from typing import Any
 
 import llama_oracle
 import numpy as np
-from numpy.typing import NDArray
+from formulas import ACTIVATIONS, Array, default_positions, softmax, visible_keys
 
 __all__ = ["greedy", "run", "run_bundle"]
-
-Array = NDArray[np.float64]
-
-_erf: Callable[[Array], Array] = np.vectorize(math.erf, otypes=[np.float64])
-
-
-def _sigmoid(x: Array) -> Array:
-    # 1 / (1 + exp(-x)) = (1 + tanh(x / 2)) / 2, which cannot overflow.
-    return 0.5 * (1 + np.tanh(0.5 * x))
-
-
-# config.json's `activation_function` -> the function (Hendrycks and Gimpel 2016, section 2).
-_ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    # GELU(x) = x Phi(x) = x / 2 (1 + erf(x / sqrt(2)))
-    "gelu": lambda x: 0.5 * x * (1 + _erf(x / math.sqrt(2))),
-    # GELU(x) ~ x / 2 (1 + tanh(sqrt(2 / pi) (x + 0.044715 x^3))), the form GPT-2 was trained with
-    "gelu_new": lambda x: 0.5 * x * (1 + np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
-    "relu": lambda x: np.maximum(x, 0),
-    # SiLU(x) = x sigmoid(x)
-    "silu": lambda x: x * _sigmoid(x),
-}
 
 
 def _layer_norm(x: Array, epsilon: float) -> tuple[Array, Array]:
@@ -58,13 +36,6 @@ def _layer_norm(x: Array, epsilon: float) -> tuple[Array, Array]:
     """
     centred = x - x.mean(axis=-1, keepdims=True)
     return centred, np.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)  # [B, P, D], [B, P, 1]
-
-
-def _softmax(x: Array) -> Array:
-    # softmax(x)_i = exp(x_i) / sum_j exp(x_j); subtracting the maximum cancels out, and exp cannot overflow.
-    e: Array = np.exp(x - x.max(axis=-1, keepdims=True))
-    total: Array = e.sum(axis=-1, keepdims=True)
-    return e / total
 
 
 def run(
@@ -101,10 +72,10 @@ def run(
     d_head = d_model // n_head  # d
     epsilon = config.get("layer_norm_epsilon", 1e-5)
     activation_function = config.get("activation_function", "gelu_new")
-    if activation_function not in _ACTIVATIONS:
-        known = ", ".join(_ACTIVATIONS)
+    if activation_function not in ACTIVATIONS:
+        known = ", ".join(ACTIVATIONS)
         raise ValueError(f"Unknown activation_function {activation_function!r}: the oracle knows {known}.")
-    activation = _ACTIVATIONS[activation_function]
+    activation = ACTIVATIONS[activation_function]
 
     def weight(name: str, *shape: int) -> Array:
         value = np.asarray(weights[name], dtype=np.float64)
@@ -115,15 +86,9 @@ def run(
     if attention_mask is None:
         attention_mask = np.ones_like(input_ids)  # [B, P]
     if position_ids is None:
-        position_ids = np.maximum(np.cumsum(attention_mask != 0, axis=-1) - 1, 0)  # [B, P]
+        position_ids = default_positions(attention_mask)  # [B, P]
     batch, length = input_ids.shape
-
-    # Which key may be seen by which query: none that is later (Vaswani et al. 2017, section 3.2.3), none that
-    # is padding, and in any case the position itself, so that no row of the softmax is empty.
-    causal = np.tril(np.ones((length, length), dtype=bool))  # [Q, K]
-    visible = causal & (attention_mask != 0)[:, None, None, :]  # [B, 1, Q, K]
-    visible |= np.eye(length, dtype=bool)  # [B, 1, Q, K]
-
+    visible = visible_keys(attention_mask)  # [B, 1, Q, K]
     out: dict[str, np.ndarray] = {}
 
     def hook(name: str, value: Array) -> Array:
@@ -165,7 +130,7 @@ def run(
         scores = hook(block + "attn.hook_attn_scores", np.where(visible, scores, -np.inf))
 
         # pattern = softmax(scores);  z = pattern v  (Vaswani et al. 2017, equation 1)
-        pattern = hook(block + "attn.hook_pattern", _softmax(scores))
+        pattern = hook(block + "attn.hook_pattern", softmax(scores))
         z = (pattern @ v.transpose(0, 2, 1, 3)).transpose(0, 2, 1, 3)  # [B, H, Q, d], then [B, P, H, d]
         z = hook(block + "attn.hook_z", z)
 
