@@ -124,6 +124,7 @@ def _write(checkpoint: Checkpoint, target: Path, *, gradients: bool, force: bool
         if gradients:
             report["gradients"] = verify_gradients.check(folder, checkpoint.family.cfg, wanted, expected_gradients)
         progress("writing the manifest")
+        description = checkpoint.family.description()
         Manifest(
             name=target.name,
             source=checkpoint.source,
@@ -131,8 +132,8 @@ def _write(checkpoint: Checkpoint, target: Path, *, gradients: bool, force: bool
             precision="float32",
             storage=checkpoint.storage,
             parameters=checkpoint.parameters,
-            **checkpoint.family.description().to_dict(),
-            weights={name: view.to_dict() for name, view in checkpoint.family.weights().items()},
+            **description.to_dict(),
+            weights={name: view.to_dict() for name, view in description.weights.items()},
             files=_records(folder),
             verification={**report, **rounding},
         ).write(folder)

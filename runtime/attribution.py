@@ -28,9 +28,8 @@ class Attribution(Components):
         """What each part of the final stream contributes to the logits of given tokens, or to differences of logits.
 
         A part x contributes `((x - mean(x)) / scale) @ (ln_final.w * W_U[:, token])`, without the mean where the final
-        normalisation does not centre. The contributions of all parts
-        and `logit_bias` add up to the logit. TransformerLens leaves out `ln_final.w`, and so agrees where it has folded
-        that into `W_U`.
+        normalisation does not centre. The contributions of all parts and `logit_bias` add up to the logit.
+        TransformerLens leaves out `ln_final.w`, and so agrees where it has folded that into `W_U`.
 
         Args:
             residual_stack: [C, ..., D], such as `decompose_resid()` returns; without `apply_ln`.

@@ -74,9 +74,5 @@ class WeightView:
         return view
 
 
-def _as_tuple(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
 def _all(value: object, kind: type) -> bool:
     return isinstance(value, tuple) and all(type(item) is kind for item in value)

@@ -58,8 +58,8 @@ def command(
     """Export a checkpoint to ONNX, with every intermediate value named, and prove it.
 
     SOURCE is a hub id, such as openai-community/gpt2, a folder with config.json and weights, or a GGUF file. TARGET is
-    the folder to write, models/NAME if left out. Models of the families gpt2, llama and mistral can be exported. ONNX
-    Runtime is compared with PyTorch on every hook point, and a bundle that differs is not written.
+    the folder to write, models/NAME if left out. `onnxlens plugins` lists the families whose models can be exported.
+    ONNX Runtime is compared with PyTorch on every hook point, and a bundle that differs is not written.
     """
     signal.signal(signal.SIGTERM, _interrupt)  # so that a terminated export cleans up as an interrupted one does
     from onnxlens.export.destination import destination

@@ -13,6 +13,7 @@ from onnxlens.plugins.options import Options
 from onnxlens.plugins.visualizers.labels import visible
 from onnxlens.runtime.activations import ActivationCache
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.description import ModelDescription
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -75,6 +76,17 @@ class View:
         if self.lens is None:
             raise InputError("This visualizer runs the model again, and the view is of none; use lens.view.")
         return self.lens
+
+    @property
+    def description(self) -> ModelDescription:
+        """What the model is made of: hook points, normalisations, weights.
+
+        Raises:
+            InputError: the activations do not say which model they are of.
+        """
+        if self.cache.facts is None:
+            raise InputError("This visualizer needs to know the model; attach it with cache.with_model(lens).")
+        return self.cache.facts.model
 
     def piece(self, token: int) -> str:
         """The text of a token id; where it is a part of a letter only, its bytes, written as escapes."""

@@ -18,6 +18,7 @@ from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable, short
 from onnxlens.plugins.visualizers.page import Part
 from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.hooks import sizes
 from onnxlens.runtime.logits import log_softmax, top_ids
 
 if TYPE_CHECKING:
@@ -174,13 +175,12 @@ def _arrow(left: Axes, right: Axes, bend: float = 0.0) -> None:
 
 def _sizes(view: View, part: str) -> tuple[int, int]:
     """How many numbers the weights of a part are, and those of them that are in matrices."""
-    lens = view.model_lens
-    shapes = {
-        name.removeprefix(part): lens.weights[name].shape
-        for name, stored in lens.runner.bundle.description.weights.items()
-        if name.startswith(part) and stored.tensor is not None
+    lengths = sizes(view.config)
+    counts = {
+        name.removeprefix(part): math.prod(lengths[axis] for axis in weight.axes)
+        for name, weight in view.description.weights.items()
+        if name.startswith(part) and weight.tensor is not None
     }
-    counts = {name: math.prod(shape) for name, shape in shapes.items()}
     return sum(counts.values()), sum(size for name, size in counts.items() if name.startswith("W_"))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import html
 import inspect
 import io
@@ -514,6 +515,18 @@ def test_flow_counts_all_parameters(lens, bundle):
         opened = onnxlens.load(bundle(name), provider="cpu", threads=1)
         table = opened.view("flow", TEXT).charts[-1]
         assert table.rows[-1][2] == sum(value.size for value in opened.runner.bundle.weights.values())
+
+
+def test_flow_needs_no_open_model_but_has_to_know_which(lens):
+    class Unopened(VISUALIZERS["flow"]):
+        def draw(self, view):
+            unknown = view.cache.with_model(view.lens)
+            unknown.facts = None
+            with pytest.raises(InputError, match=r"needs to know the model; attach it with cache.with_model\(lens\)"):
+                super().draw(dataclasses.replace(view, cache=unknown, lens=None))
+            return super().draw(dataclasses.replace(view, lens=None))
+
+    assert lens.view(Unopened(), TEXT).charts[-1].rows == lens.view("flow", TEXT).charts[-1].rows
 
 
 def test_activation_functions_are_called_by_their_names(bundle):
