@@ -60,6 +60,9 @@ fuzz: $(VENV)/.installed-dev  ## damage bundles, traces and more, and try them, 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	rm -rf build/linted
+	$(PIP) --no-deps --target build/linted .
+	cd build/linted && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml
 
 # mypy cannot follow an editable install whose folders are mapped, so it sees an ordinary one.
 types: $(VENV)/.installed-dev

@@ -19,9 +19,9 @@ from onnxlens.export.target import check_target
 from onnxlens.export.tokenizer import check_tokenizer
 from onnxlens.export.writer import write_configurations, write_gradients, write_graphs, write_weights
 from onnxlens.plugins.registry import Registry
-from onnxlens.runtime.bundle import TOKENIZER, WEIGHTS, Bundle, sha256_of
-from onnxlens.runtime.manifest import MANIFEST, FileRecord, Manifest
-from onnxlens.runtime.weights import Storage, WeightsFile
+from onnxlens.runtime.bundle.bundle import TOKENIZER, WEIGHTS, Bundle, sha256_of
+from onnxlens.runtime.bundle.manifest import MANIFEST, FileRecord, Manifest
+from onnxlens.runtime.bundle.weights import Storage, WeightsFile
 
 __all__ = ["export", "export_model"]
 

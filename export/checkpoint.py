@@ -27,10 +27,10 @@ from onnxlens.export.paths import PathError, real_path
 from onnxlens.export.tokenizer import CheckpointTokenizer, read_tokenizer, take_tokenizer
 from onnxlens.export.weight_files import read_tensors
 from onnxlens.plugins.registry import Registry
+from onnxlens.runtime.bundle.generation_config import GENERATION_CONFIG, end_tokens
+from onnxlens.runtime.bundle.manifest import MANIFEST
+from onnxlens.runtime.bundle.weights import STORAGES, Storage, stored_dtype
 from onnxlens.runtime.errors import BundleError, CheckpointError, InputError
-from onnxlens.runtime.generation_config import GENERATION_CONFIG, end_tokens
-from onnxlens.runtime.manifest import MANIFEST
-from onnxlens.runtime.weights import STORAGES, Storage, stored_dtype
 
 __all__ = ["Checkpoint", "read_checkpoint", "read_model", "rounded"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from onnxlens.runtime.bundle.json_file import JsonFileError, read_json
 from onnxlens.runtime.errors import CheckpointError
-from onnxlens.runtime.json_file import JsonFileError, read_json
 
 __all__ = ["read_object"]
 

@@ -18,7 +18,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from onnxlens.export.families import Family
 from onnxlens.export.families.parts import Decoder
 from onnxlens.export.graph import OPSET, declare_shapes, name_values, quiet, simplify, strip
-from onnxlens.runtime.vjp import COTANGENT, GRADIENT
+from onnxlens.runtime.graphs.names import COTANGENT, GRADIENT
 
 __all__ = ["gradients_graph", "with_gradients"]
 
@@ -89,13 +89,13 @@ def gradients_graph(family: Family) -> ir.Model:
 
 
 def _silu_backward(gradient: Tensor, x: Tensor) -> Tensor:
-    """The way back through x * sigmoid(x), for which the exporter to ONNX has no operators of its own."""
+    """The backward pass through x * sigmoid(x), for which the exporter to ONNX has no operators of its own."""
     sigmoid = torch.sigmoid(x)
     return gradient * sigmoid * (1 + x * (1 - sigmoid))
 
 
 def _undo_double_transposes(model: ir.Model) -> None:
-    """Lets the way back through the unembedding use W_U as it is stored, not the transpose of its transpose."""
+    """Lets the backward pass through the unembedding use W_U as it is stored, not the transpose of its transpose."""
     for node in model.graph:
         before = node.inputs[0].producer() if node.op_type == "Transpose" and node.inputs[0] is not None else None
         if before is not None and before.op_type == "Transpose":

@@ -20,10 +20,9 @@ from torch import Tensor, nn
 
 from onnxlens.export.families import Family
 from onnxlens.export.families.parts import Decoder, KeyValue
-from onnxlens.runtime.description import ModelDescription
-from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs, cache_shape
+from onnxlens.runtime.bundle.description import ModelDescription
+from onnxlens.runtime.graphs.names import GRADIENT, cache_inputs, cache_outputs, cache_shape
 from onnxlens.runtime.process_wide import ProcessWide
-from onnxlens.runtime.vjp import GRADIENT
 
 __all__ = [
     "OPSET",

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 from onnxlens.export.checkpoint import Checkpoint, rounded
 from onnxlens.export.configuration import quiet, transformers_config
 from onnxlens.export.weight_files import read_tensors
-from onnxlens.runtime.weights import Storage
+from onnxlens.runtime.bundle.weights import Storage
 
 __all__ = ["transformers_model"]
 

@@ -26,9 +26,9 @@ from typing import IO
 
 from onnxlens.export.exchange import exchange
 from onnxlens.export.target import bundle_files, check_replaceable, unlisted
+from onnxlens.runtime.bundle.manifest import MANIFEST
 from onnxlens.runtime.errors import OutputError
 from onnxlens.runtime.files import umask
-from onnxlens.runtime.manifest import MANIFEST
 
 try:
     import fcntl

@@ -9,9 +9,9 @@ import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 
-from onnxlens.runtime.bundle import CONFIG, GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
+from onnxlens.runtime.bundle.bundle import CONFIG, GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
+from onnxlens.runtime.bundle.manifest import MANIFEST, Manifest
 from onnxlens.runtime.errors import BundleError, OutputError
-from onnxlens.runtime.manifest import MANIFEST, Manifest
 
 __all__ = ["bundle_files", "check_replaceable", "check_target", "unlisted"]
 

@@ -23,8 +23,8 @@ from onnxlens.export.configuration import quiet
 from onnxlens.export.families.base import Family
 from onnxlens.export.families.parts import ACTIVATIONS
 from onnxlens.plugins.registry import Entry, Registry
-from onnxlens.runtime.interventions import Intervention
-from onnxlens.runtime.runner import Output, Runner
+from onnxlens.runtime.interventions.interventions import Intervention
+from onnxlens.runtime.running.runner import Output, Runner
 
 __all__ = ["check_family"]
 

@@ -16,12 +16,12 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from onnxlens.export.configuration_files import read_object
+from onnxlens.runtime.bundle.json_file import JsonFileError, read_json
 from onnxlens.runtime.errors import CheckpointError, ExportError
 from onnxlens.runtime.escape import quoted
-from onnxlens.runtime.json_file import JsonFileError, read_json
 from onnxlens.runtime.panics import one_line
-from onnxlens.runtime.tokenizer import Tokenizer as BundleTokenizer
-from onnxlens.runtime.tokenizer_document import TokenizerDocumentError, check_document
+from onnxlens.runtime.text.tokenizer import Tokenizer as BundleTokenizer
+from onnxlens.runtime.text.tokenizer_document import TokenizerDocumentError, check_document
 
 __all__ = ["OTHER_KINDS", "CheckpointTokenizer", "check_tokenizer", "read_tokenizer", "take_tokenizer"]
 

@@ -20,11 +20,11 @@ from torch import Tensor
 from onnxlens.export.checkpoint import Checkpoint
 from onnxlens.export.families.parts import Decoder
 from onnxlens.export.reference import transformers_model
-from onnxlens.runtime.bundle import HOOKS_GRAPH, PLAIN_GRAPH
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.bundle import HOOKS_GRAPH, PLAIN_GRAPH
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.bundle.weights import Storage
 from onnxlens.runtime.errors import ExportError
-from onnxlens.runtime.kv_cache import cache_inputs, cache_outputs, cache_shape
-from onnxlens.runtime.weights import Storage
+from onnxlens.runtime.graphs.names import cache_inputs, cache_outputs, cache_shape
 
 __all__ = [
     "TOLERANCE",

@@ -14,10 +14,10 @@ import torch
 from onnxlens.export.checkpoint import Checkpoint
 from onnxlens.export.gradient_graph import with_gradients
 from onnxlens.export.verify import TOLERANCE, Case, Values, failing_as_export, pytorch_model, record
-from onnxlens.runtime.bundle import GRADIENTS_GRAPH
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.bundle import GRADIENTS_GRAPH
+from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.errors import ExportError
-from onnxlens.runtime.vjp import COTANGENT, GRADIENT
+from onnxlens.runtime.graphs.names import COTANGENT, GRADIENT
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,11 +14,11 @@ from safetensors.torch import save_file
 
 from onnxlens.export.checkpoint import Checkpoint
 from onnxlens.export.graph import plain_graph
-from onnxlens.runtime.bundle import GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.bundle import GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, TOKENIZER, WEIGHTS
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.bundle.weights import WeightsFile, stored_dtype
 from onnxlens.runtime.errors import OutputError
 from onnxlens.runtime.files import umask
-from onnxlens.runtime.weights import WeightsFile, stored_dtype
 
 __all__ = ["write_configurations", "write_gradients", "write_graphs", "write_weights"]
 

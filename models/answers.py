@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders
 
 from onnxlens.models.passes import Floats, Ints, NextTokens, batched
 from onnxlens.models.tasks import Question
-from onnxlens.runtime.bundle import TOKENIZER, Bundle
+from onnxlens.runtime.bundle.bundle import TOKENIZER, Bundle
 
 
 class Vocabulary:

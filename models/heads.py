@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxlens.models.passes import Floats, batched, padded
 from onnxlens.models.tasks import Question
-from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.running.runner import Runner
 
 PATTERNS = "blocks.*.attn.hook_pattern"
 

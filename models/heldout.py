@@ -13,8 +13,8 @@ import numpy as np
 from onnxlens.lens import Lens
 from onnxlens.models.corpus import END_OF_TEXT, part, token_ids
 from onnxlens.models.passes import Floats, Ints, batched
-from onnxlens.runtime.logits import log_softmax
-from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.running.logits import log_softmax
+from onnxlens.runtime.running.runner import Runner
 
 
 @dataclass(frozen=True)

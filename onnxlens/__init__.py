@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from onnxlens.gradients import GradientResult
     from onnxlens.lens import Lens, load
     from onnxlens.prediction import Prediction
-    from onnxlens.runtime.activations import ActivationCache
-    from onnxlens.runtime.bundle import Bundle
+    from onnxlens.runtime.activations.activations import ActivationCache
+    from onnxlens.runtime.activations.factored_matrix import FactoredMatrix
+    from onnxlens.runtime.activations.trace import open_trace
+    from onnxlens.runtime.bundle.bundle import Bundle
     from onnxlens.runtime.errors import OnnxLensError
-    from onnxlens.runtime.factored_matrix import FactoredMatrix
-    from onnxlens.runtime.interventions import Intervention
-    from onnxlens.runtime.runner import Runner
-    from onnxlens.runtime.trace import open_trace
+    from onnxlens.runtime.interventions.interventions import Intervention
+    from onnxlens.runtime.running.runner import Runner
 
 # ONNX Runtime's official builds send usage data to Microsoft and keep files in the user's folders and in /tmp for that.
 # The variable is read when onnxruntime is imported, which every module of this package does after this line. The hub
@@ -50,20 +50,20 @@ __all__ = [
 ]
 
 _HOME = {
-    "ActivationCache": "onnxlens.runtime.activations",
-    "Bundle": "onnxlens.runtime.bundle",
+    "ActivationCache": "onnxlens.runtime.activations.activations",
+    "Bundle": "onnxlens.runtime.bundle.bundle",
     "Generation": "onnxlens.generation",
     "GradientResult": "onnxlens.gradients",
-    "Intervention": "onnxlens.runtime.interventions",
+    "Intervention": "onnxlens.runtime.interventions.interventions",
     "Lens": "onnxlens.lens",
     "OnnxLensError": "onnxlens.runtime.errors",
     "Prediction": "onnxlens.prediction",
-    "Runner": "onnxlens.runtime.runner",
-    "FactoredMatrix": "onnxlens.runtime.factored_matrix",
+    "Runner": "onnxlens.runtime.running.runner",
+    "FactoredMatrix": "onnxlens.runtime.activations.factored_matrix",
     "find": "onnxlens.catalog",
     "installed": "onnxlens.catalog",
     "load": "onnxlens.lens",
-    "open_trace": "onnxlens.runtime.trace",
+    "open_trace": "onnxlens.runtime.activations.trace",
 }
 
 # Imported when they are first used, so that `import onnxlens` is enough for `onnxlens.utils.get_act_name("z", 3)`.

@@ -9,8 +9,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 
+from onnxlens.runtime.bundle.manifest import MANIFEST
 from onnxlens.runtime.errors import BundleError, suggestion
-from onnxlens.runtime.manifest import MANIFEST
 from onnxlens.runtime.user_folders import data_folder
 
 __all__ = ["SHIPPED", "Found", "find", "installed", "places"]

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from onnxlens.runtime.functions import ForwardHooks, HookFunction, pairs_of
-from onnxlens.runtime.intervention_files import read_interventions
-from onnxlens.runtime.interventions import Intervention, listed
-from onnxlens.runtime.selection import NamesFilter
+from onnxlens.runtime.bundle.selection import NamesFilter
+from onnxlens.runtime.interventions.functions import ForwardHooks, HookFunction, pairs_of
+from onnxlens.runtime.interventions.intervention_files import read_interventions
+from onnxlens.runtime.interventions.interventions import Intervention, listed
 
 __all__ = ["AddedHook", "Blocks", "Changes", "Interventions", "given"]
 

@@ -59,7 +59,9 @@ class _Lazy(click.Group):
 @click.group(cls=_Lazy, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="onnxlens")
 @click.option("--debug", is_flag=True, help="Show the traceback of an error.")
-@click.option("--plugin", "files", multiple=True, metavar="FILE", help="Use a Python file as a plugin; several may be.")
+@click.option(
+    "--plugin", "files", multiple=True, metavar="FILE", help="Use a Python file as a plugin; may be repeated."
+)
 @click.option("--no-plugins", is_flag=True, help="Load no plugin but those built in.")
 def cli(debug: bool, files: tuple[str, ...], no_plugins: bool) -> None:
     """Run a language model anywhere with ONNX Runtime, and see everything that happens inside it.

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from onnxlens.plugins.samplers import Context, Sampler
-from onnxlens.runtime.beams import EarlyStopping
-from onnxlens.runtime.beams import beam_search as search
-from onnxlens.runtime.continuations import Continuations
-from onnxlens.runtime.contrastive import NORMALIZED
-from onnxlens.runtime.contrastive import contrastive_search as search_contrastively
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.running.beams import EarlyStopping
+from onnxlens.runtime.running.beams import beam_search as search
+from onnxlens.runtime.running.continuations import Continuations
+from onnxlens.runtime.running.contrastive import NORMALIZED
+from onnxlens.runtime.running.contrastive import contrastive_search as search_contrastively
+from onnxlens.runtime.running.logits import log_softmax
 from onnxlens.runtime.whole import is_whole
 from onnxlens.sampling import AnySampler, Choice, chain_of, checked_seed, find_sampler
 

@@ -10,12 +10,12 @@ from threading import Lock
 from typing import Literal
 
 from onnxlens.plugins.samplers.explain import Explanation
-from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.edits import Applied
+from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.activations.applied import Applied
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.generation import Step
-from onnxlens.runtime.logits import log_softmax
-from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.running.generation import Step
+from onnxlens.runtime.running.logits import log_softmax
+from onnxlens.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["FinishReason", "GeneratedToken", "Generation"]
 
@@ -143,7 +143,7 @@ class Generation(Iterator[GeneratedToken]):
         return f"Generation({self.prompt!r}: {self._text!r}, {_counted(len(self._ids))}, {so_far})"
 
     def _repr_html_(self) -> str:
-        from onnxlens.runtime.views import paragraph
+        from onnxlens.runtime.activations.views import paragraph
 
         ended = f"ended by {self.finish_reason}" if self.finish_reason else "so far"
         facts = f"{_counted(len(self.ids))}, {ended}; seed {self.seed} gives it again"

@@ -9,12 +9,12 @@ import numpy as np
 
 from onnxlens.measuring import Measure
 from onnxlens.metrics import AnyMetric
-from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.selection import NamesFilter
+from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.bundle.selection import NamesFilter
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.runner import Runner
-    from onnxlens.runtime.tokenizer import Tokenizer
+    from onnxlens.runtime.running.runner import Runner
+    from onnxlens.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["GradientResult", "differentiate"]
 

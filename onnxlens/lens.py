@@ -21,21 +21,21 @@ from onnxlens.plugins.samplers import softmax
 from onnxlens.plugins.samplers.explain import Explanation
 from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.prediction import Candidate, Prediction
-from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.cfg import TransformerLensConfig
-from onnxlens.runtime.continuations import Continuations
-from onnxlens.runtime.edits import Applied
+from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.activations.applied import Applied
+from onnxlens.runtime.activations.slices import Slice
+from onnxlens.runtime.activations.trace import open_trace, recorded
+from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime.bundle.cfg import TransformerLensConfig
+from onnxlens.runtime.bundle.hooks import HookPoint
+from onnxlens.runtime.bundle.selection import NamesFilter
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.escape import quoted
-from onnxlens.runtime.functions import ForwardHooks, Hook, HookFunction
-from onnxlens.runtime.generation import Step, generate_ids
-from onnxlens.runtime.hooks import HookPoint
-from onnxlens.runtime.logits import lm_cross_entropy_loss, top_ids
-from onnxlens.runtime.runner import Output, Runner
-from onnxlens.runtime.selection import NamesFilter
-from onnxlens.runtime.slices import Slice
-from onnxlens.runtime.trace import open_trace, recorded
+from onnxlens.runtime.interventions.functions import ForwardHooks, Hook, HookFunction
+from onnxlens.runtime.running.continuations import Continuations
+from onnxlens.runtime.running.generation import Step, generate_ids
+from onnxlens.runtime.running.logits import lm_cross_entropy_loss, top_ids
+from onnxlens.runtime.running.runner import Output, Runner
 from onnxlens.runtime.whole import is_whole
 from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
 from onnxlens.viewing import AnyVisualizer, views

@@ -10,8 +10,8 @@ import numpy as np
 
 from onnxlens.metrics import AnyMetric, Metric, Token, TokenMetric, checked_gradient, checked_value
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.token_text import quoted_token
-from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.text.token_text import quoted_token
+from onnxlens.runtime.text.tokenizer import Tokenizer
 from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Measure", "of_row"]
@@ -46,8 +46,8 @@ class Measure:
 
     @property
     def needs_all_positions(self) -> bool:
-        """Whether it could look at other positions than the last."""
-        return getattr(self._metric, "position", None) != -1
+        """Whether it may read other positions than the last: whatever does not say that it does not."""
+        return getattr(self._metric, "reads_last_only", False) is not True
 
     def value(self, logits: np.ndarray, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """The metric of each row, [B] float64.

@@ -19,7 +19,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.running.logits import log_softmax
 from onnxlens.runtime.whole import is_whole
 
 __all__ = [
@@ -42,7 +42,11 @@ Token = int | str | Sequence[int] | Sequence[str] | np.ndarray
 
 
 class TokenMetric(Protocol):
-    """What `Lens.grad` needs of a metric; every class here has it, and so may one of your own."""
+    """What `Lens.grad` needs of a metric; every class here has it, and so may one of your own.
+
+    A metric that reads the logits at the last position of each row only may say so with an attribute or property
+    `reads_last_only` that is True: sweeps then compute no others. Without it, a metric gets all positions.
+    """
 
     def with_ids(self, to_ids: Callable[[Token], np.ndarray]) -> TokenMetric:
         """The same metric, with tokens that were given as text turned into ids.
@@ -79,6 +83,11 @@ class Logit:
     token: Token
     position: int = -1
 
+    @property
+    def reads_last_only(self) -> bool:
+        """Whether it reads the logits at the last position of each row only."""
+        return self.position == -1
+
     def with_ids(self, to_ids: Callable[[Token], np.ndarray]) -> Self:
         """The same metric with ids for tokens."""
         return replace(self, token=to_ids(self.token))
@@ -108,6 +117,11 @@ class LogitDifference:
     a: Token
     b: Token
     position: int = -1
+
+    @property
+    def reads_last_only(self) -> bool:
+        """Whether it reads the logits at the last position of each row only."""
+        return self.position == -1
 
     def with_ids(self, to_ids: Callable[[Token], np.ndarray]) -> Self:
         """The same metric with ids for tokens."""
@@ -140,6 +154,11 @@ class LogProbability:
 
     token: Token
     position: int = -1
+
+    @property
+    def reads_last_only(self) -> bool:
+        """Whether it reads the logits at the last position of each row only."""
+        return self.position == -1
 
     def with_ids(self, to_ids: Callable[[Token], np.ndarray]) -> Self:
         """The same metric with ids for tokens."""

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard, cast, overload
 import numpy as np
 
 from onnxlens.modules import Module
-from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.cfg import TransformerLensConfig
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.activations.factored_matrix import FactoredMatrix, composition_scores
+from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime.bundle.cfg import TransformerLensConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.factored_matrix import FactoredMatrix, composition_scores
-from onnxlens.runtime.token_ids import check_ids
+from onnxlens.runtime.running.token_ids import check_ids
 from onnxlens.runtime.whole import is_whole
 from onnxlens.transformerlens import attribute_error
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxlens.runtime.edits import Applied
-from onnxlens.runtime.token_text import quoted_token
+from onnxlens.runtime.activations.applied import Applied
+from onnxlens.runtime.text.token_text import quoted_token
 
 __all__ = ["Candidate", "Prediction"]
 
@@ -57,7 +57,7 @@ class Prediction:
         return f"Prediction({quoted_token(''.join(self.pieces[0] if self.pieces else self.tokens))}: {best})"
 
     def _repr_html_(self) -> str:
-        from onnxlens.runtime.views import bar, table, token_list
+        from onnxlens.runtime.activations.views import bar, table, token_list
 
         rows = [
             (name, str(c.id), f"{c.logit:.3f}", f"{c.probability:.2%}", bar(c.probability))

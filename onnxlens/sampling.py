@@ -11,7 +11,7 @@ from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers import Chain, Context, Multinomial, Sampler, parse, standard
 from onnxlens.plugins.samplers.explain import Explanation, explain
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.text.tokenizer import Tokenizer
 from onnxlens.runtime.whole import is_whole
 
 __all__ = ["AnySampler", "Choice", "chain_of", "checked_seed", "find_sampler"]

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxlens.runtime.activations.factored_matrix import FactoredMatrix, composition_scores
+from onnxlens.runtime.bundle.shorthand import full_name
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.factored_matrix import FactoredMatrix, composition_scores
-from onnxlens.runtime.logits import lm_accuracy, lm_cross_entropy_loss
-from onnxlens.runtime.shorthand import full_name
+from onnxlens.runtime.running.logits import lm_accuracy, lm_cross_entropy_loss
 from onnxlens.transformerlens import UTILITIES
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 from onnxlens.plugins.loading import Entry
 from onnxlens.plugins.options import json_schema, option_names
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 
 __all__ = ["Row", "documentation", "hook_points", "option_rows"]
 

@@ -32,11 +32,11 @@ from onnxlens.plugins.samplers.base import Context, Sampler
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.reading import needed, read
 from onnxlens.plugins.visualizers.rendering import FORMATS, Rendering
-from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.description import ModelDescription
+from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime.bundle.description import ModelDescription
 from onnxlens.runtime.errors import InputError, MissingLibraryError, OnnxLensError
-from onnxlens.runtime.runner import Runner
-from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["HOSTILE", "check_sampler", "check_visualizer", "context_of", "hostile"]
 

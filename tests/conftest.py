@@ -18,7 +18,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from untested import pytest_sessionfinish
 
-from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.running.runner import Runner
 
 __all__ = ["pytest_sessionfinish"]  # pytest finds hooks in conftest.py only
 

@@ -25,10 +25,10 @@ import torch
 
 from onnxlens.export.families import Family, family_of
 from onnxlens.export.gradient_graph import with_gradients
-from onnxlens.runtime.bundle import CONFIG, Bundle
-from onnxlens.runtime.description import ModelDescription
-from onnxlens.runtime.kv_cache import cache_shape
-from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.bundle.bundle import CONFIG, Bundle
+from onnxlens.runtime.bundle.description import ModelDescription
+from onnxlens.runtime.graphs.names import cache_shape
+from onnxlens.runtime.running.runner import Runner
 
 __all__ = ["Change", "Eager", "Order", "OrderedModel", "Values", "autograd", "unchanged"]
 

@@ -12,11 +12,11 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from onnxlens.export.families.hook_table import describe
 from onnxlens.export.families.parts import Decoder
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.description import ModelDescription
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.bundle.description import ModelDescription
+from onnxlens.runtime.bundle.generation_config import listed_ids
+from onnxlens.runtime.bundle.weight_view import WeightView
 from onnxlens.runtime.errors import BundleError, CheckpointError
-from onnxlens.runtime.generation_config import listed_ids
-from onnxlens.runtime.weight_view import WeightView
 
 __all__ = ["Family", "check_division", "check_entries"]
 

@@ -24,8 +24,8 @@ from onnxlens.export.families.parts import (
     Tap,
     attend,
 )
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.weight_view import WeightView
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.bundle.weight_view import WeightView
 
 __all__ = ["GPT2"]
 

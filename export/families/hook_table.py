@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.description import ModelDescription, Normalization, ResidualStream
-from onnxlens.runtime.hooks import HeadProduct, HookPoint
-from onnxlens.runtime.weight_view import WeightView
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.bundle.description import ModelDescription, Normalization, ResidualStream
+from onnxlens.runtime.bundle.hooks import HeadProduct, HookPoint
+from onnxlens.runtime.bundle.weight_view import WeightView
 
 __all__ = ["describe", "key_axis"]
 

@@ -35,9 +35,9 @@ from onnxlens.export.families.parts import (
     inverse_frequencies,
     rotate,
 )
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.bundle.weight_view import WeightView
 from onnxlens.runtime.errors import CheckpointError
-from onnxlens.runtime.weight_view import WeightView
 
 __all__ = ["Llama", "Mistral"]
 

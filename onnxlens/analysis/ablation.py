@@ -11,7 +11,7 @@ from onnxlens.analysis.sweeps import HEADS, LAYERS, Text, Texts, heads_at, hooks
 from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.interventions.interventions import Intervention
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from onnxlens.metrics import TokenMetric
+from onnxlens.runtime.bundle.selection import NamesFilter
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
-from onnxlens.runtime.selection import NamesFilter
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text, one_token
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.logits import log_softmax, top_ids
+from onnxlens.runtime.running.logits import log_softmax, top_ids
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:

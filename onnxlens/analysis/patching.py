@@ -17,8 +17,8 @@ from onnxlens.analysis.sweeps import HEADS, STREAM, Text, Texts, heads_at, hooks
 from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.interventions import Intervention
-from onnxlens.runtime.token_text import quoted_token
+from onnxlens.runtime.interventions.interventions import Intervention
+from onnxlens.runtime.text.token_text import quoted_token
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.running.logits import log_softmax
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens

@@ -11,10 +11,10 @@ import numpy as np
 
 from onnxlens.measuring import Measure
 from onnxlens.metrics import AnyMetric
+from onnxlens.runtime.activations.slices import sliced
 from onnxlens.runtime.errors import InputError, suggestion
-from onnxlens.runtime.interventions import Intervention
-from onnxlens.runtime.places import axis_size
-from onnxlens.runtime.slices import sliced
+from onnxlens.runtime.interventions.interventions import Intervention
+from onnxlens.runtime.interventions.places import axis_size
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:

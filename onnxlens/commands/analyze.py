@@ -312,7 +312,7 @@ def _numbers(count: int) -> Iterator[str]:
 def _names(pieces: Sequence[str], first: int = 0) -> list[str]:
     """The tokens of a text in quotes, told apart by position; on a terminal long ones end in `…`, for room."""
     from onnxlens.plugins.charts.columns import cut
-    from onnxlens.runtime.token_text import told_apart
+    from onnxlens.runtime.text.token_text import told_apart
 
     out = console()
     names = told_apart([shown(piece) for piece in pieces], first)

@@ -22,7 +22,7 @@ from onnxlens.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.weights import Storage
+    from onnxlens.runtime.bundle.weights import Storage
 
 
 @click.command("export", short_help="Export a checkpoint to ONNX, and prove it.")

@@ -18,8 +18,8 @@ def command(patterns: tuple[str, ...], model: str | None, as_json: bool) -> None
     depends on the text.
     """
     from onnxlens.catalog import find
-    from onnxlens.runtime.bundle import Bundle
-    from onnxlens.runtime.selection import select
+    from onnxlens.runtime.bundle.bundle import Bundle
+    from onnxlens.runtime.bundle.selection import select
 
     description = Bundle(find(model)).description
     config, points = description.cfg, description.points

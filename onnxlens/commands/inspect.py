@@ -18,7 +18,7 @@ from onnxlens.commands.options import (
 )
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.bundle import Bundle
+    from onnxlens.runtime.bundle.bundle import Bundle
 
 
 @click.command("inspect")
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def command(model: str | None, as_json: bool) -> None:
     """Show what is in a bundle, and check the hash of each of its files and of those prepared from them."""
     from onnxlens.catalog import find
-    from onnxlens.runtime.bundle import Bundle
+    from onnxlens.runtime.bundle.bundle import Bundle
 
     with status("checking") as say:
         bundle = Bundle(find(model))
@@ -95,9 +95,9 @@ def command(model: str | None, as_json: bool) -> None:
 
 def _prepared(bundle: Bundle) -> list[dict[str, Any]]:
     """Where the bundle was prepared for this machine, and whether that is intact."""
-    from onnxlens.runtime.prepare import prepared_folders
-    from onnxlens.runtime.prepared_folder import damage, distrust
-    from onnxlens.runtime.providers import candidates
+    from onnxlens.runtime.running.prepare import prepared_folders
+    from onnxlens.runtime.running.prepared_folder import damage, distrust
+    from onnxlens.runtime.running.providers import candidates
 
     found = []
     for folder in dict.fromkeys(folder for one in candidates("auto") for folder in prepared_folders(bundle, one)):

@@ -12,7 +12,7 @@ from onnxlens.commands.options import console, inert, json_option, print_json, p
 def command(as_json: bool) -> None:
     """List the models found: under models/ here, in your data folder, and the one that ships."""
     from onnxlens.catalog import SHIPPED, installed, places
-    from onnxlens.runtime.bundle import Bundle
+    from onnxlens.runtime.bundle.bundle import Bundle
     from onnxlens.runtime.errors import BundleError
 
     rows = []

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from onnxlens.lens import Lens
     from onnxlens.plugins.registry import Registry
-    from onnxlens.runtime.edits import Applied
-    from onnxlens.runtime.interventions import Intervention
+    from onnxlens.runtime.activations.applied import Applied
+    from onnxlens.runtime.interventions.interventions import Intervention
 
 __all__ = [
     "change_options",
@@ -142,8 +142,8 @@ def read_changes(files: tuple[str, ...], heads: tuple[str, ...]) -> list[Interve
         InputError: a file or head cannot be read as such.
     """
     from onnxlens.runtime.errors import InputError
-    from onnxlens.runtime.intervention_files import read_interventions
-    from onnxlens.runtime.interventions import Intervention
+    from onnxlens.runtime.interventions.intervention_files import read_interventions
+    from onnxlens.runtime.interventions.interventions import Intervention
 
     found = [one for file in files for one in read_interventions(file)]
     for head in heads:
@@ -188,7 +188,7 @@ def read_text(text: str | None) -> str:
         InputError: standard input is not UTF-8, or too long.
     """
     from onnxlens.runtime.errors import InputError
-    from onnxlens.runtime.human_text import HumanTextError, read_human_text
+    from onnxlens.runtime.text.human_text import HumanTextError, read_human_text
 
     if text is not None and text != "-":
         return text
@@ -312,7 +312,7 @@ def emit(text: str, *, bold: bool = False) -> None:
 
 def shown(token: str) -> str:
     """A token's text in quotes, with what cannot be seen as its escape."""
-    from onnxlens.runtime.token_text import quoted_token
+    from onnxlens.runtime.text.token_text import quoted_token
 
     return quoted_token(token)
 

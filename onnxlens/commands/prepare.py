@@ -24,7 +24,7 @@ def command(model: str | None, gradients: bool, provider: str, clean: bool, as_j
     With --clean, remove what was prepared for other versions or processors, and for models that are gone or changed.
     """
     from onnxlens.runtime.errors import OutputError
-    from onnxlens.runtime.providers import candidates
+    from onnxlens.runtime.running.providers import candidates
     from onnxlens.runtime.user_folders import CACHE, cache_folder
 
     if clean and (model is not None or gradients):
@@ -33,7 +33,7 @@ def command(model: str | None, gradients: bool, provider: str, clean: bool, as_j
     if root is None:
         raise OutputError(f"No cache folder is known: name one with {CACHE}, or set HOME.")
     if clean:
-        from onnxlens.runtime.prepare import remove_unused
+        from onnxlens.runtime.running.prepare import remove_unused
 
         removed = [(str(path), size) for path, size in remove_unused(root, candidates("auto"))]
         if as_json:
@@ -55,10 +55,10 @@ def command(model: str | None, gradients: bool, provider: str, clean: bool, as_j
 
 def _prepare(model: str | None, provider: str, gradients: bool) -> list[Path]:
     from onnxlens.catalog import find
-    from onnxlens.runtime.bundle import Bundle
+    from onnxlens.runtime.bundle.bundle import Bundle
     from onnxlens.runtime.errors import InputError, ProviderError
-    from onnxlens.runtime.prepare import prepare
-    from onnxlens.runtime.providers import candidates
+    from onnxlens.runtime.running.prepare import prepare
+    from onnxlens.runtime.running.providers import candidates
 
     with status("checking") as say:
         bundle = Bundle(find(model), verify=True)

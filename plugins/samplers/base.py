@@ -15,7 +15,7 @@ from onnxlens.plugins.options import Options
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.tokenizer import Tokenizer
+    from onnxlens.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["Chain", "Context", "Function", "Sampler", "apply", "only", "softmax"]
 

@@ -17,8 +17,8 @@ from onnxlens.plugins.options import Option
 from onnxlens.plugins.samplers.base import Context, Sampler
 from onnxlens.plugins.samplers.grammars import LONGEST, GrammarError, NoTextError, State, begin
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.human_text import HumanTextError, read_human_text
-from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.text.human_text import HumanTextError, read_human_text
+from onnxlens.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["JsonSchema", "LarkGrammar", "Regex"]
 

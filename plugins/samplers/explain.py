@@ -11,7 +11,7 @@ import numpy as np
 from onnxlens.plugins.samplers.base import Chain, Context, Sampler, apply, softmax
 from onnxlens.plugins.samplers.candidates import Candidates
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.token_text import quoted_token
+from onnxlens.runtime.text.token_text import quoted_token
 
 __all__ = ["STAGE_HEADINGS", "Explanation", "Likely", "Stage", "explain"]
 
@@ -90,7 +90,7 @@ class Explanation:
         return f"{how}{fell}; its probability {probabilities}"
 
     def _repr_html_(self) -> str:
-        from onnxlens.runtime.views import bar, table
+        from onnxlens.runtime.activations.views import bar, table
 
         name = quoted_token(self.chosen.token) if self.chosen.token is not None else f"token {self.chosen.id}"
         stages = [

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from onnxlens.runtime.errors import InputError, MissingLibraryError
-from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher, LLTokenizer

@@ -8,7 +8,7 @@ from typing import cast
 
 from onnxlens.plugins.samplers.base import Context
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.text.tokenizer import Tokenizer
 from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Tokens", "ends_of_text", "sequence", "single", "text_of"]

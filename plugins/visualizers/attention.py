@@ -17,7 +17,7 @@ from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import ink, printable, quoted_token, told_apart
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

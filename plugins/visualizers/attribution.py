@@ -17,7 +17,7 @@ from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.plugins.visualizers.metric import FLOOR, signs_of
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 
 __all__ = ["Attribution"]
 

@@ -15,8 +15,8 @@ from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.logits import top_ids
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.running.logits import top_ids
 
 __all__ = ["Embedding"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from onnxlens.plugins.visualizers.base import View
-from onnxlens.runtime.logits import top_ids
+from onnxlens.runtime.running.logits import top_ids
 
 __all__ = ["expected", "names_of"]
 

@@ -17,9 +17,9 @@ from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable, short
 from onnxlens.plugins.visualizers.page import Part
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.hooks import sizes
-from onnxlens.runtime.logits import log_softmax, top_ids
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.bundle.hooks import sizes
+from onnxlens.runtime.running.logits import log_softmax, top_ids
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -19,7 +19,7 @@ from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.plugins.visualizers.sampled import Sampled, described
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

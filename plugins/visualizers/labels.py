@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from onnxlens.runtime.token_text import printable, quoted_token, readable, told_apart, visible
+from onnxlens.runtime.text.token_text import printable, quoted_token, readable, told_apart, visible
 
 __all__ = ["ink", "printable", "quoted_token", "readable", "short", "thinned", "tint", "told_apart", "visible"]
 

@@ -15,7 +15,7 @@ from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.plugins.visualizers.strongest import read_again, strongest_block
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["LayerNorm"]

@@ -12,7 +12,7 @@ from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable, quoted_token, told_apart
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType

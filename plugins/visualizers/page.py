@@ -186,7 +186,7 @@ document.addEventListener("focusin", ({target}) => {
   if (target.matches("ol.tokens code")) target.closest("ol").nextElementSibling.textContent = target.title;
 });"""
 _HINT = (
-    '<p class="hint">A click marks what is there, such as a token, wherever else it appears. In a drawing that has the '
+    '<p class="hint">Click a token to highlight every occurrence. In a drawing that has the '
     "focus, arrow keys read one number after the other, and Enter marks.</p>"
 )
 

@@ -12,7 +12,7 @@ from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable, visible
 from onnxlens.plugins.visualizers.metric import FLOOR, metric_of
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["Patching"]

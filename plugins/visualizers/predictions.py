@@ -15,8 +15,8 @@ from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
 from onnxlens.plugins.visualizers.expected import expected
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.plugins.visualizers.vocabulary import Ladder, NextTokens
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.logits import log_softmax, top_ids
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.running.logits import log_softmax, top_ids
 
 __all__ = ["Predictions"]
 

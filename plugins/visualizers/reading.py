@@ -11,12 +11,12 @@ from onnxlens.plugins.options import option_names
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable, quoted_token, short
 from onnxlens.plugins.visualizers.rendering import Rendering
-from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.description import ModelDescription
+from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.bundle.description import ModelDescription
+from onnxlens.runtime.bundle.selection import select
 from onnxlens.runtime.errors import PluginError
-from onnxlens.runtime.runner import Runner
-from onnxlens.runtime.selection import select
-from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens

@@ -13,7 +13,7 @@ from onnxlens.plugins.charts.lines import Lines
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.visualizers.base import View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 
 __all__ = ["Residual"]
 

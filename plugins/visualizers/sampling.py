@@ -17,8 +17,8 @@ from onnxlens.plugins.visualizers.expected import names_of
 from onnxlens.plugins.visualizers.labels import printable
 from onnxlens.plugins.visualizers.sampled import Sampled, described
 from onnxlens.plugins.visualizers.vocabulary import NextTokens
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.running.logits import log_softmax
 
 __all__ = ["Sampling"]
 

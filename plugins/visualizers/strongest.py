@@ -10,7 +10,7 @@ import numpy as np
 from onnxlens.plugins.visualizers.base import View
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.activations import ActivationCache
+    from onnxlens.runtime.activations.activations import ActivationCache
 
 __all__ = ["read_again", "strongest_block", "strongest_head"]
 

@@ -14,8 +14,8 @@ from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
 from onnxlens.plugins.visualizers.expected import expected
 from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.runtime.config import ModelConfig
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.running.logits import log_softmax
 
 __all__ = ["Surprisal"]
 

@@ -16,9 +16,9 @@ from onnxlens.plugins.charts.table import Table
 from onnxlens.plugins.options import Option
 from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
 from onnxlens.plugins.visualizers.labels import printable, readable, visible
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.running.logits import log_softmax
 
 __all__ = ["Tokens", "TokensRendering"]
 

@@ -13,7 +13,7 @@ from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.visualizers.base import View
 from onnxlens.plugins.visualizers.expected import names_of
-from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["Ladder", "NextTokens"]
 

@@ -23,7 +23,7 @@ from onnxlens.analysis.sweeps import sweep
 from onnxlens.lens import Lens
 from onnxlens.metrics import Metric, log_probability, logit, logit_difference, loss
 from onnxlens.runtime.errors import HookPointError, InputError
-from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.running.runner import Runner
 
 CLEAN = "When Mary and John went to the shop, John gave a drink to"
 CORRUPTED = "When Mary and John went to the shop, Mary gave a drink to"
@@ -448,7 +448,7 @@ def test_a_sweep_opens_few_graphs_and_none_twice(lens, rows, most, monkeypatch):
         other = Lens(Runner(lens.runner.bundle, provider="cpu", threads=1, max_sessions=kept))
         found = ablate_heads(other, CLEAN, loss())
         close(found.values, expected.values, scale=lens.predict(CLEAN).logits)
-        opened.append(other.runner._programs.open.cache_info().misses)
+        opened.append(other.runner._requests.open.cache_info().misses)
     assert opened[0] == opened[1] <= most
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from onnxlens.export import bundle, graph
 from onnxlens.export.families import Family
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 
 _traced: dict[ModelConfig, ir.Model] = {}
 

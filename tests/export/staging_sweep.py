@@ -17,7 +17,7 @@ from types import FrameType
 from typing import Any
 
 from onnxlens.export import staging, target
-from onnxlens.runtime.manifest import FileRecord, Manifest
+from onnxlens.runtime.bundle.manifest import FileRecord, Manifest
 
 _FILES = (
     "config.json",

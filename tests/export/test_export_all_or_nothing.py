@@ -18,9 +18,9 @@ from checkpoints import write_checkpoint
 
 from onnxlens.export import bundle as pipeline
 from onnxlens.export import export, staging
-from onnxlens.runtime.bundle import Bundle
+from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime.bundle.manifest import MANIFEST
 from onnxlens.runtime.errors import ExportError, OutputError
-from onnxlens.runtime.manifest import MANIFEST
 
 Folder = Callable[[str], Path]
 LeftBehind = Callable[[], list[str]]
@@ -53,7 +53,7 @@ STEPS = (
     "onnxlens.export.bundle.write_configurations",
     "onnxlens.export.verify.check",
     "onnxlens.export.bundle.sha256_of",
-    "onnxlens.runtime.manifest.Manifest.write",
+    "onnxlens.runtime.bundle.manifest.Manifest.write",
 )
 
 

@@ -21,7 +21,7 @@ from onnxlens.export import export, export_model
 from onnxlens.export.checkpoint import read_checkpoint, read_model
 from onnxlens.export.reference import transformers_model
 from onnxlens.export.tokenizer import read_tokenizer
-from onnxlens.runtime.bundle import Bundle
+from onnxlens.runtime.bundle.bundle import Bundle
 from onnxlens.runtime.errors import CheckpointError
 
 Folder = Callable[[str], Path]

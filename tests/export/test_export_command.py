@@ -12,7 +12,7 @@ from checkpoints import write_checkpoint
 
 import onnxlens
 from onnxlens.cli import main
-from onnxlens.runtime.bundle import Bundle
+from onnxlens.runtime.bundle.bundle import Bundle
 
 Folder = Callable[[str], Path]
 Output = tuple[int, str, str]

@@ -11,8 +11,8 @@ import pytest
 from checkpoints import write_checkpoint
 from transformers import GPT2LMHeadModel
 
+from onnxlens.runtime.bundle.generation_config import end_tokens
 from onnxlens.runtime.errors import BundleError
-from onnxlens.runtime.generation_config import end_tokens
 
 
 @pytest.fixture(scope="module")

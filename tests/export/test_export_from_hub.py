@@ -19,7 +19,7 @@ from huggingface_hub import save_torch_state_dict
 import onnxlens
 from onnxlens.export import export
 from onnxlens.export.checkpoint import read_checkpoint
-from onnxlens.runtime.bundle import Bundle
+from onnxlens.runtime.bundle.bundle import Bundle
 
 pytest.importorskip("huggingface_hub")
 

@@ -21,8 +21,8 @@ from onnxlens.cli import _run
 from onnxlens.export import bundle as pipeline
 from onnxlens.export import export
 from onnxlens.export.graph import OPSET
-from onnxlens.runtime.bundle import GRADIENTS_GRAPH, Bundle
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.bundle import GRADIENTS_GRAPH, Bundle
+from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.errors import ExportError
 
 Folder = Callable[[str], Path]

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from yardstick import close
 
 from onnxlens.export.graph import OPSET
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
 
 Folder = Callable[[str], Path]
 GRAPHS = ("model.onnx", "model_hooks.onnx")

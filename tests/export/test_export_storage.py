@@ -23,10 +23,10 @@ from yardstick import SINGLE, close, is_close
 from onnxlens.cli import main
 from onnxlens.export import export, export_model, verify
 from onnxlens.export.checkpoint import Checkpoint, read_checkpoint
-from onnxlens.runtime.bundle import Bundle
+from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime.bundle.weights import STORAGES
 from onnxlens.runtime.errors import CheckpointError, ExportError, InputError
-from onnxlens.runtime.runner import Runner
-from onnxlens.runtime.weights import STORAGES
+from onnxlens.runtime.running.runner import Runner
 
 Folder = Callable[[str], Path]
 STORED = ["base-float16", "untied-float16"]

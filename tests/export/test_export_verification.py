@@ -16,9 +16,9 @@ from yardstick import SINGLE
 from onnxlens.export import bundle as pipeline
 from onnxlens.export import export, verify
 from onnxlens.export.checkpoint import Checkpoint, read_checkpoint
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.bundle.weights import WeightsFile
 from onnxlens.runtime.errors import ExportError
-from onnxlens.runtime.weights import WeightsFile
 
 Folder = Callable[[str], Path]
 LeftBehind = Callable[[], list[str]]

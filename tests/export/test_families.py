@@ -16,9 +16,9 @@ from onnxlens.export.families import families, family_of
 from onnxlens.export.families.llama import Llama
 from onnxlens.export.testing import check_family
 from onnxlens.plugins.registry import Registry
-from onnxlens.runtime.config import ModelConfig
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.bundle.weight_view import WeightView
 from onnxlens.runtime.errors import CheckpointError, ExportError, PluginError
-from onnxlens.runtime.weight_view import WeightView
 
 MISTRAL = {**config_entries("llama"), "model_type": "mistral", "architectures": ["MistralForCausalLM"]}
 

@@ -15,7 +15,7 @@ from yardstick import approximately
 import onnxlens
 from onnxlens import Intervention
 from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError, OutputError
-from onnxlens.runtime.intervention_files import write_interventions
+from onnxlens.runtime.interventions.intervention_files import write_interventions
 
 HEAD = Intervention.zero("blocks.1.attn.hook_z", heads=2)
 SHIFT = ("blocks.0.hook_resid_post", lambda activation, hook: activation + np.float32(0.5))
@@ -72,7 +72,7 @@ def test_a_stop_gives_the_residual_stream_and_computes_no_more(lens):
         assert list(cache)[-1] == name
         assert all(np.array_equal(cache[one], full[one]) for one in cache)
     plan = lens.runner.plan([1, 2], names_filter="*", stop_at_layer=1)
-    (part,) = lens.runner._programs.open(plan.request)._parts
+    (part,) = lens.runner._requests.open(plan.request)._parts
     assert not [name for name in part.outputs if name.startswith(("logits", "present", "blocks.1.attn"))]
     residual, cache = lens.run_with_cache("the cat sat", names_filter="hook_embed", stop_at_layer=0)
     assert list(cache) == ["hook_embed"]
@@ -380,5 +380,7 @@ def test_a_block_refuses_what_does_not_fit_as_it_is_entered(lens, changes, kind,
 def test_what_is_no_number_is_refused_where_a_run_stops_early_too(lens):
     broken = [("blocks.0.hook_resid_post", lambda x, hook: np.full_like(x, np.nan))]
     for pos_slice in (None, -1):
-        with pytest.raises(InputError, match="With the functions, some values of the residual stream are no numbers"):
+        with pytest.raises(
+            InputError, match="With the functions, some values of the residual stream are NaN or infinite"
+        ):
             lens.run_with_cache(["the cat", "the"], fwd_hooks=broken, stop_at_layer=1, pos_slice=pos_slice)

@@ -14,8 +14,8 @@ import onnxlens
 from onnxlens.commands.options import unescaped
 from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.runner import Runner
-from onnxlens.runtime.token_text import quoted_token
+from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime.text.token_text import quoted_token
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ import onnxlens
 from onnxlens import Intervention
 from onnxlens.decoding import beam_search, best_of, contrastive_search
 from onnxlens.plugins.samplers import Allowed, Chain, Greedy, Mirostat, Multinomial, NoRepeatNGram, Temperature, TopK
-from onnxlens.runtime.beams import beam_search as search
-from onnxlens.runtime.contrastive import NORMALIZED
 from onnxlens.runtime.errors import ContextLengthError, InputError, PluginError
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.running.beams import beam_search as search
+from onnxlens.runtime.running.contrastive import NORMALIZED
+from onnxlens.runtime.running.logits import log_softmax
 
 PROMPTS = ["The function returns", "When Mary and John went to the shop, John gave", "Once upon a time there was"]
 

@@ -57,7 +57,12 @@ def test_every_module_but_export_s_imports_without_pytorch():
     done = python(WITHOUT_PYTORCH + ALL_MODULES)
     assert done.returncode == 0, done.stderr
     seen = done.stdout.split()
-    for name in ("onnxlens.lens", "onnxlens.commands.export", "onnxlens.runtime.prepare", "onnxlens.plugins.samplers"):
+    for name in (
+        "onnxlens.lens",
+        "onnxlens.commands.export",
+        "onnxlens.runtime.running.prepare",
+        "onnxlens.plugins.samplers",
+    ):
         assert name in seen
     runtime = Path(__file__).parents[2] / "runtime"
     assert {f"onnxlens.runtime.{path.stem}" for path in runtime.glob("[!_]*.py")} <= set(seen)

@@ -156,3 +156,31 @@ def test_gradients_that_cannot_be_used(gradient, text):
 
 def test_a_gradient_of_whole_numbers_will_do():
     assert checked_gradient(np.ones((2, 4, 5), int), (2, 4, 5), "It").shape == (2, 4, 5)
+
+
+class FirstToken:
+    """A metric of one's own that has a position and reads another one, too."""
+
+    position = -1
+
+    def with_ids(self, to_ids):
+        return self
+
+    def value(self, logits, tokens, mask):
+        return (logits[:, 0, 7] + logits[:, self.position, 7]).astype(np.float64)
+
+    def gradient(self, logits, tokens, mask):
+        raise NotImplementedError
+
+
+def test_a_metric_gets_all_positions_unless_it_says_that_it_reads_the_last_only(bundle):
+    import onnxlens
+    from onnxlens.analysis.ablation import ablate_heads
+    from onnxlens.measuring import Measure
+
+    lens = onnxlens.load(bundle("base"), provider="cpu", threads=1)
+    found = ablate_heads(lens, "the cat sat", FirstToken())
+    logits = lens.run_with_cache("the cat sat")[0][0]
+    assert found.baseline == pytest.approx(float(logits[0, 7] + logits[-1, 7]), rel=1e-5)
+    for metric, needs in ((logit(7), False), (logit(7, 0), True), (FirstToken(), True)):
+        assert Measure(metric, lens.tokenizer, lens.config.d_vocab, 1).needs_all_positions is needs

@@ -11,7 +11,7 @@ import pytest
 import onnxlens
 from onnxlens.plugins.registry import Registry
 from onnxlens.prediction import Candidate, Prediction
-from onnxlens.runtime.token_text import quoted_token
+from onnxlens.runtime.text.token_text import quoted_token
 
 EVIL = "<script>alert(1)</script>&'\"\n"
 

@@ -27,12 +27,12 @@ from onnxlens.analysis import (
 from onnxlens.decoding import beam_search
 from onnxlens.lens import Lens
 from onnxlens.metrics import logit_difference
-from onnxlens.runtime import bundle as bundle_module
 from onnxlens.runtime import errors
+from onnxlens.runtime.bundle import bundle as bundle_module
+from onnxlens.runtime.bundle.shorthand import KeyNotFoundError
 from onnxlens.runtime.errors import BundleError, InputError
-from onnxlens.runtime.interventions import Intervention
-from onnxlens.runtime.runner import Runner
-from onnxlens.runtime.shorthand import KeyNotFoundError
+from onnxlens.runtime.interventions.interventions import Intervention
+from onnxlens.runtime.running.runner import Runner
 
 IDS, OTHERS = [5, 6, 7], [5, 9, 7]
 METRIC = logit_difference(5, 6)
@@ -199,7 +199,7 @@ import multiprocessing, sys
 import numpy as np
 from onnxlens.lens import Lens
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.running.runner import Runner
 
 if __name__ == "__main__":
     lens = Lens(Runner(sys.argv[1], provider="cpu", threads=2))

@@ -11,8 +11,8 @@ from yardstick import DOUBLE, close
 import onnxlens
 from onnxlens import utils
 from onnxlens.lens import Lens
+from onnxlens.runtime.activations.factored_matrix import FactoredMatrix, composition_scores
 from onnxlens.runtime.errors import HookPointError, InputError
-from onnxlens.runtime.factored_matrix import FactoredMatrix, composition_scores
 from onnxlens.transformerlens import _ATTRIBUTES, UTILITIES
 
 TEXT = "Once upon a time, there was a little girl"

@@ -25,12 +25,12 @@ import onnxlens
 from fuzz.mutations import mutated_bytes, mutated_json, mutated_message, mutated_tensors, mutated_text
 from onnxlens.metrics import logit
 from onnxlens.plugins.samplers import parse
-from onnxlens.runtime.activations import ActivationCache
-from onnxlens.runtime.bundle import WEIGHTS
+from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.activations.trace import open_trace
+from onnxlens.runtime.bundle.bundle import WEIGHTS
 from onnxlens.runtime.errors import OnnxLensError
 from onnxlens.runtime.escape import inert
-from onnxlens.runtime.intervention_files import read_interventions
-from onnxlens.runtime.trace import open_trace
+from onnxlens.runtime.interventions.intervention_files import read_interventions
 from onnxlens.runtime.user_folders import cache_folder
 
 __all__ = ["TARGETS", "Fuzzer"]

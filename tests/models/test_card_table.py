@@ -16,7 +16,7 @@ from checkpoints import END_OF_TEXT, config_entries, random_weights, tokenizer, 
 from click.testing import CliRunner
 
 from onnxlens.models import grammar
-from onnxlens.runtime.bundle import Bundle
+from onnxlens.runtime.bundle.bundle import Bundle
 
 
 @pytest.fixture

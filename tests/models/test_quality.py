@@ -22,7 +22,7 @@ from onnxlens.models.heldout import held_out, token_bits, windows
 from onnxlens.models.loops import loop
 from onnxlens.models.passes import next_tokens
 from onnxlens.models.tasks import Question
-from onnxlens.runtime.runner import Runner
+from onnxlens.runtime.running.runner import Runner
 
 Runners = Callable[[str], Runner]
 END, CONTEXT = 0, 48

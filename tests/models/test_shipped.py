@@ -21,9 +21,9 @@ from onnxlens.models import tasks
 from onnxlens.models.answers import Vocabulary, answers
 from onnxlens.models.loops import loop
 from onnxlens.models.passes import next_tokens
-from onnxlens.runtime.bundle import Bundle
-from onnxlens.runtime.generation import generate_ids
-from onnxlens.runtime.logits import log_softmax
+from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime.running.generation import generate_ids
+from onnxlens.runtime.running.logits import log_softmax
 
 MODELS = Path(__file__).parents[2] / "models"
 

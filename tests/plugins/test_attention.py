@@ -18,7 +18,7 @@ from onnxlens.plugins.testing import hostile
 from onnxlens.plugins.visualizers.attention import Attention, AttentionMaps
 from onnxlens.plugins.visualizers.reading import read
 from onnxlens.runtime.errors import InputError, MissingLibraryError
-from onnxlens.runtime.token_text import quoted_token
+from onnxlens.runtime.text.token_text import quoted_token
 
 TEXT = "the cat sat on the cat"
 

@@ -36,7 +36,7 @@ from onnxlens.plugins.samplers import (
     parse,
 )
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.tokenizer import Tokenizer
+from onnxlens.runtime.text.tokenizer import Tokenizer
 
 BUILT_IN = Registry(find=False)
 

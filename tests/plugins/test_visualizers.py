@@ -28,8 +28,8 @@ from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.visualizers.builtin import VISUALIZERS
 from onnxlens.plugins.visualizers.labels import visible
 from onnxlens.runtime.errors import ContextLengthError, InputError, PluginError
-from onnxlens.runtime.intervention_files import write_interventions
-from onnxlens.runtime.interventions import Intervention
+from onnxlens.runtime.interventions.intervention_files import write_interventions
+from onnxlens.runtime.interventions.interventions import Intervention
 
 TEXT = "the cat sat on the cat"
 OTHER = "the sat sat on the cat"

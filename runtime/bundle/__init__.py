@@ -1,0 +1,1 @@
+"""A bundle on disk: its files, and what it says of its model."""

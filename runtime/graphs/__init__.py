@@ -1,0 +1,1 @@
+"""The graph of a request, cut from the prepared one."""

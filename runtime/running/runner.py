@@ -1,0 +1,574 @@
+"""Runs a bundle: token ids in, logits and activations out."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from onnxlens.runtime.activations.applied import Applied
+from onnxlens.runtime.activations.slices import Slice, positions_of
+from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime.bundle.hooks import HookPoint
+from onnxlens.runtime.bundle.selection import NamesFilter, Reached, select
+from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
+from onnxlens.runtime.graphs.names import (
+    EMBEDDED,
+    POSITIONS,
+    ROWS,
+    cache_inputs,
+    cache_outputs,
+    edit_inputs,
+    feed_input,
+    join_input,
+)
+from onnxlens.runtime.graphs.request import PLAIN, Logits, Request
+from onnxlens.runtime.interventions.edits import Edits, check, resolve
+from onnxlens.runtime.interventions.functions import ForwardHooks, Functions, Hook, find_functions
+from onnxlens.runtime.interventions.interventions import Intervention, Source
+from onnxlens.runtime.running.compiled import CompiledRequest, RequestCache, refuse
+from onnxlens.runtime.running.joins import rows_present
+from onnxlens.runtime.running.kv_cache import KVCache
+from onnxlens.runtime.running.prepare import prepare
+from onnxlens.runtime.running.providers import CPU, Provider, candidates
+from onnxlens.runtime.running.session import give_back_memory
+from onnxlens.runtime.running.token_ids import check_ids
+from onnxlens.runtime.whole import is_whole
+
+if TYPE_CHECKING:
+    from onnxlens.runtime.running.gradients import GradientRunner
+
+__all__ = ["Output", "Plan", "Runner"]
+
+_MOST_THREADS = 64  # or as many as there are processors
+
+# Bytes at a multiple of which an array must begin for ONNX Runtime to write into it, as NumPy's own do: at odd places,
+# some operators round otherwise.
+_ALIGNED = 16
+
+# A longer text than this, in tokens, is computed in pieces, where nothing needs all of it at once. Small pieces are
+# faster: their attention scores stay in the processor's cache.
+_LONGEST_PASS, _PIECE = 1024, 256
+
+logger = logging.getLogger("onnxlens")
+
+
+@dataclass(frozen=True)
+class Output:
+    """What a pass computed.
+
+    Attributes:
+        logits: [B, P, V] float32, or [B, 1, V] where only the last position was asked for, or [B, 0, V] for none.
+        activations: the hook points read, by name, in the order of computation.
+        kv_cache: keys and values of all positions so far, for a pass that continues; None if it was not kept.
+        residual: what a pass that stopped early ends with, [B, P, D] at the positions that are read; else None.
+        applied: what each intervention changed where.
+        called: the hook points at which functions were called.
+    """
+
+    logits: np.ndarray
+    activations: dict[str, np.ndarray]
+    kv_cache: KVCache | None
+    residual: np.ndarray | None = None
+    applied: tuple[Applied, ...] = ()
+    called: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A checked pass that has not been run yet.
+
+    Attributes:
+        request: what is compiled for it.
+        shapes: shape of each result, by name.
+        inputs: what the graph is given, but the KV cache.
+        past: the KV cache.
+        edits: what is changed inside the graph.
+        functions: what is called at hook points.
+        reads: the hook points that were asked for.
+        residual: the hook point with which a pass ends that stops early; None for a whole pass.
+    """
+
+    request: Request
+    shapes: dict[str, tuple[int, ...]]
+    inputs: dict[str, np.ndarray]
+    past: KVCache
+    edits: Edits
+    functions: Functions
+    reads: tuple[str, ...]
+    residual: str | None
+
+    @property
+    def is_divisible(self) -> bool:
+        """Whether it can be computed in pieces, one after the other on the cache: nothing is read or changed."""
+        request = self.request
+        touched = (request.reads, request.edits, request.calls, request.feeds, request.joins)
+        return not any(touched) and request.logits != "all" and self.residual is None
+
+    @property
+    def positions(self) -> list[int] | None:
+        """The positions that are read; None for all."""
+        return self.inputs[POSITIONS].tolist() if POSITIONS in self.inputs else None
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes of each result."""
+        return {name: 4 * math.prod(shape) for name, shape in self.shapes.items()}
+
+
+class Runner:
+    """A model on ONNX Runtime.
+
+    Args:
+        bundle: an open bundle, or the path of one.
+        provider: `auto` (CUDA where it is there and starts, else the CPU), `cpu` or `cuda`.
+        threads: how many threads compute; None for as many as there are physical cores.
+        max_sessions: how many compiled requests are kept open; the least recently used goes first. None for four more
+            than the model has blocks, and eight at least, so that a change of each block in turn stays open.
+        progress: told when something takes long.
+
+    Attributes:
+        bundle: the bundle.
+        config: the model's shape and switches.
+        provider: the provider that runs the model.
+        threads: how many threads compute; None for as many as there are physical cores.
+        hook_points: what can be read, in the order of computation.
+        hooks: what functions at a hook point are handed, by its name.
+
+    Raises:
+        BundleError: the bundle is damaged.
+        ProviderError: the provider is unknown, missing, or does not start.
+        InputError: `threads` or `max_sessions` is no positive number.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        *,
+        provider: str = "auto",
+        threads: int | None = None,
+        max_sessions: int | None = None,
+        progress: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        if threads is not None and (not is_whole(threads) or threads < 1):
+            raise InputError(f"threads must be a whole number of at least 1, not {threads!r}.")
+        most = max(_MOST_THREADS, os.cpu_count() or 1)
+        if threads is not None and threads > most:  # ONNX Runtime would start every one of them
+            processors = os.cpu_count() or 1
+            raise InputError(
+                f"threads must be at most {most}, not {threads}: each one would be started, and this machine has "
+                f"{processors} {'processor' if processors == 1 else 'processors'}."
+            )
+        if max_sessions is not None and (not is_whole(max_sessions) or max_sessions < 1):
+            raise InputError(f"max_sessions must be a whole number of at least 1, not {max_sessions!r}.")
+        self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
+        self.config: ModelConfig = self.bundle.config
+        self.hook_points: tuple[HookPoint, ...] = self.bundle.description.hook_points
+        self._points = self.bundle.description.points
+        self.hooks = {name: Hook(name) for name in self._points}
+        self.threads = threads
+        self._progress = progress
+        self._max_sessions = max_sessions or max(8, self.config.n_layers + 4)
+        self._options = provider, threads, max_sessions  # as they were given
+        self.provider, self._requests = self._start(candidates(provider))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the bundle's path and the options.
+
+        Raises:
+            InputError: this is closed.
+        """
+        if self.is_closed:
+            refuse()
+        return _runner_at, (self.bundle, *self._options)
+
+    @property
+    def hook_names(self) -> tuple[str, ...]:
+        """Names of all hook points, in the order of computation."""
+        return tuple(self._points)
+
+    def is_read_by_default(self, name: str) -> bool:
+        """Whether a hook point is read if nothing is said: all but those that are large and computed on request."""
+        return not self._points[name].on_request
+
+    @property
+    def _source(self) -> Source:
+        return Source(self.bundle.facts.name, self.bundle.facts.hash)
+
+    @cached_property
+    def gradients(self) -> GradientRunner:
+        """What runs the graph of the gradients.
+
+        Raises:
+            BundleError: the bundle was exported without that graph.
+            InputError: this is closed.
+        """
+        from onnxlens.runtime.running.gradients import GradientRunner
+
+        if self.is_closed:
+            refuse()
+        return GradientRunner(self, threads=self.threads, max_sessions=self._max_sessions, progress=self._progress)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._requests.is_closed
+
+    def close(self) -> None:
+        """Closes all sessions, which gives their memory back; nothing can be run then.
+
+        What was read stays usable, and so does the bundle. Runs of other threads that have begun are finished.
+        """
+        self._requests.close()
+        if "gradients" in vars(self):
+            self.gradients.close()
+        give_back_memory()
+
+    def __enter__(self) -> Runner:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def select(self, names_filter: NamesFilter) -> tuple[str, ...]:
+        """Names of the hook points that a filter selects; see `onnxlens.runtime.bundle.hooks.select`."""
+        return select(names_filter, self._points)
+
+    def check_ids(self, input_ids: npt.ArrayLike) -> np.ndarray:
+        """Token ids as [B, P] int64.
+
+        Args:
+            input_ids: token ids, [B, P] or [P] for one row.
+
+        Raises:
+            InputError: they are of another shape or type, or out of range.
+        """
+        return check_ids(input_ids, self.config.d_vocab)
+
+    def resolve(
+        self,
+        interventions: Iterable[Intervention] | Intervention | None,
+        select: Callable[[NamesFilter], tuple[str, ...]] | None = None,
+        **texts: Any,
+    ) -> Edits:
+        """Resolves interventions for this model and a batch of texts; see `runtime.interventions.edits.resolve`.
+
+        Args:
+            interventions: what to change.
+            select: finds hook points by name or glob; None for among all of them.
+            texts: `mask`, and perhaps `limit` and `start`.
+        """
+        return resolve(interventions, self.hook_points, select or self.select, self.config, self._source, **texts)
+
+    def check_changes(self, interventions: Iterable[Intervention], fwd_hooks: ForwardHooks) -> None:
+        """Checks what can be checked of changes before there is a text: names, axes, heads, neurons and the model.
+
+        Raises:
+            HookPointError: a name or glob matches no hook point.
+            InputError: an intervention does not fit the model, or something is no change.
+        """
+        check(interventions, self.hook_points, self.select, self.config, self._source)
+        find_functions(fwd_hooks, self.select)
+
+    def run(self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None, **options: Any) -> Output:
+        """Computes one pass: `execute(plan(...))`; the options and errors are those of `plan`.
+
+        A long text of which only the last logits are wanted, or the KV cache, is computed in pieces, one after the
+        other on the cache: the attention scores of a pass take memory that grows with the square of its length.
+        """
+        return self.execute(self._last_piece(self.plan(input_ids, attention_mask, **options)))
+
+    def _last_piece(self, plan: Plan) -> Plan:
+        """Computes all but the end of a long pass, where it can be computed in pieces; returns what is left to do."""
+        past: KVCache | None = plan.past
+        ids, rows = plan.inputs["input_ids"], plan.inputs.get(ROWS)
+        if ids.shape[1] <= _LONGEST_PASS or not plan.is_divisible:
+            return plan
+        mask = plan.inputs["attention_mask"][:, len(plan.past) :]
+        while ids.shape[1] > _PIECE:
+            piece = self.plan(ids[:, :_PIECE], mask[:, :_PIECE], logits="none", kv_cache=past, cache_rows=rows)
+            past, rows = self.execute(piece).kv_cache, None
+            ids, mask = ids[:, _PIECE:], mask[:, _PIECE:]
+        request = plan.request
+        return self.plan(ids, mask, logits=request.logits, kv_cache=past, keep_cache=request.keys_and_values)
+
+    def plan(
+        self,
+        input_ids: npt.ArrayLike,
+        attention_mask: npt.ArrayLike | None = None,
+        *,
+        names_filter: NamesFilter | None = None,
+        logits: Logits = "all",
+        kv_cache: KVCache | None = None,
+        cache_rows: npt.ArrayLike | None = None,
+        interventions: Iterable[Intervention] | Intervention | Edits | None = (),
+        fwd_hooks: ForwardHooks = (),
+        stop_at_layer: int | None = None,
+        pos_slice: Slice = None,
+        keep_cache: bool = True,
+        feeds: Mapping[str, np.ndarray] | None = None,
+        joins: Mapping[str, np.ndarray] | None = None,
+    ) -> Plan:
+        """Checks a pass, and tells what it will take, without computing anything.
+
+        Args:
+            input_ids: token ids, [B, P] or [P] for one row.
+            attention_mask: [B, P], 0 where a token is padding; rows of different lengths are padded on the left.
+                Values at padding positions mean nothing, and nothing else depends on them.
+            names_filter: hook points to read: names or globs, or a function of the name. None reads none.
+            logits: at `all` positions, or at the `last` only, which is faster, or `none`.
+            kv_cache: what an earlier pass returned; the ids continue from there.
+            cache_rows: which row of the cache each row of the ids continues, [B]; None for the same ones. One row may
+                be continued several times, or not at all.
+            interventions: changes to make inside the graph.
+            fwd_hooks: pairs of a hook point (name, glob or predicate) and a function of the activation and the hook,
+                called as the pass gets there, after the interventions at that point; see `runtime.functions.call`.
+            stop_at_layer: the block before which the pass ends, without logits; negative ones count from the end.
+                What comes later is not computed.
+            pos_slice: the positions to read; None for all. For scores and patterns, those of the queries. Where texts
+                are padded, they must count from the end, so that they are the same in each text.
+            keep_cache: whether the KV cache is wanted.
+            feeds: values of hook points that are taken as given: nothing that only they need is computed. [B, ...]
+            joins: rows that only begin at some block: their residual streams, by `blocks.N.hook_resid_pre`,
+                [rows, P, D] each, perhaps none. They are the last rows of the ids, in the order of computation, and
+                those before, for which `feeds` may be given, the first. For many changed runs of one text, which
+                differ from some block on; nothing but logits can then be had.
+
+        Raises:
+            InputError: ids, mask, cache, an intervention or an option do not fit together or the model.
+            ContextLengthError: more positions than the model has.
+            HookPointError: a name or glob matches no hook point, or none that is reached.
+        """
+        if logits not in ("all", "last", "none"):
+            raise InputError(f"logits must be 'all', 'last' or 'none', not {logits!r}.")
+        ids = self.check_ids(input_ids)
+        past = kv_cache if kv_cache is not None else KVCache.empty(self.config, len(ids))
+        picked_rows = None if cache_rows is None else _rows(cache_rows, past)
+        mask, position_ids = self._placed(ids, attention_mask, past, picked_rows)
+        if logits == "last" and not mask[:, -1].all():
+            row = int(np.argmin(mask[:, -1]))
+            raise InputError(f"Row {row} ends with padding, so it has no logits at the last position; pad on the left.")
+        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
+        inputs |= {feed_input(name): value for name, value in (feeds or {}).items()}
+        (rows, new), total = ids.shape, mask.shape[1]
+
+        reached = Reached(self.hook_points, self.config, stop_at_layer)
+        asked = reached.select(names_filter) if names_filter is not None else ()
+        wanted = {*asked, reached.residual}
+        reads = tuple(name for name in self._points if name in wanted)
+        functions = find_functions(fwd_hooks, reached.select)
+        edits = interventions
+        if not isinstance(edits, Edits):
+            edits = self.resolve(edits, reached.select, mask=mask, start=len(past))
+        present = None
+        if joins:
+            if asked or functions or keep_cache or reached.residual:
+                raise InputError("A pass that rows join gives logits only: nothing can be read, called or kept.")
+            present = rows_present(joins, self.hook_names, mask, new, self.config)
+            begin = present[self.hook_names[0]]
+            inputs |= {"input_ids": ids[:begin], "position_ids": position_ids[:begin], "attention_mask": mask[:1]}
+            inputs |= {join_input(name): stream for name, stream in joins.items()}
+            picked_rows = np.arange(rows) if picked_rows is None else picked_rows
+        picked = positions_of(pos_slice, mask[:, len(past) :])
+        if picked is not None:
+            inputs[POSITIONS] = picked
+        if picked_rows is not None:
+            inputs[ROWS] = picked_rows
+        request = Request(
+            reads=reads,
+            logits=logits if stop_at_layer is None else "none",
+            edits=edits.plan,
+            calls=tuple(name for name in self._points if name in functions),
+            feeds=tuple(name for name in self._points if name in (feeds or {})),
+            joins=tuple(name for name in self._points if name in (joins or {})),
+            some_positions=picked is not None and bool(reads),
+            some_rows=picked_rows is not None,
+            keys_and_values=keep_cache and stop_at_layer is None,
+        )
+        at = {"all": new, "last": 1, "none": 0}[request.logits]
+        shapes: dict[str, tuple[int, ...]] = {"logits": (rows, at, self.config.d_vocab)}
+        for name in reads:
+            point = self._points[name]
+            shape = point.shape(self.config, rows, new, len(past))
+            axis = point.position_axis
+            shapes[name] = shape if picked is None else (*shape[:axis], len(picked), *shape[axis + 1 :])
+        given = {**inputs, **edits.inputs(len(past), total, present)}
+        return Plan(request, shapes, given, past, edits, functions, asked, reached.residual)
+
+    def execute(self, plan: Plan, into: Mapping[str, np.ndarray] | None = None) -> Output:
+        """Computes a planned pass.
+
+        Args:
+            plan: what `plan` returned.
+            into: arrays that hook points are read into, by name, in the shapes of the plan; the others get new ones.
+
+        Raises:
+            HookFunctionError: a function failed, or returned what cannot be used.
+            InputError: interventions or functions made logits or a stream NaN or infinite; or this is closed.
+            BundleError: ONNX Runtime could not compute it.
+        """
+        request = plan.request
+        # All is opened before there are results, which then lie where opening needed memory.
+        compiled = self._requests.open(request)
+        embedding = self._requests.embedding if EMBEDDED in compiled.inputs else None
+        compiled.open(plan.inputs["input_ids"].shape[1])
+        self._check_reached(compiled, plan)
+        given_arrays = into or {}
+        results = {name: array for name, array in given_arrays.items() if array.ctypes.data % _ALIGNED == 0}
+        results |= {name: np.empty(shape, np.float32) for name, shape in plan.shapes.items() if name not in results}
+        suffix = ".picked" if request.some_positions else ""
+        arrays = {name if name == "logits" else name + suffix: array for name, array in results.items()}
+        rows, new = plan.inputs["input_ids"].shape
+
+        def before_functions(name: str) -> np.ndarray:
+            return np.empty(self._points[name].shape(self.config, rows, new, len(plan.past)), np.float32)
+
+        try:
+            given = {**plan.past.values, **plan.inputs}
+            if embedding is not None:
+                given[EMBEDDED] = embedding.rows(plan.inputs["input_ids"])
+            values = compiled.run(given, arrays, plan.functions, self.hooks, before_functions)
+        except OnnxLensError:
+            raise
+        except Exception as error:  # ONNX Runtime raises its own kinds: out of memory, a graph with other shapes
+            reason = " ".join(str(error).split())[:300]
+            raise BundleError(f"ONNX Runtime could not compute this pass of {self.bundle.name}: {reason}") from error
+        if not suffix:
+            for name in plan.functions.keys() & results.keys():  # read what the functions left
+                results[name][...] = values[name]
+        for name, array in given_arrays.items():
+            if array is not results[name]:
+                array[...] = results[name]
+                results[name] = array
+        logits = results.pop("logits")
+        residual = results[plan.residual] if plan.residual else None
+        self._check_numbers(logits, residual, plan)
+        kept = None
+        if request.keys_and_values:
+            names = zip(cache_inputs(self.config), cache_outputs(self.config), strict=True)
+            kept = KVCache(plan.inputs["attention_mask"], {name: values[output] for name, output in names})
+        read = {name: results[name] for name in plan.reads}
+        return Output(logits, read, kept, residual, plan.edits.applied, request.calls)
+
+    def check_text(
+        self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Token ids, mask and position ids of whole texts, each [B, P] int64; arguments and errors as for `plan`."""
+        ids = self.check_ids(input_ids)
+        return ids, *self._placed(ids, attention_mask, KVCache.empty(self.config, len(ids)))
+
+    def _placed(
+        self, ids: np.ndarray, attention_mask: npt.ArrayLike | None, past: KVCache, rows: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """The mask over past and new positions, and the position ids of the new ones."""
+        mask = self._check_mask(attention_mask, ids, past, rows)
+        position_ids = np.maximum(np.cumsum(mask, axis=1) - 1, 0)[:, len(past) :]
+        self._check_positions(position_ids)
+        return mask, position_ids
+
+    def _check_reached(self, compiled: CompiledRequest, plan: Plan) -> None:
+        inputs = compiled.inputs
+        for index, (name, kind) in enumerate(plan.edits.plan):
+            if not inputs.issuperset(edit_inputs(index, kind)):
+                raise InputError(f"The intervention at {name!r} is never reached: nothing that was asked for needs it.")
+
+    def _check_numbers(self, logits: np.ndarray, residual: np.ndarray | None, plan: Plan) -> None:
+        """Checks that changes leave numbers in what a pass ends with."""
+        if not (plan.edits.applied or plan.functions):
+            return
+        mask = plan.inputs["attention_mask"]
+        if residual is None:
+            ends, name, real = logits, "some logits", mask[:, mask.shape[1] - logits.shape[1] :] == 1
+        else:
+            new = mask[:, len(plan.past) :]
+            ends, name = residual, "some values of the residual stream"
+            real = (new if plan.positions is None else new[:, plan.positions]) == 1
+        real = np.broadcast_to(real, ends.shape[:-1])  # rows that join a pass share one mask
+        # Any NaN or infinity shows in the largest or the smallest one, which takes no array of the logits' size.
+        if not all(np.isfinite(extreme(ends, axis=-1)[real]).all() for extreme in (np.max, np.min)):
+            what = " and ".join([
+                *(["the interventions"] if plan.edits.applied else []), *(["the functions"] if plan.functions else [])
+            ])  # fmt: skip
+            raise InputError(
+                f"With {what}, {name} are NaN or infinite; a pattern or score was probably made "
+                "impossible, or an activation too large."
+            )
+
+    def _start(self, providers: Sequence[Provider]) -> tuple[Provider, RequestCache]:
+        for index, provider in enumerate(providers):
+            try:
+                prepared = prepare(self.bundle, provider, self._progress)
+                requests = RequestCache(prepared, self.bundle.description, self.threads, self._max_sessions)
+                if len(providers) > 1 or provider is not CPU:  # the processor is there; its graphs open when needed
+                    requests.open(PLAIN)
+            except ProviderError as error:
+                if index + 1 == len(providers):
+                    raise
+                logger.warning("%s Running on the CPU.", error)
+            else:
+                logger.info("running %s on %s", self.bundle.name, provider.name)
+                return provider, requests
+        raise AssertionError("there is always a provider to try")
+
+    def _check_mask(
+        self, attention_mask: npt.ArrayLike | None, ids: np.ndarray, past: KVCache, rows: np.ndarray | None
+    ) -> np.ndarray:
+        if not past.fits(self.config):
+            raise InputError("The cache is not one of this model: its layers, heads or widths are others.")
+        before = past.attention_mask if rows is None else past.attention_mask[rows]
+        if len(before) != len(ids):
+            what = "The cache has" if rows is None else "cache_rows names"
+            raise InputError(f"{what} {len(before)} rows and input_ids has {len(ids)}.")
+        new = np.ones_like(ids) if attention_mask is None else _array(attention_mask, "attention_mask")
+        if new.shape != ids.shape:
+            raise InputError(
+                f"attention_mask has shape {list(new.shape)}, expected that of input_ids: {list(ids.shape)}."
+            )
+        if not np.isin(new, (0, 1)).all():
+            raise InputError("attention_mask must hold 0 and 1 only.")
+        return np.concatenate([before, new.astype(np.int64)], axis=1)
+
+    def _check_positions(self, position_ids: np.ndarray) -> None:
+        needed, limit = int(position_ids.max()) + 1, self.config.n_ctx
+        if needed > limit:
+            raise ContextLengthError(
+                f"The text is {needed} tokens long, and this model has {limit} positions; shorten it."
+            )
+
+
+def _runner_at(bundle: Bundle, *options: Any) -> Runner:
+    """The runner that was pickled: one for all its copies in this process, so that each task of a pool has it open."""
+    runner = _shared(bundle, *options)
+    if runner.is_closed:
+        _shared.cache_clear()
+        runner = _shared(bundle, *options)
+    return runner
+
+
+@lru_cache(maxsize=2)
+def _shared(bundle: Bundle, provider: str, threads: int | None, max_sessions: int | None) -> Runner:
+    return Runner(bundle, provider=provider, threads=threads, max_sessions=max_sessions)
+
+
+def _array(values: npt.ArrayLike, name: str) -> np.ndarray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"The rows of {name} have different lengths; pad shorter ones on the left.") from error
+
+
+def _rows(given: npt.ArrayLike, past: KVCache) -> np.ndarray:
+    """The rows of a cache that a pass continues, [B] int64."""
+    rows = _array(given, "cache_rows")
+    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer) or not ((rows >= 0) & (rows < past.batch)).all():
+        raise InputError(f"cache_rows must be rows of the cache, 0 to {past.batch - 1}, not {given!r}.")
+    return rows.astype(np.int64)
