@@ -224,8 +224,7 @@ class _Opener:
     @cached_property
     def _unembedding(self) -> Unembedding:
         name = EMBEDDING if self._model.cfg.tie_word_embeddings else UNEMBEDDING
+        # No method of this object: the two would refer to each other.
+        open_segment = partial(SegmentSession.open, prepared=self._prepared, threads=self._threads)
         open_matrix = partial(self._prepared.open_matrix, name, self._model.cfg.d_model)
-        return Unembedding(self._prepared, self._model, self._open_segment, open_matrix)
-
-    def _open_segment(self, segment: Segment) -> SegmentSession:
-        return SegmentSession.open(segment, self._prepared, self._threads)
+        return Unembedding(self._prepared, self._model, open_segment, open_matrix)

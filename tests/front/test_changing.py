@@ -72,7 +72,7 @@ def test_a_stop_gives_the_residual_stream_and_computes_no_more(lens):
         assert list(cache)[-1] == name
         assert all(np.array_equal(cache[one], full[one]) for one in cache)
     plan = lens.runner.plan([1, 2], names_filter="*", stop_at_layer=1)
-    (part,) = lens.runner._requests.open(plan.request)._parts
+    (part,) = lens.runner._requests.open(plan.request)._segments
     assert not [name for name in part.outputs if name.startswith(("logits", "present", "blocks.1.attn"))]
     residual, cache = lens.run_with_cache("the cat sat", names_filter="hook_embed", stop_at_layer=0)
     assert list(cache) == ["hook_embed"]

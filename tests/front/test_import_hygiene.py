@@ -24,13 +24,16 @@ ALL_MODULES = """
 import importlib, pkgutil
 import onnxlens, onnxlens.models
 
-# Each by its own path: an editable install keeps them in different folders.
-PACKAGES = ("analysis", "commands", "runtime", "plugins", "plugins.samplers", "plugins.visualizers")
-for package in ("onnxlens", *(f"onnxlens.{name}" for name in PACKAGES)):
+def import_all(package):
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
         if module.name not in ("onnxlens.__main__", "onnxlens.export", "onnxlens.models"):
             importlib.import_module(module.name)
             print(module.name)
+            if module.ispkg:
+                import_all(module.name)
+# Each by its own path: an editable install keeps them in different folders.
+for package in ("onnxlens", "onnxlens.runtime", "onnxlens.plugins"):
+    import_all(package)
 # Of the model's recipe, what makes the text and what measures.
 for name in ("answers", "corpus", "grammar", "heads", "heldout", "loops", "ngram", "passes", "tasks"):
     importlib.import_module(f"onnxlens.models.{name}")
@@ -65,7 +68,8 @@ def test_every_module_but_export_s_imports_without_pytorch():
     ):
         assert name in seen
     runtime = Path(__file__).parents[2] / "runtime"
-    assert {f"onnxlens.runtime.{path.stem}" for path in runtime.glob("[!_]*.py")} <= set(seen)
+    names = (".".join(path.relative_to(runtime).with_suffix("").parts) for path in runtime.rglob("[!_]*.py"))
+    assert {f"onnxlens.runtime.{name}" for name in names} <= set(seen)
 
 
 @pytest.mark.parametrize("culprit", ["import torch", "from transformers import GPT2Config", "import torch.nn as nn"])
