@@ -5,9 +5,12 @@ from __future__ import annotations
 import hashlib
 import logging
 import platform
+from contextlib import redirect_stdout
 from dataclasses import dataclass
+from functools import cache
+from io import StringIO
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import onnxruntime
 
@@ -48,6 +51,7 @@ class Provider:
 
 CPU = Provider("cpu", "CPUExecutionProvider")
 CUDA = Provider("cuda", "CUDAExecutionProvider")
+CUDA_OPTIONS = {"use_tf32": "0"}  # whose products have 10 bits of mantissa, where float32 has 23
 
 
 def candidates(name: str) -> tuple[Provider, ...]:
@@ -109,7 +113,10 @@ def open_session(
     # Where a pass fails, the error says what its log would print. Of a provider that does not start, the log says more.
     options.log_severity_level = 4 if provider is CPU else 3
     source = graph if isinstance(graph, bytes) else str(graph)
-    chosen = [provider.ort_name] if provider is CPU else [provider.ort_name, CPU.ort_name]
+    chosen: list[Any] = [CPU.ort_name]
+    if provider is CUDA:
+        _load_cuda()
+        chosen.insert(0, (CUDA.ort_name, CUDA_OPTIONS))
     try:
         # Its fallback would print to standard output what went wrong, and go on without the provider.
         session = onnxruntime.InferenceSession(source, options, providers=chosen, enable_fallback=False)
@@ -121,6 +128,13 @@ def open_session(
     if provider.ort_name not in session.get_providers():
         raise _did_not_start(provider, "ONNX Runtime left it out")
     return session
+
+
+@cache
+def _load_cuda() -> None:
+    """Loads the CUDA and cuDNN libraries that pip installed, which the system's linker does not find by itself."""
+    with redirect_stdout(StringIO()):  # it prints what is missing; the session's error says that, too
+        onnxruntime.preload_dlls()
 
 
 def _did_not_start(provider: Provider, reason: str) -> ProviderError:
