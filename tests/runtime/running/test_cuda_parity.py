@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime
 import pytest
-from checkpoints import CONFIGS
+from checkpoints import MODELS
 from yardstick import close
 
 from onnxlens.analysis.ablation import ablate_heads
@@ -27,7 +27,7 @@ pytestmark = [
 TF32 = 2e-2
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
 def test_logits_and_every_hook_point_are_the_cpu_s(runner, bundle, name):
     cpu, cuda = runner(name), Runner(bundle(name), provider="cuda")
     assert cuda.provider.name == "cuda"
@@ -52,7 +52,7 @@ def test_every_gradient_is_the_cpu_s(runner, bundle):
         close(found.gradients[point], value, within=TF32, name=point)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", MODELS)
 def test_passes_on_a_cache_that_stays_on_the_gpu(runner, bundle, name):
     cuda = Runner(bundle(name), provider="cuda")
     ids = np.random.default_rng(2).integers(0, 300, (2, 12))
