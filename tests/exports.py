@@ -10,7 +10,7 @@ from checkpoints import write_checkpoint
 
 __all__ = ["MOST_USED", "export_named"]
 
-MOST_USED = ("base", "wide", "scaled", "base-gradients", "base-float16")
+MOST_USED = ("base", "wide", "scaled", "llama", "base-gradients", "base-float16")
 
 
 def export_named(name: str, source: Path, folder: Path) -> None:

@@ -37,7 +37,9 @@ from onnxlens.runtime.user_folders import CACHE, cache_folder, temporary_folder
 
 __all__ = ["prepare", "prepared_folders", "remove_unused"]
 
-_LAYOUT = 5  # of the prepared folder; raise it when the way of preparing changes
+_ALIGNMENT = 64  # bytes, of packed weights
+
+_LAYOUT = 6  # of the prepared folder; raise it when the way of preparing changes
 _W_E, _W_U = "embed.W_E", "unembed.W_U"
 _SCRATCH = ".preparing-"
 _NAMED = re.compile(r".+-[0-9a-f]{16}")  # what prepared folders are called
@@ -250,14 +252,40 @@ def _make_gradients(bundle: Bundle, provider: Provider, folder: Path) -> None:
 
 
 def _optimise(model: Any, bundle: Bundle, provider: Provider, folder: Path) -> None:
-    """Lets ONNX Runtime optimise a graph, and save it with the weights as it lays them out."""
+    """Lets ONNX Runtime optimise a graph, and save it with the weights as it packs them for the processor."""
+    if provider is CPU:
+        _save_optimised(model, bundle, provider, folder, packed=True)
+        if _is_aligned(folder / OPTIMISED):
+            return
+        # Every session packs the weights for itself, then.
+        for path in (folder / OPTIMISED, folder / f"{OPTIMISED}_data"):
+            path.unlink(missing_ok=True)
+    _save_optimised(model, bundle, provider, folder, packed=False)
+
+
+def _is_aligned(path: Path) -> bool:
+    """Whether all packed weights of a saved graph begin where the processor can read them.
+
+    ONNX Runtime before 1.32 writes packed weights right behind unpacked ones, wherever these end. Its kernels for
+    AVX-512 read them with instructions that end the process at an odd address.
+    """
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    entries = [entry for tensor in graph.initializer for entry in tensor.external_data]
+    # "MatMul+KEY|OFFSET;LENGTH;FLAGS", and the same once more for each further buffer.
+    packed = [entry.value.split("|")[1:] for entry in entries if entry.key.startswith("prepacked_")]
+    return all(int(place.split(";")[0]) % _ALIGNMENT == 0 for places in packed for place in places)
+
+
+def _save_optimised(model: Any, bundle: Bundle, provider: Provider, folder: Path, *, packed: bool) -> None:
     options = onnxruntime.SessionOptions()
     source = _give_weights(model, bundle, options)
     options.optimized_model_filepath = str(folder / OPTIMISED)
     entries = {
         "session.optimized_model_external_initializers_file_name": f"{OPTIMISED}_data",
         "session.optimized_model_external_initializers_min_size_in_bytes": "1024",
-        "session.save_external_prepacked_constant_initializers": "1" if provider.name == "cpu" else "0",
+        "session.save_external_prepacked_constant_initializers": "1" if packed else "0",
     }
     for key, value in entries.items():
         options.add_session_config_entry(key, value)

@@ -69,6 +69,38 @@ def test_preparing_is_told_once_and_leaves_nothing_else_behind(cache, bundle):
     assert the_only(cache)
 
 
+@pytest.mark.parametrize("name", ["base", "biased"])
+def test_packed_weights_begin_at_addresses_that_kernels_can_read(cache, bundle, name):
+    """Of `biased`, the length of some matrices is no multiple of 64 bytes."""
+    start(bundle(name))
+    for path in cache.glob("*/*.onnx"):
+        assert prepare_module._is_aligned(path)
+
+
+@pytest.mark.parametrize(("place", "is_aligned"), [("128;64;0", True), ("96;64;0", False), ("128;64;0|200;8;0", False)])
+def test_addresses_of_packed_weights_are_read_from_the_graph(tmp_path, place, is_aligned):
+    weight = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[6, 4], data_location=TensorProto.EXTERNAL)
+    for key, value in {"location": "data", "offset": "0", "length": "96", "prepacked_0": f"MatMul+7|{place}"}.items():
+        weight.external_data.add(key=key, value=value)
+    graph = onnx.helper.make_graph([], "g", [], [], [weight])
+    onnx.save(onnx.helper.make_model(graph), tmp_path / "g.onnx")
+    assert prepare_module._is_aligned(tmp_path / "g.onnx") == is_aligned
+
+
+@pytest.mark.parametrize("name", ["base", "biased"])
+def test_weights_that_cannot_be_saved_packed_are_packed_by_each_session(cache, bundle, monkeypatch, name):
+    expected = start(bundle(name)).run(IDS, names_filter="*")
+    shutil.rmtree(the_only(cache))
+    monkeypatch.setattr(prepare_module, "_is_aligned", lambda path: False)
+    found = start(bundle(name)).run(IDS, names_filter="*")
+    graph = onnx.load(the_only(cache) / "prepared.onnx", load_external_data=False).graph
+    entries = [entry for weight in graph.initializer for entry in weight.external_data]
+    assert entries
+    assert not any(entry.key.startswith("prepacked") for entry in entries)
+    assert np.array_equal(found.logits, expected.logits)
+    assert all(np.array_equal(found.activations[point], value) for point, value in expected.activations.items())
+
+
 @pytest.mark.parametrize("name", ["base-float16", "untied-float16"])
 def test_weights_stored_as_float16_are_widened_while_preparing_and_never_again(cache, bundle, name):
     start(bundle(name))
