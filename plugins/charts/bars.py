@@ -127,6 +127,11 @@ class Bars(Chart):
     def part(self) -> Figure:
         """Lying bars, a list of which is picked in a menu unless they stand together; the pointer reads the values."""
         import plotly.graph_objects as go
+        from plotly.colors import hex_to_rgb
+
+        def inside(colour: str, value: float) -> str:
+            # Hollow below zero, for who sees grey. Plotly before 7 takes no hexadecimal colour with an opacity.
+            return f"rgba{(*hex_to_rgb(colour), 0.25)}" if value < 0 else colour
 
         figure = go.Figure()
         first = next(iter(self.lists), "")
@@ -143,8 +148,7 @@ class Bars(Chart):
                 opacity=_PALE if self.together and number else 1.0,
                 meta={"y": [plotly_text(label) for label, _ in bars]},
                 marker={
-                    # Hollow below zero, for who sees grey.
-                    "color": [f"{self._colour(label, value)}{'40' if value < 0 else ''}" for label, value in bars],
+                    "color": [inside(self._colour(label, value), value) for label, value in bars],
                     "line": {"width": 2, "color": [self._colour(label, value) for label, value in bars]},
                 },
                 text=[self._said(value) for value in values],
