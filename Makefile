@@ -62,7 +62,7 @@ lint: $(VENV)/.installed-dev
 	$(BIN)/ruff format --check .
 	rm -rf build/linted
 	$(PIP) --no-deps --target build/linted .
-	cd build/linted && PYTHONPATH=. ../../$(BIN)/lint-imports --config ../../pyproject.toml
+	cd build/linted && PYTHONPATH=. ../../$(BIN)/lint-imports ../../pyproject.toml
 
 # mypy cannot follow an editable install whose folders are mapped, so it sees an ordinary one.
 types: $(VENV)/.installed-dev
