@@ -14,7 +14,7 @@ from onnxlens.runtime.interventions.functions import ForwardHooks, HookFunction,
 from onnxlens.runtime.interventions.intervention_files import read_interventions
 from onnxlens.runtime.interventions.interventions import Intervention, listed
 
-__all__ = ["AddedHook", "Blocks", "Changes", "Interventions", "given"]
+__all__ = ["AddedHook", "Blocks", "Changes", "Interventions", "changes_of"]
 
 Interventions = Intervention | Iterable[Intervention] | str | Path | None
 
@@ -32,8 +32,8 @@ class Changes(NamedTuple):
         return Changes((*self.interventions, *others.interventions), (*self.fwd_hooks, *others.fwd_hooks))
 
 
-def given(interventions: Interventions, fwd_hooks: ForwardHooks) -> Changes:
-    """Changes as a caller may give them: one, several, the path of a file of them, or None for none.
+def changes_of(interventions: Interventions, fwd_hooks: ForwardHooks) -> Changes:
+    """Changes as a caller may name them: one, several, the path of a file of them, or None for none.
 
     Raises:
         InputError: they are nothing of that kind, or the file cannot be read.

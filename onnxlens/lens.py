@@ -6,12 +6,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Self, TypeAlias, overload
+from typing import Any, Literal, Self, TypeAlias, TypedDict, Unpack, overload
 
 import numpy as np
 
 from onnxlens.catalog import find
-from onnxlens.changes import AddedHook, Blocks, Changes, Interventions, given
+from onnxlens.changes import AddedHook, Blocks, Changes, Interventions, changes_of
 from onnxlens.generation import Generation
 from onnxlens.gradients import GradientResult, differentiate
 from onnxlens.metrics import AnyMetric
@@ -35,6 +35,7 @@ from onnxlens.runtime.interventions.functions import ForwardHooks, Hook, HookFun
 from onnxlens.runtime.running.continuations import Continuations
 from onnxlens.runtime.running.generation import Step, generate_ids
 from onnxlens.runtime.running.logits import lm_cross_entropy_loss, top_ids
+from onnxlens.runtime.running.plan import ReadKeywords
 from onnxlens.runtime.running.runner import Output, Runner
 from onnxlens.runtime.whole import is_whole
 from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
@@ -43,6 +44,24 @@ from onnxlens.viewing import AnyVisualizer, views
 __all__ = ["Lens", "load"]
 
 ReturnType: TypeAlias = Literal["logits", "loss", "both"] | None
+
+
+class GenerateKeywords(TypedDict, total=False):
+    """The options of `Lens.generate`; each may be left out."""
+
+    max_new_tokens: int
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    sampler: AnySampler | None
+    seed: int | None
+    stop: str | Sequence[str] | None
+    overflow: str
+    names_filter: NamesFilter | None
+    interventions: Interventions
+    fwd_hooks: ForwardHooks
+    explain: bool
+    prepend_bos: bool
 
 
 def load(
@@ -342,12 +361,13 @@ class Lens(Model):
                 max_new_tokens=max_new_tokens,
                 overflow=overflow,
                 names_filter=names_filter,
-                **changes,
+                interventions=changes.interventions,
+                fwd_hooks=changes.fwd_hooks,
             )
 
         return Generation(self.tokenizer, prompt, start, stop, seed, lambda: choice.explanation)
 
-    def explain_sampling(self, text: str | Ids, **options: Any) -> Explanation:
+    def explain_sampling(self, text: str | Ids, **options: Unpack[GenerateKeywords]) -> Explanation:
         """Says why `generate` would choose the next token of a text: what each sampler did, and where the draw fell.
 
         Args:
@@ -364,8 +384,8 @@ class Lens(Model):
         # One token fits where all that `max_new_tokens` allows might not.
         if "overflow" not in options:
             self.runner.check_text(self._row(text))
-        options = {"overflow": "slide", **options, "explain": True}
-        explanation = next(self.generate(text, **options)).explanation
+        chosen: GenerateKeywords = {"overflow": "slide", **options, "explain": True}
+        explanation = next(self.generate(text, **chosen)).explanation
         assert explanation is not None  # it was asked for
         return explanation
 
@@ -419,6 +439,7 @@ class Lens(Model):
         if memory_limit is not None and not (number and memory_limit >= 0):
             raise InputError(f"memory_limit must be a number of bytes of at least 0, not {memory_limit!r}.")
         ids, mask = self._batch(text, prepend_bos)
+        changes = self._changes(interventions, fwd_hooks)
         plan = self.runner.plan(
             ids,
             mask,
@@ -426,7 +447,8 @@ class Lens(Model):
             stop_at_layer=stop_at_layer,
             pos_slice=pos_slice,
             keep_cache=False,
-            **self._changes(interventions, fwd_hooks),
+            interventions=changes.interventions,
+            fwd_hooks=changes.fwd_hooks,
         )
         sizes = plan.nbytes
         needed = sizes["logits"] if out is not None else sum(sizes.values())
@@ -498,25 +520,39 @@ class Lens(Model):
         *,
         interventions: Interventions = (),
         fwd_hooks: ForwardHooks = (),
-        **options: Any,
+        **options: Unpack[ReadKeywords],
     ) -> Output:
         """Runs token ids, with what an enclosing block of `hooks` changes: for analyses, which need no text.
 
         Args:
             input_ids: token ids, [B, P] or [P] for one row.
             attention_mask: [B, P], 0 where a token is padding; None for no padding.
-            interventions: changes to make inside the graph.
+            interventions: changes to make inside the graph, as objects or as the path of a JSON file of them.
             fwd_hooks: pairs of a hook point and a function; see `run_with_hooks`.
-            options: those of `Runner.plan`, whose errors may be raised.
+            options: the others of `PassOptions`. The errors of `Runner.plan` may be raised.
         """
         changes = self._changes(interventions, fwd_hooks)
-        return self.runner.run(input_ids, attention_mask, **options, **changes)
+        return self.runner.run(
+            input_ids,
+            attention_mask,
+            interventions=changes.interventions,
+            fwd_hooks=changes.fwd_hooks,
+            **options,
+        )
 
     def continuations(
         self, prompt: Sequence[int], max_new_tokens: int, *, names_filter: NamesFilter | None = None
     ) -> Continuations:
         """Several continuations of one prompt, with what an enclosing block of `hooks` changes: for searches."""
-        return Continuations(self.runner, prompt, max_new_tokens, names_filter=names_filter, **self._changes((), ()))
+        changes = self._standing
+        return Continuations(
+            self.runner,
+            prompt,
+            max_new_tokens,
+            names_filter=names_filter,
+            interventions=changes.interventions,
+            fwd_hooks=changes.fwd_hooks,
+        )
 
     @contextmanager
     def hooks(self, fwd_hooks: ForwardHooks = (), *, interventions: Interventions = ()) -> Iterator[Lens]:
@@ -536,7 +572,7 @@ class Lens(Model):
             HookPointError: a name or glob matches no hook point.
             HookFunctionError: a predicate raised something.
         """
-        changes = given(interventions, fwd_hooks)
+        changes = changes_of(interventions, fwd_hooks)
         self.runner.check_changes(*changes)
         with self._blocks.block(changes):
             yield self
@@ -574,7 +610,7 @@ class Lens(Model):
         """
         if dir != "fwd":
             raise InputError(f"dir must be 'fwd', not {dir!r:.100}; lens.grad reads gradients.")
-        changes = given((), [(name, hook)])
+        changes = changes_of((), [(name, hook)])
         self.runner.check_changes(*changes)
         self._added += (AddedHook(changes.fwd_hooks[0], is_permanent),)
 
@@ -717,9 +753,9 @@ class Lens(Model):
             embeddings=embeddings,
         )
 
-    def _changes(self, interventions: Interventions, fwd_hooks: ForwardHooks) -> dict[str, Any]:
+    def _changes(self, interventions: Interventions, fwd_hooks: ForwardHooks) -> Changes:
         """All changes of a run: those of hooks that were added, of the blocks around it, and its own, in this order."""
-        return (self._standing + given(interventions, fwd_hooks))._asdict()
+        return self._standing + changes_of(interventions, fwd_hooks)
 
     @property
     def _standing(self) -> Changes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from onnxlens.runtime.activations.slices import sliced
 from onnxlens.runtime.errors import InputError, suggestion
 from onnxlens.runtime.interventions.interventions import Intervention
 from onnxlens.runtime.interventions.places import axis_size
+from onnxlens.runtime.running.plan import ReadKeywords
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
@@ -132,7 +133,7 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
     found = np.empty(len(changes))
     for runs in _passes(blocks, starts, length):
         first, begun = min(starts[run] for run in runs), blocks[runs[0]]
-        options: dict[str, Any] = {}
+        options: ReadKeywords = {"keep_cache": False}
         if common is not None:
             rows = Counter(blocks[run] for run in runs)
             given = {
@@ -197,13 +198,13 @@ def _measured(
     batch: np.ndarray,
     changes: Sequence[Sequence[Intervention]],
     metric: AnyMetric,
-    options: dict[str, Any],
+    options: ReadKeywords,
 ) -> np.ndarray:
     measure = Measure(metric, lens.tokenizer, lens.config.d_vocab, len(batch))
     # Position by position, so that what many rows have in common stands side by side, and becomes one edit.
     deep = max(map(len, changes), default=0)
     ordered = [change[depth] for depth in range(deep) for change in changes if depth < len(change)]
-    logits = "all" if measure.needs_all_positions else "last"
-    output = lens.run(batch, logits=logits, interventions=ordered, keep_cache=False, **options)
+    options = {**options, "logits": "all" if measure.needs_all_positions else "last"}
+    output = lens.run(batch, interventions=ordered, **options)
     seen = batch[:, -output.logits.shape[1] :]
     return measure.value(output.logits, seen, np.ones_like(seen))

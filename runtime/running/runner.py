@@ -3,41 +3,36 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxlens.runtime.activations.applied import Applied
-from onnxlens.runtime.activations.slices import Slice, positions_of
 from onnxlens.runtime.bundle.bundle import Bundle
 from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.bundle.hooks import HookPoint
 from onnxlens.runtime.bundle.selection import NamesFilter, Reached, select
-from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, OnnxLensError, ProviderError
+from onnxlens.runtime.errors import BundleError, InputError, OnnxLensError, ProviderError
 from onnxlens.runtime.graphs.names import (
     EMBEDDED,
-    POSITIONS,
     ROWS,
     cache_inputs,
     cache_outputs,
     edit_inputs,
-    feed_input,
-    join_input,
 )
-from onnxlens.runtime.graphs.request import PLAIN, Logits, Request
+from onnxlens.runtime.graphs.request import PLAIN
 from onnxlens.runtime.interventions.edits import Edits, check, resolve
-from onnxlens.runtime.interventions.functions import ForwardHooks, Functions, Hook, find_functions
+from onnxlens.runtime.interventions.functions import ForwardHooks, Hook, find_functions
 from onnxlens.runtime.interventions.interventions import Intervention, Source
 from onnxlens.runtime.running.compiled import CompiledRequest, RequestCache, refuse
-from onnxlens.runtime.running.joins import rows_present
 from onnxlens.runtime.running.kv_cache import KVCache
+from onnxlens.runtime.running.plan import PassKeywords, PassOptions, Plan, Text, Touched, check_text, make_plan
 from onnxlens.runtime.running.prepare import prepare
 from onnxlens.runtime.running.providers import CPU, Provider, candidates
 from onnxlens.runtime.running.session import give_back_memory
@@ -47,7 +42,7 @@ from onnxlens.runtime.whole import is_whole
 if TYPE_CHECKING:
     from onnxlens.runtime.running.gradients import GradientRunner
 
-__all__ = ["Output", "Plan", "Runner"]
+__all__ = ["Output", "Runner"]
 
 _MOST_THREADS = 64  # or as many as there are processors
 
@@ -81,48 +76,6 @@ class Output:
     residual: np.ndarray | None = None
     applied: tuple[Applied, ...] = ()
     called: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A checked pass that has not been run yet.
-
-    Attributes:
-        request: what is compiled for it.
-        shapes: shape of each result, by name.
-        inputs: what the graph is given, but the KV cache.
-        past: the KV cache.
-        edits: what is changed inside the graph.
-        functions: what is called at hook points.
-        reads: the hook points that were asked for.
-        residual: the hook point with which a pass ends that stops early; None for a whole pass.
-    """
-
-    request: Request
-    shapes: dict[str, tuple[int, ...]]
-    inputs: dict[str, np.ndarray]
-    past: KVCache
-    edits: Edits
-    functions: Functions
-    reads: tuple[str, ...]
-    residual: str | None
-
-    @property
-    def is_divisible(self) -> bool:
-        """Whether it can be computed in pieces, one after the other on the cache: nothing is read or changed."""
-        request = self.request
-        touched = (request.reads, request.edits, request.calls, request.feeds, request.joins)
-        return not any(touched) and request.logits != "all" and self.residual is None
-
-    @property
-    def positions(self) -> list[int] | None:
-        """The positions that are read; None for all."""
-        return self.inputs[POSITIONS].tolist() if POSITIONS in self.inputs else None
-
-    @property
-    def nbytes(self) -> dict[str, int]:
-        """Bytes of each result."""
-        return {name: 4 * math.prod(shape) for name, shape in self.shapes.items()}
 
 
 class Runner:
@@ -257,17 +210,21 @@ class Runner:
     def resolve(
         self,
         interventions: Iterable[Intervention] | Intervention | None,
-        select: Callable[[NamesFilter], tuple[str, ...]] | None = None,
-        **texts: Any,
+        *,
+        mask: np.ndarray,
+        limit: int | None = None,
     ) -> Edits:
-        """Resolves interventions for this model and a batch of texts; see `runtime.interventions.edits.resolve`.
+        """Resolves interventions for this model and a batch of texts that will be run from their start.
 
         Args:
             interventions: what to change.
-            select: finds hook points by name or glob; None for among all of them.
-            texts: `mask`, and perhaps `limit` and `start`.
+            mask: [rows, positions] of the prompts, 0 where a token is padding.
+            limit: positions that can be computed at most, if more will be generated.
+
+        Raises:
+            HookPointError, InputError: as `runtime.interventions.edits.resolve` does.
         """
-        return resolve(interventions, self.hook_points, select or self.select, self.config, self._source, **texts)
+        return resolve(interventions, self.hook_points, self.select, self.config, self._source, mask=mask, limit=limit)
 
     def check_changes(self, interventions: Iterable[Intervention], fwd_hooks: ForwardHooks) -> None:
         """Checks what can be checked of changes before there is a text: names, axes, heads, neurons and the model.
@@ -279,7 +236,12 @@ class Runner:
         check(interventions, self.hook_points, self.select, self.config, self._source)
         find_functions(fwd_hooks, self.select)
 
-    def run(self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None, **options: Any) -> Output:
+    def run(
+        self,
+        input_ids: npt.ArrayLike,
+        attention_mask: npt.ArrayLike | None = None,
+        **options: Unpack[PassKeywords],
+    ) -> Output:
         """Computes one pass: `execute(plan(...))`; the options and errors are those of `plan`.
 
         A long text of which only the last logits are wanted, or the KV cache, is computed in pieces, one after the
@@ -305,18 +267,7 @@ class Runner:
         self,
         input_ids: npt.ArrayLike,
         attention_mask: npt.ArrayLike | None = None,
-        *,
-        names_filter: NamesFilter | None = None,
-        logits: Logits = "all",
-        kv_cache: KVCache | None = None,
-        cache_rows: npt.ArrayLike | None = None,
-        interventions: Iterable[Intervention] | Intervention | Edits | None = (),
-        fwd_hooks: ForwardHooks = (),
-        stop_at_layer: int | None = None,
-        pos_slice: Slice = None,
-        keep_cache: bool = True,
-        feeds: Mapping[str, np.ndarray] | None = None,
-        joins: Mapping[str, np.ndarray] | None = None,
+        **options: Unpack[PassKeywords],
     ) -> Plan:
         """Checks a pass, and tells what it will take, without computing anything.
 
@@ -324,85 +275,35 @@ class Runner:
             input_ids: token ids, [B, P] or [P] for one row.
             attention_mask: [B, P], 0 where a token is padding; rows of different lengths are padded on the left.
                 Values at padding positions mean nothing, and nothing else depends on them.
-            names_filter: hook points to read: names or globs, or a function of the name. None reads none.
-            logits: at `all` positions, or at the `last` only, which is faster, or `none`.
-            kv_cache: what an earlier pass returned; the ids continue from there.
-            cache_rows: which row of the cache each row of the ids continues, [B]; None for the same ones. One row may
-                be continued several times, or not at all.
-            interventions: changes to make inside the graph.
-            fwd_hooks: pairs of a hook point (name, glob or predicate) and a function of the activation and the hook,
-                called as the pass gets there, after the interventions at that point; see `runtime.functions.call`.
-            stop_at_layer: the block before which the pass ends, without logits; negative ones count from the end.
-                What comes later is not computed.
-            pos_slice: the positions to read; None for all. For scores and patterns, those of the queries. Where texts
-                are padded, they must count from the end, so that they are the same in each text.
-            keep_cache: whether the KV cache is wanted.
-            feeds: values of hook points that are taken as given: nothing that only they need is computed. [B, ...]
-            joins: rows that only begin at some block: their residual streams, by `blocks.N.hook_resid_pre`,
-                [rows, P, D] each, perhaps none. They are the last rows of the ids, in the order of computation, and
-                those before, for which `feeds` may be given, the first. For many changed runs of one text, which
-                differ from some block on; nothing but logits can then be had.
+            options: those of `PassOptions`.
 
         Raises:
             InputError: ids, mask, cache, an intervention or an option do not fit together or the model.
             ContextLengthError: more positions than the model has.
             HookPointError: a name or glob matches no hook point, or none that is reached.
         """
-        if logits not in ("all", "last", "none"):
-            raise InputError(f"logits must be 'all', 'last' or 'none', not {logits!r}.")
-        ids = self.check_ids(input_ids)
-        past = kv_cache if kv_cache is not None else KVCache.empty(self.config, len(ids))
-        picked_rows = None if cache_rows is None else _rows(cache_rows, past)
-        mask, position_ids = self._placed(ids, attention_mask, past, picked_rows)
-        if logits == "last" and not mask[:, -1].all():
-            row = int(np.argmin(mask[:, -1]))
-            raise InputError(f"Row {row} ends with padding, so it has no logits at the last position; pad on the left.")
-        inputs = {"input_ids": ids, "attention_mask": mask, "position_ids": position_ids}
-        inputs |= {feed_input(name): value for name, value in (feeds or {}).items()}
-        (rows, new), total = ids.shape, mask.shape[1]
+        asked = PassOptions(**options)
+        text = check_text(input_ids, attention_mask, asked, self.config)
+        touched = self._touched(text, asked)
+        return make_plan(text, touched, asked, self.hook_points, self.config)
 
-        reached = Reached(self.hook_points, self.config, stop_at_layer)
-        asked = reached.select(names_filter) if names_filter is not None else ()
-        wanted = {*asked, reached.residual}
-        reads = tuple(name for name in self._points if name in wanted)
-        functions = find_functions(fwd_hooks, reached.select)
-        edits = interventions
+    def _touched(self, text: Text, options: PassOptions) -> Touched:
+        """Finds the hook points that a pass reads and changes, among those that it reaches."""
+        reached = Reached(self.hook_points, self.config, options.stop_at_layer)
+        asked = reached.select(options.names_filter) if options.names_filter is not None else ()
+        functions = find_functions(options.fwd_hooks, reached.select)
+        edits = options.interventions
         if not isinstance(edits, Edits):
-            edits = self.resolve(edits, reached.select, mask=mask, start=len(past))
-        present = None
-        if joins:
-            if asked or functions or keep_cache or reached.residual:
-                raise InputError("A pass that rows join gives logits only: nothing can be read, called or kept.")
-            present = rows_present(joins, self.hook_names, mask, new, self.config)
-            begin = present[self.hook_names[0]]
-            inputs |= {"input_ids": ids[:begin], "position_ids": position_ids[:begin], "attention_mask": mask[:1]}
-            inputs |= {join_input(name): stream for name, stream in joins.items()}
-            picked_rows = np.arange(rows) if picked_rows is None else picked_rows
-        picked = positions_of(pos_slice, mask[:, len(past) :])
-        if picked is not None:
-            inputs[POSITIONS] = picked
-        if picked_rows is not None:
-            inputs[ROWS] = picked_rows
-        request = Request(
-            reads=reads,
-            logits=logits if stop_at_layer is None else "none",
-            edits=edits.plan,
-            calls=tuple(name for name in self._points if name in functions),
-            feeds=tuple(name for name in self._points if name in (feeds or {})),
-            joins=tuple(name for name in self._points if name in (joins or {})),
-            some_positions=picked is not None and bool(reads),
-            some_rows=picked_rows is not None,
-            keys_and_values=keep_cache and stop_at_layer is None,
-        )
-        at = {"all": new, "last": 1, "none": 0}[request.logits]
-        shapes: dict[str, tuple[int, ...]] = {"logits": (rows, at, self.config.d_vocab)}
-        for name in reads:
-            point = self._points[name]
-            shape = point.shape(self.config, rows, new, len(past))
-            axis = point.position_axis
-            shapes[name] = shape if picked is None else (*shape[:axis], len(picked), *shape[axis + 1 :])
-        given = {**inputs, **edits.inputs(len(past), total, present)}
-        return Plan(request, shapes, given, past, edits, functions, asked, reached.residual)
+            edits = resolve(
+                edits,
+                self.hook_points,
+                reached.select,
+                self.config,
+                self._source,
+                mask=text.mask,
+                start=len(text.past),
+            )
+        return Touched(asked, reached.residual, edits, functions)
 
     def execute(self, plan: Plan, into: Mapping[str, np.ndarray] | None = None) -> Output:
         """Computes a planned pass.
@@ -463,17 +364,8 @@ class Runner:
         self, input_ids: npt.ArrayLike, attention_mask: npt.ArrayLike | None = None
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Token ids, mask and position ids of whole texts, each [B, P] int64; arguments and errors as for `plan`."""
-        ids = self.check_ids(input_ids)
-        return ids, *self._placed(ids, attention_mask, KVCache.empty(self.config, len(ids)))
-
-    def _placed(
-        self, ids: np.ndarray, attention_mask: npt.ArrayLike | None, past: KVCache, rows: np.ndarray | None = None
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """The mask over past and new positions, and the position ids of the new ones."""
-        mask = self._check_mask(attention_mask, ids, past, rows)
-        position_ids = np.maximum(np.cumsum(mask, axis=1) - 1, 0)[:, len(past) :]
-        self._check_positions(position_ids)
-        return mask, position_ids
+        text = check_text(input_ids, attention_mask, PassOptions(), self.config)
+        return text.ids, text.mask, text.position_ids
 
     def _check_reached(self, compiled: CompiledRequest, plan: Plan) -> None:
         inputs = compiled.inputs
@@ -519,31 +411,6 @@ class Runner:
                 return provider, requests
         raise AssertionError("there is always a provider to try")
 
-    def _check_mask(
-        self, attention_mask: npt.ArrayLike | None, ids: np.ndarray, past: KVCache, rows: np.ndarray | None
-    ) -> np.ndarray:
-        if not past.fits(self.config):
-            raise InputError("The cache is not one of this model: its layers, heads or widths are others.")
-        before = past.attention_mask if rows is None else past.attention_mask[rows]
-        if len(before) != len(ids):
-            what = "The cache has" if rows is None else "cache_rows names"
-            raise InputError(f"{what} {len(before)} rows and input_ids has {len(ids)}.")
-        new = np.ones_like(ids) if attention_mask is None else _array(attention_mask, "attention_mask")
-        if new.shape != ids.shape:
-            raise InputError(
-                f"attention_mask has shape {list(new.shape)}, expected that of input_ids: {list(ids.shape)}."
-            )
-        if not np.isin(new, (0, 1)).all():
-            raise InputError("attention_mask must hold 0 and 1 only.")
-        return np.concatenate([before, new.astype(np.int64)], axis=1)
-
-    def _check_positions(self, position_ids: np.ndarray) -> None:
-        needed, limit = int(position_ids.max()) + 1, self.config.n_ctx
-        if needed > limit:
-            raise ContextLengthError(
-                f"The text is {needed} tokens long, and this model has {limit} positions; shorten it."
-            )
-
 
 def _runner_at(bundle: Bundle, *options: Any) -> Runner:
     """The runner that was pickled: one for all its copies in this process, so that each task of a pool has it open."""
@@ -557,18 +424,3 @@ def _runner_at(bundle: Bundle, *options: Any) -> Runner:
 @lru_cache(maxsize=2)
 def _shared(bundle: Bundle, provider: str, threads: int | None, max_sessions: int | None) -> Runner:
     return Runner(bundle, provider=provider, threads=threads, max_sessions=max_sessions)
-
-
-def _array(values: npt.ArrayLike, name: str) -> np.ndarray:
-    try:
-        return np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"The rows of {name} have different lengths; pad shorter ones on the left.") from error
-
-
-def _rows(given: npt.ArrayLike, past: KVCache) -> np.ndarray:
-    """The rows of a cache that a pass continues, [B] int64."""
-    rows = _array(given, "cache_rows")
-    if rows.ndim != 1 or not np.issubdtype(rows.dtype, np.integer) or not ((rows >= 0) & (rows < past.batch)).all():
-        raise InputError(f"cache_rows must be rows of the cache, 0 to {past.batch - 1}, not {given!r}.")
-    return rows.astype(np.int64)

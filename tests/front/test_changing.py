@@ -284,7 +284,7 @@ def test_tasks_that_share_a_lens_change_only_their_own_runs(lens):
     async def changed(number):
         with lens.hooks([SHIFT] * number):
             await asyncio.sleep(0)
-            return len(lens._changes(None, None)["fwd_hooks"])
+            return len(lens._changes(None, None).fwd_hooks)
 
     async def every():
         return await asyncio.gather(*map(changed, range(4)))
