@@ -304,7 +304,7 @@ def _described(name: str) -> str:
         attribute = getattr(raw, "fget", None) or getattr(raw, "func", None)
         function = attribute or getattr(raw, "__func__", raw)
         if (not member.startswith("_") or member == "__call__") and inspect.isfunction(function):
-            heading = member if attribute else _signature(member, function)
+            heading = member if attribute else _signature(member, function, is_method=not isinstance(raw, staticmethod))
             lines += ["", f".{heading}", "", _indented(inspect.getdoc(function) or "")]
     return f"## {name}\n\n```text\n" + "\n".join(lines) + "\n```"
 
@@ -318,13 +318,11 @@ def _members(value: type) -> dict[str, Any]:
     return members
 
 
-def _signature(name: str, function: Callable[..., Any]) -> str:
+def _signature(name: str, function: Callable[..., Any], *, is_method: bool = False) -> str:
     signature = inspect.signature(function)
     pieces: list[str] = []
     kinds = []
-    for parameter in signature.parameters.values():
-        if parameter.name in ("self", "cls"):
-            continue
+    for parameter in [*signature.parameters.values()][is_method:]:
         if kinds[-1:] == [parameter.POSITIONAL_ONLY] != [parameter.kind]:
             pieces.append("/")
         if parameter.kind is parameter.KEYWORD_ONLY and not {parameter.KEYWORD_ONLY, parameter.VAR_POSITIONAL} & {

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from onnxlens.runtime.activations import attribution, components, residual, stream
 from onnxlens.runtime.activations.applied import Applied
-from onnxlens.runtime.activations.attribution import Attribution
 from onnxlens.runtime.bundle.hooks import HookPoint
 from onnxlens.runtime.bundle.model_facts import ModelFacts, facts_of
 from onnxlens.runtime.bundle.shorthand import Key, KeyNotFoundError, full_name
@@ -21,7 +21,7 @@ __all__ = ["ActivationCache", "stitch"]
 _UNSEEN = {"hook_attn_scores": -np.inf, "hook_pattern": 0.0}
 
 
-class ActivationCache(Attribution):
+class ActivationCache(Mapping[str, np.ndarray]):
     """Activations by hook point name, or by TransformerLens's shorthands.
 
     `cache["blocks.3.attn.hook_pattern"]`, `cache["pattern", 3]` and `cache["pattern", -1]` (of the last block) name an
@@ -84,6 +84,18 @@ class ActivationCache(Attribution):
         self.made_with = None if made_with is None else dict(made_with)
         self.applied = tuple(applied)
         self.called = tuple(called)
+
+    # What is computed from activations is a function over them. TransformerLens has them as methods.
+    stack_activation = residual.stack_activation
+    accumulated_resid = residual.accumulated_resid
+    decompose_resid = residual.decompose_resid
+    apply_ln_to_stack = residual.apply_ln_to_stack
+    stack_head_results = components.stack_head_results
+    get_neuron_results = components.get_neuron_results
+    stack_neuron_results = components.stack_neuron_results
+    get_full_resid_decomposition = components.get_full_resid_decomposition
+    logit_attrs = attribution.logit_attrs
+    logit_bias = attribution.logit_bias
 
     def __getitem__(self, key: Key) -> np.ndarray:
         if isinstance(key, str) and key in self._activations:
@@ -232,7 +244,7 @@ class ActivationCache(Attribution):
 
         if self.is_folded:
             raise InputError("These activations are folded already.")
-        self._weights("folded")
+        stream.weights_of(self, "folded")
         facts = self.facts
         assert facts is not None  # as its weights are
         if fold_value_biases:

@@ -6,272 +6,295 @@ Mathematical Framework for Transformer Circuits"). Names, arguments, order and l
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.runtime.activations.residual import ResidualStream
+from onnxlens.runtime.activations.residual import apply_ln_to_stack
 from onnxlens.runtime.activations.slices import Slice, sliced
+from onnxlens.runtime.activations.stream import (
+    blocks_before,
+    changes_before,
+    config_of,
+    model_of,
+    normalization_at,
+    scale_of,
+    stream_at,
+    weights_of,
+    with_change,
+)
 from onnxlens.runtime.bundle.shorthand import KeyNotFoundError
 from onnxlens.runtime.errors import InputError
 
-__all__ = ["Components"]
+if TYPE_CHECKING:
+    from onnxlens.runtime.activations.activations import ActivationCache
+
+__all__ = [
+    "get_full_resid_decomposition", "get_neuron_results", "stack_head_results", "stack_neuron_results",
+]  # fmt: skip
 
 
-class Components(ResidualStream):
-    """Activations with which the residual stream can be taken apart by head and by neuron."""
+def stack_head_results(
+    cache: ActivationCache,
+    layer: int | None = -1,
+    return_labels: bool = False,
+    incl_remainder: bool = False,
+    pos_slice: Slice = None,
+    apply_ln: bool = False,
+) -> Any:
+    """Stacks what each attention head adds to the stream.
 
-    def stack_head_results(
-        self,
-        layer: int | None = -1,
-        return_labels: bool = False,
-        incl_remainder: bool = False,
-        pos_slice: Slice = None,
-        apply_ln: bool = False,
-    ) -> Any:
-        """Stacks what each attention head adds to the stream.
+    It is `hook_result` where that was read, else `hook_z` times `W_O`. The heads of a block and its `b_O` add up
+    to the block's `hook_attn_out`, unless that was changed: it comes after the heads.
 
-        It is `hook_result` where that was read, else `hook_z` times `W_O`. The heads of a block and its `b_O` add up
-        to the block's `hook_attn_out`, unless that was changed: it comes after the heads.
+    Args:
+        layer: the heads of the blocks before this one; -1 or None for all.
+        return_labels: return the labels, too: `L0H0`, `remainder`.
+        incl_remainder: end with the rest of the stream that `layer` reads.
+        pos_slice: positions to take.
+        apply_ln: see `apply_ln_to_stack`.
 
-        Args:
-            layer: the heads of the blocks before this one; -1 or None for all.
-            return_labels: return the labels, too: `L0H0`, `remainder`.
-            incl_remainder: end with the rest of the stream that `layer` reads.
-            pos_slice: positions to take.
-            apply_ln: see `apply_ln_to_stack`.
+    Returns:
+        [C, ..., D], or that and C labels.
 
-        Returns:
-            [C, ..., D], or that and C labels.
+    Raises:
+        HookPointError: neither `hook_result` nor `hook_z` of a block was read, or `hook_result` was changed and not
+            read.
+        InputError: an argument is out of range, or the cache does not know its model's weights.
+    """
+    layer = blocks_before(cache, layer, "stack_head_results")
+    heads = range(config_of(cache, "stack_head_results").n_heads)
+    labels = [f"L{n}H{head}" for n in range(layer) for head in heads]
+    each = [_heads(cache, n, pos_slice, None) for n in range(layer)]
+    stack = _joined(cache, each, layer, False, pos_slice, incl_remainder, labels, None)
+    if apply_ln:
+        stack = apply_ln_to_stack(cache, stack, layer, False, pos_slice)
+    return (stack, labels) if return_labels else stack
 
-        Raises:
-            HookPointError: neither `hook_result` nor `hook_z` of a block was read, or `hook_result` was changed and not
-                read.
-            InputError: an argument is out of range, or the cache does not know its model's weights.
-        """
-        layer = self._up_to(layer, "stack_head_results")
-        heads = range(self._config("stack_head_results").n_heads)
-        labels = [f"L{n}H{head}" for n in range(layer) for head in heads]
-        each = [self._heads(n, pos_slice, None) for n in range(layer)]
-        stack = self._joined(each, layer, False, pos_slice, incl_remainder, labels, None)
-        if apply_ln:
-            stack = self.apply_ln_to_stack(stack, layer, False, pos_slice)
-        return (stack, labels) if return_labels else stack
 
-    def get_neuron_results(
-        self,
-        layer: int,
-        neuron_slice: Slice = None,
-        pos_slice: Slice = None,
-        project_output_onto: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """What each neuron of a block adds to the stream: its activation times its row of `W_out`.
+def get_neuron_results(
+    cache: ActivationCache,
+    layer: int,
+    neuron_slice: Slice = None,
+    pos_slice: Slice = None,
+    project_output_onto: np.ndarray | None = None,
+) -> np.ndarray:
+    """What each neuron of a block adds to the stream: its activation times its row of `W_out`.
 
-        Args:
-            layer: the block.
-            neuron_slice: neurons to take.
-            pos_slice: positions to take.
-            project_output_onto: [D] or [D, n]: return the products with these directions in place of the vectors, which
-                takes D times less memory.
+    Args:
+        layer: the block.
+        neuron_slice: neurons to take.
+        pos_slice: positions to take.
+        project_output_onto: [D] or [D, n]: return the products with these directions in place of the vectors, which
+            takes D times less memory.
 
-        Returns:
-            [..., neurons, D]; projected [..., neurons, n], or [..., neurons] onto one direction. A number as
-            `neuron_slice` drops that axis.
+    Returns:
+        [..., neurons, D]; projected [..., neurons, n], or [..., neurons] onto one direction. A number as
+        `neuron_slice` drops that axis.
 
-        Raises:
-            HookPointError: the block's `mlp.hook_post` was not read, or there is no such block.
-            InputError: an argument is out of range, or the cache does not know its model's weights.
-        """
-        weights, config = self._weights("get_neuron_results"), self._config("get_neuron_results")
-        directions = _directions(project_output_onto, config.d_model)
-        post = sliced(sliced(self["post", layer], pos_slice, -2), neuron_slice, -1, "neuron_slice")
-        layer = layer + config.n_layers * (layer < 0)
-        rows = sliced(weights[f"blocks.{layer}.mlp.W_out"], neuron_slice, 0, "neuron_slice")  # [neurons, D]
-        if directions is not None:
-            rows = rows @ directions  # [neurons, n]
-        result: np.ndarray = post[..., np.newaxis] * rows  # [..., neurons, D or n]
-        return result[..., 0] if _is_one(project_output_onto) else result
+    Raises:
+        HookPointError: the block's `mlp.hook_post` was not read, or there is no such block.
+        InputError: an argument is out of range, or the cache does not know its model's weights.
+    """
+    weights, config = weights_of(cache, "get_neuron_results"), config_of(cache, "get_neuron_results")
+    directions = _directions(project_output_onto, config.d_model)
+    post = sliced(sliced(cache["post", layer], pos_slice, -2), neuron_slice, -1, "neuron_slice")
+    layer = layer + config.n_layers * (layer < 0)
+    rows = sliced(weights[f"blocks.{layer}.mlp.W_out"], neuron_slice, 0, "neuron_slice")  # [neurons, D]
+    if directions is not None:
+        rows = rows @ directions  # [neurons, n]
+    result: np.ndarray = post[..., np.newaxis] * rows  # [..., neurons, D or n]
+    return result[..., 0] if _is_one(project_output_onto) else result
 
-    def stack_neuron_results(
-        self,
-        layer: int | None = -1,
-        pos_slice: Slice = None,
-        neuron_slice: Slice = None,
-        return_labels: bool = False,
-        incl_remainder: bool = False,
-        apply_ln: bool = False,
-        project_output_onto: np.ndarray | None = None,
-        mlp_input: bool = False,
-    ) -> Any:
-        """Stacks what each neuron adds to the stream; large unless projected.
 
-        Args:
-            layer: the neurons of the blocks before this one; -1 or None for all.
-            pos_slice: positions to take.
-            neuron_slice: neurons to take in each block.
-            return_labels: return the labels, too: `L0N0`, `remainder`.
-            incl_remainder: end with the rest of the stream that `layer` reads.
-            apply_ln: see `apply_ln_to_stack`.
-            project_output_onto: [D] or [D, n]: return the products with these directions in place of the vectors.
-            mlp_input: `layer` reads with its MLP, which concerns the remainder and the layer normalisation.
+def stack_neuron_results(
+    cache: ActivationCache,
+    layer: int | None = -1,
+    pos_slice: Slice = None,
+    neuron_slice: Slice = None,
+    return_labels: bool = False,
+    incl_remainder: bool = False,
+    apply_ln: bool = False,
+    project_output_onto: np.ndarray | None = None,
+    mlp_input: bool = False,
+) -> Any:
+    """Stacks what each neuron adds to the stream; large unless projected.
 
-        Returns:
-            [C, ..., D], projected [C, ..., n] or [C, ...]; or that and C labels.
+    Args:
+        layer: the neurons of the blocks before this one; -1 or None for all.
+        pos_slice: positions to take.
+        neuron_slice: neurons to take in each block.
+        return_labels: return the labels, too: `L0N0`, `remainder`.
+        incl_remainder: end with the rest of the stream that `layer` reads.
+        apply_ln: see `apply_ln_to_stack`.
+        project_output_onto: [D] or [D, n]: return the products with these directions in place of the vectors.
+        mlp_input: `layer` reads with its MLP, which concerns the remainder and the layer normalisation.
 
-        Raises:
-            HookPointError: a block's `mlp.hook_post` was not read.
-            InputError: an argument is out of range, or the cache does not know its model's weights.
-        """
-        layer = self._up_to(layer, "stack_neuron_results", mlp_input=mlp_input)
-        matrix = self._matrix(project_output_onto, apply_ln)
-        chosen = neuron_slice if not isinstance(neuron_slice, int | np.integer) else [int(neuron_slice)]
-        numbers = sliced(np.arange(self._config("stack_neuron_results").d_mlp), chosen, 0, "neuron_slice")
-        labels = [f"L{n}N{neuron}" for n in range(layer) for neuron in numbers]
-        each = [self._neurons(n, numbers, pos_slice, matrix) for n in range(layer)]
-        stack = self._joined(each, layer, mlp_input, pos_slice, incl_remainder, labels, matrix)
-        stack = self._finished(stack, apply_ln, project_output_onto, layer, mlp_input, pos_slice)
-        return (stack, labels) if return_labels else stack
+    Returns:
+        [C, ..., D], projected [C, ..., n] or [C, ...]; or that and C labels.
 
-    def get_full_resid_decomposition(
-        self,
-        layer: int | None = None,
-        mlp_input: bool = False,
-        expand_neurons: bool = True,
-        apply_ln: bool = False,
-        pos_slice: Slice = None,
-        return_labels: bool = False,
-        project_output_onto: np.ndarray | None = None,
-    ) -> Any:
-        """Takes the stream apart as far as it goes; the parts add up to the stream that `layer` reads.
+    Raises:
+        HookPointError: a block's `mlp.hook_post` was not read.
+        InputError: an argument is out of range, or the cache does not know its model's weights.
+    """
+    layer = blocks_before(cache, layer, "stack_neuron_results", mlp_input=mlp_input)
+    matrix = _matrix(cache, project_output_onto, apply_ln)
+    chosen = neuron_slice if not isinstance(neuron_slice, int | np.integer) else [int(neuron_slice)]
+    numbers = sliced(np.arange(config_of(cache, "stack_neuron_results").d_mlp), chosen, 0, "neuron_slice")
+    labels = [f"L{n}N{neuron}" for n in range(layer) for neuron in numbers]
+    each = [_neurons(cache, n, numbers, pos_slice, matrix) for n in range(layer)]
+    stack = _joined(cache, each, layer, mlp_input, pos_slice, incl_remainder, labels, matrix)
+    stack = _finished(cache, stack, apply_ln, project_output_onto, layer, mlp_input, pos_slice)
+    return (stack, labels) if return_labels else stack
 
-        These are, in order: every head; every neuron, or every MLP; the embeddings; and the biases of attention
-        (and of the MLPs, where their neurons are expanded) as one. Where anything was changed that comes after these
-        parts, such as the stream itself, what that added is the last part, `change`.
 
-        Args:
-            layer: what this block reads; the number of blocks, -1 or None for all of the stream.
-            mlp_input: what the block's MLP reads.
-            expand_neurons: by neuron, which is large unless projected, or by MLP.
-            apply_ln: see `apply_ln_to_stack`.
-            pos_slice: positions to take.
-            return_labels: return the labels, too: `L0H0`, `L0N0` or `0_mlp_out`, `embed`, `pos_embed`, `bias`,
-                `change`.
-            project_output_onto: [D] or [D, n]: return the products with these directions in place of the vectors.
+def get_full_resid_decomposition(
+    cache: ActivationCache,
+    layer: int | None = None,
+    mlp_input: bool = False,
+    expand_neurons: bool = True,
+    apply_ln: bool = False,
+    pos_slice: Slice = None,
+    return_labels: bool = False,
+    project_output_onto: np.ndarray | None = None,
+) -> Any:
+    """Takes the stream apart as far as it goes; the parts add up to the stream that `layer` reads.
 
-        Returns:
-            [C, ..., D], projected [C, ..., n] or [C, ...]; or that and C labels.
+    These are, in order: every head; every neuron, or every MLP; the embeddings; and the biases of attention
+    (and of the MLPs, where their neurons are expanded) as one. Where anything was changed that comes after these
+    parts, such as the stream itself, what that added is the last part, `change`.
 
-        Raises:
-            HookPointError: a part was not read, or something was changed, and what came of it not read.
-            InputError: an argument is out of range, or the cache does not know its model's weights.
-        """
-        layer = self._up_to(layer, "get_full_resid_decomposition", mlp_input=mlp_input)
-        config = self._config("get_full_resid_decomposition")
-        weights = self._weights("get_full_resid_decomposition")
-        matrix = self._matrix(project_output_onto, apply_ln)
+    Args:
+        layer: what this block reads; the number of blocks, -1 or None for all of the stream.
+        mlp_input: what the block's MLP reads.
+        expand_neurons: by neuron, which is large unless projected, or by MLP.
+        apply_ln: see `apply_ln_to_stack`.
+        pos_slice: positions to take.
+        return_labels: return the labels, too: `L0H0`, `L0N0` or `0_mlp_out`, `embed`, `pos_embed`, `bias`,
+            `change`.
+        project_output_onto: [D] or [D, n]: return the products with these directions in place of the vectors.
 
-        def vector(value: np.ndarray) -> np.ndarray:
-            return value if matrix is None else value @ matrix
+    Returns:
+        [C, ..., D], projected [C, ..., n] or [C, ...]; or that and C labels.
 
-        heads = range(layer + mlp_input)
-        labels = [f"L{n}H{head}" for n in heads for head in range(config.n_heads)]
-        parts = [self._heads(n, pos_slice, matrix) for n in heads]
-        bias = np.zeros(config.d_model, np.float32)
-        for n in heads:
-            bias += weights[f"blocks.{n}.attn.b_O"]
-        for n in range(layer):
-            if expand_neurons:
-                numbers = np.arange(config.d_mlp)
-                labels += [f"L{n}N{neuron}" for neuron in numbers]
-                parts.append(self._neurons(n, numbers, pos_slice, matrix))
-                bias += weights[f"blocks.{n}.mlp.b_out"]
-            else:
-                labels.append(f"{n}_mlp_out")
-                parts.append(vector(sliced(self["mlp_out", n], pos_slice, -2))[np.newaxis])
-        names = [name for name in self._model("a stack").residual_stream.parts if not name.startswith("blocks.")]
-        embeddings = [vector(sliced(self[name], pos_slice, -2)) for name in names]
-        parts += [embedding[np.newaxis] for embedding in embeddings]
-        parts.append(np.broadcast_to(vector(bias), embeddings[0].shape)[np.newaxis])
-        labels += [*(name.removeprefix("hook_") for name in names), "bias"]
-        stack = np.concatenate(parts)
-        changes = self._changes(layer, mlp_input, heads=True, neurons=expand_neurons)
-        stack = self._with_change(stack, labels, changes, layer, mlp_input, pos_slice, matrix)
-        stack = self._finished(stack, apply_ln, project_output_onto, layer, mlp_input, pos_slice)
-        return (stack, labels) if return_labels else stack
+    Raises:
+        HookPointError: a part was not read, or something was changed, and what came of it not read.
+        InputError: an argument is out of range, or the cache does not know its model's weights.
+    """
+    layer = blocks_before(cache, layer, "get_full_resid_decomposition", mlp_input=mlp_input)
+    config = config_of(cache, "get_full_resid_decomposition")
+    weights = weights_of(cache, "get_full_resid_decomposition")
+    matrix = _matrix(cache, project_output_onto, apply_ln)
 
-    def _heads(self, layer: int, pos_slice: Slice, matrix: np.ndarray | None) -> np.ndarray:
-        """What the heads of a block add, [H, ..., D] or projected."""
-        if f"blocks.{layer}.attn.hook_result" in self:
-            result = np.moveaxis(sliced(self["result", layer], pos_slice, -3), -2, 0)  # [H, ..., D]
-            return result if matrix is None else np.matmul(result, matrix)
-        if f"blocks.{layer}.attn.hook_result" in self.changed:
-            raise KeyNotFoundError(
-                f"'blocks.{layer}.attn.hook_result' was changed and not read, so what the heads of block {layer} add "
-                "cannot be told; name it in names_filter."
-            )
-        if f"blocks.{layer}.attn.hook_z" not in self:
-            raise KeyNotFoundError(
-                f"The heads of block {layer} need 'blocks.{layer}.attn.hook_z' (or the larger hook_result), and "
-                "neither was read; name it in names_filter."
-            )
-        w_o = self._weights("the result of a head")[f"blocks.{layer}.attn.W_O"]  # [H, d, D]
-        z = np.moveaxis(sliced(self["z", layer], pos_slice, -3), -2, 0)  # [H, ..., d]
-        flat = z.reshape(len(z), -1, z.shape[-1]) @ (w_o if matrix is None else w_o @ matrix)  # [H, positions, D]
-        heads: np.ndarray = flat.reshape(*z.shape[:-1], -1)  # [H, ..., D]
-        return heads
+    def vector(value: np.ndarray) -> np.ndarray:
+        return value if matrix is None else value @ matrix
 
-    def _neurons(self, layer: int, numbers: np.ndarray, pos_slice: Slice, matrix: np.ndarray | None) -> np.ndarray:
-        """What neurons of a block add, [neurons, ..., D] or projected."""
-        post = np.moveaxis(sliced(self["post", layer], pos_slice, -2)[..., numbers], -1, 0)  # [neurons, ...]
-        rows = self._weights("the result of a neuron")[f"blocks.{layer}.mlp.W_out"][numbers]  # [neurons, D]
-        rows = rows if matrix is None else rows @ matrix
-        rows = rows.reshape(len(rows), *(1,) * (post.ndim - 1), -1)  # [neurons, 1, ..., D]
-        result: np.ndarray = post[..., np.newaxis] * rows
-        return result
+    heads = range(layer + mlp_input)
+    labels = [f"L{n}H{head}" for n in heads for head in range(config.n_heads)]
+    parts = [_heads(cache, n, pos_slice, matrix) for n in heads]
+    bias = np.zeros(config.d_model, np.float32)
+    for n in heads:
+        bias += weights[f"blocks.{n}.attn.b_O"]
+    for n in range(layer):
+        if expand_neurons:
+            numbers = np.arange(config.d_mlp)
+            labels += [f"L{n}N{neuron}" for neuron in numbers]
+            parts.append(_neurons(cache, n, numbers, pos_slice, matrix))
+            bias += weights[f"blocks.{n}.mlp.b_out"]
+        else:
+            labels.append(f"{n}_mlp_out")
+            parts.append(vector(sliced(cache["mlp_out", n], pos_slice, -2))[np.newaxis])
+    names = [name for name in model_of(cache, "a stack").residual_stream.parts if not name.startswith("blocks.")]
+    embeddings = [vector(sliced(cache[name], pos_slice, -2)) for name in names]
+    parts += [embedding[np.newaxis] for embedding in embeddings]
+    parts.append(np.broadcast_to(vector(bias), embeddings[0].shape)[np.newaxis])
+    labels += [*(name.removeprefix("hook_") for name in names), "bias"]
+    stack = np.concatenate(parts)
+    changes = changes_before(cache, layer, mlp_input, heads=True, neurons=expand_neurons)
+    stack = with_change(cache, stack, labels, changes, layer, mlp_input, pos_slice, matrix)
+    stack = _finished(cache, stack, apply_ln, project_output_onto, layer, mlp_input, pos_slice)
+    return (stack, labels) if return_labels else stack
 
-    def _joined(
-        self,
-        each: list[np.ndarray],
-        layer: int,
-        mlp_input: bool,
-        pos_slice: Slice,
-        incl_remainder: bool,
-        labels: list[str],
-        matrix: np.ndarray | None,
-    ) -> np.ndarray:
-        """The parts of all blocks in one stack, with the remainder if asked for, which gets its label."""
-        if not each and not incl_remainder:
-            raise InputError("There is no block before block 0; give a layer of at least 1.")
-        if incl_remainder:
-            stream = sliced(self._stream(layer, mlp_input), pos_slice, -2)
-            rest = stream if matrix is None else stream @ matrix
-            for part in each:
-                rest = rest - part.sum(axis=0)
-            each = [*each, rest[np.newaxis]]
-            labels.append("remainder")
-        return np.concatenate(each)
 
-    def _matrix(self, project_output_onto: np.ndarray | None, apply_ln: bool) -> np.ndarray | None:
-        """The directions [D, n] to project onto; centred in place of the parts, if those are to be centred."""
-        matrix = _directions(project_output_onto, self._config("a stack").d_model)
-        if matrix is None or not apply_ln:
-            return matrix
-        return self._normalization(self._config("a stack").n_layers, False).centred(matrix.T).T
+def _heads(cache: ActivationCache, layer: int, pos_slice: Slice, matrix: np.ndarray | None) -> np.ndarray:
+    """What the heads of a block add, [H, ..., D] or projected."""
+    if f"blocks.{layer}.attn.hook_result" in cache:
+        result = np.moveaxis(sliced(cache["result", layer], pos_slice, -3), -2, 0)  # [H, ..., D]
+        return result if matrix is None else np.matmul(result, matrix)
+    if f"blocks.{layer}.attn.hook_result" in cache.changed:
+        raise KeyNotFoundError(
+            f"'blocks.{layer}.attn.hook_result' was changed and not read, so what the heads of block {layer} add "
+            "cannot be told; name it in names_filter."
+        )
+    if f"blocks.{layer}.attn.hook_z" not in cache:
+        raise KeyNotFoundError(
+            f"The heads of block {layer} need 'blocks.{layer}.attn.hook_z' (or the larger hook_result), and "
+            "neither was read; name it in names_filter."
+        )
+    w_o = weights_of(cache, "the result of a head")[f"blocks.{layer}.attn.W_O"]  # [H, d, D]
+    z = np.moveaxis(sliced(cache["z", layer], pos_slice, -3), -2, 0)  # [H, ..., d]
+    flat = z.reshape(len(z), -1, z.shape[-1]) @ (w_o if matrix is None else w_o @ matrix)  # [H, positions, D]
+    heads: np.ndarray = flat.reshape(*z.shape[:-1], -1)  # [H, ..., D]
+    return heads
 
-    def _finished(
-        self,
-        stack: np.ndarray,
-        apply_ln: bool,
-        project_output_onto: np.ndarray | None,
-        layer: int,
-        mlp_input: bool,
-        pos_slice: Slice,
-    ) -> np.ndarray:
-        if project_output_onto is None:
-            return self.apply_ln_to_stack(stack, layer, mlp_input, pos_slice) if apply_ln else stack
-        if apply_ln:
-            stack = stack / self._scale(stack, layer, mlp_input, pos_slice, None)
-        return stack[..., 0] if _is_one(project_output_onto) else stack
+
+def _neurons(
+    cache: ActivationCache, layer: int, numbers: np.ndarray, pos_slice: Slice, matrix: np.ndarray | None
+) -> np.ndarray:
+    """What neurons of a block add, [neurons, ..., D] or projected."""
+    post = np.moveaxis(sliced(cache["post", layer], pos_slice, -2)[..., numbers], -1, 0)  # [neurons, ...]
+    rows = weights_of(cache, "the result of a neuron")[f"blocks.{layer}.mlp.W_out"][numbers]  # [neurons, D]
+    rows = rows if matrix is None else rows @ matrix
+    rows = rows.reshape(len(rows), *(1,) * (post.ndim - 1), -1)  # [neurons, 1, ..., D]
+    result: np.ndarray = post[..., np.newaxis] * rows
+    return result
+
+
+def _joined(
+    cache: ActivationCache,
+    each: list[np.ndarray],
+    layer: int,
+    mlp_input: bool,
+    pos_slice: Slice,
+    incl_remainder: bool,
+    labels: list[str],
+    matrix: np.ndarray | None,
+) -> np.ndarray:
+    """The parts of all blocks in one stack, with the remainder if asked for, which gets its label."""
+    if not each and not incl_remainder:
+        raise InputError("There is no block before block 0; give a layer of at least 1.")
+    if incl_remainder:
+        stream = sliced(stream_at(cache, layer, mlp_input), pos_slice, -2)
+        rest = stream if matrix is None else stream @ matrix
+        for part in each:
+            rest = rest - part.sum(axis=0)
+        each = [*each, rest[np.newaxis]]
+        labels.append("remainder")
+    return np.concatenate(each)
+
+
+def _matrix(cache: ActivationCache, project_output_onto: np.ndarray | None, apply_ln: bool) -> np.ndarray | None:
+    """The directions [D, n] to project onto; centred in place of the parts, if those are to be centred."""
+    matrix = _directions(project_output_onto, config_of(cache, "a stack").d_model)
+    if matrix is None or not apply_ln:
+        return matrix
+    return normalization_at(cache, config_of(cache, "a stack").n_layers, False).centred(matrix.T).T
+
+
+def _finished(
+    cache: ActivationCache,
+    stack: np.ndarray,
+    apply_ln: bool,
+    project_output_onto: np.ndarray | None,
+    layer: int,
+    mlp_input: bool,
+    pos_slice: Slice,
+) -> np.ndarray:
+    if project_output_onto is None:
+        return apply_ln_to_stack(cache, stack, layer, mlp_input, pos_slice) if apply_ln else stack
+    if apply_ln:
+        stack = stack / scale_of(cache, stack, layer, mlp_input, pos_slice, None)
+    return stack[..., 0] if _is_one(project_output_onto) else stack
 
 
 def _is_one(project_output_onto: np.ndarray | None) -> bool:
