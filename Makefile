@@ -68,7 +68,7 @@ lint: $(VENV)/.installed-dev
 types: $(VENV)/.installed-dev
 	rm -rf build/typed
 	$(PIP) --no-deps --target build/typed .
-	cd build/typed && MYPYPATH=. ../../$(BIN)/mypy --config-file ../../pyproject.toml -p onnxlens
+	cd build/typed && MYPYPATH=.:../../models ../../$(BIN)/mypy --config-file ../../pyproject.toml -p onnxlens -p recipe
 
 docs: $(VENV)/.installed-dev  ## are the generated parts of the docs fresh?
 	$(BIN)/python docs/build.py --check

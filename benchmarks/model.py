@@ -1,11 +1,12 @@
 """Measures how good a bundle is on text that it was not trained on, and prints the table of the model card.
 
+    export PYTHONPATH=models
     python benchmarks/model.py                     # the model that ships
     python benchmarks/model.py BUNDLE --work DIR   # another one, on the corpus in DIR
     python benchmarks/model.py --write             # puts the tables into the card, the numbers into tiny-results.json
 
-The bundle is run by onnxlens, without PyTorch. What each measure is, `heldout`, `answers`, `heads` and `loops` in
-`onnxlens.models` say. Each row of the table stands for itself: what is wanted is beside what was measured.
+The bundle is run by onnxlens, without PyTorch. `heldout`, `answers`, `heads` and `loops` in models/recipe/ say what
+each measure is. Each row of the table stands for itself: what is wanted is beside what was measured.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ from pages import placed
 
 import onnxlens
 from onnxlens.analysis.attention import head_scores
-from onnxlens.models import tasks
-from onnxlens.models.answers import Vocabulary, answers
-from onnxlens.models.corpus import KINDS, WORK, token_ids
-from onnxlens.models.heads import name_movers
-from onnxlens.models.heldout import held_out, token_bits
-from onnxlens.models.lexicon import HELD_OUT_PROMPTS
-from onnxlens.models.loops import greedy, loop
-from onnxlens.models.ngram import KneserNey
-from onnxlens.models.passes import next_tokens
 from onnxlens.runtime.errors import OnnxLensError
+from recipe import tasks
+from recipe.answers import Vocabulary, answers
+from recipe.corpus import KINDS, WORK, token_ids
+from recipe.heads import name_movers
+from recipe.heldout import held_out, token_bits
+from recipe.lexicon import HELD_OUT_PROMPTS
+from recipe.loops import greedy, loop
+from recipe.ngram import KneserNey
+from recipe.passes import next_tokens
 
 MODELS = Path(__file__).parents[1] / "models"
 SHIPPED = MODELS / "tiny"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxlens.models import corpus
-from onnxlens.models.docstrings import Source
+from recipe import corpus
+from recipe.docstrings import Source
 
 
 def toy_source(folder: Path) -> Source:

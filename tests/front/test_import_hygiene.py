@@ -21,12 +21,12 @@ sys.meta_path.insert(0, Refuse())
 """
 
 ALL_MODULES = """
-import importlib, pkgutil
-import onnxlens, onnxlens.models
+import importlib, pkgutil, sys
+import onnxlens
 
 def import_all(package):
     for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
-        if module.name not in ("onnxlens.__main__", "onnxlens.export", "onnxlens.models"):
+        if module.name not in ("onnxlens.__main__", "onnxlens.export"):
             importlib.import_module(module.name)
             print(module.name)
             if module.ispkg:
@@ -36,7 +36,7 @@ for package in ("onnxlens", "onnxlens.runtime", "onnxlens.plugins"):
     import_all(package)
 # Of the model's recipe, what makes the text and what measures.
 for name in ("answers", "corpus", "grammar", "heads", "heldout", "loops", "ngram", "passes", "tasks"):
-    importlib.import_module(f"onnxlens.models.{name}")
+    importlib.import_module(f"recipe.{name}")
 """
 
 
@@ -45,7 +45,7 @@ def python(code: str, *arguments: object, **environment: str) -> subprocess.Comp
         [sys.executable, "-c", code, *map(str, arguments)],
         capture_output=True,
         text=True,
-        env={**os.environ, **environment},
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2] / "models"), **environment},
     )
 
 

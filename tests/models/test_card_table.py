@@ -15,8 +15,8 @@ import pytest
 from checkpoints import END_OF_TEXT, config_entries, random_weights, tokenizer, write_checkpoint
 from click.testing import CliRunner
 
-from onnxlens.models import grammar
 from onnxlens.runtime.bundle.bundle import Bundle
+from recipe import grammar
 
 
 @pytest.fixture
@@ -136,7 +136,7 @@ def test_the_card_and_the_results_say_the_same(
 def test_without_a_corpus_it_says_what_is_missing(script: ModuleType, small: Path, tmp_path: Path) -> None:
     done = CliRunner().invoke(script.main, [str(small), "--work", str(tmp_path)])
     assert done.exit_code == 1
-    assert done.output == f"Error: No corpus in {tmp_path}: run `python -m onnxlens.models.corpus`.\n"
+    assert done.output == f"Error: No corpus in {tmp_path}: run `python -m recipe.corpus`.\n"
 
 
 def test_only_the_model_that_ships_is_written_about(script: ModuleType, small: Path, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 from click.testing import CliRunner
 from toy_corpus import documents, toy_source, write_toy_corpus
 
-from onnxlens.models import corpus, docstrings
-from onnxlens.models.cleaning import CODE_SHARE, Cleaner, clean, pieces
-from onnxlens.models.docstrings import Source, Text, texts
+from recipe import corpus, docstrings
+from recipe.cleaning import CODE_SHARE, Cleaner, clean, pieces
+from recipe.docstrings import Source, Text, texts
 
 PROSE = "This function walks over the tree and returns every node that has no children of its own."
 AFTER = "It never changes the tree."

@@ -9,8 +9,8 @@ from itertools import pairwise
 
 import pytest
 
-from onnxlens.models import circuits, essays, everyday, grammar, plots, scene, tasks
-from onnxlens.models import lexicon as lex
+from recipe import circuits, essays, everyday, grammar, plots, scene, tasks
+from recipe import lexicon as lex
 
 GAVE = (
     "gave|give|handed|hand|offered|offer|passed|pass|sent|send|lent|lend|brought|bring|showed|show|sold|sell|"

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from yardstick import DOUBLE, close
 
-from onnxlens.models.ngram import FALLBACK, KneserNey
+from recipe.ngram import FALLBACK, KneserNey
 
 END, VOCABULARY = 9, 10
 

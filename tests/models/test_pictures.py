@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from click.testing import CliRunner
 
-from onnxlens.models.pictures import attention, main
+from recipe.pictures import attention, main
 
 
 def test_a_picture_shows_the_pattern_and_its_tokens(tmp_path: Path) -> None:
@@ -24,6 +24,6 @@ def test_without_a_training_there_is_no_curve(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["--work", str(tmp_path), "--out", str(tmp_path)])
     assert result.exit_code == 1
     assert result.output == (
-        f"Error: No training: {tmp_path / 'training.pt'} does not exist. Run `python -m onnxlens.models.train` first.\n"
+        f"Error: No training: {tmp_path / 'training.pt'} does not exist. Run `python -m recipe.train` first.\n"
     )
     assert not list(tmp_path.iterdir())

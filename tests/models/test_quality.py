@@ -16,13 +16,13 @@ from yardstick import close
 
 from onnxlens.analysis.attention import head_scores
 from onnxlens.lens import Lens
-from onnxlens.models.answers import Answers, Vocabulary, answers
-from onnxlens.models.heads import PATTERNS, name_movers
-from onnxlens.models.heldout import held_out, token_bits, windows
-from onnxlens.models.loops import loop
-from onnxlens.models.passes import next_tokens
-from onnxlens.models.tasks import Question
 from onnxlens.runtime.running.runner import Runner
+from recipe.answers import Answers, Vocabulary, answers
+from recipe.heads import PATTERNS, name_movers
+from recipe.heldout import held_out, token_bits, windows
+from recipe.loops import loop
+from recipe.passes import next_tokens
+from recipe.tasks import Question
 
 Runners = Callable[[str], Runner]
 END, CONTEXT = 0, 48
@@ -98,7 +98,7 @@ def test_text_of_another_vocabulary_is_refused(runner: Runners, tmp_path: Path) 
 def test_where_there_is_no_corpus_it_says_what_to_run(runner: Runners, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
         held_out(Lens(runner("base")), tmp_path, "stories")
-    assert str(caught.value) == f"No corpus in {tmp_path}: run `python -m onnxlens.models.corpus`."
+    assert str(caught.value) == f"No corpus in {tmp_path}: run `python -m recipe.corpus`."
 
 
 # Questions

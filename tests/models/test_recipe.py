@@ -12,18 +12,18 @@ from tokenizers import Tokenizer
 from toy_corpus import documents
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-import onnxlens.models.train
-from onnxlens.models import checkpoint, corpus, lexicon
-from onnxlens.models.batches import IGNORED, Batches, bytes_per_token, recurring, repeated, windows
-from onnxlens.models.curve import Curve, smooth
-from onnxlens.models.lessons import Lessons
-from onnxlens.models.optimisers import Optimisers, Settings
-from onnxlens.models.renaming import Renamer
-from onnxlens.models.shapes import main as shapes_command
-from onnxlens.models.shapes import measure
-from onnxlens.models.train import Budget, evaluate, train
-from onnxlens.models.train import _loss as train_loss
-from onnxlens.models.unlikelihood import continued, in_repeats, unlikelihood
+import recipe.train
+from recipe import checkpoint, corpus, lexicon
+from recipe.batches import IGNORED, Batches, bytes_per_token, recurring, repeated, windows
+from recipe.curve import Curve, smooth
+from recipe.lessons import Lessons
+from recipe.optimisers import Optimisers, Settings
+from recipe.renaming import Renamer
+from recipe.shapes import main as shapes_command
+from recipe.shapes import measure
+from recipe.train import Budget, evaluate, train
+from recipe.train import _loss as train_loss
+from recipe.unlikelihood import continued, in_repeats, unlikelihood
 
 torch.set_num_threads(1)  # models this small only lose time with more
 
@@ -248,7 +248,7 @@ def test_a_shape_on_the_command_line_that_is_none_is_refused(work: Path) -> None
 
 
 def test_training_without_a_corpus_says_what_to_run(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"Run `python -m onnxlens\.models\.corpus` first"):
+    with pytest.raises(FileNotFoundError, match=r"Run `python -m recipe\.corpus` first"):
         checkpoint.new_model(tmp_path, checkpoint.Shape())
 
 
@@ -308,7 +308,7 @@ def test_the_end_of_training_is_against_loops(work: Path, monkeypatch: pytest.Mo
         seen.append(ids.shape[1] - prefix)
         return unlikelihood(model, ids, prefix)
 
-    monkeypatch.setattr(onnxlens.models.train, "unlikelihood", spy)
+    monkeypatch.setattr(recipe.train, "unlikelihood", spy)
     settings = Settings(rows=2, length=64, against_loops=0.5)
     train(work, small_model(work), Budget(minutes=1, steps=8), settings)
     assert seen == [100, 100]  # steps 5 and 7, of those from 4 on

@@ -17,13 +17,13 @@ import pytest
 
 import onnxlens
 from onnxlens.analysis.attention import head_scores
-from onnxlens.models import tasks
-from onnxlens.models.answers import Vocabulary, answers
-from onnxlens.models.loops import loop
-from onnxlens.models.passes import next_tokens
 from onnxlens.runtime.bundle.bundle import Bundle
 from onnxlens.runtime.running.generation import generate_ids
 from onnxlens.runtime.running.logits import log_softmax
+from recipe import tasks
+from recipe.answers import Vocabulary, answers
+from recipe.loops import loop
+from recipe.passes import next_tokens
 
 MODELS = Path(__file__).parents[2] / "models"
 

@@ -7,7 +7,7 @@ import re
 import numpy as np
 from tokenizers import Tokenizer
 
-from onnxlens.models import lexicon
+from recipe import lexicon
 
 _NAME = re.compile(rf"\b({'|'.join(lexicon.NAMES)})\b")
 

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from onnxlens.models.corpus import END_OF_TEXT, token_ids
-from onnxlens.models.lessons import Lessons
-from onnxlens.models.renaming import Renamer
+from recipe.corpus import END_OF_TEXT, token_ids
+from recipe.lessons import Lessons
+from recipe.renaming import Renamer
 
 # Shares of the rows, as points (progress, share) with straight lines between them. Copying from the context comes
 # suddenly, once heads that look one token back are there, which text teaches: then a burst of random tokens that

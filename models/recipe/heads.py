@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxlens.models.passes import Floats, batched, padded
-from onnxlens.models.tasks import Question
+from recipe.passes import Floats, batched, padded
+from recipe.tasks import Question
 from onnxlens.runtime.running.runner import Runner
 
 PATTERNS = "blocks.*.attn.hook_pattern"

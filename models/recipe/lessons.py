@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from onnxlens.models import circuits, grammar
-from onnxlens.models import lexicon as lex
-from onnxlens.models.renaming import Renamer
+from recipe import circuits, grammar
+from recipe import lexicon as lex
+from recipe.renaming import Renamer
 
 _KINDS = ("gift", "order", "agreement", "aside", "code")
 _SHARES = (9, 4, 6, 1, 1)

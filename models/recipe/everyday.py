@@ -4,7 +4,7 @@ __all__ = ["everyday"]
 
 import random
 
-from onnxlens.models.scene import Scene
+from recipe.scene import Scene
 
 # Each form is a tuple of steps, and each step a tuple of wordings; steps are joined as the form says.
 _FORMS: tuple[tuple[str, tuple[tuple[str, ...], ...]], ...] = (

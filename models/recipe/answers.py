@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer, decoders
 
-from onnxlens.models.passes import Floats, Ints, NextTokens, batched
-from onnxlens.models.tasks import Question
+from recipe.passes import Floats, Ints, NextTokens, batched
+from recipe.tasks import Question
 from onnxlens.runtime.bundle.bundle import TOKENIZER, Bundle
 
 

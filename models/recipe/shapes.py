@@ -1,6 +1,6 @@
 """Compares shapes of the model: trains a few for the same time and shows what each reached.
 
-`python -m onnxlens.models.shapes 4x256x4 6x256x4 --minutes 4` prints a Markdown table.
+`python -m recipe.shapes 4x256x4 6x256x4 --minutes 4` prints a Markdown table.
 """
 
 __all__ = ["Row", "measure"]
@@ -16,11 +16,11 @@ import torch
 from transformers import GPT2LMHeadModel
 from transformers import logging as transformers_logging
 
-from onnxlens.models.batches import IGNORED, repeated
-from onnxlens.models.checkpoint import Shape, new_model
-from onnxlens.models.corpus import KINDS, WORK
-from onnxlens.models.optimisers import Settings
-from onnxlens.models.train import Budget, evaluate, train
+from recipe.batches import IGNORED, repeated
+from recipe.checkpoint import Shape, new_model
+from recipe.corpus import KINDS, WORK
+from recipe.optimisers import Settings
+from recipe.train import Budget, evaluate, train
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The words of the stories, and which of them are kept out of which role.
 
 A word that is held out of a role never has it in the made-up texts, and most have every other one there. So
-`onnxlens.models.tasks` can ask for it in that role, and only the rule itself leads to the answer. The documentation
+`recipe.tasks` can ask for it in that role, and only the rule itself leads to the answer. The documentation
 that is the other half of training was written by others; where it matters, the comments say what it has.
 """
 

@@ -10,7 +10,7 @@ import random
 import re
 from dataclasses import dataclass
 
-from onnxlens.models.lexicon import LOOKS, PERSONS, article, plural
+from recipe.lexicon import LOOKS, PERSONS, article, plural
 
 
 @dataclass(frozen=True)

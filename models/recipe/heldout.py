@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from onnxlens.lens import Lens
-from onnxlens.models.corpus import END_OF_TEXT, part, token_ids
-from onnxlens.models.passes import Floats, Ints, batched
+from recipe.corpus import END_OF_TEXT, part, token_ids
+from recipe.passes import Floats, Ints, batched
 from onnxlens.runtime.running.logits import log_softmax
 from onnxlens.runtime.running.runner import Runner
 

@@ -12,14 +12,14 @@ import torch
 from tokenizers import Tokenizer
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from onnxlens.models.corpus import END_OF_TEXT
+from recipe.corpus import END_OF_TEXT
 
 CONTEXT = 256
 
 
 @dataclass(frozen=True)
 class Shape:
-    """Depth, width of the residual stream and heads of each block; `onnxlens.models.shapes` compares some."""
+    """Depth, width of the residual stream and heads of each block; `recipe.shapes` compares some."""
 
     layers: int = 5
     width: int = 256
@@ -39,7 +39,7 @@ def new_model(work: Path, shape: Shape) -> GPT2LMHeadModel:
         )
     record = work / "corpus.json"  # which the corpus step writes last
     if not record.exists():
-        raise FileNotFoundError(f"No corpus: {record} does not exist. Run `python -m onnxlens.models.corpus` first.")
+        raise FileNotFoundError(f"No corpus: {record} does not exist. Run `python -m recipe.corpus` first.")
     tokenizer = Tokenizer.from_file(str(work / "tokenizer.json"))
     end = tokenizer.token_to_id(END_OF_TEXT)
     config = GPT2Config(

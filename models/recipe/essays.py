@@ -4,8 +4,8 @@ __all__ = ["essay"]
 
 import random
 
-from onnxlens.models.lexicon import words
-from onnxlens.models.scene import Scene
+from recipe.lexicon import words
+from recipe.scene import Scene
 
 # Of each topic: what it is about, the people, what they do, what it changes, what it is made of, and the last word.
 # What stands there twice is chosen twice as often.

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from onnxlens.models.checkpoint import CONTEXT
+from recipe.checkpoint import CONTEXT
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Trains the small GPT-2 on the corpus: `python -m onnxlens.models.train`."""
+"""Trains the small GPT-2 on the corpus: `python -m recipe.train`."""
 
 __all__ = ["Budget", "evaluate", "train"]
 
@@ -19,12 +19,12 @@ from torch.nn import functional
 from transformers import GPT2LMHeadModel
 from transformers import logging as transformers_logging
 
-from onnxlens.models import checkpoint
-from onnxlens.models.batches import IGNORED, Batches, bytes_per_token, windows
-from onnxlens.models.corpus import KINDS, WORK
-from onnxlens.models.curve import Curve
-from onnxlens.models.optimisers import Optimisers, Settings
-from onnxlens.models.unlikelihood import continued, unlikelihood
+from recipe import checkpoint
+from recipe.batches import IGNORED, Batches, bytes_per_token, windows
+from recipe.corpus import KINDS, WORK
+from recipe.curve import Curve
+from recipe.optimisers import Optimisers, Settings
+from recipe.unlikelihood import continued, unlikelihood
 
 log = logging.getLogger(__name__)
 

@@ -7,10 +7,10 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from onnxlens.models import circuits
-from onnxlens.models import lexicon as lex
-from onnxlens.models.grammar import NOUNS
-from onnxlens.models.lexicon import NUMBERS, plural
+from recipe import circuits
+from recipe import lexicon as lex
+from recipe.grammar import NOUNS
+from recipe.lexicon import NUMBERS, plural
 
 _CLOSERS = tuple(circuits.BRACKETS.values())
 _HEADS = lex.kept(lex.HELD_OUT_HEADS, ("rabbit",))  # of which one everyday text says what it is called

@@ -1,4 +1,4 @@
-"""Draws the pictures of the model card: `python -m onnxlens.models.pictures`."""
+"""Draws the pictures of the model card: `python -m recipe.pictures`."""
 
 __all__ = ["attention"]
 
@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 import onnxlens
-from onnxlens.models.corpus import WORK
-from onnxlens.models.curve import DOTS, Curve
+from recipe.corpus import WORK
+from recipe.curve import DOTS, Curve
 
-HERE = Path(__file__).parent
+HERE = Path(__file__).parents[1]
 WORDS = " lamp river seven blue Emma window coat tree"  # in no order that any text has
 
 
@@ -47,7 +47,7 @@ def main(work: Path, out: Path) -> None:
     """Draw the loss curve from the training state, and the strongest induction head of the model that ships."""
     state = work / "training.pt"
     if not state.exists():
-        raise click.ClickException(f"No training: {state} does not exist. Run `python -m onnxlens.models.train` first.")
+        raise click.ClickException(f"No training: {state} does not exist. Run `python -m recipe.train` first.")
     saved = torch.load(state, weights_only=True, map_location="cpu")
     Curve(**saved["curve"]).draw(out / "loss.png", saved["settings"]["rows"] * saved["settings"]["length"])
     head = json.loads((HERE / "tiny-results.json").read_text())["heads"]["strongest"]["induction"]

@@ -5,13 +5,13 @@ __all__ = ["comparison", "counting", "repetition", "stories", "story"]
 import random
 from collections.abc import Callable, Iterator
 
-from onnxlens.models import circuits
-from onnxlens.models import lexicon as lex
-from onnxlens.models.essays import essay
-from onnxlens.models.everyday import everyday
-from onnxlens.models.lexicon import NUMBERS, kept, plural
-from onnxlens.models.plots import EVENTS, PLOTS, VOYAGES, Plot
-from onnxlens.models.scene import Scene
+from recipe import circuits
+from recipe import lexicon as lex
+from recipe.essays import essay
+from recipe.everyday import everyday
+from recipe.lexicon import NUMBERS, kept, plural
+from recipe.plots import EVENTS, PLOTS, VOYAGES, Plot
+from recipe.scene import Scene
 
 Exercise = Callable[[Scene], str]
 

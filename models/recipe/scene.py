@@ -6,7 +6,7 @@ import random
 import re
 from collections.abc import Mapping, Sequence
 
-from onnxlens.models.lexicon import KINDS, NAMES, WOMEN, article, plural
+from recipe.lexicon import KINDS, NAMES, WOMEN, article, plural
 
 _CHOICE = re.compile(r"<([^<>]*)>")
 _SLOT = re.compile(r"\{(?:(\w+) )?([A-Za-z_]+)(\d?)\}")

@@ -1,4 +1,4 @@
-"""Writes the training text, its token ids and the tokenizer: `python -m onnxlens.models.corpus`."""
+"""Writes the training text, its token ids and the tokenizer: `python -m recipe.corpus`."""
 
 __all__ = ["END_OF_TEXT", "VOCABULARY", "WORK", "is_held_out", "part", "token_ids", "train_tokenizer", "write_corpus"]
 
@@ -18,9 +18,9 @@ from rich.console import Console
 from rich.progress import Progress
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from onnxlens.models.cleaning import Cleaner
-from onnxlens.models.docstrings import Source, Text, sources, texts
-from onnxlens.models.grammar import stories
+from recipe.cleaning import Cleaner
+from recipe.docstrings import Source, Text, sources, texts
+from recipe.grammar import stories
 
 END_OF_TEXT = "<|endoftext|>"
 VOCABULARY = 4096
@@ -30,7 +30,7 @@ LONGEST_DOCUMENT = 6_000  # characters; a longer text is cut between paragraphs
 SEED = 0  # of the stories
 SPLITS = ("train", "heldout")
 KINDS = ("docstrings", "stories")
-WORK = Path(__file__).parent / "work"
+WORK = Path(__file__).parents[1] / "work"
 
 
 def is_held_out(document: str, kind: str) -> bool:
@@ -51,7 +51,7 @@ def token_ids(work: Path, kind: str, split: str) -> NDArray[np.uint16]:
     """
     path = part(work, kind, split, ".npy")
     if not (path.is_file() and path.with_suffix(".txt").is_file()):
-        raise FileNotFoundError(f"No corpus in {work}: run `python -m onnxlens.models.corpus`.")
+        raise FileNotFoundError(f"No corpus in {work}: run `python -m recipe.corpus`.")
     ids: NDArray[np.uint16] = np.load(path, mmap_mode="r")
     return ids
 
