@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from onnxlens.gradients import GradientResult
     from onnxlens.lens import Lens, load
     from onnxlens.prediction import Prediction
-    from onnxlens.runtime.activations.activations import ActivationCache
+    from onnxlens.runtime.activations.cache import ActivationCache
     from onnxlens.runtime.activations.factored_matrix import FactoredMatrix
     from onnxlens.runtime.activations.trace import open_trace
     from onnxlens.runtime.bundle.bundle import Bundle
@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "ActivationCache": "onnxlens.runtime.activations.activations",
+    "ActivationCache": "onnxlens.runtime.activations.cache",
     "Bundle": "onnxlens.runtime.bundle.bundle",
     "Generation": "onnxlens.generation",
     "GradientResult": "onnxlens.gradients",

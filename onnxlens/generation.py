@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Literal
 
-from onnxlens.plugins.samplers.explain import Explanation
-from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.plugins.sampling.explain import Explanation
 from onnxlens.runtime.activations.applied import Applied
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.running.generation import Step
 from onnxlens.runtime.running.logits import log_softmax

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxlens.measuring import Measure
 from onnxlens.metrics import AnyMetric
-from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.bundle.selection import NamesFilter
 
 if TYPE_CHECKING:

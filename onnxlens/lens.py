@@ -16,13 +16,13 @@ from onnxlens.generation import Generation
 from onnxlens.gradients import GradientResult, differentiate
 from onnxlens.metrics import AnyMetric
 from onnxlens.model import Ids, Model, is_batch, one_row
+from onnxlens.plugins.drawing.rendering import Rendering
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers import softmax
-from onnxlens.plugins.samplers.explain import Explanation
-from onnxlens.plugins.visualizers.rendering import Rendering
+from onnxlens.plugins.sampling.explain import Explanation
 from onnxlens.prediction import Candidate, Prediction
-from onnxlens.runtime.activations.activations import ActivationCache
 from onnxlens.runtime.activations.applied import Applied
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.activations.slices import Slice
 from onnxlens.runtime.activations.trace import open_trace, recorded
 from onnxlens.runtime.bundle.bundle import Bundle

@@ -9,7 +9,7 @@ import numpy as np
 
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers import Chain, Context, Multinomial, Sampler, parse, standard
-from onnxlens.plugins.samplers.explain import Explanation, explain
+from onnxlens.plugins.sampling.explain import Explanation, explain
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.text.tokenizer import Tokenizer
 from onnxlens.runtime.whole import is_whole

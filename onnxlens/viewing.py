@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from onnxlens.plugins.blame import blamed
+from onnxlens.plugins.drawing.rendering import Rendering
+from onnxlens.plugins.failures import named_in_errors
 from onnxlens.plugins.options import make
-from onnxlens.plugins.visualizers.base import Visualizer
-from onnxlens.plugins.visualizers.reading import drawn, needed, read_together
-from onnxlens.plugins.visualizers.rendering import Rendering
+from onnxlens.plugins.viewing.reading import drawn, needed, read_together
+from onnxlens.plugins.viewing.visualizer import Visualizer
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def views(lens: Lens, ids: Sequence[int], wanted: Sequence[tuple[AnyVisualizer, 
     for visualizer, options in wanted:
         kind, name, owner = _found(lens, visualizer)
         who = f"The visualizer {name!r}{owner}"
-        with blamed(who):
+        with named_in_errors(who):
             if not isinstance(visualizer, Visualizer):
                 one = make(kind, name, options)
             elif options:
@@ -44,7 +44,7 @@ def views(lens: Lens, ids: Sequence[int], wanted: Sequence[tuple[AnyVisualizer, 
         made.append((who, one))
     renderings = []
     for (who, one), view in zip(made, read_together(lens.runner, lens.tokenizer, needs, ids, lens), strict=True):
-        with blamed(who):
+        with named_in_errors(who):
             renderings.append(drawn(one, view))
     return renderings
 

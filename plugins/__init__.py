@@ -9,13 +9,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from onnxlens.plugins.drawing.page import page, plotly_page, plotly_text
+    from onnxlens.plugins.drawing.rendering import Rendering
     from onnxlens.plugins.hookspecs import hookimpl
     from onnxlens.plugins.options import Option
     from onnxlens.plugins.registry import Registry
-    from onnxlens.plugins.samplers.base import Chain, Context, Sampler, only, softmax
-    from onnxlens.plugins.visualizers.base import View, Visualizer
-    from onnxlens.plugins.visualizers.page import page, plotly_page, plotly_text
-    from onnxlens.plugins.visualizers.rendering import Rendering
+    from onnxlens.plugins.sampling.sampler import Chain, Context, Sampler, only, softmax
+    from onnxlens.plugins.viewing.visualizer import View, Visualizer
     from onnxlens.runtime.errors import InputError
 
 __all__ = [
@@ -37,21 +37,21 @@ __all__ = [
 ]
 
 _HOME = {
-    "Chain": "onnxlens.plugins.samplers.base",
-    "Context": "onnxlens.plugins.samplers.base",
+    "Chain": "onnxlens.plugins.sampling.sampler",
+    "Context": "onnxlens.plugins.sampling.sampler",
     "InputError": "onnxlens.runtime.errors",
     "Option": "onnxlens.plugins.options",
     "Registry": "onnxlens.plugins.registry",
-    "Rendering": "onnxlens.plugins.visualizers.rendering",
-    "Sampler": "onnxlens.plugins.samplers.base",
-    "View": "onnxlens.plugins.visualizers.base",
-    "Visualizer": "onnxlens.plugins.visualizers.base",
+    "Rendering": "onnxlens.plugins.drawing.rendering",
+    "Sampler": "onnxlens.plugins.sampling.sampler",
+    "View": "onnxlens.plugins.viewing.visualizer",
+    "Visualizer": "onnxlens.plugins.viewing.visualizer",
     "hookimpl": "onnxlens.plugins.hookspecs",
-    "only": "onnxlens.plugins.samplers.base",
-    "page": "onnxlens.plugins.visualizers.page",
-    "plotly_page": "onnxlens.plugins.visualizers.page",
-    "plotly_text": "onnxlens.plugins.visualizers.page",
-    "softmax": "onnxlens.plugins.samplers.base",
+    "only": "onnxlens.plugins.sampling.sampler",
+    "page": "onnxlens.plugins.drawing.page",
+    "plotly_page": "onnxlens.plugins.drawing.page",
+    "plotly_text": "onnxlens.plugins.drawing.page",
+    "softmax": "onnxlens.plugins.sampling.sampler",
 }
 
 

@@ -34,8 +34,8 @@ def check(kind: str, name: object, plugin: Any) -> str:
         return _check_command(str(name), plugin)
     if kind == "family":
         return _check_family(str(name), plugin)
-    from onnxlens.plugins.samplers.base import Sampler
-    from onnxlens.plugins.visualizers.base import Visualizer
+    from onnxlens.plugins.sampling.sampler import Sampler
+    from onnxlens.plugins.viewing.visualizer import Visualizer
 
     base = Sampler if kind == "sampler" else Visualizer
     if not inspect.isclass(plugin) or not issubclass(plugin, base):

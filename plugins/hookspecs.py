@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     import click
 
     from onnxlens.export.families.base import Family
-    from onnxlens.plugins.samplers.base import Sampler
-    from onnxlens.plugins.visualizers.base import Visualizer
+    from onnxlens.plugins.sampling.sampler import Sampler
+    from onnxlens.plugins.viewing.visualizer import Visualizer
 
 __all__ = [
     "API_VERSION",

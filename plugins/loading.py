@@ -7,7 +7,6 @@ import inspect
 import os
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import dataclass
@@ -16,18 +15,16 @@ from typing import Any
 
 import pluggy
 
-import onnxlens.runtime
 from onnxlens.plugins import hookspecs
 from onnxlens.plugins.checks import check
+from onnxlens.plugins.failures import reason_of
 from onnxlens.plugins.hookspecs import API_VERSION, HOOKS, OLDEST_API_VERSION, PROJECT
 from onnxlens.plugins.sources import Source
-from onnxlens.runtime.errors import OnnxLensError, PluginError
+from onnxlens.runtime.errors import PluginError
 from onnxlens.runtime.process_wide import ProcessWide
 
-__all__ = ["Entry", "Loaded", "load", "quiet", "reason_of"]
+__all__ = ["Entry", "Loaded", "load", "quiet"]
 
-_LONGEST = 300
-_OWN = [Path(str(module.__file__)).parent for module in (onnxlens, onnxlens.plugins, onnxlens.runtime)]
 _VERSION = "ONNXLENS_PLUGIN_API"
 
 
@@ -175,28 +172,6 @@ quiet = ProcessWide(_redirected)
 
 # Comes back to the folder of before, so that other plugins, and the command, find their files.
 _staying = ProcessWide(_left_and_returned)
-
-
-def reason_of(error: BaseException) -> str:
-    """An error as one line that says what went wrong and where."""
-    try:
-        text = " ".join(str(error).split())
-    except Exception:  # an error may be broken, too
-        text = "(without a text)"
-    if isinstance(error, OnnxLensError):
-        return text
-    line = f"{type(error).__name__}: {text}" if text else type(error).__name__
-    if len(line) > _LONGEST:
-        line = f"{line[:_LONGEST]} …"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not _is_machinery(frame.filename)]
-    if frames and not isinstance(error, SyntaxError):  # which says where in its own text
-        line += f" (line {frames[-1].lineno} of {frames[-1].filename})"
-    return line if line.endswith((".", "!", "?")) else f"{line}."
-
-
-def _is_machinery(filename: str) -> bool:
-    """Whether it is a file of onnxlens, or of what imports modules: the fault lies in what they called."""
-    return "importlib" in filename or any(Path(filename).is_relative_to(folder) for folder in _OWN)
 
 
 def _check_version(plugin: object) -> None:

@@ -27,11 +27,11 @@ from xml.etree import ElementTree
 
 import numpy as np
 
+from onnxlens.plugins.drawing.rendering import FORMATS, Rendering
 from onnxlens.plugins.options import Options, json_schema, option_names
-from onnxlens.plugins.samplers.base import Context, Sampler
-from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.reading import needed, read
-from onnxlens.plugins.visualizers.rendering import FORMATS, Rendering
+from onnxlens.plugins.sampling.sampler import Context, Sampler
+from onnxlens.plugins.viewing.reading import needed, read
+from onnxlens.plugins.viewing.visualizer import View, Visualizer
 from onnxlens.runtime.bundle.bundle import Bundle
 from onnxlens.runtime.bundle.description import ModelDescription
 from onnxlens.runtime.errors import InputError, MissingLibraryError, OnnxLensError

@@ -10,7 +10,7 @@ import numpy as np
 import oracle
 from checkpoints import config_entries, family, random_weights, tokenizer
 
-from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.bundle.model_facts import ModelFacts
 from onnxlens.runtime.bundle.named_weights import NamedWeights
 

@@ -19,7 +19,7 @@ def find(context: click.Context, name: str) -> click.Command | None:
     Raises:
         PluginError: it is broken.
     """
-    from onnxlens.plugins.blame import blamed
+    from onnxlens.plugins.failures import named_in_errors
     from onnxlens.plugins.loading import quiet
     from onnxlens.runtime.errors import PluginError
 
@@ -32,7 +32,7 @@ def find(context: click.Context, name: str) -> click.Command | None:
     command = entry.plugin
     if isinstance(command, str):
         module, _, attribute = command.partition(":")
-        with blamed(f"The command {name!r} ({entry.distribution})"), quiet():
+        with named_in_errors(f"The command {name!r} ({entry.distribution})"), quiet():
             command = getattr(importlib.import_module(module), attribute)
     if not isinstance(command, click.Command):
         raise PluginError(f"The command {name!r} ({entry.distribution}) is not one of click: {entry.plugin} is none.")
@@ -42,7 +42,7 @@ def find(context: click.Context, name: str) -> click.Command | None:
 
 def _blaming(invoke: Callable[[click.Context], Any], who: str) -> Callable[[click.Context], Any]:
     """Runs a command so that what it raises is its own fault, but for what click and the system end commands with."""
-    from onnxlens.plugins.blame import blamed
+    from onnxlens.plugins.failures import named_in_errors
 
     def invoked(context: click.Context) -> Any:
         try:
@@ -50,7 +50,7 @@ def _blaming(invoke: Callable[[click.Context], Any], who: str) -> Callable[[clic
         except (click.ClickException, click.Abort, click.exceptions.Exit, SystemExit, BrokenPipeError):
             raise
         except BaseException as error:
-            with blamed(who):
+            with named_in_errors(who):
                 raise error
 
     return invoked

@@ -32,7 +32,7 @@ from onnxlens.runtime.errors import OnnxLensError
 if TYPE_CHECKING:
     from onnxlens.generation import GeneratedToken
     from onnxlens.lens import Lens
-    from onnxlens.plugins.samplers.explain import Explanation
+    from onnxlens.plugins.sampling.explain import Explanation
 
 
 @click.command("generate")
@@ -155,7 +155,7 @@ def _print_explanation(lens: Lens, explanation: Explanation) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from onnxlens.plugins.samplers.explain import STAGE_HEADINGS
+    from onnxlens.plugins.sampling.explain import STAGE_HEADINGS
 
     out, chosen = console(), explanation.chosen
     out.print(Text(shown(lens.tokenizer.pieces([chosen.id])[0]), style="bold"), f"(token {chosen.id})")

@@ -120,10 +120,10 @@ def _show(
     is_opened: bool,
     open_with: tuple[str | None, str, int | None],
 ) -> None:
-    from onnxlens.plugins.blame import blamed
+    from onnxlens.plugins.drawing.rendering import check_ending
+    from onnxlens.plugins.failures import named_in_errors
     from onnxlens.plugins.loading import quiet
     from onnxlens.plugins.options import make
-    from onnxlens.plugins.visualizers.rendering import check_ending
     from onnxlens.runtime.errors import OutputError
 
     who = f"The visualizer {entry.name!r} ({entry.distribution})"
@@ -132,7 +132,7 @@ def _show(
             raise click.UsageError("A rendering goes to a file; name one with -o, such as -o view.html.")
         check_ending(output)
     path = None if output is None else _absolute(output)  # a plugin may leave the folder
-    with blamed(who), quiet():
+    with named_in_errors(who), quiet():
         make(entry.plugin, entry.name, options)  # what is wrong with them is said before a model is opened
     text = read_text(text)
     lens = open_lens(*open_with)
@@ -142,7 +142,7 @@ def _show(
         output = _scratch(f"{entry.name}.html")
         path = Path(output)
     if path is not None:
-        with blamed(who), quiet(), warnings.catch_warnings(record=True) as said:
+        with named_in_errors(who), quiet(), warnings.catch_warnings(record=True) as said:
             warnings.simplefilter("default")
             rendering.save(path)
         for one in said:
@@ -157,16 +157,16 @@ def _show(
         if is_opened and click.launch(str(path)):
             raise OutputError(f"{output} was written, and nothing on this machine could open it.")
     elif as_json:
-        with blamed(who), quiet():
+        with named_in_errors(who), quiet():
             document = rendering.json()
         print_json_text(document)
     else:
         if console().is_terminal:
-            with blamed(who), quiet():
+            with named_in_errors(who), quiet():
                 frames = rendering.frames()
             if frames is not None:
                 _play(frames, who)
-        with blamed(who), quiet():
+        with named_in_errors(who), quiet():
             segments = inert_segments(rendering.renderable())
         ends = bool(segments.segments) and segments.segments[-1].text.endswith("\n")
         console().print(segments, end="" if ends else "\n", crop=False)
@@ -192,9 +192,9 @@ def _play(frames: Iterator[RenderableType], who: str) -> None:
     """Shows one after the other in the same place, and leaves nothing."""
     from rich.live import Live
 
-    from onnxlens.plugins.blame import blamed
+    from onnxlens.plugins.failures import named_in_errors
 
-    with blamed(who), Live(console=console(), auto_refresh=False, transient=True) as live:
+    with named_in_errors(who), Live(console=console(), auto_refresh=False, transient=True) as live:
         for frame in frames:
             live.update(inert_segments(frame), refresh=True)
 

@@ -11,9 +11,9 @@ import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, distinct, head, numbers
 from onnxlens.plugins.charts.scale import CHOSEN, NEGATIVE, NO_SIGN, POSITIVE, Scale
-from onnxlens.plugins.visualizers.fonts import monospace
-from onnxlens.plugins.visualizers.labels import printable, short
-from onnxlens.plugins.visualizers.page import plotly_text
+from onnxlens.plugins.drawing.fonts import monospace
+from onnxlens.plugins.drawing.labels import printable, short
+from onnxlens.plugins.drawing.page import plotly_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -7,9 +7,9 @@ import textwrap
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.plugins.visualizers.page import Part, parts_page, plotly_text
-from onnxlens.plugins.visualizers.rendering import Rendering, drawing
+from onnxlens.plugins.drawing.labels import printable
+from onnxlens.plugins.drawing.page import Part, parts_page, plotly_text
+from onnxlens.plugins.drawing.rendering import Rendering, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase

@@ -10,9 +10,9 @@ import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, head, joined, numbers
 from onnxlens.plugins.charts.scale import Scale
-from onnxlens.plugins.visualizers.fonts import monospace
-from onnxlens.plugins.visualizers.labels import ink, printable, quoted_token, short, visible
-from onnxlens.plugins.visualizers.page import Part
+from onnxlens.plugins.drawing.fonts import monospace
+from onnxlens.plugins.drawing.labels import ink, printable, quoted_token, short, visible
+from onnxlens.plugins.drawing.page import Part
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase

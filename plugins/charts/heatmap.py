@@ -11,9 +11,9 @@ import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
 from onnxlens.plugins.charts.scale import Scale
-from onnxlens.plugins.visualizers.fonts import monospace
-from onnxlens.plugins.visualizers.labels import ink, printable, short, thinned, told_apart
-from onnxlens.plugins.visualizers.page import plotly_text
+from onnxlens.plugins.drawing.fonts import monospace
+from onnxlens.plugins.drawing.labels import ink, printable, short, thinned, told_apart
+from onnxlens.plugins.drawing.page import plotly_text
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
-from onnxlens.plugins.visualizers.fonts import monospace
-from onnxlens.plugins.visualizers.labels import printable, short, thinned
-from onnxlens.plugins.visualizers.page import plotly_text
+from onnxlens.plugins.drawing.fonts import monospace
+from onnxlens.plugins.drawing.labels import printable, short, thinned
+from onnxlens.plugins.drawing.page import plotly_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase

@@ -11,9 +11,9 @@ import numpy as np
 from onnxlens.plugins.charts.base import head
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.scale import NO_SIGN
-from onnxlens.plugins.visualizers.fonts import monospace
-from onnxlens.plugins.visualizers.labels import short
-from onnxlens.plugins.visualizers.page import Part
+from onnxlens.plugins.drawing.fonts import monospace
+from onnxlens.plugins.drawing.labels import short
+from onnxlens.plugins.drawing.page import Part
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxlens.plugins.visualizers.labels import printable, tint
+from onnxlens.plugins.drawing.labels import printable, tint
 
 __all__ = ["AMOUNT", "CHOSEN", "NATS", "NEGATIVE", "NO_SIGN", "POSITIVE", "PROBABILITY", "SIGNED", "Scale"]
 

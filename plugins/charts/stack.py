@@ -7,8 +7,8 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from onnxlens.plugins.charts.base import Chart, head
-from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.plugins.visualizers.page import Part, parts_page
+from onnxlens.plugins.drawing.labels import printable
+from onnxlens.plugins.drawing.page import Part, parts_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase

@@ -7,9 +7,9 @@ from html import escape
 from typing import TYPE_CHECKING, Any
 
 from onnxlens.plugins.charts.base import Chart, head, numbers
-from onnxlens.plugins.visualizers.fonts import monospace
-from onnxlens.plugins.visualizers.labels import printable, short
-from onnxlens.plugins.visualizers.page import Part
+from onnxlens.plugins.drawing.fonts import monospace
+from onnxlens.plugins.drawing.labels import printable, short
+from onnxlens.plugins.drawing.page import Part
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase

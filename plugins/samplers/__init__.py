@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from onnxlens.plugins.options import make
 from onnxlens.plugins.samplers.allowed import Allowed
-from onnxlens.plugins.samplers.base import Chain, Context, Sampler, only, softmax
 from onnxlens.plugins.samplers.builtin import SAMPLERS
-from onnxlens.plugins.samplers.candidates import Candidates
-from onnxlens.plugins.samplers.chain_text import parse
 from onnxlens.plugins.samplers.choosing import Greedy, Gumbel, Multinomial
 from onnxlens.plugins.samplers.constrained import JsonSchema, LarkGrammar, Regex
-from onnxlens.plugins.samplers.explain import Explanation, Likely, Stage, explain
 from onnxlens.plugins.samplers.mirostat import Mirostat, MirostatV2
 from onnxlens.plugins.samplers.repetition import (
     DRY,
@@ -47,6 +43,10 @@ from onnxlens.plugins.samplers.truncation import (
     TopP,
     Typical,
 )
+from onnxlens.plugins.sampling.candidates import Candidates
+from onnxlens.plugins.sampling.chain_text import parse
+from onnxlens.plugins.sampling.explain import Explanation, Likely, Stage, explain
+from onnxlens.plugins.sampling.sampler import Chain, Context, Sampler, only, softmax
 from onnxlens.runtime.whole import is_number
 
 __all__ = [

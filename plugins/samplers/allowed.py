@@ -8,8 +8,8 @@ from typing import Self
 
 import numpy as np
 
-from onnxlens.plugins.samplers.base import Context, Sampler, name_of
-from onnxlens.plugins.samplers.tokens import sequence
+from onnxlens.plugins.sampling.sampler import Context, Sampler, name_of
+from onnxlens.plugins.sampling.tokens import sequence
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["Allowed"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from onnxlens.plugins.hookspecs import hookimpl
-from onnxlens.plugins.samplers.base import Sampler
 from onnxlens.plugins.samplers.choosing import Greedy, Gumbel, Multinomial
 from onnxlens.plugins.samplers.constrained import JsonSchema, LarkGrammar, Regex
 from onnxlens.plugins.samplers.mirostat import Mirostat, MirostatV2
@@ -40,6 +39,7 @@ from onnxlens.plugins.samplers.truncation import (
     TopP,
     Typical,
 )
+from onnxlens.plugins.sampling.sampler import Sampler
 
 __all__ = ["SAMPLERS", "register_samplers"]
 

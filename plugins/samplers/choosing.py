@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxlens.plugins.samplers.base import Context, Sampler, only
-from onnxlens.plugins.samplers.candidates import Candidates
+from onnxlens.plugins.sampling.candidates import Candidates
+from onnxlens.plugins.sampling.sampler import Context, Sampler, only
 
 __all__ = ["Greedy", "Gumbel", "Multinomial"]
 

@@ -14,8 +14,8 @@ from typing import Annotated, Any, ClassVar, NoReturn, Self
 import numpy as np
 
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.samplers.base import Context, Sampler
-from onnxlens.plugins.samplers.grammars import LONGEST, GrammarError, NoTextError, State, begin
+from onnxlens.plugins.sampling.grammars import LONGEST, GrammarError, NoTextError, State, begin
+from onnxlens.plugins.sampling.sampler import Context, Sampler
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.text.human_text import HumanTextError, read_human_text
 from onnxlens.runtime.text.tokenizer import Tokenizer

@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.samplers.base import Context, Sampler
-from onnxlens.plugins.samplers.candidates import Candidates
+from onnxlens.plugins.sampling.candidates import Candidates
+from onnxlens.plugins.sampling.sampler import Context, Sampler
 
 __all__ = ["Mirostat", "MirostatV2"]
 

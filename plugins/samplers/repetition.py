@@ -9,8 +9,8 @@ from typing import Annotated
 import numpy as np
 
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.samplers.base import Context, Sampler
-from onnxlens.plugins.samplers.tokens import text_of
+from onnxlens.plugins.sampling.sampler import Context, Sampler
+from onnxlens.plugins.sampling.tokens import text_of
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["DRY", "FrequencyPenalty", "NoRepeatNGram", "PresencePenalty", "RepetitionPenalty"]

@@ -9,9 +9,9 @@ from typing import Annotated
 import numpy as np
 
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.samplers.base import Context, Sampler, only, softmax
-from onnxlens.plugins.samplers.tokens import ends_of_text, sequence, single
 from onnxlens.plugins.samplers.truncation import entropy
+from onnxlens.plugins.sampling.sampler import Context, Sampler, only, softmax
+from onnxlens.plugins.sampling.tokens import ends_of_text, sequence, single
 from onnxlens.runtime.errors import InputError
 
 __all__ = [

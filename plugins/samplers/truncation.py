@@ -8,8 +8,8 @@ from typing import Annotated
 import numpy as np
 
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.samplers.base import Context, Sampler, exponentials_of, softmax
-from onnxlens.plugins.samplers.candidates import Candidates, leading
+from onnxlens.plugins.sampling.candidates import Candidates, leading
+from onnxlens.plugins.sampling.sampler import Context, Sampler, exponentials_of, softmax
 
 __all__ = ["XTC", "Epsilon", "Eta", "MinP", "TailFree", "TopH", "TopK", "TopNSigma", "TopP", "Typical", "entropy"]
 

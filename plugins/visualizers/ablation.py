@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.drawing.labels import printable
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.plugins.visualizers.metric import FLOOR, metric_of
+from onnxlens.plugins.viewing.metric import FLOOR, metric_of
+from onnxlens.plugins.viewing.visualizer import View, Visualizer
 from onnxlens.runtime.bundle.config import ModelConfig
 
 __all__ = ["Ablation"]

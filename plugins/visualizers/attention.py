@@ -14,9 +14,9 @@ from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.links import Links
 from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.drawing.labels import ink, printable, quoted_token, told_apart
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import ink, printable, quoted_token, told_apart
+from onnxlens.plugins.viewing.visualizer import View, Visualizer
 from onnxlens.runtime.bundle.config import ModelConfig
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.coloured import ColouredText
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.drawing.labels import printable
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.plugins.visualizers.metric import FLOOR, signs_of
+from onnxlens.plugins.viewing.metric import FLOOR, signs_of
+from onnxlens.plugins.viewing.visualizer import View, Visualizer
 from onnxlens.runtime.bundle.config import ModelConfig
 
 __all__ = ["Attribution"]

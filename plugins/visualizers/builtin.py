@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from onnxlens.plugins.hookspecs import hookimpl
+from onnxlens.plugins.viewing.visualizer import Visualizer
 from onnxlens.plugins.visualizers.ablation import Ablation
 from onnxlens.plugins.visualizers.attention import Attention
 from onnxlens.plugins.visualizers.attribution import Attribution
-from onnxlens.plugins.visualizers.base import Visualizer
 from onnxlens.plugins.visualizers.compare import Compare
 from onnxlens.plugins.visualizers.embedding import Embedding
 from onnxlens.plugins.visualizers.flow import Flow

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.stack import Stack
+from onnxlens.plugins.drawing.labels import printable
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.viewing.visualizer import View, Visualizer
 from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 

@@ -14,9 +14,9 @@ from onnxlens.plugins.charts.base import Chart, head
 from onnxlens.plugins.charts.scale import AMOUNT, NO_SIGN, SIGNED
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable, short
-from onnxlens.plugins.visualizers.page import Part
+from onnxlens.plugins.drawing.labels import printable, short
+from onnxlens.plugins.drawing.page import Part
+from onnxlens.plugins.viewing.visualizer import LOGITS, View, Visualizer
 from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.bundle.hooks import sizes
 from onnxlens.runtime.running.logits import log_softmax, top_ids

@@ -15,10 +15,10 @@ from onnxlens.plugins.charts.lines import Lines
 from onnxlens.plugins.charts.scale import NATS, PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
+from onnxlens.plugins.drawing.labels import printable
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import View
-from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.plugins.visualizers.sampled import Sampled, described
+from onnxlens.plugins.viewing.sampled import Sampled, described
+from onnxlens.plugins.viewing.visualizer import View
 from onnxlens.runtime.bundle.config import ModelConfig
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 from onnxlens.plugins.charts.columns import Columns
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.scale import PROBABILITY
+from onnxlens.plugins.drawing.labels import printable, quoted_token, told_apart
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable, quoted_token, told_apart
+from onnxlens.plugins.viewing.visualizer import View, Visualizer
 from onnxlens.runtime.bundle.config import ModelConfig
 
 if TYPE_CHECKING:

@@ -12,10 +12,10 @@ from onnxlens.plugins.charts.base import Chart, joined
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
+from onnxlens.plugins.drawing.labels import printable
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.plugins.visualizers.strongest import read_again, strongest_block
+from onnxlens.plugins.viewing.strongest import read_again, strongest_block
+from onnxlens.plugins.viewing.visualizer import View, Visualizer
 from onnxlens.runtime.bundle.config import ModelConfig
 
 __all__ = ["MLP"]

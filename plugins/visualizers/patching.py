@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 from onnxlens.plugins.charts.heatmap import Heatmap
+from onnxlens.plugins.drawing.labels import printable, visible
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable, visible
-from onnxlens.plugins.visualizers.metric import FLOOR, metric_of
+from onnxlens.plugins.viewing.metric import FLOOR, metric_of
+from onnxlens.plugins.viewing.visualizer import View, Visualizer
 from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 

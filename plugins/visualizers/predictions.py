@@ -10,11 +10,11 @@ import numpy as np
 
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
+from onnxlens.plugins.drawing.labels import printable
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.expected import expected
-from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.plugins.visualizers.vocabulary import Ladder, NextTokens
+from onnxlens.plugins.viewing.expected import expected
+from onnxlens.plugins.viewing.visualizer import LOGITS, View, Visualizer
+from onnxlens.plugins.viewing.vocabulary import Ladder, NextTokens
 from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.running.logits import log_softmax, top_ids
 

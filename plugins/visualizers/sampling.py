@@ -12,11 +12,11 @@ from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.visualizers.base import View
-from onnxlens.plugins.visualizers.expected import names_of
-from onnxlens.plugins.visualizers.labels import printable
-from onnxlens.plugins.visualizers.sampled import Sampled, described
-from onnxlens.plugins.visualizers.vocabulary import NextTokens
+from onnxlens.plugins.drawing.labels import printable
+from onnxlens.plugins.viewing.expected import names_of
+from onnxlens.plugins.viewing.sampled import Sampled, described
+from onnxlens.plugins.viewing.visualizer import View
+from onnxlens.plugins.viewing.vocabulary import NextTokens
 from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.running.logits import log_softmax
 

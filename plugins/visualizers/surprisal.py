@@ -10,10 +10,10 @@ import numpy as np
 
 from onnxlens.plugins.charts.coloured import ColouredText
 from onnxlens.plugins.charts.scale import NATS
+from onnxlens.plugins.drawing.labels import printable
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.expected import expected
-from onnxlens.plugins.visualizers.labels import printable
+from onnxlens.plugins.viewing.expected import expected
+from onnxlens.plugins.viewing.visualizer import LOGITS, View, Visualizer
 from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.running.logits import log_softmax
 

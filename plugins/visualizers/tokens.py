@@ -13,9 +13,9 @@ from onnxlens.plugins.charts.coloured import ColouredText
 from onnxlens.plugins.charts.scale import NATS
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
+from onnxlens.plugins.drawing.labels import printable, readable, visible
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable, readable, visible
+from onnxlens.plugins.viewing.visualizer import LOGITS, View, Visualizer
 from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.running.logits import log_softmax

@@ -18,7 +18,7 @@ from onnxlens.runtime.activations.stream import (
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.activations.activations import ActivationCache
+    from onnxlens.runtime.activations.cache import ActivationCache
 
 __all__ = ["Tokens", "logit_attrs", "logit_bias"]
 

@@ -27,7 +27,7 @@ from onnxlens.runtime.bundle.shorthand import KeyNotFoundError
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.activations.activations import ActivationCache
+    from onnxlens.runtime.activations.cache import ActivationCache
 
 __all__ = [
     "get_full_resid_decomposition", "get_neuron_results", "stack_head_results", "stack_neuron_results",

@@ -28,7 +28,7 @@ from onnxlens.runtime.activations.stream import (
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.activations.activations import ActivationCache
+    from onnxlens.runtime.activations.cache import ActivationCache
 
 __all__ = ["accumulated_resid", "apply_ln_to_stack", "decompose_resid", "stack_activation"]
 

@@ -15,7 +15,7 @@ from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.activations.activations import ActivationCache
+    from onnxlens.runtime.activations.cache import ActivationCache
 
 __all__ = [
     "blocks_before", "changes_before", "check_normalized", "config_of", "model_of", "normalization_at",

@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.runtime.activations.activations import ActivationCache
 from onnxlens.runtime.activations.applied import Applied
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.bundle.description import ModelDescription
 from onnxlens.runtime.bundle.hooks import sizes
 from onnxlens.runtime.bundle.model_facts import ModelFacts

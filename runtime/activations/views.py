@@ -13,7 +13,7 @@ from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.text.token_text import quoted_token
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.activations.activations import ActivationCache
+    from onnxlens.runtime.activations.cache import ActivationCache
 
 __all__ = ["bar", "dataframe", "html", "paragraph", "table", "token_list"]
 

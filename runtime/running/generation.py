@@ -8,8 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from onnxlens.runtime.activations.activations import ActivationCache, stitch
 from onnxlens.runtime.activations.applied import Applied
+from onnxlens.runtime.activations.cache import ActivationCache, stitch
 from onnxlens.runtime.bundle.selection import NamesFilter
 from onnxlens.runtime.errors import ContextLengthError, InputError
 from onnxlens.runtime.interventions.edits import Edits

@@ -25,7 +25,7 @@ import onnxlens
 from fuzz.mutations import mutated_bytes, mutated_json, mutated_message, mutated_tensors, mutated_text
 from onnxlens.metrics import logit
 from onnxlens.plugins.samplers import parse
-from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.activations.trace import open_trace
 from onnxlens.runtime.bundle.bundle import WEIGHTS
 from onnxlens.runtime.errors import OnnxLensError

@@ -15,8 +15,8 @@ from yardstick import close
 from onnxlens.lens import Lens
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.testing import hostile
+from onnxlens.plugins.viewing.reading import read
 from onnxlens.plugins.visualizers.attention import Attention, AttentionMaps
-from onnxlens.plugins.visualizers.reading import read
 from onnxlens.runtime.errors import InputError, MissingLibraryError
 from onnxlens.runtime.text.token_text import quoted_token
 

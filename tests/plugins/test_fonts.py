@@ -8,7 +8,7 @@ import matplotlib.font_manager
 import pytest
 
 from onnxlens.plugins.charts import Table
-from onnxlens.plugins.visualizers import fonts
+from onnxlens.plugins.drawing import fonts
 
 CHINESE = Table("漢字", ["token"], [["漢"], ["字"]])
 

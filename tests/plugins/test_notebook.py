@@ -11,9 +11,9 @@ from types import SimpleNamespace
 import pytest
 
 from onnxlens.lens import Lens
+from onnxlens.plugins.drawing import notebook
+from onnxlens.plugins.drawing.rendering import Rendering
 from onnxlens.plugins.registry import Registry
-from onnxlens.plugins.visualizers import notebook
-from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.runtime.errors import PluginError
 
 TEXT = "the cat <b> sat"

@@ -14,8 +14,8 @@ from plugin_options import VIEWS
 
 from onnxlens.lens import Lens
 from onnxlens.plugins.testing import hostile
+from onnxlens.plugins.viewing.reading import read
 from onnxlens.plugins.visualizers.builtin import VISUALIZERS
-from onnxlens.plugins.visualizers.reading import read
 
 TEXT = "the cat sat on the cat"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

@@ -12,8 +12,8 @@ from plugin_sources import HEAD, visualizer
 from yardstick import close
 
 from onnxlens.lens import Lens
+from onnxlens.plugins.drawing.rendering import Rendering
 from onnxlens.plugins.registry import Registry
-from onnxlens.plugins.visualizers.rendering import Rendering
 from onnxlens.plugins.visualizers.tokens import Tokens
 from onnxlens.runtime.errors import ContextLengthError, InputError, MissingLibraryError, OutputError, PluginError
 

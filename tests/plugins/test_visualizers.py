@@ -24,9 +24,9 @@ from onnxlens.analysis.logit_lens import logit_lens
 from onnxlens.analysis.patching import patch_activations
 from onnxlens.analysis.surprisal import surprisal
 from onnxlens.lens import Lens
+from onnxlens.plugins.drawing.labels import visible
 from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.visualizers.builtin import VISUALIZERS
-from onnxlens.plugins.visualizers.labels import visible
 from onnxlens.runtime.errors import ContextLengthError, InputError, PluginError
 from onnxlens.runtime.interventions.intervention_files import write_interventions
 from onnxlens.runtime.interventions.interventions import Intervention

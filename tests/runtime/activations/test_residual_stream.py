@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from readings import reading
 from yardstick import close
 
-from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.errors import HookPointError, InputError
 
 ALL = pytest.mark.parametrize("name", CONFIGS)

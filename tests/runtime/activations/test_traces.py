@@ -19,7 +19,7 @@ from safetensors.numpy import load_file, save_file
 
 import onnxlens
 from onnxlens.catalog import SHIPPED, places
-from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.activations.trace import open_trace
 from onnxlens.runtime.bundle.bundle import Bundle
 from onnxlens.runtime.bundle.model_facts import facts_of

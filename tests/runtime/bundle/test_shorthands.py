@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from readings import reading
 
-from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.bundle.shorthand import full_name
 from onnxlens.runtime.errors import HookPointError
 

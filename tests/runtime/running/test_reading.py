@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yardstick import close
 
-from onnxlens.runtime.activations.activations import stitch
+from onnxlens.runtime.activations.cache import stitch
 from onnxlens.runtime.running.runner import Runner
 
 LIMIT, VOCABULARY = 48, 300

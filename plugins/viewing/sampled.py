@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from onnxlens.plugins.options import Option
-from onnxlens.plugins.visualizers.base import Visualizer
+from onnxlens.plugins.viewing.visualizer import Visualizer
 
 __all__ = ["Sampled", "described"]
 

@@ -40,7 +40,7 @@ _LETTERS = 18  # of a caption in an inch
 def _drawing() -> Iterator[None]:
     import matplotlib
 
-    from onnxlens.plugins.visualizers.fonts import families, hint
+    from onnxlens.plugins.drawing.fonts import families, hint
 
     # The same picture is the same file: without the time, and with names that are not drawn by lot.
     settings: dict[Any, Any] = {"svg.hashsalt": "onnxlens", "svg.fonttype": "path", "text.usetex": False}
@@ -189,7 +189,7 @@ class Rendering:
 
     def _repr_html_(self) -> str:
         """For a notebook: the page in a frame of its own, so that neither disturbs the other."""
-        from onnxlens.plugins.visualizers.notebook import as_html
+        from onnxlens.plugins.drawing.notebook import as_html
 
         return as_html(self)
 
@@ -197,7 +197,7 @@ class Rendering:
         self, include: Collection[str] | None = None, exclude: Collection[str] | None = None
     ) -> dict[str, str]:
         """For Jupyter: the same, with a picture and the text for whatever shows no pages."""
-        from onnxlens.plugins.visualizers.notebook import mimebundle
+        from onnxlens.plugins.drawing.notebook import mimebundle
 
         return mimebundle(self, include, exclude)
 

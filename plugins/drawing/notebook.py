@@ -7,13 +7,13 @@ import sys
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from onnxlens.plugins.visualizers.page import FRAMES, without_library
+from onnxlens.plugins.drawing.page import FRAMES, without_library
 from onnxlens.runtime.errors import MissingLibraryError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
-    from onnxlens.plugins.visualizers.rendering import Rendering
+    from onnxlens.plugins.drawing.rendering import Rendering
 
 __all__ = ["as_html", "mimebundle"]
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxlens.plugins.drawing.labels import visible
 from onnxlens.plugins.options import Options
-from onnxlens.plugins.visualizers.labels import visible
-from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.bundle.description import ModelDescription
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
-    from onnxlens.plugins.visualizers.rendering import Rendering
+    from onnxlens.plugins.drawing.rendering import Rendering
     from onnxlens.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["LOGITS", "View", "Visualizer"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from onnxlens.plugins.visualizers.base import View
+from onnxlens.plugins.viewing.visualizer import View
 from onnxlens.runtime.running.logits import top_ids
 
 __all__ = ["expected", "names_of"]

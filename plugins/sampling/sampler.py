@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 import numpy as np
 
-from onnxlens.plugins.blame import blamed
+from onnxlens.plugins.failures import named_in_errors
 from onnxlens.plugins.options import Options
 from onnxlens.runtime.errors import InputError
 
@@ -161,13 +161,13 @@ class Chain(Sampler, checked=False):
     def accept(self, ids: np.ndarray, context: Context) -> None:
         """Tells every sampler."""
         for sampler in self.stages:
-            with blamed(_who(sampler)):
+            with named_in_errors(_who(sampler)):
                 sampler.accept(ids, context)
 
     def reset(self) -> None:
         """Lets every sampler forget."""
         for sampler in self.stages:
-            with blamed(_who(sampler)):
+            with named_in_errors(_who(sampler)):
                 sampler.reset()
 
     def clone(self) -> Self:
@@ -185,7 +185,7 @@ def apply(sampler: Sampler, logits: np.ndarray, context: Context) -> np.ndarray:
     name = _name(sampler)
     given = logits.view()
     given.flags.writeable = False  # others still need them: the model's own say how probable a token was
-    with blamed(_who(sampler)):
+    with named_in_errors(_who(sampler)):
         left = sampler(given, context)
     if not isinstance(left, np.ndarray) or left.dtype.kind != "f":
         found = f"an array of {left.dtype}" if isinstance(left, np.ndarray) else type(left).__name__
@@ -207,7 +207,7 @@ def apply(sampler: Sampler, logits: np.ndarray, context: Context) -> np.ndarray:
 
 
 def _cloned(sampler: Sampler) -> Sampler:
-    with blamed(_who(sampler)):
+    with named_in_errors(_who(sampler)):
         twin = sampler.clone()
         if not isinstance(twin, Sampler):
             raise TypeError(f"clone() must return another one, and returned {type(twin).__name__}")

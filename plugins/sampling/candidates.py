@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxlens.plugins.samplers.base import exponentials_of
+from onnxlens.plugins.sampling.sampler import exponentials_of
 
 __all__ = ["Candidates", "leading"]
 

@@ -11,8 +11,8 @@ from onnxlens.plugins.charts.bars import Bars
 from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.scale import PROBABILITY
-from onnxlens.plugins.visualizers.base import View
-from onnxlens.plugins.visualizers.expected import names_of
+from onnxlens.plugins.viewing.expected import names_of
+from onnxlens.plugins.viewing.visualizer import View
 from onnxlens.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["Ladder", "NextTokens"]

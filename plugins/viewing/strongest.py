@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from onnxlens.plugins.visualizers.base import View
+from onnxlens.plugins.viewing.visualizer import View
 
 if TYPE_CHECKING:
-    from onnxlens.runtime.activations.activations import ActivationCache
+    from onnxlens.runtime.activations.cache import ActivationCache
 
 __all__ = ["read_again", "strongest_block", "strongest_head"]
 

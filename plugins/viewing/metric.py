@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlens.plugins.visualizers.base import View
+from onnxlens.plugins.viewing.visualizer import View
 
 if TYPE_CHECKING:
     from onnxlens.metrics import TokenMetric

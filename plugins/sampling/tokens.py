@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Sequence
 from typing import cast
 
-from onnxlens.plugins.samplers.base import Context
+from onnxlens.plugins.sampling.sampler import Context
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.text.tokenizer import Tokenizer
 from onnxlens.runtime.whole import is_whole

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from onnxlens.plugins.blame import blamed
+from onnxlens.plugins.failures import named_in_errors
 from onnxlens.plugins.options import make, option_names
-from onnxlens.plugins.samplers.base import Chain, Sampler
+from onnxlens.plugins.sampling.sampler import Chain, Sampler
 from onnxlens.runtime.errors import InputError, PluginError
 from onnxlens.runtime.process_wide import ProcessWide
 
@@ -82,7 +82,7 @@ def _stage(stage: str, plugins: Registry, text: str) -> Sampler:
         if matched[1] in options:
             raise InputError(f"In {_short(stage)}, the option {matched[1]!r} is given twice.")
         options[matched[1]] = _value(matched[2].strip(), stage)
-    with blamed(f"The sampler {name!r} ({entry.distribution})"):
+    with named_in_errors(f"The sampler {name!r} ({entry.distribution})"):
         return make(sampler, name, options)
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from onnxlens.plugins.drawing.labels import printable, quoted_token, short
+from onnxlens.plugins.drawing.rendering import Rendering
 from onnxlens.plugins.options import option_names
-from onnxlens.plugins.visualizers.base import LOGITS, View, Visualizer
-from onnxlens.plugins.visualizers.labels import printable, quoted_token, short
-from onnxlens.plugins.visualizers.rendering import Rendering
-from onnxlens.runtime.activations.activations import ActivationCache
+from onnxlens.plugins.viewing.visualizer import LOGITS, View, Visualizer
+from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.bundle.description import ModelDescription
 from onnxlens.runtime.bundle.selection import select
 from onnxlens.runtime.errors import PluginError

@@ -8,8 +8,8 @@ from html import escape
 
 import numpy as np
 
-from onnxlens.plugins.samplers.base import Chain, Context, Sampler, apply, softmax
-from onnxlens.plugins.samplers.candidates import Candidates
+from onnxlens.plugins.sampling.candidates import Candidates
+from onnxlens.plugins.sampling.sampler import Chain, Context, Sampler, apply, softmax
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.text.token_text import quoted_token
 

@@ -1,0 +1,1 @@
+"""What pictures and pages are made of: renderings, labels, fonts, frames, and what a notebook keeps."""
