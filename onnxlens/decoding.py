@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxlens.plugins.samplers import Context, Sampler
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.result import Result
 from onnxlens.runtime.running.beams import EarlyStopping
 from onnxlens.runtime.running.beams import beam_search as search
 from onnxlens.runtime.running.continuations import Continuations
@@ -26,7 +27,7 @@ __all__ = ["Hypothesis", "beam_search", "best_of", "contrastive_search"]
 
 
 @dataclass(frozen=True)
-class Hypothesis:
+class Hypothesis(Result):
     """A continuation that was found.
 
     Attributes:

@@ -7,12 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from threading import Lock
-from typing import Literal
+from typing import Any, Literal
 
 from onnxlens.plugins.sampling.explain import Explanation
 from onnxlens.runtime.activations.applied import Applied
 from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.result import plain
 from onnxlens.runtime.running.generation import Step
 from onnxlens.runtime.running.logits import log_softmax
 from onnxlens.runtime.text.tokenizer import Tokenizer
@@ -39,6 +40,13 @@ class GeneratedToken:
     text: str
     logprob: float
     explanation: Explanation | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the token for JSON; `explanation` is there if it was asked for."""
+        document: dict[str, Any] = {"id": self.id, "text": self.text, "logprob": self.logprob}
+        if self.explanation is not None:
+            document["explanation"] = self.explanation.to_dict()
+        return document
 
     def __str__(self) -> str:
         return self.text
@@ -117,6 +125,16 @@ class Generation(Iterator[GeneratedToken]):
         with self._alone():
             self._has_begun = True
             return self._unread.popleft() if self._unread else self._generated()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns prompt, text, why it ended, seed and changes for JSON, of the tokens so far."""
+        return {
+            "prompt": self.prompt,
+            "text": self.text,
+            "finish_reason": self.finish_reason,
+            "seed": self.seed,
+            "applied": plain(self.applied),
+        }
 
     def __getstate__(self) -> dict[str, object]:
         """What is pickled: the results, without what would generate more.

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from onnxlens.runtime.activations.applied import Applied
+from onnxlens.runtime.result import Result, plain
 from onnxlens.runtime.text.token_text import quoted_token
 
 __all__ = ["Candidate", "Prediction"]
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Result):
     """A token that may come next.
 
     Attributes:
@@ -30,7 +32,7 @@ class Candidate:
 
 
 @dataclass(frozen=True)
-class Prediction:
+class Prediction(Result):
     """What the model expects after a text.
 
     Attributes:
@@ -51,6 +53,11 @@ class Prediction:
     probabilities: np.ndarray
     applied: tuple[Applied, ...] = ()
     pieces: tuple[list[str], list[str]] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the text's tokens, the most probable next ones and what was changed, without the full vocabulary."""
+        tokens = [{"id": i, "token": text} for i, text in zip(self.ids, self.tokens, strict=True)]
+        return {"tokens": tokens, "top": plain(self.top), "applied": plain(self.applied)}
 
     def __repr__(self) -> str:
         best = ", ".join(f"{name} {c.probability:.1%}" for name, c in zip(self._names(), self.top, strict=True))

@@ -12,6 +12,7 @@ from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.interventions.interventions import Intervention
+from onnxlens.runtime.result import Result
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -20,7 +21,7 @@ __all__ = ["HeadAblation", "ablate_heads"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadAblation:
+class HeadAblation(Result):
     """A metric without each head, or the neurons of each layer, in turn.
 
     Attributes:

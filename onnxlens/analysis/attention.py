@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.result import Result
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ _PATTERN = "blocks.{}.attn.hook_pattern"
 
 
 @dataclass(frozen=True, kw_only=True)
-class AttentionRollout:
+class AttentionRollout(Result):
     """How much of each position's token is in each position after each block, by attention alone.
 
     Attributes:
@@ -35,7 +36,7 @@ class AttentionRollout:
 
 
 @dataclass(frozen=True, kw_only=True)
-class HeadScores:
+class HeadScores(Result):
     """What each head looks at while random tokens are said twice; means over queries and sequences.
 
     Attributes:

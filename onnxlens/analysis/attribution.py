@@ -18,6 +18,7 @@ import numpy as np
 from onnxlens.metrics import TokenMetric
 from onnxlens.runtime.bundle.selection import NamesFilter
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
+from onnxlens.runtime.result import Result
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class _NoScoresError(HookPointError, KeyError):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Attribution(Mapping[str, np.ndarray]):
+class Attribution(Result, Mapping[str, np.ndarray]):
     """Scores by hook point name.
 
     Attributes:
@@ -93,7 +94,7 @@ class PatchingAttribution(Attribution):
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class IntegratedGradients:
+class IntegratedGradients(Result):
     """What each token of a text contributes to a metric, by `integrated_gradients`.
 
     Attributes:

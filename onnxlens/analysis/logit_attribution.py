@@ -9,6 +9,7 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text, one_token
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.result import Result
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["LogitAttribution", "attribute_logit"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogitAttribution:
+class LogitAttribution(Result):
     """The parts of a logit, or of a difference of two. They add up to it, to rounding.
 
     Attributes:

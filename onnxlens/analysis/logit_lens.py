@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text, one_token
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.result import Result
 from onnxlens.runtime.running.logits import log_softmax, top_ids
 from onnxlens.runtime.whole import is_whole
 
@@ -20,7 +21,7 @@ __all__ = ["LogitLens", "logit_lens"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LogitLens:
+class LogitLens(Result):
     """Predictions from the residual stream as it grows. S states of the stream, P positions, K candidates.
 
     Attributes:

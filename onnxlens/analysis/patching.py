@@ -18,6 +18,7 @@ from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.interventions.interventions import Intervention
+from onnxlens.runtime.result import Result
 from onnxlens.runtime.text.token_text import quoted_token
 from onnxlens.runtime.whole import is_whole
 
@@ -30,7 +31,7 @@ _Z = "blocks.{}.attn.hook_z"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Patching:
+class Patching(Result):
     """A metric of the corrupted text, with one value at a time from the clean one.
 
     Attributes:
@@ -76,7 +77,7 @@ class Patching:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PathPatching:
+class PathPatching(Result):
     """What `patch_path` measured.
 
     Attributes:

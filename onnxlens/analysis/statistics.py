@@ -11,6 +11,7 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.result import Result
 from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ __all__ = ["ActivationStatistics", "Context", "activation_statistics"]
 
 
 @dataclass(frozen=True, order=True)
-class Context:
+class Context(Result):
     """Where a unit was active.
 
     Attributes:
@@ -35,7 +36,7 @@ class Context:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ActivationStatistics:
+class ActivationStatistics(Result):
     """Mean, variance and extremes of a hook point's units over all positions of all texts.
 
     Attributes:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.result import Result
 from onnxlens.runtime.running.logits import log_softmax
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ __all__ = ["Surprisal", "surprisal"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Surprisal:
+class Surprisal(Result):
     """The surprisal of each token but the first, which nothing predicts.
 
     Attributes:
@@ -34,6 +35,11 @@ class Surprisal:
     entropy: np.ndarray
     tokens: np.ndarray
     axes: tuple[str, ...] = ("pos",)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the fields for JSON, `values` as `surprisal`, with loss and perplexity."""
+        fields = super().to_dict()
+        return {"loss": self.loss, "perplexity": self.perplexity, "surprisal": fields.pop("values"), **fields}
 
     @property
     def loss(self) -> float:

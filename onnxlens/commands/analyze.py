@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from onnxlens.commands.options import (
+    RunOptions,
     console,
-    open_lens,
-    print_json,
     read_text,
     run_options,
     shown,
@@ -24,6 +23,7 @@ if TYPE_CHECKING:
     from onnxlens.lens import Lens
     from onnxlens.metrics import TokenMetric
     from onnxlens.plugins.charts.columns import Columns
+    from onnxlens.runtime.result import Result
 
 _LEAST = 0.1  # nats or logits between two texts, below which shares of the difference are noise
 
@@ -72,24 +72,16 @@ def logit_lens(
     text: str | None,
     top: int,
     watch: tuple[str, ...],
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    as_json: bool,
+    run: RunOptions,
 ) -> None:
     """What the model would predict after each token of TEXT, if it ended after each block."""
-    import numpy as np
-
     from onnxlens.analysis.logit_lens import logit_lens as analyse
 
-    lens, text = _opened(model, provider, threads, text)
+    lens, text = _opened(run, text)
     found = analyse(lens, text, top=top, watch=watch)
     tokens = lens.to_str_tokens(found.tokens)
-    if as_json:
-        names = ["ids", "probabilities", "entropy", "rank", "probability"]
-        names += ["watched", "watched_rank", "watched_probability"] if watch else []
-        arrays = {name: np.asarray(getattr(found, name)) for name in names}
-        _print_json(lens, tokens, labels=list(found.labels), axes=list(found.axes), **arrays)
+    if run.as_json:
+        _print_json(run, lens, found, tokens)
         return
     from onnxlens.plugins.visualizers.logit_lens import table
 
@@ -116,10 +108,7 @@ def dla(
     against: str | None,
     position: int,
     neurons: int,
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    as_json: bool,
+    run: RunOptions,
 ) -> None:
     """Direct logit attribution: what each part adds to the logit of a token after TEXT; the parts add up to it."""
     import numpy as np
@@ -129,17 +118,14 @@ def dla(
 
     if neurons < 0:
         raise InputError(f"--neurons must be at least 0, not {neurons}.")
-    lens, text = _opened(model, provider, threads, text)
+    lens, text = _opened(run, text)
     found = attribute_logit(lens, text, answer, against, position=position, neurons=neurons > 0)
     answers = [found.token] if found.against is None else [found.token, found.against]
     parts = {"embed": found.embed, "pos_embed": found.pos_embed, "biases": found.biases}
     if lens.config.positional_embedding_type != "standard":
         del parts["pos_embed"]
-    if as_json:
-        arrays = {"heads": found.heads, "mlps": found.mlps, **({"neurons": found.neurons} if neurons else {})}
-        tokens = lens.to_str_tokens(found.tokens)
-        names = lens.to_str_tokens(answers)
-        _print_json(lens, tokens, answer=names, position=found.position, logit=found.logit, **parts, **arrays)
+    if run.as_json:
+        _print_json(run, lens, found, lens.to_str_tokens(found.tokens), answer=lens.to_str_tokens(answers))
         return
     what = "the logit of " + " minus that of ".join(map(shown, lens.tokenizer.pieces(answers)))
     rows: list[Sequence[object]] = [
@@ -165,23 +151,17 @@ def ablate(
     against: str | None,
     hook: str,
     operation: str,
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    as_json: bool,
+    run: RunOptions,
 ) -> None:
     """What becomes of the prediction after TEXT without each head, or each layer's MLP, in turn."""
     from onnxlens.analysis.ablation import ablate_heads
 
-    lens, text = _opened(model, provider, threads, text)
+    lens, text = _opened(run, text)
     metric, what = _metric(lens, text, answer, against)
     found = ablate_heads(lens, [text], metric, hook=hook, operation=operation)  # type: ignore[arg-type]  # refuses others
     tokens = lens.to_str_tokens(found.tokens[0])
-    if as_json:
-        _print_json(
-            lens, tokens, metric=what, hook=hook, operation=operation, axes=list(found.axes),
-            baseline=found.baseline, values=found.values,
-        )  # fmt: skip
+    if run.as_json:
+        _print_json(run, lens, found, tokens, metric=what)
         return
     if found.axes == ("layer", "head"):
         _print_heads(found.effects, f"change of {what} without a head; with all of them it is {found.baseline:.3f}")
@@ -206,23 +186,17 @@ def patch(
     against: str | None,
     hook: str,
     span: int,
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    as_json: bool,
+    run: RunOptions,
 ) -> None:
     """How much of the clean TEXT's prediction each of its values restores in a corrupted one."""
     from onnxlens.analysis.patching import patch_activations
 
-    lens, text = _opened(model, provider, threads, text)
+    lens, text = _opened(run, text)
     metric, what = _metric(lens, text, answer, against)
     found = patch_activations(lens, [text], [corrupted], metric, hook=hook, span=span)
     tokens = lens.to_str_tokens(found.corrupted_tokens[0])
-    if as_json:
-        _print_json(
-            lens, tokens, metric=what, hook=hook, axes=list(found.axes), span=span, clean=found.clean,
-            corrupted=found.corrupted, values=found.values,
-        )  # fmt: skip
+    if run.as_json:
+        _print_json(run, lens, found, tokens, metric=what)
         return
     caption = f"share of {what} restored; clean it is {found.clean:.3f}, corrupted {found.corrupted:.3f}"
     if abs(found.clean - found.corrupted) < _LEAST:
@@ -240,17 +214,15 @@ def patch(
 @click.option("--count", default=16, show_default=True, metavar="N", help="How many sequences.")
 @click.option("--seed", default=0, show_default=True, metavar="N", help="Another one draws others.")
 @run_options
-def heads(
-    length: int, count: int, seed: int, model: str | None, provider: str, threads: int | None, as_json: bool
-) -> None:
+def heads(length: int, count: int, seed: int, run: RunOptions) -> None:
     """Which heads look at the token before, at the same token, or at what followed it: random tokens, said twice."""
     from onnxlens.analysis.attention import head_scores
 
-    lens = open_lens(model, provider, threads)
+    lens = run.open_lens()
     found = head_scores(lens, length=length, count=count, seed=seed)
     scores = {name: getattr(found, name) for name in ("induction", "previous", "duplicate")}
-    if as_json:
-        _print_json(lens, None, axes=list(found.axes), accuracy=found.accuracy, **scores)
+    if run.as_json:
+        run.print_result(lens, found.to_dict())
         return
     order = sorted(
         ((n, h) for n in range(lens.config.n_layers) for h in range(lens.config.n_heads)),
@@ -264,18 +236,15 @@ def heads(
 @command.command("surprisal")
 @text_argument
 @run_options
-def surprisal(text: str | None, model: str | None, provider: str, threads: int | None, as_json: bool) -> None:
+def surprisal(text: str | None, run: RunOptions) -> None:
     """How unexpected each token of TEXT is."""
     from onnxlens.analysis.surprisal import surprisal as analyse
 
-    lens, text = _opened(model, provider, threads, text)
+    lens, text = _opened(run, text)
     found = analyse(lens, text)
     tokens = lens.to_str_tokens(found.tokens)
-    if as_json:
-        _print_json(
-            lens, tokens, loss=found.loss, perplexity=found.perplexity, surprisal=found.values, rank=found.rank,
-            entropy=found.entropy,
-        )  # fmt: skip
+    if run.as_json:
+        _print_json(run, lens, found, tokens)
         return
     names = _names(lens.tokenizer.pieces(found.tokens.tolist()), first=1)  # nothing predicts the one before
     columns = zip(names, found.values, found.entropy, found.rank.tolist(), strict=True)
@@ -284,9 +253,9 @@ def surprisal(text: str | None, model: str | None, provider: str, threads: int |
     _print_table(("token", "surprisal", "expected", "rank"), rows, caption=caption)
 
 
-def _opened(model: str | None, provider: str, threads: int | None, text: str | None) -> tuple[Lens, str]:
+def _opened(run: RunOptions, text: str | None) -> tuple[Lens, str]:
     text = read_text(text)
-    return open_lens(model, provider, threads), text
+    return run.open_lens(), text
 
 
 def _metric(lens: Lens, text: str, answer: str | None, against: str | None) -> tuple[TokenMetric, str]:
@@ -340,9 +309,9 @@ def _print(table: Columns) -> None:
     console().print(table, crop=False)
 
 
-def _print_json(lens: Lens, tokens: list[str] | None, **entries: Any) -> None:
-    document: dict[str, Any] = {"model": lens.runner.bundle.name, "provider": lens.provider}
-    if tokens is not None:
-        document["tokens"] = tokens
-    arrays = {name: value.tolist() if hasattr(value, "tolist") else value for name, value in entries.items()}
-    print_json({**document, **arrays})
+def _print_json(run: RunOptions, lens: Lens, found: Result, tokens: list[str], **more: object) -> None:
+    """Prints a result with the texts of its tokens; their ids are `token_ids`."""
+    document = found.to_dict()
+    if "tokens" in document:
+        document["token_ids"] = document.pop("tokens")
+    run.print_result(lens, {"tokens": tokens, **more, **document})

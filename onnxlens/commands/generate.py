@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import itertools
 import sys
 from collections.abc import Iterator
@@ -11,11 +10,11 @@ from typing import TYPE_CHECKING
 import click
 
 from onnxlens.commands.options import (
+    RunOptions,
     change_options,
     check_sampling,
     console,
     emit,
-    open_lens,
     print_applied,
     print_json,
     print_table,
@@ -65,10 +64,7 @@ def command(
     overflow: str,
     files: tuple[str, ...],
     heads: tuple[str, ...],
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    as_json: bool,
+    run: RunOptions,
 ) -> None:
     """Continue TEXT, token by token.
 
@@ -80,7 +76,7 @@ def command(
 
     check_sampling(temperature, top_k, top_p, sampler)
     text, changes = read_text(text), read_changes(files, heads)
-    lens = open_lens(model, provider, threads)
+    lens = run.open_lens()
     with quiet():  # so that what a sampler prints is no part of the output
         generation = lens.generate(
             text,
@@ -97,24 +93,21 @@ def command(
         )
     tokens = _quietly(generation)
     first = list(itertools.islice(tokens, 1))  # what cannot be done is told before anything is shown
-    if not as_json and not explain:
+    if not run.as_json and not explain:
         emit(text, bold=True)
     try:
         for token in itertools.chain(first, tokens):
-            if as_json:
-                document = {"id": token.id, "text": token.text, "logprob": token.logprob}
-                if token.explanation is not None:
-                    document["explanation"] = token.explanation.to_dict()
-                print_json(document, indent=None)
+            if run.as_json:
+                print_json(token.to_dict(), indent=None)
             elif token.explanation is not None:
                 _print_explanation(lens, token.explanation)
             else:
                 emit(token.text)
     except (OnnxLensError, KeyboardInterrupt):
-        if not as_json and not explain:
+        if not run.as_json and not explain:
             emit("\n")  # so that what is said of it does not go on in the text
         raise
-    if not as_json:
+    if not run.as_json:
         if not explain:
             emit("\n")
         if sys.stderr.isatty():
@@ -125,18 +118,7 @@ def command(
                 click.secho(f"({'; '.join(notes)})", dim=True, err=True)
         print_applied(generation.applied)
         return
-    print_json(
-        {
-            "model": lens.runner.bundle.name,
-            "provider": lens.provider,
-            "prompt": text,
-            "text": generation.text,
-            "finish_reason": generation.finish_reason,
-            "seed": generation.seed,
-            "applied": [dataclasses.asdict(one) for one in generation.applied],
-        },
-        indent=None,
-    )
+    run.print_result(lens, generation.to_dict(), indent=None)
 
 
 def _quietly(tokens: Iterator[GeneratedToken]) -> Iterator[GeneratedToken]:

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from functools import cache
+from dataclasses import dataclass, fields
+from functools import cache, wraps
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from onnxlens.runtime.interventions.interventions import Intervention
 
 __all__ = [
+    "RunOptions",
     "change_options",
     "check_sampling",
     "console",
@@ -36,7 +38,6 @@ __all__ = [
     "json_option",
     "lines_are_endless",
     "model_option",
-    "open_lens",
     "plugins",
     "print_applied",
     "print_json",
@@ -70,8 +71,44 @@ _ESCAPED = {"n": "\n", "r": "\r", "t": "\t", "0": "\0", "\\": "\\"}
 _ESCAPE = re.compile(r"\\([nrt0\\]|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})")
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """The options of every command that runs a model.
+
+    Attributes:
+        model: the bundle's path or name; None for the model that ships.
+        provider: what runs it.
+        threads: how many threads compute; None for as many as there are physical cores.
+        as_json: whether to print JSON.
+    """
+
+    model: str | None
+    provider: str
+    threads: int | None
+    as_json: bool
+
+    def open_lens(self) -> Lens:
+        """Opens the model, saying on a terminal what takes long."""
+        from onnxlens.lens import load
+
+        with status("opening the model") as say:
+            return load(self.model, provider=self.provider, threads=self.threads, progress=say, plugins=plugins())
+
+    @staticmethod
+    def print_result(lens: Lens, result: Mapping[str, Any], *, indent: int | None = 1) -> None:
+        """Prints what a command found as JSON, with the model and the provider that it ran on."""
+        print_json({"model": lens.runner.bundle.name, "provider": lens.provider, **result}, indent=indent)
+
+
 def run_options(command: F) -> F:
-    """Adds the options of every command that runs a model."""
+    """Adds the options of every command that runs a model; the command gets them as `run`, a `RunOptions`."""
+
+    @wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> Any:
+        run = RunOptions(**{field.name: options.pop(field.name) for field in fields(RunOptions)})
+        return command(*arguments, run=run, **options)
+
+    decorated: Any = wrapped
     for option in (
         json_option,
         click.option("--threads", type=int, metavar="N", help="How many threads compute."),
@@ -84,8 +121,9 @@ def run_options(command: F) -> F:
         ),
         model_option,
     ):
-        command = option(command)
-    return command
+        decorated = option(decorated)
+    found: F = decorated
+    return found
 
 
 def sampling_options(command: F) -> F:
@@ -159,14 +197,6 @@ def print_applied(applied: Iterable[Applied]) -> None:
     if sys.stderr.isatty():
         for one in applied:
             click.secho(f"({inert(str(one))})", dim=True, err=True)
-
-
-def open_lens(model: str | None, provider: str, threads: int | None) -> Lens:
-    """Opens a model, saying on a terminal what takes long."""
-    from onnxlens.lens import load
-
-    with status("opening the model") as say:
-        return load(model, provider=provider, threads=threads, progress=say, plugins=plugins())
 
 
 def plugins(context: click.Context | None = None) -> Registry:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
-
 import click
 
 from onnxlens.commands.options import (
+    RunOptions,
     change_options,
     console,
     inert,
-    open_lens,
     print_applied,
-    print_json,
     print_table,
     read_changes,
     read_text,
@@ -34,10 +31,7 @@ def command(
     top: int,
     files: tuple[str, ...],
     heads: tuple[str, ...],
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    as_json: bool,
+    run: RunOptions,
 ) -> None:
     """Predict the token that follows TEXT.
 
@@ -45,19 +39,10 @@ def command(
     over the full vocabulary.
     """
     text, changes = read_text(text), read_changes(files, heads)
-    lens = open_lens(model, provider, threads)
+    lens = run.open_lens()
     prediction = lens.predict(text, top=top, interventions=changes)
-    if as_json:
-        tokens = [{"id": i, "token": t} for i, t in zip(prediction.ids, prediction.tokens, strict=True)]
-        print_json(
-            {
-                "model": lens.runner.bundle.name,
-                "provider": lens.provider,
-                "tokens": tokens,
-                "top": [dataclasses.asdict(candidate) for candidate in prediction.top],
-                "applied": [dataclasses.asdict(one) for one in prediction.applied],
-            }
-        )
+    if run.as_json:
+        run.print_result(lens, prediction.to_dict())
         return
     from rich.bar import Bar
     from rich.table import Table

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import click
 
 from onnxlens.commands.options import (
+    RunOptions,
     check_sampling,
-    open_lens,
-    print_json,
     print_table,
     read_text,
     run_options,
@@ -63,10 +61,7 @@ def beam(
     num_beam_groups: int,
     diversity_penalty: float,
     sampler: str | None,
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    as_json: bool,
+    run: RunOptions,
 ) -> None:
     """Beam search: the most probable continuations of TEXT that a search of limited width finds."""
     from onnxlens.decoding import beam_search
@@ -77,7 +72,7 @@ def beam(
     if early_stopping not in stopping:
         raise InputError(f"--early-stopping must be no, yes or never, not {early_stopping!r}.")
     text = read_text(text)
-    lens = open_lens(model, provider, threads)
+    lens = run.open_lens()
     with quiet():  # so that what a sampler prints is no part of the output
         found = beam_search(
             lens,
@@ -91,7 +86,7 @@ def beam(
             diversity_penalty=diversity_penalty,
             sampler=sampler,
         )
-    _print(lens, text, found, as_json)
+    _print(run, lens, text, found)
 
 
 @command.command("contrastive")
@@ -105,18 +100,15 @@ def contrastive(
     max_new_tokens: int,
     top_k: int,
     penalty_alpha: float,
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    as_json: bool,
+    run: RunOptions,
 ) -> None:
     """Contrastive search: probable tokens whose states are unlike those before."""
     from onnxlens.decoding import contrastive_search
 
     text = read_text(text)
-    lens = open_lens(model, provider, threads)
+    lens = run.open_lens()
     found = contrastive_search(lens, text, top_k=top_k, penalty_alpha=penalty_alpha, max_new_tokens=max_new_tokens)
-    _print(lens, text, [found], as_json)
+    _print(run, lens, text, [found])
 
 
 @command.command("best-of")
@@ -134,10 +126,7 @@ def best_of(
     top_p: float | None,
     sampler: str | None,
     seed: int | None,
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    as_json: bool,
+    run: RunOptions,
 ) -> None:
     """Sample several continuations at once, and print them from the most to the least probable."""
     from onnxlens.decoding import best_of as sample
@@ -145,7 +134,7 @@ def best_of(
 
     check_sampling(temperature, top_k, top_p, sampler)
     text = read_text(text)
-    lens = open_lens(model, provider, threads)
+    lens = run.open_lens()
     with quiet():
         found = sample(
             lens,
@@ -158,13 +147,12 @@ def best_of(
             sampler=sampler,
             seed=seed,
         )
-    _print(lens, text, found, as_json)
+    _print(run, lens, text, found)
 
 
-def _print(lens: Lens, text: str, found: Sequence[Hypothesis], as_json: bool) -> None:
-    if as_json:
-        document = {"model": lens.runner.bundle.name, "provider": lens.provider, "prompt": text}
-        print_json({**document, "continuations": [dataclasses.asdict(one) for one in found]})
+def _print(run: RunOptions, lens: Lens, text: str, found: Sequence[Hypothesis]) -> None:
+    if run.as_json:
+        run.print_result(lens, {"prompt": text, "continuations": [one.to_dict() for one in found]})
         return
     from rich.table import Table
     from rich.text import Text

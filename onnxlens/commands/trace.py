@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 import click
 
 from onnxlens.commands.options import (
+    RunOptions,
     change_options,
     console,
     inert,
-    open_lens,
     print_applied,
     print_json,
     read_changes,
@@ -39,10 +38,7 @@ def command(
     output: Path,
     files: tuple[str, ...],
     heads: tuple[str, ...],
-    model: str | None,
-    provider: str,
-    threads: int | None,
-    as_json: bool,
+    run: RunOptions,
 ) -> None:
     """Run TEXT and write what happens inside to a safetensors file.
 
@@ -52,12 +48,12 @@ def command(
     if str(output) in ("", "-"):
         raise click.UsageError("A trace goes to a file; name one with -o, such as -o trace.safetensors.")
     text, changes = read_text(text), read_changes(files, heads)
-    lens = open_lens(model, provider, threads)
+    lens = run.open_lens()
     _, cache = lens.run_with_cache(text, names_filter=patterns or None, interventions=changes)
     cache.save(output)
-    if as_json:
+    if run.as_json:
         arrays = {name: list(array.shape) for name, array in cache.items()}
-        applied = [dataclasses.asdict(one) for one in cache.applied]
+        applied = [one.to_dict() for one in cache.applied]
         print_json(
             {
                 "file": str(output),

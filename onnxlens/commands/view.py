@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxlens.commands.options import (
+    RunOptions,
     console,
     inert,
     inert_segments,
-    open_lens,
     plugins,
     print_json,
     print_json_text,
@@ -84,18 +84,15 @@ def _command(entry: Entry) -> click.Command:
         text: str | None,
         output: str | None,
         is_opened: bool,
-        model: str | None,
-        provider: str,
-        threads: int | None,
-        as_json: bool,
-        **given: Any,
+        run: RunOptions,
+        **plugin_options: Any,
     ) -> None:
         options = {
             name: _value(value, one)
             for name, one in schema.get("properties", {}).items()
-            if (value := given[f"{_OWN}{name}"]) is not None and value != ()
+            if (value := plugin_options[f"{_OWN}{name}"]) is not None and value != ()
         }
-        _show(entry, text, options, output, as_json, is_opened=is_opened, open_with=(model, provider, threads))
+        _show(entry, text, options, output, run, is_opened=is_opened)
 
     own: list[click.Parameter] = [
         _option(name, one, name in required) for name, one in schema.get("properties", {}).items()
@@ -115,10 +112,9 @@ def _show(
     text: str | None,
     options: dict[str, Any],
     output: str | None,
-    as_json: bool,
+    run: RunOptions,
     *,
     is_opened: bool,
-    open_with: tuple[str | None, str, int | None],
 ) -> None:
     from onnxlens.plugins.drawing.rendering import check_ending
     from onnxlens.plugins.failures import named_in_errors
@@ -135,7 +131,7 @@ def _show(
     with named_in_errors(who), quiet():
         make(entry.plugin, entry.name, options)  # what is wrong with them is said before a model is opened
     text = read_text(text)
-    lens = open_lens(*open_with)
+    lens = run.open_lens()
     with quiet():
         rendering = lens.view(entry.name, text, **options)
     if is_opened and path is None:
@@ -148,7 +144,7 @@ def _show(
         for one in said:
             click.echo(f"Note: {inert(str(one.message))}", err=True)
         size = path.stat().st_size
-        if as_json:
+        if run.as_json:
             print_json({"file": output, "visualizer": entry.name, "bytes": size})
         else:
             from rich.filesize import decimal
@@ -156,7 +152,7 @@ def _show(
             console().print(f"{inert(str(output))}: {entry.name}, {decimal(size)}", soft_wrap=True)
         if is_opened and click.launch(str(path)):
             raise OutputError(f"{output} was written, and nothing on this machine could open it.")
-    elif as_json:
+    elif run.as_json:
         with named_in_errors(who), quiet():
             document = rendering.json()
         print_json_text(document)

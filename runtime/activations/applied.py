@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from onnxlens.runtime.result import Result
+
 __all__ = ["ONE", "Applied", "Indices", "listed_text"]
 
 _SHOWN = 8  # indices listed in a sentence
@@ -17,7 +19,7 @@ Indices = tuple[int, ...] | None  # None for all
 
 
 @dataclass(frozen=True)
-class Applied:
+class Applied(Result):
     """What one intervention changed at one hook point.
 
     Attributes:
@@ -43,13 +45,13 @@ class Applied:
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Applied:
-        """Reads what `dataclasses.asdict` made of one, from JSON.
+        """Reads what `to_dict` returned, from JSON.
 
         Raises:
             TypeError: an entry is unknown, or of another type.
         """
-        given: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in entries.items()}
-        made = cls(**given)
+        entries = {n: tuple(value) if isinstance(value, list) else value for n, value in entries.items()}
+        made = cls(**entries)
         wholes = [made.intervention, *(one for name in ONE for one in getattr(made, name) or ())]
         if not all(type(one) is int for one in wholes) or not all(
             isinstance(one, str) for one in (made.operation, made.hook)

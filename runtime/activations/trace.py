@@ -25,7 +25,6 @@ import os
 import struct
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -183,7 +182,7 @@ def _metadata(cache: ActivationCache, str_tokens: Sequence[str] | None) -> dict[
     if str_tokens is not None:
         header["str_tokens"] = json.dumps(list(str_tokens))
     if cache.applied:
-        header["applied"] = json.dumps([asdict(one) for one in cache.applied])
+        header["applied"] = json.dumps([one.to_dict() for one in cache.applied])
     if cache.called:
         header["called"] = json.dumps(list(cache.called))
     return header
