@@ -111,6 +111,7 @@ _ELSEWHERE = (
     "onnxlens.utils.lm_accuracy",
     "onnxlens.utils.composition_scores",
     "onnxlens.runtime.bundle.cfg.TransformerLensConfig",
+    "onnxlens.runtime.running.plan.PassOptions",
     "onnxlens.runtime.running.runner.Output",
     "onnxlens.runtime.running.kv_cache.KVCache",
     "onnxlens.runtime.bundle.hooks.HookPoint",

@@ -13,7 +13,7 @@ import click
 
 from onnxlens import interrupts
 from onnxlens.commands import NAMES
-from onnxlens.runtime.escape import cut, inert
+from onnxlens.runtime.escape import cut, escape_controls
 
 __all__ = ["cli", "main"]
 
@@ -163,9 +163,9 @@ def _run(arguments: list[str]) -> int:
 def _show(error: click.ClickException) -> None:
     """Says what was wrong with the arguments, as click does, but on one line and without what a terminal would obey."""
     if isinstance(error, click.UsageError) and error.ctx is not None:
-        _say(inert(error.ctx.get_usage(), keep="\n"))
+        _say(escape_controls(error.ctx.get_usage(), keep="\n"))
         if error.ctx.command.get_help_option(error.ctx) is not None:
-            _say(f"Try '{inert(error.ctx.command_path)} {error.ctx.help_option_names[-1]}' for help.\n")
+            _say(f"Try '{escape_controls(error.ctx.command_path)} {error.ctx.help_option_names[-1]}' for help.\n")
     _say(f"Error: {_line(error.format_message())}")
     if isinstance(error, click.NoSuchOption) and error.option_name in ("--plugin", "--no-plugins", "--debug"):
         _say(f"{error.option_name} goes before the command: onnxlens {error.option_name} ...")
@@ -174,4 +174,4 @@ def _show(error: click.ClickException) -> None:
 
 
 def _line(text: str) -> str:
-    return inert(cut(" ".join(text.split()), _LONGEST))
+    return escape_controls(cut(" ".join(text.split()), _LONGEST))

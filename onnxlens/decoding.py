@@ -10,6 +10,7 @@ import numpy as np
 
 from onnxlens.plugins.samplers import Context, Sampler
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.result import Result
 from onnxlens.runtime.running.beams import EarlyStopping
 from onnxlens.runtime.running.beams import beam_search as search
@@ -17,7 +18,6 @@ from onnxlens.runtime.running.continuations import Continuations
 from onnxlens.runtime.running.contrastive import NORMALIZED
 from onnxlens.runtime.running.contrastive import contrastive_search as search_contrastively
 from onnxlens.runtime.running.logits import log_softmax
-from onnxlens.runtime.whole import is_whole
 from onnxlens.sampling import AnySampler, Choice, chain_of, checked_seed, find_sampler
 
 if TYPE_CHECKING:
@@ -84,9 +84,9 @@ def beam_search(
         InputError: the text or an option has no usable value.
         ContextLengthError: the text would have more tokens than the model has positions.
     """
-    if not is_whole(num_return_sequences) or num_return_sequences < 1:
+    if not is_integer(num_return_sequences) or num_return_sequences < 1:
         raise InputError(f"num_return_sequences must be a whole number of at least 1, not {num_return_sequences!r}.")
-    if is_whole(num_beams) and 1 <= num_beams < num_return_sequences:
+    if is_integer(num_beams) and 1 <= num_beams < num_return_sequences:
         raise InputError(f"num_return_sequences can be at most num_beams, {num_beams}, not {num_return_sequences}.")
     if (num_beam_groups == 1) != (diversity_penalty == 0):
         raise InputError("diversity_penalty and num_beam_groups go together: several groups and a penalty above 0.")
@@ -189,7 +189,7 @@ def best_of(
         InputError: the text or an option has no usable value.
         ContextLengthError: the text would have more tokens than the model has positions.
     """
-    if not is_whole(count) or count < 1:
+    if not is_integer(count) or count < 1:
         raise InputError(f"count must be a whole number of at least 1, not {count!r}.")
     sample = find_sampler(sampler, lens.plugins, temperature=temperature, top_k=top_k, top_p=top_p)
     rng = np.random.default_rng(checked_seed(seed))

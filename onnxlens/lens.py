@@ -32,12 +32,12 @@ from onnxlens.runtime.bundle.selection import NamesFilter
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.escape import quoted
 from onnxlens.runtime.interventions.functions import ForwardHooks, Hook, HookFunction
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.running.continuations import Continuations
 from onnxlens.runtime.running.generation import Step, generate_ids
 from onnxlens.runtime.running.logits import lm_cross_entropy_loss, top_ids
 from onnxlens.runtime.running.plan import ReadKeywords
 from onnxlens.runtime.running.runner import Output, Runner
-from onnxlens.runtime.whole import is_whole
 from onnxlens.sampling import AnySampler, Choice, checked_seed, find_sampler
 from onnxlens.viewing import AnyVisualizer, views
 
@@ -272,7 +272,7 @@ class Lens(Model):
             HookPointError: a name or glob matches no hook point.
             HookFunctionError: a function failed, or returned what cannot be used.
         """
-        if not is_whole(top) or top < 1:
+        if not is_integer(top) or top < 1:
             raise InputError(f"top must be a whole number of at least 1, not {top!r}.")
         several = is_batch(text)
         ids, mask = self._batch(

@@ -10,9 +10,9 @@ import numpy as np
 
 from onnxlens.metrics import AnyMetric, Metric, Token, TokenMetric, checked_gradient, checked_value
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.text.token_text import quoted_token
 from onnxlens.runtime.text.tokenizer import Tokenizer
-from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Measure", "of_row"]
 
@@ -26,7 +26,7 @@ class Measure:
     """A metric of a batch.
 
     Args:
-        metric: one of `onnxlens.metrics`, or whatever has its methods; or a function, see `AnyMetric`.
+        metric: one of `onnxlens.metrics`, or an object with its methods; or a function, see `AnyMetric`.
         tokenizer: turns tokens that the metric names by text into ids.
         vocabulary: how many ids there are.
         rows: rows of the batch.
@@ -150,7 +150,7 @@ def _id(token: object, tokenizer: Tokenizer, vocabulary: int) -> int:
                 "often makes the difference."
             )
         return ids[0]
-    if not is_whole(token):
+    if not is_integer(token):
         raise InputError(f"A token is an id or a text, or one for each row, not {token!r}.")
     if not 0 <= token < vocabulary:
         raise InputError(f"Token id {token} is out of range: this model's ids are 0 to {vocabulary - 1}.")

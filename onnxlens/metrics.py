@@ -19,8 +19,8 @@ from typing import Any, Protocol, Self
 import numpy as np
 
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.running.logits import log_softmax
-from onnxlens.runtime.whole import is_whole
 
 __all__ = [
     "AnyMetric",
@@ -106,7 +106,7 @@ class Logit:
 
 @dataclass(frozen=True)
 class LogitDifference:
-    """The logit of one token less that of another at a position.
+    """The difference between the logits of two tokens at a position.
 
     Attributes:
         a: the token whose logit counts in full: an id, a text that is one token, or one of these for each row.
@@ -249,7 +249,7 @@ def logit(token: Token, position: int = -1) -> Logit:
 
 
 def logit_difference(a: Token, b: Token, position: int = -1) -> LogitDifference:
-    """The logit of token `a` less that of token `b` at a position."""
+    """The logit of token `a` minus that of token `b` at a position."""
     return LogitDifference(a, b, position)
 
 
@@ -339,7 +339,7 @@ def _where(position: int, mask: np.ndarray, token: Token) -> tuple[np.ndarray, n
 
 def _columns(position: int, mask: np.ndarray) -> np.ndarray:
     """The column of each row's token at a position, padding not counted, [B]."""
-    if not is_whole(position):
+    if not is_integer(position):
         raise InputError(f"position must be a whole number, not {position!r}.")
     columns = []
     for row, kept in enumerate(mask):

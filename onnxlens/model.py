@@ -13,8 +13,8 @@ from onnxlens.runtime.bundle.bundle import Bundle
 from onnxlens.runtime.bundle.cfg import TransformerLensConfig
 from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.running.token_ids import check_ids
-from onnxlens.runtime.whole import is_whole
 from onnxlens.transformerlens import attribute_error
 
 __all__ = ["Ids", "Model", "is_batch", "one_row"]
@@ -166,7 +166,7 @@ class Model:
             InputError: there is no such block.
         """
         last = self.config.n_layers - (1 if mlp_input else 0)
-        if not is_whole(layer) or not 0 <= layer <= last:
+        if not is_integer(layer) or not 0 <= layer <= last:
             raise InputError(f"layer must be a whole number from 0 to {last}, not {layer!r:.100}.")
         total: np.ndarray = self.b_O[: layer + bool(mlp_input)].sum(0)
         if include_mlp_biases:
@@ -220,7 +220,7 @@ class Model:
         """Returns the id of a text that is exactly one token.
 
         Raises:
-            InputError: it is none, or several, which the error lists.
+            InputError: it is not exactly one token; the error lists the tokens.
         """
         return self.bundle.facts.token(text)
 

@@ -11,8 +11,8 @@ from onnxlens.plugins.registry import Registry
 from onnxlens.plugins.samplers import Chain, Context, Multinomial, Sampler, parse, standard
 from onnxlens.plugins.sampling.explain import Explanation, explain
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.text.tokenizer import Tokenizer
-from onnxlens.runtime.whole import is_whole
 
 __all__ = ["AnySampler", "Choice", "chain_of", "checked_seed", "find_sampler"]
 
@@ -59,7 +59,7 @@ def checked_seed(seed: int | None) -> int:
     """
     if seed is None:
         return secrets.randbits(32)
-    if not is_whole(seed) or seed < 0:
+    if not is_integer(seed) or seed < 0:
         raise InputError(f"seed must be a whole number of at least 0, not {seed!r}.")
     return int(seed)
 

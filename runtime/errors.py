@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-from onnxlens.runtime.escape import cut, inert
+from onnxlens.runtime.escape import cut, escape_controls
 
 __all__ = [
     "BundleError",
@@ -40,7 +40,7 @@ class OnnxLensError(Exception):
     """
 
     def __init__(self, text: str = "") -> None:
-        super().__init__(inert(cut(str(text), _LONGEST)))
+        super().__init__(escape_controls(cut(str(text), _LONGEST)))
 
 
 class BundleError(OnnxLensError):

@@ -6,7 +6,7 @@ import re
 import reprlib
 from typing import Any
 
-__all__ = ["cut", "inert", "json_text", "quoted"]
+__all__ = ["cut", "escape_controls", "json_text", "quoted"]
 
 # Control characters, which a terminal obeys; lone surrogates, which cannot be written; and the marks that break lines
 # or reverse the order in which characters are shown, so that a text looks like another one.
@@ -19,7 +19,7 @@ _short.maxstring = _short.maxother = _short.maxlong = _LONGEST
 _short.maxlist = _short.maxtuple = _short.maxset = _short.maxfrozenset = _short.maxdict = _short.maxarray = 20
 
 
-def inert(text: str, keep: str = "") -> str:
+def escape_controls(text: str, keep: str = "") -> str:
     r"""A text for eyes, without characters that a terminal would obey: each is shown as its escape, such as `\x1b`.
 
     Every text that onnxlens prints and did not write itself goes through this function.
@@ -52,7 +52,7 @@ def quoted(value: Any) -> str:
         text = _short.repr(value)
     except ValueError:  # Python refuses to write out integers of more than 4,300 digits
         text = "an integer of thousands of digits"
-    return inert(cut(text, _LONGEST))
+    return escape_controls(cut(text, _LONGEST))
 
 
 def cut(text: str, limit: int) -> str:

@@ -9,8 +9,8 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.result import Result
-from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -107,10 +107,10 @@ def head_scores(
             `rows` are none of at least 1.
     """
     limit = (lens.config.n_ctx - 1) // 2
-    if not is_whole(length) or not 2 <= length <= limit:
+    if not is_integer(length) or not 2 <= length <= limit:
         raise InputError(f"length must be a whole number from 2 to {limit}, not {length!r}.")
     for name, number in (("count", count), ("rows", rows)):
-        if not is_whole(number) or number < 1:
+        if not is_integer(number) or number < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {number!r}.")
     layers, heads = lens.config.n_layers, lens.config.n_heads
     ends = lens.tokenizer.eos_token_ids

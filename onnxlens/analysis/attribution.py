@@ -18,8 +18,8 @@ import numpy as np
 from onnxlens.metrics import TokenMetric
 from onnxlens.runtime.bundle.selection import NamesFilter
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.result import Result
-from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -51,7 +51,8 @@ class Attribution(Result, Mapping[str, np.ndarray]):
 
     Attributes:
         scores: for each hook point an array, float32.
-        axes: for each hook point what the axes of its array count, as in the hook table, less those added up.
+        axes: for each hook point what the axes of its array count, as in the hook table, without those that were added
+            up.
         value: the metric of each row, [B].
         tokens: the token ids that were run, [B, P].
         attention_mask: [B, P], 0 where a token is padding; scores there are 0.
@@ -155,8 +156,8 @@ def attribution_patching(
     """Estimates what patching each value of a clean run into a corrupted one would do to a metric.
 
     The estimate is (clean - corrupted) times the gradient at the corrupted run: activation patching to first order, for
-    all values at once, from two forward passes and one way back (Nanda 2023, "Attribution Patching: Activation Patching
-    At Industrial Scale").
+    all values at once, from two forward passes and one backward pass (Nanda 2023, "Attribution Patching: Activation
+    Patching At Industrial Scale").
 
     Args:
         lens: the model.
@@ -221,7 +222,7 @@ def integrated_gradients(
         As `Lens.grad` does.
     """
     for name, number in (("steps", steps), ("batch_size", batch_size)):
-        if not is_whole(number) or number < 1:
+        if not is_integer(number) or number < 1:
             raise InputError(f"{name} must be a whole number of at least 1, not {number!r}.")
     own = lens.grad(text, metric=metric, names_filter=None, activations=_EMBEDDING)
     tokens, end = own.activations.tokens, own.activations[_EMBEDDING]

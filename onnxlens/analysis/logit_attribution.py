@@ -9,8 +9,8 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text, one_token
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.result import Result
-from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -85,7 +85,7 @@ def attribute_logit(
     """
     ids = one_text(lens, text, "attribute_logit")
     length = ids.shape[1]
-    if not is_whole(position) or not -length <= position < length:
+    if not is_integer(position) or not -length <= position < length:
         raise InputError(f"position must be a whole number from {-length} to {length - 1}, not {position!r}.")
     names = ["hook_*embed", "*.hook_z", "*.hook_mlp_out", "ln_final.hook_scale", *(["*.mlp.hook_post"] * neurons)]
     if lens.is_changed:  # what is changed can be told by what came of it

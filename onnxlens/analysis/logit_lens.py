@@ -10,9 +10,9 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text, one_token
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.result import Result
 from onnxlens.runtime.running.logits import log_softmax, top_ids
-from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -64,7 +64,7 @@ def logit_lens(lens: Lens, text: Text, *, top: int = 5, watch: Sequence[str | in
         InputError: the text cannot be used, `top` is not between 1 and the size of the vocabulary, something to watch
             is no token, or the final layer normalisation is changed in a block of `Lens.hooks`.
     """
-    if not is_whole(top) or not 1 <= top <= lens.config.d_vocab:
+    if not is_integer(top) or not 1 <= top <= lens.config.d_vocab:
         raise InputError(f"top must be a whole number from 1 to {lens.config.d_vocab}, not {top!r}.")
     if isinstance(watch, str) or not isinstance(watch, Sequence):
         raise InputError(f"watch takes a list of tokens, not {watch!r:.100}.")

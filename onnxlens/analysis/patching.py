@@ -18,9 +18,9 @@ from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.interventions.interventions import Intervention
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.result import Result
 from onnxlens.runtime.text.token_text import quoted_token
-from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -123,7 +123,7 @@ def patch_activations(
     names = hooks(lens, hook, STREAM + HEADS)
     if by_position and hook in STREAM:
         raise InputError(f"{hook!r} is patched at each position anyway; by_position is for heads.")
-    if not is_whole(span) or span < 1:
+    if not is_integer(span) or span < 1:
         raise InputError(f"span must be a whole number from 1 on, not {span!r}.")
     if span > 1 and hook in HEADS and not by_position:
         raise InputError(
@@ -277,7 +277,7 @@ def _pair(lens: Lens, clean: Text, corrupted: Text, what: str) -> tuple[np.ndarr
 
 def _head(lens: Lens, what: str, given: Any) -> tuple[int, int]:
     layers, heads = lens.config.n_layers, lens.config.n_heads
-    pair = isinstance(given, tuple | list | np.ndarray) and len(given) == 2 and all(map(is_whole, given))
+    pair = isinstance(given, tuple | list | np.ndarray) and len(given) == 2 and all(map(is_integer, given))
     if not pair or not (0 <= given[0] < layers and 0 <= given[1] < heads):
         raise InputError(
             f"The {what} must be a layer from 0 to {layers - 1} and a head from 0 to {heads - 1}, not {given!r}."

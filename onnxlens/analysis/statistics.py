@@ -11,8 +11,8 @@ import numpy as np
 
 from onnxlens.analysis.sweeps import Text, one_text
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.result import Result
-from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -96,11 +96,11 @@ def activation_statistics(
     shape = point.shape(lens.config, 1, 1)[2:]
     chosen = list(dict.fromkeys(units))
     for unit in chosen:
-        if not is_whole(unit) or not 0 <= unit < shape[-1]:
+        if not is_integer(unit) or not 0 <= unit < shape[-1]:
             raise InputError(f"{name!r} has units 0 to {shape[-1] - 1}, not {unit!r}.")
     if chosen and len(shape) > 1:
         raise InputError(f"{name!r} has several axes of units ({', '.join(point.axes[2:])}); units need one.")
-    if not is_whole(top) or top < 1:
+    if not is_integer(top) or top < 1:
         raise InputError(f"top must be a whole number of at least 1, not {top!r}.")
     count, number = 0, 0
     mean, squares = np.zeros(shape), np.zeros(shape)

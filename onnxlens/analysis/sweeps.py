@@ -15,8 +15,8 @@ from onnxlens.runtime.activations.slices import sliced
 from onnxlens.runtime.errors import InputError, suggestion
 from onnxlens.runtime.interventions.interventions import Intervention
 from onnxlens.runtime.interventions.places import axis_size
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.running.plan import ReadKeywords
-from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.lens import Lens
@@ -54,7 +54,7 @@ def hooks(lens: Lens, hook: str, known: Sequence[str]) -> list[str]:
     """The hook points that a shorthand stands for, one for each layer.
 
     Raises:
-        InputError: it is none of those that are known.
+        InputError: it is unknown.
     """
     if hook not in known:
         raise InputError(f"hook must be one of {', '.join(known)}, not {hook!r:.100}.{suggestion(str(hook), known)}")
@@ -72,7 +72,7 @@ def is_several(text: Text | Texts) -> TypeGuard[Texts]:
     """Whether these are several texts, or their token ids, in a list or as an array of rows."""
     if isinstance(text, np.ndarray):
         return text.ndim > 1 and len(text) > 1
-    return isinstance(text, Sequence) and not isinstance(text, str) and len(text) > 0 and not is_whole(text[0])
+    return isinstance(text, Sequence) and not isinstance(text, str) and len(text) > 0 and not is_integer(text[0])
 
 
 def one_text(lens: Lens, text: Text, what: str) -> np.ndarray:
@@ -95,7 +95,7 @@ def one_token(lens: Lens, token: int | str) -> int:
     """
     if isinstance(token, str):
         return lens.runner.bundle.facts.token(token)
-    if not is_whole(token) or not 0 <= token < lens.config.d_vocab:
+    if not is_integer(token) or not 0 <= token < lens.config.d_vocab:
         raise InputError(f"A token is a text, or an id from 0 to {lens.config.d_vocab - 1}, not {token!r}.")
     return token
 

@@ -35,7 +35,9 @@ def find(context: click.Context, name: str) -> click.Command | None:
         with named_in_errors(f"The command {name!r} ({entry.distribution})"), quiet():
             command = getattr(importlib.import_module(module), attribute)
     if not isinstance(command, click.Command):
-        raise PluginError(f"The command {name!r} ({entry.distribution}) is not one of click: {entry.plugin} is none.")
+        raise PluginError(
+            f"The command {name!r} ({entry.distribution}) did not resolve to a click command: {entry.plugin}."
+        )
     command.invoke = _blaming(command.invoke, f"The command {name!r} ({entry.distribution})")  # type: ignore[method-assign, assignment]
     return command
 

@@ -45,12 +45,12 @@ def _each_unescaped(context: click.Context, option: click.Parameter, tokens: tup
 
 def _metric_options(function: F) -> F:
     for option in (
-        click.option("--against", metavar="TOKEN", callback=_unescaped, help="Measure its logit less that of TOKEN."),
+        click.option("--against", metavar="TOKEN", callback=_unescaped, help="Measure its logit minus that of TOKEN."),
         click.option(
             "--answer",
             metavar="TOKEN",
             callback=_unescaped,
-            help=r"The token to measure, in which \n is a newline; the most probable one if left out.",
+            help=r"The token to measure; \n in it is a newline. The most probable one if left out.",
         ),
     ):
         function = option(function)
@@ -65,7 +65,7 @@ def _metric_options(function: F) -> F:
     multiple=True,
     metavar="TOKEN",
     callback=_each_unescaped,
-    help=r"Tell the rank of this token, in which \n is a newline, too.  [may be repeated]",
+    help=r"Show the rank of this token, too; \n in it is a newline.  [may be repeated]",
 )
 @run_options
 def logit_lens(
@@ -174,10 +174,17 @@ def ablate(
 
 @command.command("patch")
 @text_argument
-@click.option("--corrupted", required=True, metavar="TEXT", help="The text that is patched; as many tokens.")
+@click.option(
+    "--corrupted",
+    required=True,
+    metavar="TEXT",
+    help="The text that is patched; it must have the same number of tokens.",
+)
 @_metric_options
 @click.option("--hook", default="resid_pre", show_default=True, metavar="NAME", help="What is patched, such as z.")
-@click.option("--span", default=1, show_default=True, metavar="N", help="How many neighbouring tokens at once.")
+@click.option(
+    "--span", default=1, show_default=True, metavar="N", help="How many neighbouring tokens to patch together."
+)
 @run_options
 def patch(
     text: str | None,
@@ -212,7 +219,7 @@ def patch(
 @command.command("heads")
 @click.option("--length", default=50, show_default=True, metavar="N", help="Random tokens before they repeat.")
 @click.option("--count", default=16, show_default=True, metavar="N", help="How many sequences.")
-@click.option("--seed", default=0, show_default=True, metavar="N", help="Another one draws others.")
+@click.option("--seed", default=0, show_default=True, metavar="N", help="Seed of the random tokens.")
 @run_options
 def heads(length: int, count: int, seed: int, run: RunOptions) -> None:
     """Which heads look at the token before, at the same token, or at what followed it: random tokens, said twice."""

@@ -12,8 +12,8 @@ import click
 
 from onnxlens.commands.options import (
     console,
+    escape_controls,
     gradients_report,
-    inert,
     json_option,
     plugins,
     print_json,
@@ -100,7 +100,7 @@ def command(
         return
     worst = max(report["errors"], key=lambda name: report["errors"][name]["relative"])
     console().print(
-        f"{inert(str(bundle.path))}: {bundle.manifest.parameters:,} parameters, "
+        f"{escape_controls(str(bundle.path))}: {bundle.manifest.parameters:,} parameters, "
         f"{sum(record.size for record in bundle.manifest.files.values()) / 1e6:,.1f} MB\n"
         f"{len(report['errors'])} values compared with PyTorch in {len(report['cases'])} cases; largest error "
         f"{report['largest_relative_error']:.1e} of a value's range, in {worst}"

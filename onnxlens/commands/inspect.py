@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from onnxlens.commands.options import (
+    escape_controls,
     gradients_report,
-    inert,
     json_option,
     model_option,
     print_json,
@@ -64,7 +64,7 @@ def command(model: str | None, as_json: bool) -> None:
     report = manifest.verification
     facts["source"] = ", ".join(str(value) for value in manifest.source.values())
     facts["parameters"] = f"{manifest.parameters:,}"
-    facts["files"] = "\n".join(f"{size:>12,}  {inert(name)}" for name, size in facts["files"].items())
+    facts["files"] = "\n".join(f"{size:>12,}  {escape_controls(name)}" for name, size in facts["files"].items())
     facts["made_with"] = ", ".join(f"{package} {number}" for package, number in manifest.made_with.items())
     facts["gradients"] = "yes" if bundle.has_gradients else "no: exported without --gradients"
     compared = report.get("gradients")
@@ -73,7 +73,8 @@ def command(model: str | None, as_json: bool) -> None:
     facts["intact"] = "yes: every file has its SHA-256"
     facts["prepared"] = (
         "\n".join(
-            f"in {inert(one['path'])}: " + ("intact" if one["intact"] else f"not used, since {inert(one['problem'])}")
+            f"in {escape_controls(one['path'])}: "
+            + ("intact" if one["intact"] else f"not used, since {escape_controls(one['problem'])}")
             for one in prepared
         )
         or "not for this machine yet; its first run does that, or 'onnxlens prepare'"
@@ -89,7 +90,9 @@ def command(model: str | None, as_json: bool) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in facts.items():
-        table.add_row(name.replace("_", " "), inert(str(value), keep="\n" if name in ("files", "prepared") else ""))
+        table.add_row(
+            name.replace("_", " "), escape_controls(str(value), keep="\n" if name in ("files", "prepared") else "")
+        )
     print_table(table)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from onnxlens.commands.options import console, inert, json_option, print_json, print_table
+from onnxlens.commands.options import console, escape_controls, json_option, print_json, print_table
 
 
 @click.command("models", short_help="List the models found, and where.")
@@ -45,15 +45,15 @@ def command(as_json: bool) -> None:
     for row in rows:
         where = {"here": "models/", "user": "your data folder", "shipped": "ships with onnxlens"}[str(row["place"])]
         table.add_row(
-            inert(str(row["name"])),
+            escape_controls(str(row["name"])),
             where if row["state"] == "ok" else "damaged, see below",
             f"{row['parameters']:,}",
             f"{int(str(row['bytes'])) / 1e6:,.1f}",
-            inert(str(row["path"])),
+            escape_controls(str(row["path"])),
         )
     print_table(table)
     out = console()
     for row in rows:
         if row["state"] != "ok":
-            out.print(f"\n{inert(str(row['name']))}: {inert(str(row['state']))}", soft_wrap=True)
+            out.print(f"\n{escape_controls(str(row['name']))}: {escape_controls(str(row['state']))}", soft_wrap=True)
     out.print("\nLooked in: " + ", ".join(str(place) for place in places().values()), soft_wrap=True)

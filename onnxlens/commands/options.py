@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from onnxlens.runtime.escape import inert, json_text
+from onnxlens.runtime.escape import escape_controls, json_text
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderableType
@@ -32,9 +32,9 @@ __all__ = [
     "check_sampling",
     "console",
     "emit",
+    "escape_controls",
+    "escaped_segments",
     "gradients_report",
-    "inert",
-    "inert_segments",
     "json_option",
     "lines_are_endless",
     "model_option",
@@ -129,7 +129,7 @@ def run_options(command: F) -> F:
 def sampling_options(command: F) -> F:
     """Adds the options of every command that draws tokens."""
     for option in (
-        click.option("--seed", type=int, metavar="N", help="Makes it reproducible."),
+        click.option("--seed", type=int, metavar="N", help="Seed of the draws: the same seed gives the same text."),
         click.option(
             "--sampler",
             metavar="CHAIN",
@@ -196,7 +196,7 @@ def print_applied(applied: Iterable[Applied]) -> None:
     """Says on a terminal what was changed where."""
     if sys.stderr.isatty():
         for one in applied:
-            click.secho(f"({inert(str(one))})", dim=True, err=True)
+            click.secho(f"({escape_controls(str(one))})", dim=True, err=True)
 
 
 def plugins(context: click.Context | None = None) -> Registry:
@@ -263,14 +263,14 @@ def console(*, stderr: bool = False) -> Console:
 def _console_class() -> type[Console]:
     from rich.console import Console
 
-    class InertConsole(Console):
+    class EscapingConsole(Console):
         """A console that escapes in everything it prints what a terminal would obey, but for colours of its own."""
 
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for one in super().render(renderable, options):
-                yield one if one.control else one._replace(text=inert(one.text, keep="\n"))
+                yield one if one.control else one._replace(text=escape_controls(one.text, keep="\n"))
 
-    return InertConsole
+    return EscapingConsole
 
 
 def _columns() -> int:
@@ -292,14 +292,14 @@ def lines_are_endless(out: Console) -> bool:
     return not out.is_terminal and not _columns()
 
 
-def inert_segments(renderable: RenderableType) -> Segments:
+def escaped_segments(renderable: RenderableType) -> Segments:
     """What a plugin made, ready to be printed: in colours, but with nothing else that a terminal would obey."""
     from rich.segment import Segment, Segments
     from rich.text import Text
 
     made = Text(renderable) if isinstance(renderable, str) else renderable
     return Segments(
-        [Segment(inert(one.text, keep="\n"), one.style) for one in console().render(made) if not one.control]
+        [Segment(escape_controls(one.text, keep="\n"), one.style) for one in console().render(made) if not one.control]
     )
 
 
@@ -334,7 +334,7 @@ def gradients_report(report: dict[str, Any]) -> str:
 def emit(text: str, *, bold: bool = False) -> None:
     """Writes running text at once: just as it is into a pipe or file, without control characters to a terminal."""
     if sys.stdout.isatty():
-        click.secho(inert(text, keep="\n\t"), bold=bold, nl=False)
+        click.secho(escape_controls(text, keep="\n\t"), bold=bold, nl=False)
     else:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -355,5 +355,5 @@ def status(text: str) -> Iterator[Callable[[str], None]]:
         return
     from rich.text import Text
 
-    with console(stderr=True).status(Text(f"{inert(text)} …")) as spinner:
-        yield lambda text: spinner.update(Text(f"{inert(text)} …"))
+    with console(stderr=True).status(Text(f"{escape_controls(text)} …")) as spinner:
+        yield lambda text: spinner.update(Text(f"{escape_controls(text)} …"))

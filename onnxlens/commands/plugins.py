@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from onnxlens.commands.options import console, inert, json_option, lines_are_endless, plugins, print_json, print_table
+from onnxlens.commands.options import (
+    console,
+    escape_controls,
+    json_option,
+    lines_are_endless,
+    plugins,
+    print_json,
+    print_table,
+)
 
 if TYPE_CHECKING:
     from onnxlens.plugins.registry import Entry
@@ -56,11 +64,12 @@ def command(context: click.Context, as_json: bool) -> None:
     out = console()
     own = {entry.distribution for entry in known.built_in}
     for broken in known.broken:
-        out.print(f"\n{inert(str(broken))}", soft_wrap=True)
+        out.print(f"\n{escape_controls(str(broken))}", soft_wrap=True)
     for one in known.loaded:
         if one.seconds > _SLOW and one.source.distribution not in own:
             out.print(
-                f"\nLoading {inert(one.source.name)} ({inert(one.source.distribution)}) took {one.seconds:.1f} s.",
+                f"\nLoading {escape_controls(one.source.name)} ({escape_controls(one.source.distribution)}) took "
+                f"{one.seconds:.1f} s.",
                 soft_wrap=True,
             )
 
@@ -104,7 +113,7 @@ def new(name: str, kind: str, output: Path | None) -> None:
     from onnxlens.plugins.scaffold import write
 
     folder = write(name, kind, output)
-    shown = inert(str(folder))
+    shown = escape_controls(str(folder))
     console().print(
         f"{shown} is a package with the {kind} {name}. Try it:\n\n"
         f"  pip install -e '{shown}[test]'\n  onnxlens plugins show {name}\n  python -m pytest {shown}",
@@ -138,7 +147,7 @@ def _print_groups(entries: list[Entry]) -> None:
     out = console()
     whole = lines_are_endless(out)
     for number, ((kind, distribution), group) in enumerate(groupby(entries, lambda one: (one.kind, one.distribution))):
-        heading = f"{'families' if kind == 'family' else f'{kind}s'}, from {inert(distribution)}"
+        heading = f"{'families' if kind == 'family' else f'{kind}s'}, from {escape_controls(distribution)}"
         out.print(f"\n{heading}" if number else heading, soft_wrap=True, style="bold")
         rows = []
         for entry in group:
@@ -158,7 +167,7 @@ def _print_groups(entries: list[Entry]) -> None:
                 width = widest
             table.add_column(heading, no_wrap=True, width=width, ratio=None if width else 1, overflow="ellipsis")
         for row in rows:
-            table.add_row(*(Text(inert(cell)) for cell in row.values()))
+            table.add_row(*(Text(escape_controls(cell)) for cell in row.values()))
         print_table(table)
 
 
@@ -169,9 +178,9 @@ def _print_entry(entry: Entry) -> None:
     from onnxlens.plugins.description import documentation, hook_points, option_rows
 
     out = console()
-    out.print(f"{entry.kind} {entry.name}, from {inert(entry.distribution)}", soft_wrap=True)
+    out.print(f"{entry.kind} {entry.name}, from {escape_controls(entry.distribution)}", soft_wrap=True)
     if text := documentation(entry):
-        out.print(f"\n{inert(text, keep=chr(10))}")
+        out.print(f"\n{escape_controls(text, keep=chr(10))}")
     if rows := option_rows(entry):
         table = Table(box=None, pad_edge=False)
         for heading in ("option", "type", "default", "meaning"):
@@ -179,7 +188,7 @@ def _print_entry(entry: Entry) -> None:
         for row in rows:
             type_ = row["type"] + (f", {row['bounds']}" if row["bounds"] else "")
             default = "must be given" if row["required"] else json.dumps(row["default"], ensure_ascii=False)
-            table.add_row(*(Text(inert(cell)) for cell in (row["name"], type_, default, row["help"])))
+            table.add_row(*(Text(escape_controls(cell)) for cell in (row["name"], type_, default, row["help"])))
         out.print()
         print_table(table)
     if entry.kind == "sampler":
@@ -189,7 +198,7 @@ def _print_entry(entry: Entry) -> None:
     elif entry.kind == "visualizer":
         reads = hook_points(entry)
         listed = "what depends on its options" if reads is None else " ".join(reads) or "nothing"
-        out.print(f"\nReads, by default, of a model of 12 blocks: {inert(listed)}", soft_wrap=True)
+        out.print(f"\nReads, by default, of a model of 12 blocks: {escape_controls(listed)}", soft_wrap=True)
         out.print(f"Use: onnxlens view {entry.name} TEXT", soft_wrap=True)
     elif entry.kind == "command":
         out.print(f"\nUse: onnxlens {entry.name} --help", soft_wrap=True)

@@ -8,7 +8,7 @@ from onnxlens.commands.options import (
     RunOptions,
     change_options,
     console,
-    inert,
+    escape_controls,
     print_applied,
     print_table,
     read_changes,
@@ -55,7 +55,7 @@ def command(
     table = Table(
         box=None,
         pad_edge=False,
-        caption=Text(f"{inert(lens.runner.bundle.name)} on {lens.provider}"),
+        caption=Text(f"{escape_controls(lens.runner.bundle.name)} on {lens.provider}"),
         caption_justify="left",
     )
     for heading in ("next token", "id", "logit", "probability"):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from onnxlens.commands.options import inert, json_option, model_option, print_json, status
+from onnxlens.commands.options import escape_controls, json_option, model_option, print_json, status
 
 
 @click.command("prepare", short_help="Prepare a model for this machine, before it is run.")
@@ -40,9 +40,9 @@ def command(model: str | None, gradients: bool, provider: str, clean: bool, as_j
             print_json({"removed": [{"path": path, "bytes": size} for path, size in removed]})
             return
         for name, size in removed:
-            click.echo(f"removed {inert(name)} ({size / 1e6:,.1f} MB)")
+            click.echo(f"removed {escape_controls(name)} ({size / 1e6:,.1f} MB)")
         if not removed:
-            click.echo(f"nothing to remove in {inert(str(root))}")
+            click.echo(f"nothing to remove in {escape_controls(str(root))}")
         return
     folders = _prepare(model, provider, gradients)
     rows = [(str(folder), sum(path.stat().st_size for path in folder.iterdir())) for folder in folders]
@@ -50,7 +50,7 @@ def command(model: str | None, gradients: bool, provider: str, clean: bool, as_j
         print_json({"prepared": [{"path": path, "bytes": size} for path, size in rows]})
         return
     for path, size in rows:
-        click.echo(f"prepared in {inert(path)} ({size / 1e6:,.1f} MB)")
+        click.echo(f"prepared in {escape_controls(path)} ({size / 1e6:,.1f} MB)")
 
 
 def _prepare(model: str | None, provider: str, gradients: bool) -> list[Path]:

@@ -46,7 +46,7 @@ def command() -> None:
     help="When to end: no better at this length; enough texts; no better at any length.",
 )
 @click.option("--num-beam-groups", default=1, show_default=True, metavar="N", help="Groups that avoid each other.")
-@click.option("--diversity-penalty", default=0.0, show_default=True, metavar="P", help="By how much they do.")
+@click.option("--diversity-penalty", default=0.0, show_default=True, metavar="P", help="How strongly they do.")
 @click.option(
     "--sampler", metavar="CHAIN", help="Samplers that shape the probabilities first: 'no_repeat_ngram_size=3 | …'."
 )

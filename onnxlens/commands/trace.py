@@ -10,7 +10,7 @@ from onnxlens.commands.options import (
     RunOptions,
     change_options,
     console,
-    inert,
+    escape_controls,
     print_applied,
     print_json,
     read_changes,
@@ -27,7 +27,7 @@ from onnxlens.commands.options import (
     "patterns",
     multiple=True,
     metavar="PATTERN",
-    help="A hook point or glob to read; may be given several times. All but hook_result if left out.",
+    help="A hook point or glob to read; all but hook_result if left out.  [may be repeated]",
 )
 @click.option("-o", "--output", required=True, type=click.Path(path_type=Path), help="The safetensors file to write.")
 @change_options
@@ -67,7 +67,7 @@ def command(
         from rich.filesize import decimal
 
         console().print(
-            f"{inert(str(output))}: {len(cache)} hook points over {cache.tokens.shape[1]} tokens, "
+            f"{escape_controls(str(output))}: {len(cache)} hook points over {cache.tokens.shape[1]} tokens, "
             f"{decimal(cache.nbytes)}",
             soft_wrap=True,
         )

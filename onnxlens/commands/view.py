@@ -13,8 +13,8 @@ import click
 from onnxlens.commands.options import (
     RunOptions,
     console,
-    inert,
-    inert_segments,
+    escape_controls,
+    escaped_segments,
     plugins,
     print_json,
     print_json_text,
@@ -102,8 +102,8 @@ def _command(entry: Entry) -> click.Command:
         entry.name,
         callback=show,
         params=[common[0], *own, *common[1:]],
-        help=inert(documentation(entry), keep="\n"),
-        short_help=inert(entry.summary),
+        help=escape_controls(documentation(entry), keep="\n"),
+        short_help=escape_controls(entry.summary),
     )
 
 
@@ -142,14 +142,14 @@ def _show(
             warnings.simplefilter("default")
             rendering.save(path)
         for one in said:
-            click.echo(f"Note: {inert(str(one.message))}", err=True)
+            click.echo(f"Note: {escape_controls(str(one.message))}", err=True)
         size = path.stat().st_size
         if run.as_json:
             print_json({"file": output, "visualizer": entry.name, "bytes": size})
         else:
             from rich.filesize import decimal
 
-            console().print(f"{inert(str(output))}: {entry.name}, {decimal(size)}", soft_wrap=True)
+            console().print(f"{escape_controls(str(output))}: {entry.name}, {decimal(size)}", soft_wrap=True)
         if is_opened and click.launch(str(path)):
             raise OutputError(f"{output} was written, and nothing on this machine could open it.")
     elif run.as_json:
@@ -163,7 +163,7 @@ def _show(
             if frames is not None:
                 _play(frames, who)
         with named_in_errors(who), quiet():
-            segments = inert_segments(rendering.renderable())
+            segments = escaped_segments(rendering.renderable())
         ends = bool(segments.segments) and segments.segments[-1].text.endswith("\n")
         console().print(segments, end="" if ends else "\n", crop=False)
 
@@ -192,18 +192,18 @@ def _play(frames: Iterator[RenderableType], who: str) -> None:
 
     with named_in_errors(who), Live(console=console(), auto_refresh=False, transient=True) as live:
         for frame in frames:
-            live.update(inert_segments(frame), refresh=True)
+            live.update(escaped_segments(frame), refresh=True)
 
 
 def _option(name: str, schema: dict[str, Any], required: bool) -> click.Option:
     """An option of the command line for one of a visualizer's; its value is checked where the visualizer is made."""
     flag = f"--{name.replace('_', '-')}"
     kinds = _kinds(schema)
-    text = inert(schema.get("description", "")).rstrip(".")
+    text = escape_controls(schema.get("description", "")).rstrip(".")
     help = f"{text[:1].upper()}{text[1:]}." if text else ""
     if not required and schema.get("default") is not None:
         default = schema["default"]
-        help = f"{help}  [default: {inert(default if isinstance(default, str) else json.dumps(default))}]"
+        help = f"{help}  [default: {escape_controls(default if isinstance(default, str) else json.dumps(default))}]"
     if kinds == {"boolean"}:
         return click.Option([f"{flag}/--no-{flag[2:]}", _OWN + name], default=None, help=help)
     choices = schema.get("enum", ())
@@ -234,7 +234,7 @@ class _Number(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gener
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         number = r"[+-]?\d+" if self.name == "whole number" else r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?|[+-]?inf|nan"
         if not re.fullmatch(number, value.strip(), re.I):
-            self.fail(f"{inert(value[:100])!r} is not a {self.name}.", param, ctx)
+            self.fail(f"{escape_controls(value[:100])!r} is not a {self.name}.", param, ctx)
         return value
 
 

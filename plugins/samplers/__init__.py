@@ -47,7 +47,7 @@ from onnxlens.plugins.sampling.candidates import Candidates
 from onnxlens.plugins.sampling.chain_text import parse
 from onnxlens.plugins.sampling.explain import Explanation, Likely, Stage, explain
 from onnxlens.plugins.sampling.sampler import Chain, Context, Sampler, only, softmax
-from onnxlens.runtime.whole import is_number
+from onnxlens.runtime.numbers import is_number
 
 __all__ = [
     "DRY",

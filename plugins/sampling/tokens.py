@@ -8,8 +8,8 @@ from typing import cast
 
 from onnxlens.plugins.sampling.sampler import Context
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.text.tokenizer import Tokenizer
-from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Tokens", "ends_of_text", "sequence", "single", "text_of"]
 
@@ -39,7 +39,7 @@ def sequence(tokens: Tokens, context: Context, vocabulary: int, name: str) -> tu
         if tokens not in known:
             known[tokens] = tuple(_tokenizer(tokens, context, name).encode_word(tokens))
         return known[tokens]
-    ids = (int(tokens),) if is_whole(tokens) else tuple(cast("Sequence[int]", tokens))
+    ids = (int(tokens),) if is_integer(tokens) else tuple(cast("Sequence[int]", tokens))
     if not ids:
         raise InputError(f"{name}: a sequence must have at least one token.")
     for token in ids:

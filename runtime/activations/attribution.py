@@ -105,7 +105,7 @@ def logit_bias(cache: ActivationCache, tokens: Tokens, incorrect_tokens: Tokens 
 def _difference(
     cache: ActivationCache, rows: np.ndarray, tokens: Tokens, incorrect_tokens: Tokens | None
 ) -> np.ndarray:
-    """Rows of a matrix [V, n] by token, less those of other tokens."""
+    """Rows of a matrix [V, n] by token, minus those of other tokens."""
     ids = _token_ids(cache, tokens)
     result: np.ndarray = rows[ids]
     if incorrect_tokens is not None:

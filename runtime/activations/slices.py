@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.whole import is_whole
+from onnxlens.runtime.numbers import is_integer
 
 __all__ = ["Slice", "positions_of", "sliced"]
 
@@ -99,7 +99,7 @@ def _index(part: Slice, name: str) -> Any:
         if part.step == 0:
             raise InputError(f"{name} must be a slice whose step is not 0, not {part!r}.")
         return part
-    if is_whole(part):
+    if is_integer(part):
         return part
     try:
         index = np.asarray(part)

@@ -12,7 +12,7 @@ from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.bundle.description import ModelDescription, Normalization
 from onnxlens.runtime.bundle.shorthand import KeyNotFoundError
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.whole import is_whole
+from onnxlens.runtime.numbers import is_integer
 
 if TYPE_CHECKING:
     from onnxlens.runtime.activations.cache import ActivationCache
@@ -90,7 +90,7 @@ def blocks_before(cache: ActivationCache, layer: int | None, what: str, *, mlp_i
     blocks = config_of(cache, what).n_layers
     if layer is None or layer == -1:
         layer = blocks
-    if not is_whole(layer) or not 0 <= layer <= blocks:
+    if not is_integer(layer) or not 0 <= layer <= blocks:
         raise InputError(f"layer must be 0 to {blocks}, or -1 or None for all of the stream, not {layer!r}.")
     if mlp_input and layer == blocks:
         raise InputError(f"mlp_input is about a block's MLP; give a layer of 0 to {blocks - 1} with it.")

@@ -12,7 +12,7 @@ from onnxlens.runtime.bundle.config import ModelConfig
 from onnxlens.runtime.bundle.hooks import HookPoint
 from onnxlens.runtime.bundle.shorthand import Key, full_name, is_shorthand
 from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError, suggestion
-from onnxlens.runtime.whole import is_whole
+from onnxlens.runtime.numbers import is_integer
 
 __all__ = ["NamesFilter", "Reached", "select"]
 
@@ -46,7 +46,7 @@ class Reached:
         if stop_at_layer is None:
             return
         layers = config.n_layers
-        if not is_whole(stop_at_layer) or not -layers <= stop_at_layer <= layers:
+        if not is_integer(stop_at_layer) or not -layers <= stop_at_layer <= layers:
             raise InputError(f"stop_at_layer must be a whole number from {-layers} to {layers}, not {stop_at_layer!r}.")
         self.stop = stop_at_layer % layers if stop_at_layer < 0 else stop_at_layer
         self.residual = f"blocks.{self.stop}.hook_resid_pre"

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from functools import lru_cache
 
 from onnxlens.runtime.errors import HookPointError, suggestion
-from onnxlens.runtime.whole import is_whole
+from onnxlens.runtime.numbers import is_integer
 
 __all__ = ["Key", "KeyNotFoundError", "full_name", "is_shorthand"]
 
@@ -102,11 +102,11 @@ def full_name(key: Key, n_layers: int | None = None, names: Iterable[str] | None
 
 def is_shorthand(value: object) -> bool:
     """Whether this is a tuple of a short name and a block, such as `("pattern", 0)`, and not several names."""
-    return isinstance(value, tuple) and len(value) in (2, 3) and isinstance(value[0], str) and is_whole(value[1])
+    return isinstance(value, tuple) and len(value) in (2, 3) and isinstance(value[0], str) and is_integer(value[1])
 
 
 def _block(layer: object, n_layers: int | None) -> int:
-    if not is_whole(layer):
+    if not is_integer(layer):
         raise KeyNotFoundError(f"A block is a whole number, not {layer!r}.")
     layer = int(layer)
     if layer < 0 and n_layers is None:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from onnxlens.runtime.bundle.shorthand import Key, full_name, is_shorthand
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
 from onnxlens.runtime.escape import cut, quoted
-from onnxlens.runtime.whole import is_whole
+from onnxlens.runtime.numbers import is_integer
 
 __all__ = ["Indices", "Intervention", "Operation", "Source", "listed", "slice_text"]
 
@@ -393,7 +393,7 @@ def _mean(name: str, value: np.ndarray, real: np.ndarray | None, per_position: b
 def _indices(given: Any, name: str) -> slice | tuple[int, ...] | None:
     if given is None or isinstance(given, slice):
         if isinstance(given, slice) and not all(
-            part is None or is_whole(part) for part in (given.start, given.stop, given.step)
+            part is None or is_integer(part) for part in (given.start, given.stop, given.step)
         ):
             raise InputError(f"{name} must be a slice of whole numbers, not {quoted(given)}.")
         if isinstance(given, slice) and given.step == 0:
@@ -401,7 +401,7 @@ def _indices(given: Any, name: str) -> slice | tuple[int, ...] | None:
         return given
     try:
         found = tuple(given) if isinstance(given, Iterable) and not isinstance(given, str) else (given,)
-        if not all(map(is_whole, found)):
+        if not all(map(is_integer, found)):
             raise TypeError
         return tuple(int(one) for one in found)
     except TypeError:

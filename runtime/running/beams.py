@@ -14,9 +14,9 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_boolean, is_integer, is_number
 from onnxlens.runtime.running.continuations import Continuations
 from onnxlens.runtime.running.logits import log_softmax
-from onnxlens.runtime.whole import is_number, is_truth, is_whole
 
 __all__ = ["Adjust", "Beam", "EarlyStopping", "beam_search"]
 
@@ -160,14 +160,14 @@ def _best(totals: np.ndarray, count: int) -> list[tuple[int, int, float]]:
 def _check(
     num_beams: object, length_penalty: object, early_stopping: object, num_beam_groups: object, diversity: object
 ) -> None:
-    if not is_whole(num_beams) or num_beams < 1:
+    if not is_integer(num_beams) or num_beams < 1:
         raise InputError(f"num_beams must be a whole number of at least 1, not {num_beams!r}.")
-    if not is_whole(num_beam_groups) or num_beam_groups < 1 or num_beams % num_beam_groups:
+    if not is_integer(num_beam_groups) or num_beam_groups < 1 or num_beams % num_beam_groups:
         raise InputError(
             f"num_beam_groups must divide num_beams, {num_beams}, into groups of one size, not {num_beam_groups!r}."
         )
     for name, value, least in (("length_penalty", length_penalty, -_MOST), ("diversity_penalty", diversity, 0)):
         if not is_number(value) or not least <= value <= _MOST:
             raise InputError(f"{name} must be a number from {least} to {_MOST}, not {value!r}.")
-    if not is_truth(early_stopping) and not (isinstance(early_stopping, str) and early_stopping == "never"):
+    if not is_boolean(early_stopping) and not (isinstance(early_stopping, str) and early_stopping == "never"):
         raise InputError(f"early_stopping must be True, False or 'never', not {early_stopping!r}.")

@@ -10,9 +10,9 @@ from onnxlens.runtime.bundle.selection import NamesFilter
 from onnxlens.runtime.errors import ContextLengthError, InputError
 from onnxlens.runtime.interventions.functions import ForwardHooks, find_functions, pairs_of
 from onnxlens.runtime.interventions.interventions import Intervention
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.running.kv_cache import KVCache
 from onnxlens.runtime.running.runner import Output, Runner
-from onnxlens.runtime.whole import is_whole
 
 __all__ = ["Continuations"]
 
@@ -49,7 +49,7 @@ class Continuations:
         interventions: Iterable[Intervention] | Intervention | None = (),
         fwd_hooks: ForwardHooks = (),
     ) -> None:
-        if not is_whole(max_new_tokens) or max_new_tokens < 1:
+        if not is_integer(max_new_tokens) or max_new_tokens < 1:
             raise InputError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens!r}.")
         self.prompt = runner.check_ids([prompt])[0]
         total, limit = len(self.prompt) + max_new_tokens, runner.config.n_ctx

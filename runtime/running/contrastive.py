@@ -15,10 +15,10 @@ from collections.abc import Collection
 import numpy as np
 
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.numbers import is_integer, is_number
 from onnxlens.runtime.running.continuations import Continuations
 from onnxlens.runtime.running.logits import log_softmax, top_ids
 from onnxlens.runtime.running.runner import Output, Runner
-from onnxlens.runtime.whole import is_number, is_whole
 
 __all__ = ["NORMALIZED", "contrastive_search"]
 
@@ -51,7 +51,7 @@ def contrastive_search(
     Raises:
         InputError: an option has no usable value.
     """
-    if not is_whole(top_k) or not 1 <= top_k <= runner.config.d_vocab:
+    if not is_integer(top_k) or not 1 <= top_k <= runner.config.d_vocab:
         raise InputError(f"top_k must be a whole number from 1 to {runner.config.d_vocab}, not {top_k!r}.")
     if not is_number(penalty_alpha) or not 0 <= penalty_alpha <= 1:
         raise InputError(f"penalty_alpha must be from 0 to 1, not {penalty_alpha!r}.")

@@ -15,8 +15,8 @@ from onnxlens.runtime.errors import ContextLengthError, InputError
 from onnxlens.runtime.interventions.edits import Edits
 from onnxlens.runtime.interventions.functions import ForwardHooks, find_functions, pairs_of
 from onnxlens.runtime.interventions.interventions import Intervention, listed
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.running.runner import Output, Runner
-from onnxlens.runtime.whole import is_whole
 
 __all__ = ["OVERFLOW", "Choose", "Overflow", "Step", "generate_ids"]
 
@@ -70,7 +70,7 @@ def generate_ids(
             the newer half.
         names_filter: hook points to read on the way.
         interventions: changes to make inside the graph; positions count from the start of the text, negative ones
-            from the end of the prompt, and those that are named one by one must come to be computed.
+            from the end of the prompt, and those that are named one by one must be computed in the end.
         fwd_hooks: functions to call at hook points, in each pass on the positions that are new in it.
 
     Raises:
@@ -80,7 +80,7 @@ def generate_ids(
         HookPointError: a name or glob matches no hook point.
         HookFunctionError: a function failed, or returned what cannot be used.
     """
-    if not is_whole(max_new_tokens) or max_new_tokens < 1:
+    if not is_integer(max_new_tokens) or max_new_tokens < 1:
         raise InputError(f"max_new_tokens must be a whole number of at least 1, not {max_new_tokens!r}.")
     if overflow not in OVERFLOW:
         raise InputError(f"overflow must be 'error' or 'slide', not {overflow!r}.")

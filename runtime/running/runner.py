@@ -30,6 +30,7 @@ from onnxlens.runtime.graphs.request import PLAIN
 from onnxlens.runtime.interventions.edits import Edits, check, resolve
 from onnxlens.runtime.interventions.functions import ForwardHooks, Hook, find_functions
 from onnxlens.runtime.interventions.interventions import Intervention, Source
+from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.running.compiled import CompiledRequest, RequestCache, refuse
 from onnxlens.runtime.running.kv_cache import KVCache
 from onnxlens.runtime.running.plan import PassKeywords, PassOptions, Plan, Text, Touched, check_text, make_plan
@@ -37,7 +38,6 @@ from onnxlens.runtime.running.prepare import prepare
 from onnxlens.runtime.running.providers import CPU, Provider, candidates
 from onnxlens.runtime.running.session import give_back_memory
 from onnxlens.runtime.running.token_ids import check_ids
-from onnxlens.runtime.whole import is_whole
 
 if TYPE_CHECKING:
     from onnxlens.runtime.running.gradients import GradientRunner
@@ -112,7 +112,7 @@ class Runner:
         max_sessions: int | None = None,
         progress: Callable[[str], None] = lambda text: None,
     ) -> None:
-        if threads is not None and (not is_whole(threads) or threads < 1):
+        if threads is not None and (not is_integer(threads) or threads < 1):
             raise InputError(f"threads must be a whole number of at least 1, not {threads!r}.")
         most = max(_MOST_THREADS, os.cpu_count() or 1)
         if threads is not None and threads > most:  # ONNX Runtime would start every one of them
@@ -121,7 +121,7 @@ class Runner:
                 f"threads must be at most {most}, not {threads}: each one would be started, and this machine has "
                 f"{processors} {'processor' if processors == 1 else 'processors'}."
             )
-        if max_sessions is not None and (not is_whole(max_sessions) or max_sessions < 1):
+        if max_sessions is not None and (not is_integer(max_sessions) or max_sessions < 1):
             raise InputError(f"max_sessions must be a whole number of at least 1, not {max_sessions!r}.")
         self.bundle = bundle if isinstance(bundle, Bundle) else Bundle(bundle)
         self.config: ModelConfig = self.bundle.config

@@ -21,7 +21,7 @@ _open: weakref.WeakSet[onnxruntime.InferenceSession] = weakref.WeakSet()  # of t
 
 
 def keep_when_forked(session: onnxruntime.InferenceSession) -> None:
-    """Sees that a session is never destroyed in a process that is forked from this one."""
+    """Keeps a session alive in every process that is forked from this one."""
     _open.add(session)
 
 

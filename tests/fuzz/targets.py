@@ -29,7 +29,7 @@ from onnxlens.runtime.activations.cache import ActivationCache
 from onnxlens.runtime.activations.trace import open_trace
 from onnxlens.runtime.bundle.bundle import WEIGHTS
 from onnxlens.runtime.errors import OnnxLensError
-from onnxlens.runtime.escape import inert
+from onnxlens.runtime.escape import escape_controls
 from onnxlens.runtime.interventions.intervention_files import read_interventions
 from onnxlens.runtime.user_folders import cache_folder
 
@@ -245,7 +245,7 @@ def _outcome(call: Callable[[], Any]) -> Any:
         text = str(error)
         assert text.strip(), "an error without words"
         assert len(text) <= _LONGEST, f"an error of {len(text)} characters: {text[:200]}"
-        assert inert(text) == text, f"an error with control characters: {text!r:.300}"
+        assert escape_controls(text) == text, f"an error with control characters: {text!r:.300}"
         return error
 
 

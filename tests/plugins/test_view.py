@@ -408,7 +408,7 @@ def test_commands_of_plugins(command, install):
             "outside_voice:nothing",
             "The command 'whisper' (voice 1.0) failed: AttributeError: module 'outside_voice'",
         ),
-        ("os:getcwd", "The command 'whisper' (voice 1.0) is not one of click: os:getcwd is none."),
+        ("os:getcwd", "The command 'whisper' (voice 1.0) did not resolve to a click command: os:getcwd."),
     ],
 )
 def test_a_command_that_is_none(command, install, place, expected):

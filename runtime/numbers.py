@@ -6,10 +6,10 @@ from typing import TypeGuard
 
 import numpy as np
 
-__all__ = ["is_number", "is_truth", "is_whole"]
+__all__ = ["is_boolean", "is_integer", "is_number"]
 
 
-def is_whole(value: object) -> TypeGuard[int]:
+def is_integer(value: object) -> TypeGuard[int]:
     """Whether something is a whole number, as `argmax` returns one, too; `True` is none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
@@ -19,6 +19,6 @@ def is_number(value: object) -> TypeGuard[float]:
     return isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
 
 
-def is_truth(value: object) -> TypeGuard[bool]:
+def is_boolean(value: object) -> TypeGuard[bool]:
     """Whether something is true or false, as comparisons of NumPy return it, too."""
     return isinstance(value, bool | np.bool_)
