@@ -74,7 +74,8 @@ def test_every_public_name_is_documented() -> None:
 )
 def test_a_signature_is_shown_as_it_is_called(build: ModuleType, function: Callable[..., None]) -> None:
     namespace: dict[str, Callable[..., None]] = {}
-    exec(f"def {build._signature('f', function)}: pass", namespace)
+    is_method = "self" in inspect.signature(function).parameters
+    exec(f"def {build._signature('f', function, is_method=is_method)}: pass", namespace)
     shown = namespace["f"]
     expected = [one for one in inspect.signature(function).parameters.values() if one.name != "self"]
     found = inspect.signature(shown).parameters.values()
