@@ -1,4 +1,4 @@
-"""What is changed in a run: what it was given, and what the `with` blocks of `Lens.hooks` around it say."""
+"""Changes of a run: its own, and those of the `with` blocks of `Lens.hooks` around it."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Changes(NamedTuple):
 
 
 def changes_of(interventions: Interventions, fwd_hooks: ForwardHooks) -> Changes:
-    """Changes as a caller may name them: one, several, the path of a file of them, or None for none.
+    """Turns interventions and functions as a caller may pass them into changes.
 
     Raises:
         InputError: they are nothing of that kind, or the file cannot be read.

@@ -161,7 +161,7 @@ def _run(arguments: list[str]) -> int:
 
 
 def _show(error: click.ClickException) -> None:
-    """Says what was wrong with the arguments, as click does, but on one line and without what a terminal would obey."""
+    """Prints what was wrong with the arguments, as click does, on one line and with control characters escaped."""
     if isinstance(error, click.UsageError) and error.ctx is not None:
         _say(escape_controls(error.ctx.get_usage(), keep="\n"))
         if error.ctx.command.get_help_option(error.ctx) is not None:

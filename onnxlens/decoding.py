@@ -1,4 +1,4 @@
-"""Other ways to a continuation than one token after the other: searches, and the best of several."""
+"""Searches for continuations: beam search, contrastive search, the best of several samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, noticed at any moment, also where Python or a library makes another error of it.
+"""Ctrl-C, noticed at any moment, also where a library turns it into another error.
 
 While a module written in C is imported, a KeyboardInterrupt may come out as an ImportError, or in a callback be only
 printed. So it is remembered, and whoever catches an error asks here first.
@@ -18,7 +18,7 @@ _came = False
 
 
 def watch() -> None:
-    """Begins to remember interrupts, unless whoever started this process wants them ignored."""
+    """Begins to remember interrupts, unless the parent process ignores them."""
     if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, signal.SIG_DFL):
         signal.signal(signal.SIGINT, _interrupt)
         sys.unraisablehook = _again
@@ -30,7 +30,7 @@ def came() -> bool:
 
 
 def end() -> None:
-    """Ignores interrupts from now on: what is left is to end."""
+    """Ignores interrupts from now on, while the process ends."""
     if signal.getsignal(signal.SIGINT) is _interrupt:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
 

@@ -84,7 +84,7 @@ def load(
             closed first. None for four more than the model has blocks, and eight at least.
         verify: compare the SHA-256 of every file with the manifest, the weights' too, and the hash of every file that
             was prepared of them; prepared files that differ are made again.
-        progress: told when something takes long.
+        progress: called with a text when something takes long.
         plugins: Python files that are plugins, besides those that are found; or what plugins there are.
 
     Returns:
@@ -556,7 +556,7 @@ class Lens(Model):
 
     @contextmanager
     def hooks(self, fwd_hooks: ForwardHooks = (), *, interventions: Interventions = ()) -> Iterator[Lens]:
-        """Lets every run inside a `with` block make the same changes; blocks may be nested.
+        """Makes the same changes in every run inside a `with` block; blocks may be nested.
 
         A block holds for the thread, or asyncio task, that enters it. Others that use the same lens are not changed.
 
@@ -637,7 +637,7 @@ class Lens(Model):
         stop_at_layer: int | None = None,
         pos_slice: Slice = None,
     ) -> dict[str, int]:
-        """Tells how many bytes each result of `run_with_cache` would take, without running anything.
+        """Returns how many bytes each result of `run_with_cache` would take, without running anything.
 
         Returns:
             Bytes by name, `logits` first; their sum is what `memory_limit` is compared with.

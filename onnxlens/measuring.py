@@ -46,7 +46,7 @@ class Measure:
 
     @property
     def needs_all_positions(self) -> bool:
-        """Whether it may read other positions than the last: whatever does not say that it does not."""
+        """Whether it may read other positions than the last: true unless the metric says that it does not."""
         return getattr(self._metric, "reads_last_only", False) is not True
 
     def value(self, logits: np.ndarray, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -106,7 +106,7 @@ class _Function:
 
 
 def _metric(metric: object, has_gradient: bool) -> TokenMetric:
-    """A metric, however it is given.
+    """Turns what a caller passes as a metric into one.
 
     Raises:
         InputError: it is none, or has no gradient though one is needed.

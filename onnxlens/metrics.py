@@ -143,7 +143,7 @@ class LogitDifference:
 
 @dataclass(frozen=True)
 class LogProbability:
-    """The natural logarithm of a token's probability at a position: its logit less log(sum(exp(logits))).
+    """The natural logarithm of a token's probability at a position: its logit minus log(sum(exp(logits))).
 
     The gradient is 1 at the token, less the probabilities.
 
@@ -217,7 +217,7 @@ class Metric:
     grad: Callable[[np.ndarray], Any] | None = None
 
     def with_ids(self, to_ids: Callable[[Token], np.ndarray]) -> Self:
-        """The metric itself: what tokens it is about is its own affair."""
+        """The metric itself, which names its tokens in its own way."""
         return self
 
     def value(self, logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Which sampler a person means, and the choice of one token after the other with it."""
+"""Finds the sampler that options name, and chooses tokens with it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def find_sampler(
     top_k: int | None = None,
     top_p: float | None = None,
 ) -> Sampler:
-    """The sampler that options of `Lens.generate` mean: one that chooses, by a draw where it says nothing else.
+    """The sampler that the options of `Lens.generate` name; one that does not choose a token ends with a draw.
 
     Raises:
         InputError: an option has no usable value, or a sampler is given and options that it takes the place of.
@@ -42,7 +42,7 @@ def find_sampler(
 
 
 def chain_of(sampler: AnySampler, plugins: Registry) -> Chain:
-    """A sampler, however it is given, as a chain.
+    """Turns what a caller passes as a sampler into a chain.
 
     Raises:
         InputError: a text is no chain.

@@ -1,4 +1,4 @@
-"""What TransformerLens has under a name that onnxlens has not, and what to use for it."""
+"""Names of TransformerLens that onnxlens does not have, and what to use in their place."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""What turns logits and activations into something: samplers, visualizers, and how plugins that add more are found.
+"""Samplers, visualizers, and how plugins that add more are found.
 
-Everything that the author of a plugin needs is here, and is imported when first used:
+Everything that the author of a plugin needs, imported when first used:
 
     from onnxlens.plugins import Context, Option, Sampler, hookimpl
 """

@@ -19,7 +19,7 @@ _OWN = [Path(str(module.__file__)).parent for module in (onnxlens, onnxlens.plug
 
 @contextmanager
 def named_in_errors(what: str) -> Iterator[None]:
-    """Turns whatever a plugin raises into an error that names it; errors of onnxlens are sentences already.
+    """Turns what a plugin raises into an error that names the plugin; errors of onnxlens stay as they are.
 
     Args:
         what: the plugin, as the beginning of a sentence.

@@ -65,7 +65,7 @@ class _LoadedOnce(Generic[_Value]):
 class Registry:
     """What plugins add, by kind and name.
 
-    The built-in ones come first: they need no other plugin to be loaded, and nobody can take their names. All
+    The built-in ones come first: they need no other plugin to be loaded, and no plugin can take their names. All
     others are loaded when one of them is first asked for.
 
     Args:

@@ -158,7 +158,7 @@ def check_visualizer(
 
 
 def hostile(view: View, shift: int = 0) -> View:
-    """The same view with tokens that mean something to whatever shows them; see `HOSTILE`."""
+    """The same view with tokens that are markup or control codes somewhere; see `HOSTILE`."""
     tokens = tuple(HOSTILE[(shift + position) % len(HOSTILE)] for position in range(len(view.ids)))
     return _with_tokens(view, tokens)
 

@@ -1,4 +1,4 @@
-"""How texts that are not ours are shown: names, paths, tokens and options that other people and files chose."""
+"""Shows texts from outside safely: names, paths, tokens and options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _short.maxlist = _short.maxtuple = _short.maxset = _short.maxfrozenset = _short.
 
 
 def escape_controls(text: str, keep: str = "") -> str:
-    r"""A text for eyes, without characters that a terminal would obey: each is shown as its escape, such as `\x1b`.
+    r"""Replaces each control character by its escape, such as `\x1b`, so that a terminal does not obey it.
 
     Every text that onnxlens prints and did not write itself goes through this function.
 

@@ -28,7 +28,7 @@ class NeedsPyTorch:
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> None:
-        """Is asked for what nobody else has found."""
+        """Called for modules that no other finder has found."""
         if name in ("torch", "transformers"):
             pytest.skip("needs PyTorch: install onnxlens[export]", allow_module_level=True)
 

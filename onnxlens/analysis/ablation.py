@@ -1,4 +1,4 @@
-"""Ablation: what becomes of a metric without each of the attention heads, or each layer's MLP."""
+"""Ablation: how a metric changes without each attention head, or each layer's MLP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where attention goes: rollout over layers, and what kind of looking each head does."""
+"""Attention: rollout over layers, and the kind of each head."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class HeadScores(Result):
 
 
 def attention_rollout(lens: Lens, text: Text) -> AttentionRollout:
-    """Multiplies up attention over layers (Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers").
+    """Multiplies attention over layers (Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers").
 
     A block hands on half of what it got (the residual connection) and half of what its heads, on average, gathered.
 

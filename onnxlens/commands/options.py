@@ -1,4 +1,4 @@
-"""What several commands share: options, text input, output for eyes and for machines."""
+"""What several commands share: options, text input, and output as text and as JSON."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def check_sampling(temperature: float, top_k: int | None, top_p: float | None, s
 
 
 def change_options(command: F) -> F:
-    """Adds the options of every command that can change what happens inside."""
+    """Adds the options of every command that can change activations."""
     for option in (
         click.option(
             "--ablate-head",
@@ -193,7 +193,7 @@ def read_changes(files: tuple[str, ...], heads: tuple[str, ...]) -> list[Interve
 
 
 def print_applied(applied: Iterable[Applied]) -> None:
-    """Says on a terminal what was changed where."""
+    """Prints on a terminal what was changed where."""
     if sys.stderr.isatty():
         for one in applied:
             click.secho(f"({escape_controls(str(one))})", dim=True, err=True)
@@ -252,7 +252,7 @@ def unescaped(text: str) -> str:
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Where tables for eyes go: whatever is printed is plain text, of which a terminal obeys nothing."""
+    """A console for tables: control characters in what is printed are escaped."""
     out = _console_class()(stderr=stderr, highlight=False, markup=False, emoji=False)
     if out.width < _NARROWEST:
         out.width = _NARROWEST if _columns() else _USUAL
@@ -264,7 +264,7 @@ def _console_class() -> type[Console]:
     from rich.console import Console
 
     class EscapingConsole(Console):
-        """A console that escapes in everything it prints what a terminal would obey, but for colours of its own."""
+        """A console that escapes control characters in what it prints; its own colours stay."""
 
         def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
             for one in super().render(renderable, options):
@@ -280,7 +280,7 @@ def _columns() -> int:
 
 
 def print_table(table: Table) -> None:
-    """Prints a table: as wide as it needs where nobody says how wide a line may be, in a pipe or a file."""
+    """Prints a table; in a pipe or a file it is as wide as it needs to be."""
     out = console()
     if lines_are_endless(out):
         out.width = sys.maxsize
@@ -293,7 +293,7 @@ def lines_are_endless(out: Console) -> bool:
 
 
 def escaped_segments(renderable: RenderableType) -> Segments:
-    """What a plugin made, ready to be printed: in colours, but with nothing else that a terminal would obey."""
+    """What a plugin made, ready to be printed: colours stay, other control characters are escaped."""
     from rich.segment import Segment, Segments
     from rich.text import Text
 

@@ -255,7 +255,7 @@ def page(title: str, body: str, *, style: str = "", script: str = "") -> str:
 
     Args:
         title: its title, as text.
-        body: what is in it, as HTML: whatever came from a model, a file or a person must be escaped (`html.escape`).
+        body: the content as HTML; escape everything that came from a model, a file or a person (`html.escape`).
         style: CSS besides.
         script: JavaScript that runs when the page is there. Data goes into it as JSON in which `<` is `\u003c`.
     """

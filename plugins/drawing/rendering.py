@@ -57,7 +57,7 @@ drawing = ProcessWide(_drawing)  # matplotlib's settings and the warnings, while
 
 
 class Rendering:
-    """The base of renderings: override what yours can be had as; the rest is an error that names what there is.
+    """The base of renderings: override the formats that yours has; others raise an error that lists them.
 
     Attributes:
         caption: which model, prompt and options it is of, below pictures and pages; `lens.view` writes it.

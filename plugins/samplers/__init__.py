@@ -1,4 +1,4 @@
-"""How the next token is chosen: samplers, each from logits to logits.
+"""Samplers: how the next token is chosen.
 
 A sampler takes logits [B, V] and a `Context`, and returns logits [B, V]: tokens that it rules out get -inf. What picks
 the token in the end is a sampler too, one that leaves a single token in each row. A chain of samplers is a sampler.

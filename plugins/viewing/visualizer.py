@@ -34,7 +34,7 @@ class View:
         model: the model's name.
         config: its shape and switches.
         ids: the text's token ids, [P] int64.
-        str_tokens: the text of each token, as it is: escape it for HTML, for a terminal, and for whatever else.
+        str_tokens: the text of each token, not escaped: escape it for HTML, a terminal or any other format.
         cache: what was read at the hook points that the visualizer named, without a batch axis: a pattern is [H, Q, K].
         logits: [P, V] float32, where "logits" was among the names; None otherwise.
         tokenizer: turns text into ids and back; None outside of a model.
@@ -117,8 +117,8 @@ class Visualizer(Options, ABC):
     def draw(self, view: View) -> Rendering:
         """Returns the rendering of one text, and changes nothing of what it is given.
 
-        Whatever takes long, or needs a library that is large, belongs into the rendering's methods, so that only who
-        wants a picture pays for one.
+        Put whatever takes long, or needs a large library, into the rendering's methods: you pay for a picture only if
+        you ask for one.
 
         Args:
             view: the text, and what was read.

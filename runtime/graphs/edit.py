@@ -1,4 +1,4 @@
-"""Edits: everything that reads a hook point reads what an edit makes of it."""
+"""Edits: everything that reads a hook point reads the edited value."""
 
 from __future__ import annotations
 

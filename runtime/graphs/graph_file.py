@@ -66,7 +66,7 @@ def read_graph(bundle: Bundle, name: str) -> ModelProto:
 
 
 def tensors(message: Any) -> Iterator[TensorProto]:
-    """All tensors in a protocol buffer message, wherever they hide: initializers, attributes, subgraphs, functions."""
+    """All tensors in a protocol buffer message: in initializers, attributes, subgraphs and functions."""
     from onnx import TensorProto
 
     for description, value in message.ListFields():

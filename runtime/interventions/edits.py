@@ -1,4 +1,4 @@
-"""Edits: what interventions come to for one model and text, as arrays that a compiled graph takes for inputs."""
+"""Edits: interventions resolved for one model and batch, as arrays that a compiled graph takes for inputs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _POSITIONS = {"pos", "query_pos", "key_pos"}
 
 @dataclass(frozen=True)
 class _Slot:
-    """One edit in the graph: elements of one hook point, and what becomes of them.
+    """One edit in the graph: elements of one hook point, and how they change.
 
     Attributes:
         point: the hook point.
@@ -45,7 +45,7 @@ class _Slot:
 
 
 class Edits:
-    """Resolved interventions.
+    """Interventions, resolved for a model and a batch.
 
     Attributes:
         applied: what each of them changes where.
@@ -87,7 +87,7 @@ class Edits:
         return tuple(found)
 
     def check_reached(self, computed: int) -> None:
-        """Checks that nothing that was named comes after the end of a text; slices are cut to what there is.
+        """Checks that no named position comes after the end of a text; slices are cut to the text.
 
         Raises:
             InputError: a position that was named, or all of a slice, comes later.

@@ -44,7 +44,7 @@ Functions = Mapping[str, Sequence[HookFunction]]
 
 
 def pairs_of(fwd_hooks: ForwardHooks) -> tuple[tuple[NamesFilter, HookFunction], ...]:
-    """Functions with where to call them, as a caller gave them; None is none.
+    """Pairs of hook points and a function, as a tuple; None means no functions.
 
     Raises:
         InputError: something is no pair of names and a function.

@@ -147,7 +147,7 @@ class Intervention:
 
     @classmethod
     def replace(cls, hook: Key | Sequence[Key], value: npt.ArrayLike, **where: Indices) -> Intervention:
-        """Puts a value in place of an activation: whatever broadcasts to the hook point's shape."""
+        """Puts a value in place of an activation; it must broadcast to the hook point's shape."""
         return cls._of("replace", hook, where, value=value)
 
     @classmethod
@@ -181,7 +181,7 @@ class Intervention:
     def freeze(
         cls, source: Mapping[str, np.ndarray], hook: Key | Sequence[Key] = _PATTERNS, **where: Indices
     ) -> Intervention:
-        """Keeps attention patterns as another run had them, whatever else changes."""
+        """Keeps attention patterns as they were in another run."""
         return cls._of("freeze", hook, where, **_of_run(hook, source))
 
     @classmethod
@@ -207,7 +207,7 @@ class Intervention:
 
     @classmethod
     def from_dict(cls, entries: Mapping[str, Any]) -> Intervention:
-        """Reads what `to_dict` returned, or somebody wrote by hand.
+        """Reads what `to_dict` returned, or what was written by hand.
 
         Raises:
             InputError: an entry is unknown, missing, or has no usable value.
@@ -223,7 +223,7 @@ class Intervention:
         return cls(**{str(key): _parsed_slice(key, value) for key, value in entries.items()})
 
     def to_dict(self) -> dict[str, Any]:
-        """Everything about it as what JSON can hold; slices become text such as `3:`, arrays nested lists."""
+        """Returns it for JSON; slices become text such as `3:`, arrays nested lists."""
         entries: dict[str, Any] = {"hook": list(self.hook) if isinstance(self.hook, tuple) else self.hook}
         entries["operation"] = self.operation
         for name in _INDICES:
@@ -281,7 +281,7 @@ class Intervention:
 
 
 def listed(interventions: Iterable[Intervention] | Intervention | None) -> tuple[Intervention, ...]:
-    """Interventions as a caller may give them: one, several, or None for none.
+    """Interventions as a tuple; a caller may pass one, several, or None.
 
     Raises:
         InputError: they are nothing of that kind.

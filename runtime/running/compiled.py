@@ -193,7 +193,7 @@ class RequestCache:
 
 
 def refuse(request: object = None) -> NoReturn:
-    """What a closed model says to every request.
+    """Refuses a request of a closed model.
 
     Raises:
         InputError: always.

@@ -63,7 +63,7 @@ def generate_ids(
         runner: the model.
         prompt: token ids, at least one.
         choose: picks the next token from logits [V], the ids so far [T], and the number of tokens generated.
-        ends: told each token as it is chosen; whether the text ends with it.
+        ends: called with each token as it is chosen; returns whether the text ends with it.
         max_new_tokens: how many tokens at most.
         overflow: what to do where prompt and new tokens are more than the model has positions: `error` refuses
             beforehand; `slide` forgets the older half of the text whenever the positions are full, and goes on from

@@ -70,7 +70,7 @@ class GradientRunner:
         runner: the model.
         threads: how many threads compute; None for as many as there are physical cores.
         max_sessions: how many compiled requests are kept open; the least recently used goes first.
-        progress: told when something takes long.
+        progress: called with a text when something takes long.
 
     Raises:
         BundleError: the bundle was exported without the graph of its gradients.

@@ -73,7 +73,7 @@ def prepare(
     Args:
         bundle: the bundle. If it was opened with `verify=True`, all that was prepared of it is read and compared, too.
         provider: what will run it.
-        progress: told when preparing begins, which takes seconds for a large model.
+        progress: called with a text when preparing begins, which takes seconds for a large model.
         gradients: prepare the graph of the gradients, which the bundle must have, and not the one with hook points.
         lasting: use the cache folder or none.
 

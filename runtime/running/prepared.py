@@ -108,7 +108,7 @@ class Prepared:
 
     @contextmanager
     def _opening(self) -> Iterator[None]:
-        """Says of what goes wrong in a `with` block that what was prepared cannot be opened."""
+        """Turns errors in a `with` block into one that says that the prepared model cannot be opened."""
         try:
             yield
         except Exception as error:

@@ -94,7 +94,7 @@ def read_record(folder: Path) -> Record:
 
 
 def is_usable(folder: Path, *, thorough: bool = False) -> bool:
-    """Whether a folder is there, nobody else can have written it, and it is intact; see `damage`."""
+    """Whether a folder exists, no other user can have written it, and it is intact; see `damage`."""
     return distrust(folder) is None and damage(folder, thorough=thorough) is None
 
 
@@ -129,7 +129,7 @@ def damage(folder: Path, *, thorough: bool = False) -> str | None:
 
 
 def distrust(folder: Path) -> str | None:
-    """Why a folder, if it is there, should not be used whatever it holds: a clause, or None if it may be."""
+    """Why an existing folder must not be used at all: a clause, or None if it may be."""
     if not hasattr(os, "geteuid"):
         return None
     try:

@@ -87,7 +87,7 @@ class Runner:
         threads: how many threads compute; None for as many as there are physical cores.
         max_sessions: how many compiled requests are kept open; the least recently used goes first. None for four more
             than the model has blocks, and eight at least, so that a change of each block in turn stays open.
-        progress: told when something takes long.
+        progress: called with a text when something takes long.
 
     Attributes:
         bundle: the bundle.
@@ -150,7 +150,7 @@ class Runner:
         return tuple(self._points)
 
     def is_read_by_default(self, name: str) -> bool:
-        """Whether a hook point is read if nothing is said: all but those that are large and computed on request."""
+        """Whether a hook point is read by default: all are but those that are large and computed on request."""
         return not self._points[name].on_request
 
     @property
@@ -269,7 +269,7 @@ class Runner:
         attention_mask: npt.ArrayLike | None = None,
         **options: Unpack[PassKeywords],
     ) -> Plan:
-        """Checks a pass, and tells what it will take, without computing anything.
+        """Checks a pass and returns its plan, without computing anything.
 
         Args:
             input_ids: token ids, [B, P] or [P] for one row.
@@ -374,7 +374,7 @@ class Runner:
                 raise InputError(f"The intervention at {name!r} is never reached: nothing that was asked for needs it.")
 
     def _check_numbers(self, logits: np.ndarray, residual: np.ndarray | None, plan: Plan) -> None:
-        """Checks that changes leave numbers in what a pass ends with."""
+        """Checks that the results of a changed pass are finite."""
         if not (plan.edits.applied or plan.functions):
             return
         mask = plan.inputs["attention_mask"]
