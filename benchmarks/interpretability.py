@@ -132,7 +132,7 @@ def ablation(lens: Any, bridge: Any, rounds: int) -> list[Row]:
     """Every head in turn: the loss without it."""
     import torch
 
-    from onnxlens.analysis.ablation import ablate_heads
+    from onnxlens.analysis import ablate_heads
     from onnxlens.metrics import logit, loss
 
     ids = _ids(ABLATED)

@@ -26,7 +26,7 @@ import onnxruntime
 from pages import placed
 
 import onnxlens
-from onnxlens.analysis.attention import head_scores
+from onnxlens.analysis import head_scores
 from onnxlens.runtime.errors import OnnxLensError
 from recipe import tasks
 from recipe.answers import Vocabulary, answers

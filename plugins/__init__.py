@@ -5,8 +5,9 @@ Everything that the author of a plugin needs, imported when first used:
     from onnxlens.plugins import Context, Option, Sampler, hookimpl
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from onnxlens.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from onnxlens.plugins.drawing.page import page, plotly_page, plotly_text
@@ -54,14 +55,4 @@ _HOME = {
     "softmax": "onnxlens.plugins.sampling.sampler",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOME:
-        raise AttributeError(f"module 'onnxlens.plugins' has no attribute {name!r}")
-    value = getattr(import_module(_HOME[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__() -> list[str]:
-    return sorted([*globals(), *__all__])
+__getattr__, __dir__ = lazy_names(__name__, _HOME)

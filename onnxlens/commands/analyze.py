@@ -75,7 +75,7 @@ def logit_lens(
     run: RunOptions,
 ) -> None:
     """What the model would predict after each token of TEXT, if it ended after each block."""
-    from onnxlens.analysis.logit_lens import logit_lens as analyse
+    from onnxlens.analysis import logit_lens as analyse
 
     lens, text = _opened(run, text)
     found = analyse(lens, text, top=top, watch=watch)
@@ -113,7 +113,7 @@ def dla(
     """Direct logit attribution: what each part adds to the logit of a token after TEXT; the parts add up to it."""
     import numpy as np
 
-    from onnxlens.analysis.logit_attribution import attribute_logit
+    from onnxlens.analysis import attribute_logit
     from onnxlens.runtime.errors import InputError
 
     if neurons < 0:
@@ -154,7 +154,7 @@ def ablate(
     run: RunOptions,
 ) -> None:
     """What becomes of the prediction after TEXT without each head, or each layer's MLP, in turn."""
-    from onnxlens.analysis.ablation import ablate_heads
+    from onnxlens.analysis import ablate_heads
 
     lens, text = _opened(run, text)
     metric, what = _metric(lens, text, answer, against)
@@ -196,7 +196,7 @@ def patch(
     run: RunOptions,
 ) -> None:
     """How much of the clean TEXT's prediction each of its values restores in a corrupted one."""
-    from onnxlens.analysis.patching import patch_activations
+    from onnxlens.analysis import patch_activations
 
     lens, text = _opened(run, text)
     metric, what = _metric(lens, text, answer, against)
@@ -223,7 +223,7 @@ def patch(
 @run_options
 def heads(length: int, count: int, seed: int, run: RunOptions) -> None:
     """Which heads look at the token before, at the same token, or at what followed it: random tokens, said twice."""
-    from onnxlens.analysis.attention import head_scores
+    from onnxlens.analysis import head_scores
 
     lens = run.open_lens()
     found = head_scores(lens, length=length, count=count, seed=seed)
@@ -245,7 +245,7 @@ def heads(length: int, count: int, seed: int, run: RunOptions) -> None:
 @run_options
 def surprisal(text: str | None, run: RunOptions) -> None:
     """How unexpected each token of TEXT is."""
-    from onnxlens.analysis.surprisal import surprisal as analyse
+    from onnxlens.analysis import surprisal as analyse
 
     lens, text = _opened(run, text)
     found = analyse(lens, text)

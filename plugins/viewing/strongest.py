@@ -31,7 +31,7 @@ def strongest_head(
     """
     if layer is not None and head is not None:
         return layer, head, ""
-    from onnxlens.analysis.logit_attribution import attribute_logit
+    from onnxlens.analysis import attribute_logit
 
     found = attribute_logit(view.model_lens, view.ids, position=position)
     sizes = np.full(found.heads.shape, -1.0)  # [L, H]
@@ -52,7 +52,7 @@ def strongest_block(view: View, part: Literal["attention", "MLP"]) -> tuple[int,
     Returns:
         The block, and why it was chosen, to follow its name.
     """
-    from onnxlens.analysis.logit_attribution import attribute_logit
+    from onnxlens.analysis import attribute_logit
 
     found = attribute_logit(view.model_lens, view.ids)
     values = found.heads.sum(-1) if part == "attention" else found.mlps  # [L]

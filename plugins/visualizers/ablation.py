@@ -32,7 +32,7 @@ class Ablation(Visualizer):
 
     def draw(self, view: View) -> Heatmap:
         """Returns the effect of each head."""
-        from onnxlens.analysis.ablation import ablate_heads
+        from onnxlens.analysis import ablate_heads
 
         metric, unit, signs = metric_of(view, self.token, self.against)
         found = ablate_heads(view.model_lens, view.ids, metric, operation=self.operation)

@@ -39,7 +39,7 @@ class Attribution(Visualizer):
 
     def draw(self, view: View) -> Stack:
         """Returns a waterfall of the parts, a map of the heads, and the text by gradient times input."""
-        from onnxlens.analysis.logit_attribution import attribute_logit
+        from onnxlens.analysis import attribute_logit
 
         lens, at = view.model_lens, self.placed("position", len(view.ids))
         found = attribute_logit(lens, view.ids, self.token, self.against, position=at)
@@ -88,7 +88,7 @@ class Attribution(Visualizer):
 
     def _by_token(self, view: View, token: int, against: int | None, at: int) -> np.ndarray:
         from onnxlens import metrics
-        from onnxlens.analysis.attribution import gradient_times_input
+        from onnxlens.analysis import gradient_times_input
 
         metric = metrics.logit(token, at) if against is None else metrics.logit_difference(token, against, at)
         scores: np.ndarray = gradient_times_input(view.model_lens, view.ids, metric)["hook_embed"][0]  # [P]

@@ -17,7 +17,7 @@ from onnxlens.runtime.bundle.config import ModelConfig
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from onnxlens.analysis.logit_lens import LogitLens as Found
+    from onnxlens.analysis import LogitLens as Found
 
 __all__ = ["LogitLens", "table"]
 
@@ -39,7 +39,7 @@ class LogitLens(Visualizer):
 
     def draw(self, view: View) -> Heatmap:
         """Returns layers by positions, each cell with its top token."""
-        from onnxlens.analysis.logit_lens import logit_lens
+        from onnxlens.analysis import logit_lens
 
         found = logit_lens(view.model_lens, view.ids, top=1, watch=list(dict.fromkeys(self.watch)))
         best = "probability of the most probable"

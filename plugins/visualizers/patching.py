@@ -61,7 +61,7 @@ class Patching(Visualizer):
 
     def draw(self, view: View) -> Heatmap:
         """Returns the share that each patch restores."""
-        from onnxlens.analysis.patching import STREAM, patch_activations
+        from onnxlens.analysis._patching import STREAM, patch_activations
 
         lens = view.model_lens
         metric, what, signs = metric_of(view, self.token, self.against)

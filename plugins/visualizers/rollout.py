@@ -30,7 +30,7 @@ class Rollout(Visualizer):
 
     def draw(self, view: View) -> Stack:
         """Returns the rollout after the last block, and the mean distance and entropy of each head."""
-        from onnxlens.analysis.attention import rolled_out
+        from onnxlens.analysis._attention import rolled_out
 
         layers, heads = range(view.config.n_layers), range(view.config.n_heads)
         patterns = np.stack([view.cache["pattern", layer] for layer in layers]).astype(np.float64)  # [L, H, Q, K]

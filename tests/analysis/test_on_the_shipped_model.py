@@ -11,15 +11,19 @@ from yardstick import DOUBLE, close, is_close, probable, ranks_of
 
 import onnxlens
 from onnxlens import Intervention
-from onnxlens.analysis import sweeps
-from onnxlens.analysis.ablation import ablate_heads
-from onnxlens.analysis.attention import attention_rollout, head_scores
-from onnxlens.analysis.logit_attribution import attribute_logit
-from onnxlens.analysis.logit_lens import logit_lens
-from onnxlens.analysis.patching import patch_activations, patch_path
-from onnxlens.analysis.statistics import activation_statistics
-from onnxlens.analysis.surprisal import surprisal
-from onnxlens.analysis.sweeps import sweep
+from onnxlens.analysis import _sweeps as sweeps
+from onnxlens.analysis import (
+    ablate_heads,
+    activation_statistics,
+    attention_rollout,
+    attribute_logit,
+    head_scores,
+    logit_lens,
+    patch_activations,
+    patch_path,
+    surprisal,
+)
+from onnxlens.analysis._sweeps import sweep
 from onnxlens.lens import Lens
 from onnxlens.metrics import Metric, log_probability, logit, logit_difference, loss
 from onnxlens.runtime.errors import HookPointError, InputError

@@ -12,14 +12,20 @@ from yardstick import close
 
 import onnxlens
 from onnxlens import metrics
-from onnxlens.analysis.ablation import ablate_heads
-from onnxlens.analysis.attention import attention_rollout, head_scores
-from onnxlens.analysis.attribution import attribution_patching, gradient_times_input, integrated_gradients
-from onnxlens.analysis.logit_attribution import attribute_logit
-from onnxlens.analysis.logit_lens import logit_lens
-from onnxlens.analysis.patching import patch_activations, patch_path
-from onnxlens.analysis.statistics import activation_statistics
-from onnxlens.analysis.surprisal import surprisal
+from onnxlens.analysis import (
+    ablate_heads,
+    activation_statistics,
+    attention_rollout,
+    attribute_logit,
+    attribution_patching,
+    gradient_times_input,
+    head_scores,
+    integrated_gradients,
+    logit_lens,
+    patch_activations,
+    patch_path,
+    surprisal,
+)
 from onnxlens.plugins.registry import Registry
 from onnxlens.runtime.errors import HookPointError
 

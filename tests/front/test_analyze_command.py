@@ -12,12 +12,7 @@ from filelock import FileLock
 from yardstick import close
 
 import onnxlens
-from onnxlens.analysis.ablation import ablate_heads
-from onnxlens.analysis.attention import head_scores
-from onnxlens.analysis.logit_attribution import attribute_logit
-from onnxlens.analysis.logit_lens import logit_lens
-from onnxlens.analysis.patching import patch_activations
-from onnxlens.analysis.surprisal import surprisal
+from onnxlens.analysis import ablate_heads, attribute_logit, head_scores, logit_lens, patch_activations, surprisal
 from onnxlens.metrics import log_probability, logit_difference
 
 CLEAN = "When Mary and John went to the shop, John gave a drink to"

@@ -9,7 +9,7 @@ import pytest
 from yardstick import close
 
 from onnxlens import Lens
-from onnxlens.analysis.attribution import attribution_patching, gradient_times_input, integrated_gradients
+from onnxlens.analysis import attribution_patching, gradient_times_input, integrated_gradients
 from onnxlens.metrics import Metric, logit, logit_difference, loss
 from onnxlens.runtime.errors import BundleError, HookPointError, InputError
 

@@ -175,7 +175,7 @@ class FirstToken:
 
 def test_a_metric_gets_all_positions_unless_it_says_that_it_reads_the_last_only(bundle):
     import onnxlens
-    from onnxlens.analysis.ablation import ablate_heads
+    from onnxlens.analysis import ablate_heads
     from onnxlens.measuring import Measure
 
     lens = onnxlens.load(bundle("base"), provider="cpu", threads=1)

@@ -14,16 +14,7 @@ import numpy as np
 import pytest
 
 import onnxlens
-from onnxlens.analysis import (
-    ablation,
-    attention,
-    attribution,
-    logit_attribution,
-    logit_lens,
-    patching,
-    statistics,
-    surprisal,
-)
+from onnxlens import analysis
 from onnxlens.decoding import beam_search
 from onnxlens.lens import Lens
 from onnxlens.metrics import logit_difference
@@ -70,18 +61,18 @@ RESULTS = {
     "output": lambda lens: lens.run(np.array(IDS)).activations,
     "explanation": lambda lens: lens.explain_sampling(IDS, seed=1),
     "estimate": lambda lens: lens.estimate(IDS),
-    "ablation": lambda lens: ablation.ablate_heads(lens, IDS, METRIC),
-    "patching": lambda lens: patching.patch_activations(lens, IDS, OTHERS, METRIC),
-    "path patching": lambda lens: patching.patch_path(lens, IDS, OTHERS, METRIC, sender=(0, 0), receiver="logits"),
-    "gradient times input": lambda lens: attribution.gradient_times_input(lens, IDS, METRIC),
-    "attribution patching": lambda lens: attribution.attribution_patching(lens, IDS, OTHERS, METRIC),
-    "integrated gradients": lambda lens: attribution.integrated_gradients(lens, IDS, METRIC, steps=2),
-    "statistics": lambda lens: statistics.activation_statistics(lens, [IDS], "blocks.0.mlp.hook_post", units=[1]),
-    "logit lens": lambda lens: logit_lens.logit_lens(lens, IDS),
-    "logit attribution": lambda lens: logit_attribution.attribute_logit(lens, IDS),
-    "rollout": lambda lens: attention.attention_rollout(lens, IDS),
-    "head scores": lambda lens: attention.head_scores(lens, length=5, count=2),
-    "surprisal": lambda lens: surprisal.surprisal(lens, IDS),
+    "ablation": lambda lens: analysis.ablate_heads(lens, IDS, METRIC),
+    "patching": lambda lens: analysis.patch_activations(lens, IDS, OTHERS, METRIC),
+    "path patching": lambda lens: analysis.patch_path(lens, IDS, OTHERS, METRIC, sender=(0, 0), receiver="logits"),
+    "gradient times input": lambda lens: analysis.gradient_times_input(lens, IDS, METRIC),
+    "attribution patching": lambda lens: analysis.attribution_patching(lens, IDS, OTHERS, METRIC),
+    "integrated gradients": lambda lens: analysis.integrated_gradients(lens, IDS, METRIC, steps=2),
+    "statistics": lambda lens: analysis.activation_statistics(lens, [IDS], "blocks.0.mlp.hook_post", units=[1]),
+    "logit lens": lambda lens: analysis.logit_lens(lens, IDS),
+    "logit attribution": lambda lens: analysis.attribute_logit(lens, IDS),
+    "rollout": lambda lens: analysis.attention_rollout(lens, IDS),
+    "head scores": lambda lens: analysis.head_scores(lens, length=5, count=2),
+    "surprisal": lambda lens: analysis.surprisal(lens, IDS),
     "beams": lambda lens: beam_search(lens, IDS, num_beams=2, max_new_tokens=2),
 }
 

@@ -8,14 +8,18 @@ import numpy as np
 import pytest
 
 import onnxlens
-from onnxlens.analysis.ablation import ablate_heads
-from onnxlens.analysis.attention import attention_rollout, head_scores
-from onnxlens.analysis.attribution import gradient_times_input, integrated_gradients
-from onnxlens.analysis.logit_attribution import attribute_logit
-from onnxlens.analysis.logit_lens import logit_lens
-from onnxlens.analysis.patching import patch_activations
-from onnxlens.analysis.statistics import activation_statistics
-from onnxlens.analysis.surprisal import surprisal
+from onnxlens.analysis import (
+    ablate_heads,
+    activation_statistics,
+    attention_rollout,
+    attribute_logit,
+    gradient_times_input,
+    head_scores,
+    integrated_gradients,
+    logit_lens,
+    patch_activations,
+    surprisal,
+)
 from onnxlens.decoding import beam_search
 from onnxlens.metrics import logit
 from onnxlens.runtime.result import plain

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 import onnxlens
-from onnxlens.analysis.patching import patch_activations
+from onnxlens.analysis import patch_activations
 from onnxlens.metrics import log_probability
 from onnxlens.runtime.errors import InputError
 

@@ -10,7 +10,7 @@ from checkpoints import tokenizer, write_checkpoint
 from tokenizers.processors import TemplateProcessing
 
 import onnxlens
-from onnxlens.analysis.logit_lens import logit_lens
+from onnxlens.analysis import logit_lens
 from onnxlens.decoding import beam_search, best_of, contrastive_search
 from onnxlens.metrics import logit
 from onnxlens.plugins.samplers import LogitBias

@@ -14,7 +14,7 @@ from checkpoints import config_entries, random_weights, tokenizer
 from tokenizers import Tokenizer, models
 from yardstick import close
 
-from onnxlens.analysis.attention import head_scores
+from onnxlens.analysis import head_scores
 from onnxlens.lens import Lens
 from onnxlens.runtime.running.runner import Runner
 from recipe.answers import Answers, Vocabulary, answers

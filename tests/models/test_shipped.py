@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 import onnxlens
-from onnxlens.analysis.attention import head_scores
+from onnxlens.analysis import head_scores
 from onnxlens.runtime.bundle.bundle import Bundle
 from onnxlens.runtime.running.generation import generate_ids
 from onnxlens.runtime.running.logits import log_softmax

@@ -32,9 +32,9 @@ from onnxlens.plugins.samplers import (
     Regex,
     Sampler,
     TopK,
-    grammars,
     parse,
 )
+from onnxlens.plugins.sampling import grammars
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.text.tokenizer import Tokenizer
 

@@ -17,12 +17,7 @@ from yardstick import close, is_close, probable, ranks_of
 
 import onnxlens
 from onnxlens import metrics
-from onnxlens.analysis.ablation import ablate_heads
-from onnxlens.analysis.attention import attention_rollout
-from onnxlens.analysis.logit_attribution import attribute_logit
-from onnxlens.analysis.logit_lens import logit_lens
-from onnxlens.analysis.patching import patch_activations
-from onnxlens.analysis.surprisal import surprisal
+from onnxlens.analysis import ablate_heads, attention_rollout, attribute_logit, logit_lens, patch_activations, surprisal
 from onnxlens.lens import Lens
 from onnxlens.plugins.drawing.labels import visible
 from onnxlens.plugins.registry import Registry

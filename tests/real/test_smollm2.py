@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 
 from onnxlens import Intervention, metrics
-from onnxlens.analysis.attention import head_scores
-from onnxlens.analysis.logit_attribution import attribute_logit
-from onnxlens.analysis.patching import patch_activations
+from onnxlens.analysis import attribute_logit, head_scores, patch_activations
 
 pytestmark = pytest.mark.real
 

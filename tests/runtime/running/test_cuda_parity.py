@@ -8,8 +8,7 @@ import pytest
 from checkpoints import MODELS
 from yardstick import close
 
-from onnxlens.analysis.ablation import ablate_heads
-from onnxlens.analysis.patching import patch_activations
+from onnxlens.analysis import ablate_heads, patch_activations
 from onnxlens.lens import Lens
 from onnxlens.metrics import logit, loss
 from onnxlens.runtime.interventions.interventions import Intervention

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.analysis.sweeps import Text, one_text
+from onnxlens.analysis._sweeps import Text, one_text
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.result import Result
 from onnxlens.runtime.running.logits import log_softmax

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from onnxlens.analysis.sweeps import Text, one_text
+from onnxlens.analysis._sweeps import Text, one_text
 from onnxlens.runtime.errors import InputError
 from onnxlens.runtime.numbers import is_integer
 from onnxlens.runtime.result import Result

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from onnxlens.analysis.sweeps import HEADS, LAYERS, Text, Texts, heads_at, hooks, is_several, one_text, sweep
+from onnxlens.analysis._sweeps import HEADS, LAYERS, Text, Texts, heads_at, hooks, is_several, one_text, sweep
 from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
 from onnxlens.runtime.errors import InputError
