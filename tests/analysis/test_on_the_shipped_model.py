@@ -311,7 +311,7 @@ def path_patched(lens, truth, sender, receiver, inputs, *, mlps=True):
 
 
 @pytest.mark.parametrize("inputs", ["q", "k", "v", "qkv", "logits"])
-def test_a_path_to_a_receiver_is_the_oracle_s_and_leads_through_mlps(lens, truth, inputs):
+def test_a_path_to_a_receiver_equals_the_oracle_and_leads_through_mlps(lens, truth, inputs):
     """From each head of two layers to heads of later ones, next to it and further away; or to the logits."""
     last, heads = lens.config.n_layers - 1, lens.config.n_heads
     pairs = [((layer, head), (later, (head + 1) % heads)) for head in range(heads)
@@ -335,7 +335,7 @@ def test_a_path_from_what_does_not_differ_changes_nothing(lens):
     close(same.value, same.clean, scale=lens.predict(CLEAN).logits)
 
 
-def test_the_ends_of_a_path_may_be_numpy_s(lens):
+def test_the_ends_of_a_path_may_be_numbers_of_numpy(lens):
     first, *_, last = np.argwhere(np.ones((lens.config.n_layers, lens.config.n_heads)))
     found = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=first, receiver=last)
     expected = patch_path(lens, CLEAN, CORRUPTED, METRIC, sender=tuple(first), receiver=tuple(last.tolist()))
@@ -412,7 +412,7 @@ def test_the_position_of_the_second_name_carries_the_indirect_object(lens):
     assert found.recovered[: lens.config.n_layers, [differing, -1]].max(axis=1).min() > 0.5  # there, then at the end
 
 
-def test_surprisal_is_the_model_s_own(lens, truth):
+def test_surprisal_is_computed_from_the_logits_of_the_model(lens, truth):
     _, _, values = truth
     ids = lens.to_tokens(CLEAN)[0]
     probabilities = softmax(values["logits"][0, :-1])

@@ -154,7 +154,7 @@ def test_when_a_beam_search_ends_is_when_transformers_does():
     assert min(matters.values()) > 0, matters  # else nothing of this was tested
 
 
-def test_the_score_of_a_beam_is_the_model_s(lens):
+def test_the_score_of_a_beam_is_computed_from_the_logits_of_the_model(lens):
     prompt = lens.to_tokens(PROMPTS[0])[0].tolist()
     for found in beam_search(lens, prompt, num_beams=3, num_return_sequences=3, max_new_tokens=9):
         ids = np.array([[*prompt, *found.ids]])
@@ -333,7 +333,7 @@ def test_a_text_that_has_ended_is_left_in_peace(lens):
     assert len({len(one.ids) for one in found}) > 1
 
 
-def test_the_model_s_own_probability_is_said_whatever_a_sampler_makes_of_it(lens):
+def test_the_probability_by_the_model_is_told_whatever_samplers_do(lens):
     prompt = lens.to_tokens(PROMPTS[0])[0].tolist()
     (found,) = beam_search(
         lens, prompt, num_beams=3, max_new_tokens=6, sampler="temperature=3 | no_repeat_ngram_size=2"

@@ -28,7 +28,7 @@ def test_nothing_given_is_the_model_that_ships(found_in):
     assert catalog.find() == found_in("shipped", catalog.SHIPPED)
 
 
-def test_a_name_is_looked_for_here_then_in_the_user_s_folder_then_in_the_package(found_in, tmp_path):
+def test_a_name_is_looked_for_here_then_in_the_folder_of_the_user_then_in_the_package(found_in, tmp_path):
     for place in ("shipped", "user", "here"):  # each hides the one before
         path = found_in(place, "one")
         assert catalog.find("one") == path

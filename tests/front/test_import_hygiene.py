@@ -56,7 +56,7 @@ def imported_by(code: str, *arguments: object) -> set[str]:
     return set(done.stdout.splitlines()[-1].split())
 
 
-def test_every_module_but_export_s_imports_without_pytorch():
+def test_every_module_outside_export_imports_without_pytorch():
     done = python(WITHOUT_PYTORCH + ALL_MODULES)
     assert done.returncode == 0, done.stderr
     seen = done.stdout.split()

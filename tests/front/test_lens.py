@@ -22,7 +22,7 @@ def lens(bundle) -> Lens:
     return onnxlens.load(bundle("base"), provider="cpu", threads=1)
 
 
-def test_a_prediction_is_the_oracle_s(lens):
+def test_a_prediction_equals_the_oracle(lens):
     prediction = lens.predict("the cat sat on the", top=5)
     config = json.loads((lens.runner.bundle.path / "config.json").read_text())
     true = oracle.run(config, dict(lens.runner.bundle.weights), np.array([prediction.ids]))["logits"][0, -1]

@@ -88,7 +88,7 @@ def test_very_large_logits_do_not_overflow():
 
 
 @pytest.mark.parametrize("position", [2, -3, 100])
-def test_a_position_beyond_a_row_s_tokens(position):
+def test_a_position_beyond_the_tokens_of_a_row(position):
     with pytest.raises(InputError) as caught:
         logit(1, position).value(LOGITS, TOKENS, MASK)
     assert str(caught.value) == (
@@ -107,7 +107,7 @@ def test_the_loss_of_a_single_token():
         loss().value(LOGITS, TOKENS, np.array([[0, 0, 0, 1], [1, 1, 1, 1]]))
 
 
-def test_a_metric_of_one_s_own():
+def test_a_custom_metric():
     metric = Metric(lambda logits: (logits**2).sum((1, 2)), lambda logits: 2 * logits)
     close(metric.value(LOGITS, TOKENS, MASK), (LOGITS**2).sum((1, 2)), within=DOUBLE)
     close(metric.gradient(LOGITS, TOKENS, MASK), 2 * LOGITS, within=DOUBLE)

@@ -85,7 +85,7 @@ def test_what_config_json_says_counts_no_more(lens):
     assert (text.ids, text.finish_reason) == ([0, 0, 0], "length")
 
 
-def test_searches_take_numpy_s_numbers(lens):
+def test_searches_take_numbers_of_numpy(lens):
     plain = beam_search(lens, "the", num_beams=2, max_new_tokens=3, length_penalty=0.5, early_stopping=True)
     assert plain == beam_search(
         lens,

@@ -280,7 +280,7 @@ def test_a_built_in_that_leaves_no_token_is_named():
         parse("top_k=1 | suppress_tokens=[2]", PLUGINS)(np.float32([[0, 1, 2]]), context())
 
 
-def test_logits_that_are_none_are_not_a_sampler_s_fault():
+def test_wrong_logits_are_not_blamed_on_a_sampler():
     with pytest.raises(InputError, match=r"^The logits hold NaN, or no token is left to choose from\.$"):
         Chain((TopK(2),))(np.array([[NAN, 1.0]]), context())
 

@@ -393,7 +393,7 @@ def test_the_logits_of_what_is_allowed_are_unchanged(dtype):
 
 
 @pytest.mark.parametrize("size", [SIZE + 200, SIZE, 70])
-def test_a_vocabulary_that_is_not_the_tokenizer_s(size):
+def test_a_vocabulary_of_another_tokenizer(size):
     """Ids that the tokenizer does not know are ruled out, and those that the model does not know are not missed."""
     tokens = allowed(Regex("(?s).*"), at("", eos_token_id=5), size)
     assert max(tokens) < min(size, SIZE - 1)  # the end is 5, and the tokenizer's own no text

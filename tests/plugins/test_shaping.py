@@ -114,7 +114,7 @@ def test_any_of_several_ends_may_be_the_forced_last_token():
         (lambda: Temperature(np.float16(0.5)), Temperature(0.5)),
     ],
 )
-def test_numpy_s_numbers_are_taken_in_containers(made, plain):
+def test_numbers_of_numpy_are_taken_in_containers(made, plain):
     assert made() == plain
 
 

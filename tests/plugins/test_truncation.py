@@ -224,7 +224,7 @@ def test_one_full_row_among_nearly_empty_ones():
     ],
 )
 @pytest.mark.parametrize("scale", [1, 3, 10])
-def test_on_a_vocabulary_of_gpt_2_s_size_it_is_transformers(ours, name, scale):
+def test_on_the_vocabulary_of_gpt_2_it_equals_transformers(ours, name, scale):
     logits = (np.random.default_rng(0).normal(size=(2, 50_257)) * scale).astype(np.float32)
     found = ours(logits, context())
     expected = theirs(f"{name}LogitsWarper", logits, next(iter(vars(ours).values())))

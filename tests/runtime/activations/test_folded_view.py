@@ -91,7 +91,7 @@ def test_what_stays_the_same_is_not_copied_and_the_raw_cache_is_not_changed():
         np.testing.assert_array_equal(cache[name], value)
 
 
-def test_a_view_is_neither_folded_again_nor_saved_nor_taken_for_the_model_s(tmp_path):
+def test_a_view_is_neither_folded_again_nor_saved_nor_taken_for_raw_activations(tmp_path):
     folded = reading().cache.folded()
     with pytest.raises(InputError, match=r"^These activations are folded already\.$"):
         folded.folded()

@@ -48,7 +48,7 @@ def test_every_decomposition_adds_up_to_the_stream(name, padded):
 
 @ALL
 @pytest.mark.parametrize("read", ["hook_result", "hook_z"])
-def test_heads_and_b_o_add_up_to_the_attention_and_each_is_the_oracle_s(name, read):
+def test_heads_and_b_o_add_up_to_the_attention_and_each_equals_the_oracle(name, read):
     other = "hook_z" if read == "hook_result" else "hook_result"
     got = reading(name, without=(other,))
     heads = got.config["n_head"]
@@ -156,7 +156,7 @@ def test_the_last_accumulated_state_under_the_final_norm_gives_the_logits(name):
     close(states[labels.index("1_mid")], normal * got.weights["ln_f.weight"] + got.weights["ln_f.bias"])
 
 
-def test_labels_are_transformerlens_s():
+def test_labels_are_those_of_transformerlens():
     cache = reading("base").cache
     assert cache.accumulated_resid(return_labels=True)[1] == ["0_pre", "1_pre", "final_post"]
     assert cache.accumulated_resid(1, incl_mid=True, mlp_input=True, return_labels=True)[1] == [

@@ -145,7 +145,7 @@ def test_a_trace_of_another_model_says_both(path):
     open_trace(path).check_model(reading("base").cache.facts)
 
 
-def test_activations_of_no_model_or_a_folded_one_are_not_the_model_s():
+def test_activations_of_no_model_or_folded_ones_are_refused_for_a_model():
     cache = reading("base").cache
     with pytest.raises(
         TraceError, match=r"^These activations do not say which model they are of; 'base' was asked for\.$"

@@ -439,7 +439,7 @@ def test_a_path_outside_is_found_wherever_in_the_graph_it_hides(copy, where):
     assert "takes 'hidden' from '../../secret'" in start_error(copy)
 
 
-def test_a_graph_that_reads_a_weight_from_another_s_place_is_noticed(copy):
+def test_a_graph_that_reads_a_weight_from_the_place_of_another_is_noticed(copy):
     path = copy / "onnx/model_hooks.onnx"
     model = read(path)
     tensor = next(t for t in model.graph.initializer if t.name == "h.1.mlp.c_fc.weight")

@@ -22,7 +22,7 @@ def refused(names_filter) -> str:
     return str(caught.value)
 
 
-def test_the_table_is_the_design_s():
+def test_the_table_is_that_of_the_design():
     assert len(NAMES) == 2 + 12 * 18 + 2 == len(set(NAMES))
     block = [name.removeprefix("blocks.3.") for name in NAMES if name.startswith("blocks.3.")]
     attention = ["hook_q", "hook_k", "hook_v", "hook_attn_scores", "hook_pattern", "hook_z", "hook_result"]
@@ -60,7 +60,7 @@ def test_a_name_selects_itself():
         ("*hook_scale", 25),
     ],
 )
-def test_globs_are_the_shell_s(pattern, count):
+def test_globs_work_as_in_the_shell(pattern, count):
     assert len(select(pattern, NAMES)) == count
 
 
@@ -84,7 +84,7 @@ def test_any_pattern_selects_what_fnmatch_says_or_is_an_error_that_repeats_it(pa
         assert repr(pattern) in refused(pattern)
 
 
-def test_a_block_out_of_range_has_the_design_s_sentence():
+def test_a_block_out_of_range_is_named_in_the_error():
     assert refused("blocks.12.attn.hook_q").startswith(
         "Unknown hook point 'blocks.12.attn.hook_q': this model has blocks 0 to 11. "
         "Did you mean 'blocks.11.attn.hook_q'?"
@@ -177,7 +177,7 @@ def test_something_else_than_text_is_an_error(other):
     assert refused(other).startswith("Hook points are named by text: a name, a glob, or a list of them, not [")
 
 
-def test_a_runner_s_error_is_about_its_own_model(runner):
+def test_errors_of_a_runner_are_about_its_own_model(runner):
     with pytest.raises(HookPointError, match=re.escape("'blocks.2.hook_resid_pre': this model has blocks 0 to 1.")):
         runner("base").run([1], names_filter="blocks.2.hook_resid_pre")
 

@@ -32,7 +32,7 @@ def shipped() -> Bundle:
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_each_is_cut_from_the_checkpoint_s(name):
+def test_each_weight_is_cut_from_the_checkpoint(name):
     weights, true = make(name)
     assert set(weights) == set(true)
     assert len(weights) == len(list(weights)) == len(true)

@@ -49,7 +49,7 @@ def test_logits_depend_on_every_hook_point_of_the_prepared_graph(prepared, runne
         assert [list(node.output) for node in readers] == [[f"blocks.{layer}.hook_resid_pre"]]
 
 
-def test_the_prepared_graph_s_nodes_are_in_the_order_of_computation(prepared):
+def test_nodes_of_the_prepared_graph_are_in_the_order_of_computation(prepared):
     """`reaches` above and the compiler rely on it."""
     seen = set()
     model = prepared("wide")

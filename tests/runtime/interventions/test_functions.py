@@ -165,7 +165,7 @@ def fails(activation, hook):
         (lambda a: a, "raised TypeError"),
     ],
 )
-def test_a_function_s_mistake_names_function_and_hook_point(runner, function, text):
+def test_a_mistake_of_a_function_names_function_and_hook_point(runner, function, text):
     model = runner("base")
     with pytest.raises(HookFunctionError, match=r"at 'blocks.1.hook_mlp_out'") as refused:
         model.run(IDS, fwd_hooks=[("blocks.1.hook_mlp_out", function)])

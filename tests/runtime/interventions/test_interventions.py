@@ -211,7 +211,7 @@ def models(runner, trained) -> dict[str, Measured]:
 
 
 @pytest.mark.parametrize(("which", "kind"), [(which, kind) for which, kinds in MODELS.items() for kind in kinds])
-def test_every_operation_at_every_hook_point_is_the_oracle_s(models, kind, which):
+def test_every_operation_at_every_hook_point_equals_the_oracle(models, kind, which):
     """One pass for a kind of hook point: a row for each layer, operation and place.
 
     Places are everywhere, and positions, heads, neurons and keys drawn for each row. Compared is the largest error over
@@ -242,7 +242,7 @@ def test_every_hook_point_is_among_those_tested(models):
 
 @settings(max_examples=30)
 @given(data=st.data())
-def test_pairs_of_interventions_are_the_oracle_s(runner, data):
+def test_pairs_of_interventions_equal_the_oracle(runner, data):
     model = runner(data.draw(st.sampled_from(["base", "wide", "scaled", "llama", "single", "biased"]), label="model"))
     changes = []
     for number in range(2):
@@ -266,7 +266,7 @@ PAIRS = 24  # in a pass
 
 
 @pytest.mark.parametrize("which", MODELS)
-def test_pairs_over_all_hook_points_are_the_oracle_s(models, which):
+def test_pairs_over_all_hook_points_equal_the_oracle(models, which):
     """Every operation at every hook point is in one pair; each pair is a row of its own."""
     measured = models[which]
     model, length = measured.model, measured.length

@@ -27,7 +27,7 @@ FLOAT32 = 2e-5
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_logits_and_every_hook_point_are_the_cpu_s(runner, bundle, name):
+def test_logits_and_every_hook_point_equal_those_of_the_cpu(runner, bundle, name):
     cpu, cuda = runner(name), Runner(bundle(name), provider="cuda")
     assert cuda.provider.name == "cuda"
     rng = np.random.default_rng(1)
@@ -41,7 +41,7 @@ def test_logits_and_every_hook_point_are_the_cpu_s(runner, bundle, name):
         close(found.activations[point][rows], value[rows], within=FLOAT32, name=point)
 
 
-def test_every_gradient_is_the_cpu_s(runner, bundle):
+def test_every_gradient_equals_that_of_the_cpu(runner, bundle):
     cpu, cuda = runner("base-gradients"), Runner(bundle("base-gradients"), provider="cuda")
     rng = np.random.default_rng(1)
     ids = rng.integers(0, 300, (3, 30))
@@ -61,7 +61,7 @@ def test_passes_on_a_cache_that_stays_on_the_gpu(runner, bundle, name):
     close(second.logits, runner(name).run(ids).logits[:, 7:], within=FLOAT32)
 
 
-def test_greedy_generation_is_the_cpu_s(runner, bundle):
+def test_greedy_generation_equals_that_of_the_cpu(runner, bundle):
     def greedy(model: Runner) -> list[int]:
         steps = generate_ids(model, [11, 60, 7], lambda logits, ids, step: int(logits.argmax()), max_new_tokens=30)
         return [step.token for step in steps]

@@ -27,7 +27,7 @@ def generated(model, prompt, n, choose=greedy, **options) -> list[Step]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_greedy_is_the_oracle_s_and_transformers(runner, checkpoint, name):
+def test_greedy_tokens_are_those_of_the_oracle_and_of_transformers(runner, checkpoint, name):
     import torch
     from transformers import AutoModelForCausalLM
 

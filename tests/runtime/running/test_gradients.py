@@ -38,7 +38,7 @@ def batch(runner, lengths, seed=0):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_gradient_is_as_exact_as_pytorch_s(runner, name):
+def test_every_gradient_is_as_exact_as_in_pytorch(runner, name):
     model = runner(name)
     errors, eager = Errors(), Eager(model)
     for seed, lengths in enumerate([(1,), (2, 2), (7,), (3, 12, 8), (model.config.n_ctx,)]):
@@ -89,7 +89,7 @@ BIASES = {
 
 
 @pytest.mark.parametrize("name", NAMES[:4])
-def test_gradients_are_the_oracle_s_central_differences(runner, name):
+def test_gradients_equal_central_differences_of_the_oracle(runner, name):
     """A bias moves a value at all positions alike, so the gradients there add up to the bias's derivative."""
     model = runner(name)
     config = json.loads((model.bundle.path / "config.json").read_text())
@@ -131,7 +131,7 @@ def test_gradients_at_the_embeddings_are_central_differences(runner, name):
 
 @pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # -inf minus -inf, masked out after
 @pytest.mark.parametrize("name", [*NAMES[:4], SHIPPED])
-def test_every_gradient_is_the_oracle_s_central_difference_under_an_added_step(runner, name):
+def test_every_gradient_equals_a_central_difference_of_the_oracle_with_an_added_step(runner, name):
     """At each hook point of each layer a random step is added in the oracle, in float64, forwards and backwards."""
     lens = Lens(Runner(places()["shipped"] / SHIPPED, provider="cpu", threads=1) if name == SHIPPED else runner(name))
     model = lens.runner

@@ -133,7 +133,7 @@ def test_embeddings_are_rows_of_the_matrix(cache, bundle, name):
     assert "wte.weight" not in {tensor.name for tensor in prepared.graph.initializer}  # it would be mapped into memory
 
 
-def test_embeddings_outlive_their_file_s_name_and_say_when_it_was_cut(cache, bundle):
+def test_embeddings_outlive_the_name_of_their_file_and_say_when_it_was_cut(cache, bundle):
     model = start(bundle("base"))
     expected = model.run(IDS, logits="last").logits
     (the_only(cache) / "embedding.bin").unlink()
@@ -273,7 +273,7 @@ def test_a_partial_cache_folder_is_made_anew(cache, bundle, name, damage):
 
 
 @pytest.mark.parametrize("kind", ["empty folder", "file"])
-def test_something_else_of_the_folder_s_name_gives_way(cache, bundle, kind):
+def test_something_else_with_the_name_of_the_folder_is_replaced(cache, bundle, kind):
     start(bundle("base"))
     folder = the_only(cache)
     shutil.rmtree(folder)

@@ -173,7 +173,7 @@ def test_a_cache_shows_keys_and_values_of_a_layer(runner):
         np.testing.assert_array_equal(cached.swapaxes(1, 2), output.activations[f"blocks.1.attn.{name}"])
 
 
-def test_weights_have_the_checkpoint_s_names_and_can_recompute_a_shown_number(runner):
+def test_weights_have_the_names_of_the_checkpoint_and_can_recompute_a_shown_number(runner):
     model: Runner = runner("base")
     output = model.run([[5, 6]], names_filter=["hook_embed", "ln_final.hook_normalized"])
     weights = model.bundle.weights
