@@ -655,7 +655,7 @@ class Lens(Model):
         )
         return plan.nbytes
 
-    def view(self, visualizer: AnyVisualizer, text: str | Ids, /, **options: Any) -> Rendering:
+    def view(self, visualizer: AnyVisualizer, text: str | Ids, /, **options: object) -> Rendering:
         """Shows what happens inside while a text runs.
 
         Exactly the hook points that the visualizer names are read. In a block of `hooks`, what is shown is what the

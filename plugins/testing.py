@@ -94,7 +94,7 @@ def context_of(logits: np.ndarray, *, seed: int = 0, step: int = 3) -> Context:
     )
 
 
-def check_sampler(sampler: type[Sampler] | Sampler, **options: Any) -> None:
+def check_sampler(sampler: type[Sampler] | Sampler, **options: object) -> None:
     """Checks that a sampler keeps to the contract.
 
     It may refuse, with an InputError, logits that it could leave no token of, and a text that cannot go on; and it may
@@ -120,7 +120,7 @@ def check_sampler(sampler: type[Sampler] | Sampler, **options: Any) -> None:
 
 
 def check_visualizer(
-    visualizer: type[Visualizer] | Visualizer, *, model: str | Path | None = None, **options: Any
+    visualizer: type[Visualizer] | Visualizer, *, model: str | Path | None = None, **options: object
 ) -> None:
     """Checks that a visualizer keeps to the contract.
 

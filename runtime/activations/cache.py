@@ -228,7 +228,7 @@ class ActivationCache(Mapping[str, np.ndarray]):
 
         That is `fold_ln`, `center_writing_weights`, `center_unembed` and `fold_value_biases`, derived from what was
         read without running anything; docs/reading.md has the formulas. Methods of the result use the folded weights,
-        which are `result.facts.weights`. For logits, see `onnxlens.runtime.activations.folding.folded_logits`.
+        which are `result.facts.weights`. For logits, see `onnxlens.runtime.folded_logits`.
 
         Args:
             fold_value_biases: move the value biases into `b_O`, which changes `hook_v`, `hook_z` and `hook_result`.

@@ -193,7 +193,7 @@ class Runner:
         self.close()
 
     def select(self, names_filter: NamesFilter) -> tuple[str, ...]:
-        """Names of the hook points that a filter selects; see `onnxlens.runtime.bundle.hooks.select`."""
+        """Names of the hook points that a filter selects; see `onnxlens.runtime.bundle.selection.select`."""
         return select(names_filter, self._points)
 
     def check_ids(self, input_ids: npt.ArrayLike) -> np.ndarray:
