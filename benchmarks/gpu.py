@@ -20,7 +20,7 @@ import click
 import numpy as np
 import onnxruntime
 from measure import in_turn
-from pages import placed
+from pages import with_measurements
 from run import NEW, PAGE, PROMPT, WORK, exported
 
 from onnxlens.runtime.running.generation import generate_ids
@@ -49,7 +49,7 @@ def main(tokenizer: Path | None, rounds: int, write: bool) -> None:
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
     print(table)
     if write:
-        PAGE.write_text(placed(PAGE.read_text(), Path(__file__).name, table))
+        PAGE.write_text(with_measurements(PAGE.read_text(), Path(__file__).name, table))
 
 
 def measured(bundle: Path, rounds: int) -> list[tuple[str, ...]]:

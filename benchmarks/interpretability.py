@@ -25,7 +25,7 @@ import click
 import numpy as np
 import onnxruntime
 from measure import in_turn, process
-from pages import placed
+from pages import with_measurements
 from run import PAGE, ROOT, WORK, exported, processor
 
 LENGTHS = (32, 128, 512)
@@ -54,7 +54,7 @@ def main(threads: int, rounds: int, write: bool) -> None:
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
     print(table)
     if write:
-        PAGE.write_text(placed(PAGE.read_text(), Path(__file__).name, table))
+        PAGE.write_text(with_measurements(PAGE.read_text(), Path(__file__).name, table))
 
 
 def ours(bundle: Path, threads: int) -> Any:

@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import onnxruntime
 from measure import process
-from pages import placed
+from pages import with_measurements
 from run import ROOT, WORK, exported, processor
 
 PAGE = ROOT / "docs" / "deploying.md"
@@ -57,7 +57,7 @@ def main(bundle: Path | None, threads: int, write: bool) -> None:
     """Measure the memory of a process that makes several requests, with all of them open and with two."""
     os.environ.setdefault("ONNXLENS_CACHE", str(WORK / "cache"))
     path = bundle or exported(None)
-    usual, few = (
+    default, few = (
         json.loads(process(sys.executable, "-c", _REQUESTS, str(path), str(threads), most).output)
         for most in ("0", "2")
     )
@@ -65,7 +65,7 @@ def main(bundle: Path | None, threads: int, write: bool) -> None:
         "| after | resident (RSS) | counted once (PSS) | not from files | RSS, `max_sessions=2` |",
         "| --- | --- | --- | --- | --- |",
     ]
-    for step, sizes in usual.items():
+    for step, sizes in default.items():
         shown = [f"{size / 1e6:,.0f} MB" for size in (*sizes, few[step][0])]
         lines.append(f"| {' | '.join([step, *shown])} |")
     machine = (
@@ -74,7 +74,7 @@ def main(bundle: Path | None, threads: int, write: bool) -> None:
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
     print(table)
     if write:
-        PAGE.write_text(placed(PAGE.read_text(), Path(__file__).name, table))
+        PAGE.write_text(with_measurements(PAGE.read_text(), Path(__file__).name, table))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ from typing import Any
 import click
 import numpy as np
 import onnxruntime
-from pages import placed
+from pages import with_measurements
 
 import onnxlens
 from onnxlens.analysis import head_scores
@@ -398,14 +398,14 @@ def main(bundle: Path, work: Path, threads: int | None, target: Path | None, wri
     started = time.perf_counter()
     try:
         if write:
-            placed(CARD.read_text(encoding="utf-8"), SCRIPT, "")
+            with_measurements(CARD.read_text(encoding="utf-8"), SCRIPT, "")
         lens = onnxlens.load(bundle, threads=threads)
         check(lens)
         text, found = measure(lens, work)
         click.echo(text)
         files = {target: found} if target else {}
         if write:
-            files |= {CARD: placed(CARD.read_text(encoding="utf-8"), SCRIPT, text), RESULTS: found}
+            files |= {CARD: with_measurements(CARD.read_text(encoding="utf-8"), SCRIPT, text), RESULTS: found}
         replace(files)
     except (OSError, ValueError, OnnxLensError) as error:
         raise click.ClickException(str(error)) from error

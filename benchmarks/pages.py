@@ -10,7 +10,7 @@ def start(script: str) -> str:
     return f"<!-- measured by benchmarks/{script} -->"
 
 
-def placed(page: str, script: str, text: str) -> str:
+def with_measurements(page: str, script: str, text: str) -> str:
     """A page with a text in the place of a script.
 
     Raises:

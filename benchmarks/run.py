@@ -18,7 +18,7 @@ import click
 import numpy as np
 import onnxruntime
 from measure import in_turn, process
-from pages import placed
+from pages import with_measurements
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "benchmarks"
@@ -47,7 +47,7 @@ def main(tokenizer: Path | None, threads: int, rounds: int, write: bool) -> None
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
     print(table)
     if write:
-        PAGE.write_text(placed(PAGE.read_text(), Path(__file__).name, table))
+        PAGE.write_text(with_measurements(PAGE.read_text(), Path(__file__).name, table))
 
 
 def installation() -> list[Row]:

@@ -18,7 +18,7 @@ import matplotlib
 import onnxruntime
 import plotly
 from measure import in_turn
-from pages import placed
+from pages import with_measurements
 from run import PAGE, ROOT, processor
 
 import onnxlens
@@ -64,7 +64,7 @@ def main(threads: int, tokens: int, rounds: int, write: bool) -> None:
     table = "\n".join([f"Measured on: {machine}; {tokens} tokens.", "", *heading, *rows])
     print(table)
     if write:
-        PAGE.write_text(placed(PAGE.read_text(), Path(__file__).name, table))
+        PAGE.write_text(with_measurements(PAGE.read_text(), Path(__file__).name, table))
 
 
 if __name__ == "__main__":

@@ -135,12 +135,12 @@ class $class_(Visualizer):
 
     def hook_points(self, config):
         """The patterns of one block, and nothing else is computed."""
-        return [f"blocks.{self.numbered('layer', config.n_layers)}.attn.hook_pattern"]
+        return [f"blocks.{self.index_option('layer', config.n_layers)}.attn.hook_pattern"]
 
     def draw(self, view):
         """Returns the rendering."""
         pattern = view.cache["pattern", self.layer]  # [H, Q, K]
-        head = self.numbered("head", view.config.n_heads)
+        head = self.index_option("head", view.config.n_heads)
         return Attended(view.str_tokens, pattern[head].max(axis=0).tolist())
 
 

@@ -189,7 +189,7 @@ class Bars(Chart):
             found["level"] = {"value": self.level[0], "meaning": self.level[1]}
         return found
 
-    def less(self, other: Chart) -> Chart | None:
+    def minus(self, other: Chart) -> Chart | None:
         """Returns the differences, where both have the same names; what a waterfall lacks adds nothing to it."""
         if not isinstance(other, Bars) or [*other.lists] != [*self.lists] or other.unit != self.unit:
             return None

@@ -40,7 +40,7 @@ class Chart(Rendering):
     def part(self) -> Part:
         """Returns what it is on a page: HTML in which all texts are escaped, or a drawing of plotly."""
 
-    def less(self, other: Chart) -> Chart | None:
+    def minus(self, other: Chart) -> Chart | None:
         """Returns a chart of the difference to one of the same kind; None where there is none."""
         return None
 

@@ -167,7 +167,7 @@ class ColouredText(Chart):
             rows.append({"token": token, "value": value, **more})
         return {"title": self.title, "unit": self.unit, "tokens": rows}
 
-    def less(self, other: Chart) -> Chart | None:
+    def minus(self, other: Chart) -> Chart | None:
         """Returns the differences of the numbers, where both have as many tokens."""
         if not isinstance(other, ColouredText) or len(other.tokens) != len(self.tokens) or other.unit != self.unit:
             return None

@@ -219,7 +219,7 @@ class Heatmap(Chart):
         }
         return {**found, "notes": self.notes} if self.notes else found
 
-    def less(self, other: Chart) -> Chart | None:
+    def minus(self, other: Chart) -> Chart | None:
         """Returns a map of the differences, where both have the same matrices of one size, and mean the same."""
         if not isinstance(other, Heatmap) or [*other.panels] != [*self.panels] or other.unit != self.unit:
             return None

@@ -146,7 +146,7 @@ class Lines(Chart):
         )
         return figure
 
-    def less(self, other: Chart) -> Chart | None:
+    def minus(self, other: Chart) -> Chart | None:
         """Returns the differences, where both have the same lines; only what has the same place is subtracted."""
         if not isinstance(other, Lines) or [*other.lines] != [*self.lines] or other.unit != self.unit:
             return None

@@ -124,7 +124,7 @@ class Visualizer(Options, ABC):
             view: the text, and what was read.
         """
 
-    def numbered(self, option: str, count: int) -> int:
+    def index_option(self, option: str, count: int) -> int:
         """The value of an option that numbers one of the model's layers or heads, negative ones from the end.
 
         Args:
@@ -136,7 +136,7 @@ class Visualizer(Options, ABC):
         """
         return self._counted(option, count, "this model's")
 
-    def placed(self, option: str, count: int) -> int:
+    def position_option(self, option: str, count: int) -> int:
         """The value of an option that is a position of the text, negative ones from the end.
 
         Args:

@@ -57,7 +57,7 @@ class NextTokens(Bars):
             together=together,
         )
 
-    def less(self, other: Chart) -> Chart | None:
+    def minus(self, other: Chart) -> Chart | None:
         """Returns the tokens of the full vocabulary whose probabilities differ most."""
         if not isinstance(other, NextTokens) or [*other._all] != [*self._all] or other.unit != self.unit:
             return None
@@ -107,7 +107,7 @@ class Ladder(Heatmap):
         how: dict[str, Any] = {"unit": "probability", "limits": PROBABILITY, **axes}
         super().__init__(title, shown, rows, names_of(view, self._tokens), **how)
 
-    def less(self, other: Chart) -> Chart | None:
+    def minus(self, other: Chart) -> Chart | None:
         """Returns the tokens of the full vocabulary whose probabilities differ most."""
         if not isinstance(other, Ladder) or other.rows != self.rows:
             return None

@@ -58,7 +58,7 @@ class Attention(Visualizer):
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The pattern or the scores of the blocks; for the steps of a head also its queries and keys."""
         if self.head is not None:
-            self.numbered("head", config.n_heads)  # before anything is computed
+            self.index_option("head", config.n_heads)  # before anything is computed
         kinds = {
             "pattern": ("pattern",),
             "scores": ("attn_scores",),
@@ -71,7 +71,7 @@ class Attention(Visualizer):
         """Returns the attention of one head or of all."""
         layers = self._layers(view.config)
         count = view.config.n_heads
-        heads = list(range(count)) if self.head is None else [self.numbered("head", count)]
+        heads = list(range(count)) if self.head is None else [self.index_option("head", count)]
         if self.values in ("steps", "lines"):
             layer, head = max(
                 ((layer, head) for layer in layers for head in heads),
@@ -87,7 +87,7 @@ class Attention(Visualizer):
         return AttentionMaps(view.model, weights, view.pieces, view.labels, values)
 
     def _layers(self, config: ModelConfig) -> list[int]:
-        return list(range(config.n_layers)) if self.layer is None else [self.numbered("layer", config.n_layers)]
+        return list(range(config.n_layers)) if self.layer is None else [self.index_option("layer", config.n_layers)]
 
     def _steps(self, view: View, layer: int, head: int, which: str) -> Stack:
         """Scores of all pairs, the masked ones, and the softmax."""

@@ -41,7 +41,7 @@ class Attribution(Visualizer):
         """Returns a waterfall of the parts, a map of the heads, and the text by gradient times input."""
         from onnxlens.analysis import attribute_logit
 
-        lens, at = view.model_lens, self.placed("position", len(view.ids))
+        lens, at = view.model_lens, self.position_option("position", len(view.ids))
         found = attribute_logit(lens, view.ids, self.token, self.against, position=at)
         named = view.shown(found.token)
         what = f"logit of {named}" + ("" if found.against is None else f" minus that of {view.shown(found.against)}")

@@ -64,7 +64,7 @@ class Compare(Visualizer):
             what = f"the interventions of {self.interventions}"
         charts: list[Chart] = []
         for one, two in zip_longest(first, second):
-            difference = two.less(one) if one and two else None
+            difference = two.minus(one) if one and two else None
             is_silent = difference is None and one is not None and type(one).less is not Chart.less
             why = "; nothing is subtracted, since the two show other things" if is_silent else ""
             charts += [one.titled(f"first: {one.title}")] if one else []

@@ -34,7 +34,7 @@ class Embedding(Visualizer):
 
     def draw(self, view: View) -> Stack:
         """Returns the stripes of one token, and the norms of all."""
-        at = self.placed("position", len(view.ids))
+        at = self.position_option("position", len(view.ids))
         token = view.cache["hook_embed"]  # [P, D]
         parts = {"token": token}
         if "hook_pos_embed" in view.cache:

@@ -46,7 +46,7 @@ class LayerNorm(Visualizer):
         """The stream before, the normalised one, and the scale; none where the block is to be chosen."""
         if self.which == "ln_final":
             return _points(self.which, config.n_layers - 1)
-        return () if self.layer is None else _points(self.which, self.numbered("layer", config.n_layers))
+        return () if self.layer is None else _points(self.which, self.index_option("layer", config.n_layers))
 
     def draw(self, view: View) -> Stack:
         """Returns the stripes of one token, and mean and scale of all."""
@@ -55,9 +55,9 @@ class LayerNorm(Visualizer):
             layer, why = strongest_block(view, "attention" if self.which == "ln1" else "MLP")
             cache = read_again(view, _points(self.which, layer))
         elif self.which != "ln_final":
-            layer = self.numbered("layer", view.config.n_layers)
+            layer = self.index_option("layer", view.config.n_layers)
         before, after, scale = (cache[name] for name in _points(self.which, layer))  # [P, D], [P, D], [P, 1]
-        at, centres = self.placed("position", len(view.ids)), view.config.normalization_type == "LN"
+        at, centres = self.position_option("position", len(view.ids)), view.config.normalization_type == "LN"
         mean = before.mean(axis=-1, dtype=np.float64)
         dimensions = [str(dimension) for dimension in range(before.shape[1])]
         how: dict[str, Any] = {"unit": "value", "row_axis": "stream", "column_axis": "dimension"}

@@ -43,7 +43,7 @@ class MLP(Visualizer):
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """Before and after the activation function, and what the MLP adds; none where the block is to be chosen."""
-        return () if self.layer is None else _points(self.numbered("layer", config.n_layers), config)
+        return () if self.layer is None else _points(self.index_option("layer", config.n_layers), config)
 
     def draw(self, view: View) -> Stack:
         """Returns the neurons that were strongest at any token."""
@@ -51,7 +51,7 @@ class MLP(Visualizer):
             layer, why = strongest_block(view, "MLP")
             cache = read_again(view, _points(layer, view.config))
         else:
-            layer, why, cache = self.numbered("layer", view.config.n_layers), "", view.cache
+            layer, why, cache = self.index_option("layer", view.config.n_layers), "", view.cache
         pre, *gated, post, out = (cache[name] for name in _points(layer, view.config))  # [P, M] each, [P, D]
         chosen = np.argsort(-np.abs(post).max(axis=0), kind="stable")[: self.neurons]  # [N]
         name = _NAMES[view.config.act_fn]
@@ -84,7 +84,7 @@ class _Neurons(Heatmap):
         shown = {name: one[:, chosen].T for name, one in values.items()}  # [N, P] each
         super().__init__("The neurons", shown, _names(chosen), view.labels, **_HOW)
 
-    def less(self, other: Chart) -> Chart | None:
+    def minus(self, other: Chart) -> Chart | None:
         """Returns the neurons whose activations differ most, whether the two show them or not."""
         if not isinstance(other, _Neurons) or [*other._all] != [*self._all] or other.is_unlike(self):
             return None

@@ -38,7 +38,7 @@ class Predictions(Visualizer):
     def draw(self, view: View) -> Stack:
         """Returns the top tokens of one position, a temperature ladder, and the best of all positions."""
         assert view.logits is not None
-        at = self.placed("position", len(view.ids))
+        at = self.position_option("position", len(view.ids))
         logs = log_softmax(view.logits)  # [P, V]
         row = view.logits[at].astype(np.float64)  # [V]
         best = top_ids(row, self.top).tolist()

@@ -45,7 +45,7 @@ class QKV(Visualizer):
 
     def draw(self, view: View) -> Stack:
         """Returns the three matrices, and the pair."""
-        named, query = self._named(view.config), self.placed("query", len(view.ids))
+        named, query = self._named(view.config), self.position_option("query", len(view.ids))
         layer, head, why = strongest_head(view, *named, position=query)
         cache = read_again(view, _points(layer, view.config)) if why else view.cache
         group = head // (view.config.n_heads // view.config.key_value_heads)  # the head whose keys and values it uses
@@ -53,7 +53,7 @@ class QKV(Visualizer):
         q = cache[f"{rotated}q", layer][:, head]  # [P, d]
         k, v = (cache[name, layer][:, group] for name in (f"{rotated}k", "v"))  # [P, d]
         scores, pattern = (cache[name, layer][head] for name in ("attn_scores", "pattern"))  # [Q, K]
-        key = int(pattern[query].argmax()) if self.key is None else self.placed("key", len(view.ids))
+        key = int(pattern[query].argmax()) if self.key is None else self.position_option("key", len(view.ids))
         labels, width = view.labels, q.shape[1]
         dimensions = [str(dimension) for dimension in range(width)]
         matrices = Heatmap(
@@ -98,8 +98,8 @@ class QKV(Visualizer):
 
     def _named(self, config: ModelConfig) -> tuple[int | None, int | None]:
         """The block and the head, as far as they are named."""
-        layer = None if self.layer is None else self.numbered("layer", config.n_layers)
-        return layer, None if self.head is None else self.numbered("head", config.n_heads)
+        layer = None if self.layer is None else self.index_option("layer", config.n_layers)
+        return layer, None if self.head is None else self.index_option("head", config.n_heads)
 
 
 def _rotated(config: ModelConfig) -> str:

@@ -73,7 +73,9 @@ class Tokens(Visualizer):
         tokens = TokensRendering(view.model, ids, view.pieces, values, meaning, encoded, limits)
         if self.word is None:
             return tokens
-        return Stack(tokens.title, [tokens.titled("Tokens"), self._merged(view, self.placed("word", len(ids)))])
+        return Stack(
+            tokens.title, [tokens.titled("Tokens"), self._merged(view, self.position_option("word", len(ids)))]
+        )
 
     def _merged(self, view: View, at: int) -> Table:
         """The merge steps of a word."""
@@ -94,7 +96,7 @@ class Tokens(Visualizer):
         return Table(title, ["step", "joined", "rank", "pieces"], rows)
 
     def _layer(self, config: ModelConfig) -> int:
-        return config.n_layers - 1 if self.layer is None else self.numbered("layer", config.n_layers)
+        return config.n_layers - 1 if self.layer is None else self.index_option("layer", config.n_layers)
 
 
 class TokensRendering(ColouredText):

@@ -62,7 +62,7 @@ def normalization_at(cache: ActivationCache, layer: int, mlp_input: bool) -> Nor
     return model_of(cache, "a normalisation").normalizations[_norm(cache, layer, mlp_input)]
 
 
-def _before(cache: ActivationCache, layer: int, mlp_input: bool, what: str) -> set[str]:
+def _names_before(cache: ActivationCache, layer: int, mlp_input: bool, what: str) -> set[str]:
     """The hook points that are computed before the stream is read at a place."""
     model = model_of(cache, what)
     names = list(model.points)
@@ -71,7 +71,7 @@ def _before(cache: ActivationCache, layer: int, mlp_input: bool, what: str) -> s
 
 def parts_before(cache: ActivationCache, layer: int, mlp_input: bool, what: str) -> list[str]:
     """The hook points of what is in the stream that is read at a place, in order."""
-    before = _before(cache, layer, mlp_input, what)
+    before = _names_before(cache, layer, mlp_input, what)
     return [name for name in model_of(cache, what).residual_stream.parts if name in before]
 
 
@@ -128,7 +128,7 @@ def changes_before(
     ]
     sums += [name for name in model.residual_stream.parts if name.endswith("attn_out")] if heads else []
     sums += [name for name in model.residual_stream.parts if name.endswith("mlp_out")] if neurons else []
-    reached = {*_before(cache, layer, mlp_input, "the residual stream"), *sums[:2]}
+    reached = {*_names_before(cache, layer, mlp_input, "the residual stream"), *sums[:2]}
     return [name for name in model.points if name in sums and name in reached and name in cache.changed]
 
 

@@ -32,7 +32,7 @@ class GradientRequest:
         gradients: hook points at which the gradient is wanted, in the order of computation; none ends after the
             forward pass.
         reads: hook points whose values are wanted.
-        embedded: the token embeddings are fed, and not looked up by the token ids.
+        embedded: the token embeddings are inputs, and not looked up by the token ids.
     """
 
     gradients: tuple[str, ...] = ()
@@ -50,15 +50,15 @@ def forward_graph(prepared: ModelProto, request: GradientRequest) -> ModelProto:
     Returns:
         A graph with the outputs `logits`, the hook points read, and what the backward pass takes over.
     """
-    fed = {EMBEDDING} if request.embedded else set()
-    before = [node for node in _halves(prepared)[0] if not fed.intersection(node.output)]
+    from_inputs = {EMBEDDING} if request.embedded else set()
+    before = [node for node in _halves(prepared)[0] if not from_inputs.intersection(node.output)]
     outputs = dict.fromkeys(["logits", *request.reads, *taken_over(prepared, request)])
     inputs = [value for value in prepared.graph.input if value.name != COTANGENT]
-    inputs += [value for value in prepared.graph.output if value.name in fed]
+    inputs += [value for value in prepared.graph.output if value.name in from_inputs]
     model = _cut(prepared, needed(before, [*outputs]))
     model.graph.input.extend(inputs)
     for name in outputs:
-        if name not in fed:
+        if name not in from_inputs:
             model.graph.output.add().name = name  # ONNX Runtime finds the types out
     return model
 

@@ -89,7 +89,7 @@ def check_axes(intervention: Intervention, point: HookPoint, config: ModelConfig
         InputError: the hook point does not have an axis that is named, or a head or neuron is not there.
     """
     for axis in AXES:
-        if _given(intervention, axis, point) is not None and axis in ("heads", "neurons"):
+        if _stated(intervention, axis, point) is not None and axis in ("heads", "neurons"):
             _of_axis(intervention, axis, point, axis_size(axis, point, config))
 
 
@@ -104,10 +104,10 @@ def find_places(intervention: Intervention, point: HookPoint, config: ModelConfi
     """
     named: dict[str, list[int] | None] = dict.fromkeys(AXES)
     for axis in ("rows", "heads", "neurons"):
-        if _given(intervention, axis, point) is not None:
+        if _stated(intervention, axis, point) is not None:
             size = layout.rows if axis == "rows" else axis_size(axis, point, config)
             named[axis] = _of_axis(intervention, axis, point, size)
-    limited = [axis for axis in _OF_TEXT if _given(intervention, axis, point) is not None]
+    limited = [axis for axis in _OF_TEXT if _stated(intervention, axis, point) is not None]
     if not limited:
         return [Place(named, named)]
     rows = named["rows"] or range(layout.rows)
@@ -161,7 +161,7 @@ def _of_texts(
     return Place(chosen, counted)
 
 
-def _given(intervention: Intervention, axis: str, point: HookPoint) -> Indices:
+def _stated(intervention: Intervention, axis: str, point: HookPoint) -> Indices:
     """What an intervention says of an axis, which the hook point must have then."""
     given: Indices = getattr(intervention, axis)
     if given is not None and not set(AXES[axis]) & set(point.axes):

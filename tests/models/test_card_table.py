@@ -54,12 +54,12 @@ def test_text_in_a_table_keeps_its_spaces_and_means_nothing(script: ModuleType) 
 def test_only_what_is_between_the_markers_is_written(script: ModuleType) -> None:
     start, end = "<!-- measured by benchmarks/model.py -->", "<!-- end of measurements -->"
     page = f"before\n{start}\nold\n{end}\nafter\n"
-    once = script.placed(page, "model.py", "new")
+    once = script.with_measurements(page, "model.py", "new")
     assert once == page.replace("old", "new")
-    assert script.placed(once, "model.py", "new") == once
+    assert script.with_measurements(once, "model.py", "new") == once
     with pytest.raises(ValueError, match="The page has no place for measurements"):
-        script.placed(page, "other.py", "new")
-    card = script.placed((model_script.ROOT / "models" / "README.md").read_text(), script.SCRIPT, "new")
+        script.with_measurements(page, "other.py", "new")
+    card = script.with_measurements((model_script.ROOT / "models" / "README.md").read_text(), script.SCRIPT, "new")
     assert f"{start}\nnew\n{end}" in card
 
 

@@ -184,32 +184,32 @@ def test_rows_that_are_left_out_are_said_to_be():
 
 
 def test_differences():
-    assert heatmap().less(heatmap(values=VALUES / 2)).data()["values"][""][0] == [0.5, -1.0, None, 0.125]
-    assert heatmap().less(CHARTS["lines"]()) is None
-    assert heatmap().less(heatmap(values={"other": VALUES})) is None
+    assert heatmap().minus(heatmap(values=VALUES / 2)).data()["values"][""][0] == [0.5, -1.0, None, 0.125]
+    assert heatmap().minus(CHARTS["lines"]()) is None
+    assert heatmap().minus(heatmap(values={"other": VALUES})) is None
     bars = Bars("b", [("x", 1.0), ("y", 2.0)], unit="u", axis="a")
-    assert bars.less(Bars("b", [("y", 0.5), ("x", 9.0)], unit="u", axis="a")).lists == {"": [("x", -8.0), ("y", 1.5)]}
-    assert bars.less(Bars("b", [("y", 0.5), ("z", 9.0)], unit="u", axis="a")) is None  # what of x and z?
+    assert bars.minus(Bars("b", [("y", 0.5), ("x", 9.0)], unit="u", axis="a")).lists == {"": [("x", -8.0), ("y", 1.5)]}
+    assert bars.minus(Bars("b", [("y", 0.5), ("z", 9.0)], unit="u", axis="a")) is None  # what of x and z?
     falls = [Bars("b", one, unit="u", axis="a", cumulative=True) for one in ([("x", 1.0)], [("x", 0.5), ("y", 2.0)])]
-    assert falls[0].less(falls[1]).lists == {"": [("x", 0.5), ("y", -2.0)]}  # what a sum lacks is 0
+    assert falls[0].minus(falls[1]).lists == {"": [("x", 0.5), ("y", -2.0)]}  # what a sum lacks is 0
     lines = CHARTS["lines"]()
     twice = Lines("l", {name: 2 * line for name, line in lines.lines.items()}, NASTY, unit="nats", axis="place")
-    assert twice.less(lines).data()["lines"]["a"] == [1, None, 3, 4]
-    assert Lines("l", lines.lines, NASTY, unit="bits", axis="place").less(lines) is None
+    assert twice.minus(lines).data()["lines"]["a"] == [1, None, 3, 4]
+    assert Lines("l", lines.lines, NASTY, unit="bits", axis="place").minus(lines) is None
     same = Bars("b", [("x", 1.0), ("x", 5.0)], unit="u", axis="a")
-    assert same.less(same).lists == {"": [("x", 0.0), ("x", 0.0)]}
-    assert heatmap(unit="bits").less(heatmap()) is None
+    assert same.minus(same).lists == {"": [("x", 0.0), ("x", 0.0)]}
+    assert heatmap(unit="bits").minus(heatmap()) is None
     tokens = [["a", "b", "c", "d"], ["a", "b", "x", "d"]]
     one, two = (heatmap(subjects={"": [subjects, subjects]}) for subjects in tokens)
     np.testing.assert_array_equal(
-        np.isnan(one.less(two).panels[""]), [[False, False, True, False], [False, False, True, True]]
+        np.isnan(one.minus(two).panels[""]), [[False, False, True, False], [False, False, True, True]]
     )
     text = CHARTS["coloured"]()
-    assert text.less(text).data()["tokens"][0]["value"] == 0
-    assert text.less(ColouredText("t", ["a"], [1.0], unit="nats")) is None
+    assert text.minus(text).data()["tokens"][0]["value"] == 0
+    assert text.minus(ColouredText("t", ["a"], [1.0], unit="nats")) is None
     first, second = (ColouredText("t", ["a", one], [3.0, 4.0], unit="nats", of_tokens=True) for one in "bc")
-    np.testing.assert_array_equal(first.less(second).values, [0, np.nan])
-    assert CHARTS["table"]().less(CHARTS["table"]()) is None
+    np.testing.assert_array_equal(first.minus(second).values, [0, np.nan])
+    assert CHARTS["table"]().minus(CHARTS["table"]()) is None
 
 
 @pytest.mark.parametrize(
@@ -234,8 +234,8 @@ def test_what_does_not_fit_is_an_error(make, expected):
 def test_the_colours_of_a_difference_end_where_those_of_the_two_do():
     """A difference is as dark as a number of its size would be."""
     shares = heatmap(values=np.full((2, 4), 0.5), limits=(0.0, 1.0))
-    assert shares.less(shares).limits == (-1.0, 1.0)
-    small = heatmap().less(heatmap(values=VALUES * 1.001))
+    assert shares.minus(shares).limits == (-1.0, 1.0)
+    small = heatmap().minus(heatmap(values=VALUES * 1.001))
     assert small.limits == pytest.approx((-3.003, 3.003))
     assert "more in the second" in small.encoded("txt").decode()
 
