@@ -65,11 +65,11 @@ class Compare(Visualizer):
         charts: list[Chart] = []
         for one, two in zip_longest(first, second):
             difference = two.minus(one) if one and two else None
-            is_silent = difference is None and one is not None and type(one).less is not Chart.less
+            is_silent = difference is None and one is not None and type(one).minus is not Chart.minus
             why = "; nothing is subtracted, since the two show other things" if is_silent else ""
             charts += [one.titled(f"first: {one.title}")] if one else []
             charts += [two.titled(f"second: {two.title}{why}")] if two else []
-            charts += [difference.titled(f"second less first: {difference.title}")] if difference else []
+            charts += [difference.titled(f"second − first: {difference.title}")] if difference else []
         return Stack(printable(f"{view.model}: {self.of}, and the same for {what}"), charts)
 
     def _charts(self, lens: Lens, text: Any) -> list[Chart]:

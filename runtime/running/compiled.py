@@ -18,7 +18,7 @@ from onnxlens.runtime.graphs.request import PLAIN, Request, compile_request
 from onnxlens.runtime.interventions.functions import Functions, Hook, call
 from onnxlens.runtime.running.matrix_file import MatrixFile
 from onnxlens.runtime.running.prepared import EMBEDDING, UNEMBEDDING, Prepared
-from onnxlens.runtime.running.providers import Provider
+from onnxlens.runtime.running.providers import Provider, run_bound
 from onnxlens.runtime.running.session import Session
 from onnxlens.runtime.running.unembedding import Unembedding
 
@@ -90,7 +90,7 @@ class SegmentSession:
                 binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
             else:
                 binding.bind_output(name, self.provider.name)
-        session.run_with_iobinding(binding)
+        run_bound(session, binding, self.provider)
         outputs = zip(self.outputs, binding.get_outputs(), strict=True)
         return {name: arrays.get(name, value) for name, value in outputs}
 

@@ -20,6 +20,7 @@ from onnxlens.runtime.graphs.names import COTANGENT, EMBEDDING, GRADIENT
 from onnxlens.runtime.running.compiled import refuse
 from onnxlens.runtime.running.prepare import prepare
 from onnxlens.runtime.running.prepared import Prepared
+from onnxlens.runtime.running.providers import run_bound
 from onnxlens.runtime.running.session import Session
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class GradientRunner:
 
     def _run(self, session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding) -> None:
         try:
-            session.run_with_iobinding(binding)
+            run_bound(session, binding, self._prepared.provider)
         except Exception as error:  # ONNX Runtime raises its own kinds: out of memory, a graph with other shapes
             reason = " ".join(str(error).split())[:300]
             raise BundleError(

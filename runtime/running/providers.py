@@ -17,7 +17,7 @@ import onnxruntime
 from onnxlens.runtime.errors import ProviderError
 from onnxlens.runtime.running.session import keep_when_forked
 
-__all__ = ["CPU", "PROVIDERS", "Provider", "ProviderName", "candidates", "open_session", "session_options"]
+__all__ = ["CPU", "PROVIDERS", "Provider", "ProviderName", "candidates", "open_session", "run_bound", "session_options"]
 
 ProviderName = Literal["auto", "cpu", "cuda"]
 PROVIDERS: tuple[ProviderName, ...] = ("auto", "cpu", "cuda")
@@ -128,6 +128,18 @@ def open_session(
     if provider.ort_name not in session.get_providers():
         raise _did_not_start(provider, "ONNX Runtime left it out")
     return session
+
+
+def run_bound(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding, provider: Provider) -> None:
+    """Runs a session on what is bound; on a GPU, waits for the copies of inputs and outputs.
+
+    To bind an input only queues its copy, and the array may be gone before the copy is made.
+    """
+    if provider is not CPU:
+        binding.synchronize_inputs()
+    session.run_with_iobinding(binding)
+    if provider is not CPU:
+        binding.synchronize_outputs()
 
 
 @cache

@@ -464,7 +464,7 @@ def test_compare_finds_the_largest_change_in_the_full_vocabulary(lens, tmp_path)
     assert set(dict(bars.lists[""])) - set(dict(first.lists[""])) and set(dict(bars.lists[""])) - set(
         dict(second.lists[""])
     )
-    ladder = next(chart for chart in shown if chart.title.startswith("second less first") and hasattr(chart, "panels"))
+    ladder = next(chart for chart in shown if chart.title.startswith("second − first") and hasattr(chart, "panels"))
     assert ladder.columns == [name for name, _ in bars.lists[""]]
     close(ladder.panels[""][3], changes[largest])  # at temperature 1
     assert bars.given == (-1.0, 1.0) == ladder.limits
@@ -489,7 +489,7 @@ def test_compare_subtracts_no_probabilities_of_different_tokens(lens, tmp_path):
 def test_compare_two_continuations_subtracts_only_the_same_tokens(lens):
     options = {"of": "generation", "options": {"max_new_tokens": 6}, "other_text": "the dog"}
     for chart in lens.view("compare", "the cat", **options).charts:
-        if chart.title.startswith("second less first"):
+        if chart.title.startswith("second − first"):
             places = chart.places if hasattr(chart, "places") else chart.tokens
             values = next(iter(chart.lines.values())) if hasattr(chart, "lines") else chart.values
             assert all(math.isnan(value) for place, value in zip(places, values, strict=True) if "/" in place)
