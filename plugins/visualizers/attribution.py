@@ -84,7 +84,9 @@ class Attribution(Visualizer):
         if has_tokens:
             title = f"What each token adds to the {what}, to first order: gradient times input"
             charts.append(ColouredText(title, view.pieces, scores, unit=what, **how))
-        return Stack(f"{printable(view.model)}: what the {what} is due to, after token {at}", charts)
+        question = f"why {named}?" if found.against is None else f"why {named} rather than {view.shown(found.against)}?"
+        kind = "logit" if found.against is None else "logit difference"
+        return Stack(f"{printable(view.model)}: {question} ({kind} after token {at}, by component)", charts)
 
     def _by_token(self, view: View, token: int, against: int | None, at: int) -> np.ndarray:
         from onnxlens import metrics

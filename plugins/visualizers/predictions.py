@@ -77,6 +77,6 @@ class Predictions(Visualizer):
             ]
             for place, label in enumerate(view.labels)
         ]
-        headings = ["position", "after", "most probable next tokens", "entropy, nats", "as many as"]
+        headings = ["position", "after", "most probable next tokens", "entropy, nats", "effective choices (e^entropy)"]
         title = f"{printable(view.model)}: predictions over all {view.logits.shape[1]:,} tokens"
         return Stack(title, [bars, temperatures, Table("Every position", headings, rows)])
