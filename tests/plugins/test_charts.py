@@ -308,7 +308,9 @@ def test_a_sign_has_one_colour_and_its_meaning_is_written():
     assert "<sub>+2.00</sub>" in text.html()
     two = Bars("b", [("a", 2.0), ("b", -1.0)], axis="x", unit="logit")
     assert [bool(bar.get_hatch()) for bar in two.figure().axes[0].patches] == [False, True]  # for who prints in grey
-    assert [len(colour) for colour in two.part().data[0].marker.color] == [7, 9]  # hollow, in a page
+    full, hollow = two.part().data[0].marker.color  # in a page
+    assert (full[0], len(full)) == ("#", 7)
+    assert hollow.startswith("rgba(") and hollow.endswith(", 0.25)")
 
 
 def test_noise_is_not_as_dark_as_an_effect():
