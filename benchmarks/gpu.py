@@ -20,7 +20,7 @@ import click
 import numpy as np
 import onnxruntime
 from measure import in_turn
-from pages import with_measurements
+from pages import publish
 from run import NEW, PAGE, PROMPT, WORK, exported
 
 from onnxlens.runtime.running.generation import generate_ids
@@ -47,9 +47,7 @@ def main(tokenizer: Path | None, rounds: int, write: bool) -> None:
         f"PyTorch {torch.__version__}, transformers {transformers.__version__}"
     )
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
-    print(table)
-    if write:
-        PAGE.write_text(with_measurements(PAGE.read_text(), Path(__file__).name, table))
+    publish(table, PAGE, Path(__file__).name, write=write)
 
 
 def measured(bundle: Path, rounds: int) -> list[tuple[str, ...]]:

@@ -25,7 +25,7 @@ import click
 import numpy as np
 import onnxruntime
 from measure import in_turn, process
-from pages import with_measurements
+from pages import publish
 from run import PAGE, ROOT, WORK, exported, processor
 
 LENGTHS = (32, 128, 512)
@@ -52,9 +52,7 @@ def main(threads: int, rounds: int, write: bool) -> None:
         f"PyTorch {version('torch')}"
     )
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
-    print(table)
-    if write:
-        PAGE.write_text(with_measurements(PAGE.read_text(), Path(__file__).name, table))
+    publish(table, PAGE, Path(__file__).name, write=write)
 
 
 def ours(bundle: Path, threads: int) -> Any:

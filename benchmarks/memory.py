@@ -17,7 +17,7 @@ from pathlib import Path
 import click
 import onnxruntime
 from measure import process
-from pages import with_measurements
+from pages import publish
 from run import ROOT, WORK, exported, processor
 
 PAGE = ROOT / "docs" / "deploying.md"
@@ -72,9 +72,7 @@ def main(bundle: Path | None, threads: int, write: bool) -> None:
         f"{processor()}, {threads} threads, Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}"
     )
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
-    print(table)
-    if write:
-        PAGE.write_text(with_measurements(PAGE.read_text(), Path(__file__).name, table))
+    publish(table, PAGE, Path(__file__).name, write=write)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 END = "<!-- end of measurements -->"
 
 
@@ -21,3 +23,14 @@ def with_measurements(page: str, script: str, text: str) -> str:
     if not (found and end):
         raise ValueError(f"The page has no place for measurements: it needs the lines {start(script)} and {END}.")
     return f"{before}{start(script)}\n{text}\n{END}{after}"
+
+
+def publish(table: str, page: Path, script: str, *, write: bool) -> None:
+    """Prints what a script measured, and puts it into a page if that was asked for.
+
+    Raises:
+        ValueError: the page has no such place.
+    """
+    print(table)
+    if write:
+        page.write_text(with_measurements(page.read_text(), script, table))

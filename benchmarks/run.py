@@ -18,7 +18,7 @@ import click
 import numpy as np
 import onnxruntime
 from measure import in_turn, process
-from pages import with_measurements
+from pages import publish
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "benchmarks"
@@ -45,9 +45,7 @@ def main(tokenizer: Path | None, threads: int, rounds: int, write: bool) -> None
         f"{processor()}, {threads} threads, Python {platform.python_version()}, ONNX Runtime {onnxruntime.__version__}"
     )
     table = "\n".join([f"Measured on: {machine}.", "", *lines])
-    print(table)
-    if write:
-        PAGE.write_text(with_measurements(PAGE.read_text(), Path(__file__).name, table))
+    publish(table, PAGE, Path(__file__).name, write=write)
 
 
 def installation() -> list[Row]:

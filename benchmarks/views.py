@@ -18,7 +18,7 @@ import matplotlib
 import onnxruntime
 import plotly
 from measure import in_turn
-from pages import with_measurements
+from pages import publish
 from run import PAGE, ROOT, processor
 
 import onnxlens
@@ -62,9 +62,7 @@ def main(threads: int, tokens: int, rounds: int, write: bool) -> None:
     )
     heading = ["| visualizer | terminal, s | PNG, s | page, s | page, MB |", "| --- | --- | --- | --- | --- |"]
     table = "\n".join([f"Measured on: {machine}; {tokens} tokens.", "", *heading, *rows])
-    print(table)
-    if write:
-        PAGE.write_text(with_measurements(PAGE.read_text(), Path(__file__).name, table))
+    publish(table, PAGE, Path(__file__).name, write=write)
 
 
 if __name__ == "__main__":

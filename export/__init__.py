@@ -4,21 +4,13 @@ Install it with `pip install 'onnxlens[export]'`. PyTorch is imported when `expo
 that a target that cannot be written is an error before that.
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from onnxlens.runtime.lazy import lazy_names
 
 if TYPE_CHECKING:
     from onnxlens.export.bundle import export, export_model
 
 __all__ = ["export", "export_model"]
 
-
-def __getattr__(name: str) -> Any:
-    if name not in __all__:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from onnxlens.export import bundle
-
-    return getattr(bundle, name)
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+__getattr__, __dir__ = lazy_names(__name__, dict.fromkeys(__all__, "onnxlens.export.bundle"))

@@ -11,6 +11,7 @@ import numpy as np
 from onnxlens.plugins.sampling.candidates import Candidates
 from onnxlens.plugins.sampling.sampler import Chain, Context, Sampler, apply, softmax
 from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.result import Result, plain
 from onnxlens.runtime.text.token_text import quoted_token
 
 __all__ = ["STAGE_HEADINGS", "Explanation", "Likely", "Stage", "explain"]
@@ -19,7 +20,7 @@ STAGE_HEADINGS = ("sampler", "tokens left", "removed", "their probability", "mov
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Result):
     """What one sampler of a chain did to the distribution.
 
     Attributes:
@@ -39,7 +40,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Likely:
+class Likely(Result):
     """A token that could have been chosen.
 
     Attributes:
@@ -117,11 +118,11 @@ class Explanation:
     def to_dict(self) -> dict[str, object]:
         """The same for JSON, with the most probable candidates in place of all probabilities."""
         return {
-            "stages": [vars(stage) for stage in self.stages],
+            "stages": plain(self.stages),
             "choice": self.choice,
             "tokens": self.tokens,
-            "candidates": [vars(each) for each in self.candidates],
-            "chosen": vars(self.chosen),
+            "candidates": plain(self.candidates),
+            "chosen": plain(self.chosen),
             "number": self.number,
             "interval": list(self.interval),
         }
