@@ -23,8 +23,8 @@ from measure import in_turn
 from pages import publish
 from run import NEW, PAGE, PROMPT, WORK, exported
 
-from onnxlens.runtime.running.generation import generate_ids
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.generation import generate_ids
+from onnxlens.runtime._running.runner import Runner
 
 LENGTHS = (PROMPT, 1024)
 

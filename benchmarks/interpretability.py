@@ -189,7 +189,7 @@ def functions(lens: Any, rounds: int) -> list[Row]:
 
 
 def another_request(bundle: Path, threads: int) -> list[Row]:
-    """What a second request costs on a model that is open, beyond running it."""
+    """The cost of a second request on an open model, beyond running it."""
     lens = ours(bundle, threads)
     ids = _ids(8)
     lens.run_with_cache(ids, names_filter="blocks.*.hook_resid_post")

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 def in_turn(rounds: int, **peers: Callable[[], object]) -> dict[str, float]:
     """Runs the peers one after the other, several times over, and returns each one's best seconds.
 
-    Other work on the machine only ever adds time, so the best is the nearest to the truth; taking turns spreads what
-    it adds over all peers.
+    Other work on the machine only ever adds time, so the best is the nearest to the truth; taking turns spreads its
+    effect over all peers.
     """
     best = dict.fromkeys(peers, float("inf"))
     for call in peers.values():

@@ -27,7 +27,7 @@ PAGE = ROOT / "docs" / "deploying.md"
 _REQUESTS = """
 import gc, json, sys
 import numpy as np
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.runner import Runner
 
 def held():
     gc.collect()

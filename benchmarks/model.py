@@ -6,7 +6,7 @@
     python benchmarks/model.py --write             # puts the tables into the card, the numbers into tiny-results.json
 
 The bundle is run by onnxlens, without PyTorch. `heldout`, `answers`, `heads` and `loops` in models/recipe/ say what
-each measure is. Each row of the table stands for itself: what is wanted is beside what was measured.
+each measure is. Each row of the table stands for itself: the wanted value is beside the measured one.
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ class Row:
         what: what is measured.
         value: the measured value.
         form: how values are shown.
-        at_most: the largest value wanted; None for no such.
+        at_most: the largest value wanted; None for no such bound.
         at_least: the smallest value wanted.
-        note: what else there is to say.
+        note: a remark.
     """
 
     key: str
@@ -97,7 +97,7 @@ class Row:
 
     @property
     def met(self) -> bool | None:
-        """Whether the value is what is wanted; None where nothing is."""
+        """Whether the value meets its bounds; None where it has none."""
         if self.at_most is not None:
             return self.value <= self.at_most
         return self.value >= self.at_least if self.at_least is not None else None

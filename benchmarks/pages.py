@@ -1,4 +1,4 @@
-"""Where measurements stand in a page: between a line that names the script and a line that ends them."""
+"""Puts measurements into a page: between a line that names the script and a line that ends them."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ END = "<!-- end of measurements -->"
 
 
 def start(script: str) -> str:
-    """The line before what a script measured."""
+    """The line before the measurements of a script."""
     return f"<!-- measured by benchmarks/{script} -->"
 
 
 def with_measurements(page: str, script: str, text: str) -> str:
-    """A page with a text in the place of a script.
+    """A page with a text between the lines of a script.
 
     Raises:
         ValueError: the page has no such place.

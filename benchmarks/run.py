@@ -102,7 +102,7 @@ def exported(tokenizer: Path | None) -> Path:
 
 _FIRST_TOKEN = """
 import sys, numpy as np
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.runner import Runner
 runner = Runner(sys.argv[1], provider="cpu", threads=int(sys.argv[2]))
 print(runner.run(np.arange(5), logits="last").logits.argmax())
 """
@@ -128,8 +128,8 @@ def decoding(bundle: Path, threads: int, rounds: int) -> list[Row]:
     from transformers import GPT2LMHeadModel
 
     from onnxlens.plugins.samplers import Context, Greedy
-    from onnxlens.runtime.running.generation import generate_ids
-    from onnxlens.runtime.running.runner import Runner
+    from onnxlens.runtime._running.generation import generate_ids
+    from onnxlens.runtime._running.runner import Runner
 
     torch.set_num_threads(threads)
     model = GPT2LMHeadModel.from_pretrained(checkpoints.write(WORK, "gpt2", None)).eval()
@@ -178,8 +178,8 @@ def decoding(bundle: Path, threads: int, rounds: int) -> list[Row]:
 
 
 def reading(bundle: Path, threads: int, rounds: int) -> list[Row]:
-    """What reading hook points costs."""
-    from onnxlens.runtime.running.runner import Runner
+    """The cost of reading hook points."""
+    from onnxlens.runtime._running.runner import Runner
 
     runner = Runner(bundle, provider="cpu", threads=threads)
     ids = np.random.default_rng(0).integers(0, runner.config.d_vocab, PROMPT)
@@ -202,8 +202,8 @@ def reading(bundle: Path, threads: int, rounds: int) -> list[Row]:
 
 _GENERATE = """
 import sys, numpy as np
-from onnxlens.runtime.running.runner import Runner
-from onnxlens.runtime.running.generation import generate_ids
+from onnxlens.runtime._running.runner import Runner
+from onnxlens.runtime._running.generation import generate_ids
 runner = Runner(sys.argv[1], provider="cpu", threads=int(sys.argv[2]))
 print(len([s for s in generate_ids(runner, list(range(16)), lambda l, i, s: int(l.argmax()), max_new_tokens=64)]))
 """
@@ -211,7 +211,7 @@ print(len([s for s in generate_ids(runner, list(range(16)), lambda l, i, s: int(
 
 def memory(bundle: Path, threads: int) -> list[Row]:
     """Peak resident memory of a process that generates."""
-    from onnxlens.runtime.bundle.bundle import Bundle
+    from onnxlens.runtime._bundle.bundle import Bundle
 
     weights = Bundle(bundle).weights_bytes
     peak = process(sys.executable, "-c", _GENERATE, str(bundle), str(threads), rounds=3).peak

@@ -1,21 +1,21 @@
-"""Keeps the documents true: runs their examples and writes the parts that are made from the code.
+"""Keeps the documents up to date: runs their examples, and writes the parts that are generated from the code.
 
 `python docs/build.py` brings README.md and docs/*.md up to date; with `--check` it changes nothing, names what is stale
 and exits with 1. Give names of documents to restrict it to them.
 
 In a document:
 
-- What stands between `<!-- generated: NAME -->` and `<!-- end generated -->` is written by the function of that name.
+- The text between `<!-- generated: NAME -->` and `<!-- end generated -->` is written by the function of that name.
 - ```python and ```sh blocks are run, those of one document in order, in one folder and one namespace, with a
   checkpoint `./my-finetuned-gpt2` (small and random) lying ready. A shell block stops at the first error.
-- A ```text block right after a ```python block is what that block printed.
+- A ```text block right after a ```python block is the output of that block.
 - In a ```console block, lines that begin with `$ ` are run, and the lines after each are its output. A command may
   fail only where its output shows an error.
 - `<!-- not run: REASON -->` before a block keeps it from being run.
 
 Floating-point numbers differ a little between processors. So two texts are the same if decimal fractions differ by one
 in the last digit or by 1e-4 of their value, and bars by their length; all else must be equal. The outputs are those of
-a CPU: write them anew where ONNX Runtime was built for one.
+a CPU: write them with a build of ONNX Runtime for the CPU.
 """
 
 from __future__ import annotations
@@ -39,9 +39,9 @@ import click
 
 import onnxlens.plugins
 import onnxlens.plugins.charts
-from onnxlens.cli import cli
-from onnxlens.plugins import hookspecs
-from onnxlens.plugins.options import json_schema
+from onnxlens._cli import cli
+from onnxlens.plugins import _hookspecs as hookspecs
+from onnxlens.plugins._options import json_schema
 from onnxlens.plugins.samplers import SAMPLERS
 from onnxlens.runtime import errors
 
@@ -60,7 +60,7 @@ _FENCE = re.compile(
 )
 _DECIMAL = re.compile(r"\d+\.\d+")
 
-# Not in `onnxlens` itself: the export, which needs PyTorch, and what public functions return but nobody makes.
+# Names that are not in `onnxlens` itself: the export, which needs PyTorch, and the types of results.
 _ELSEWHERE = (
     "onnxlens.export.export",
     "onnxlens.export.export_model",
@@ -98,8 +98,6 @@ _ELSEWHERE = (
     "onnxlens.metrics.log_probability",
     "onnxlens.metrics.loss",
     "onnxlens.metrics.Metric",
-    "onnxlens.prediction.Candidate",
-    "onnxlens.generation.GeneratedToken",
     "onnxlens.plugins.samplers.Explanation",
     "onnxlens.plugins.samplers.Stage",
     "onnxlens.plugins.samplers.Likely",
@@ -140,7 +138,7 @@ _LETTERS = {
 
 
 class ExampleError(Exception):
-    """An example in a document does not do what the document says."""
+    """An example in a document fails, or its output differs from the document."""
 
 
 def documents() -> list[Path]:
@@ -154,7 +152,7 @@ def fences(text: str) -> list[re.Match[str]]:
 
 
 def rebuilt(document: Path, folder: Path) -> str:
-    """Returns a document with everything generated written anew.
+    """Returns a document with all generated parts written again.
 
     Args:
         document: its path in the repository.
@@ -190,7 +188,7 @@ def rebuilt(document: Path, folder: Path) -> str:
 
 
 def same(old: str, new: str) -> bool:
-    """Whether two texts differ by no more than floating-point noise does."""
+    """Whether two texts are equal up to floating-point rounding."""
     old, new = (re.sub("[▏▎▍▌▋▊▉█]+ *", "", text) for text in (old, new))
     if _DECIMAL.sub("#", old) != _DECIMAL.sub("#", new):
         return False
@@ -207,7 +205,7 @@ def picture() -> str:
     from rich.console import Console
     from rich.text import Text
 
-    from onnxlens.commands import options, predict
+    from onnxlens._commands import options, predict
 
     out = Console(record=True, width=_PICTURE_WIDTH, force_terminal=True, highlight=False, file=io.StringIO())
     out.print(Text.assemble(("$ ", "dim"), f'onnxlens predict "{_PROMPT}"'))
@@ -282,7 +280,7 @@ def _plugin_reference() -> str:
 
 
 def _sampler(name: str) -> str:
-    """What a sampler does, its source, and its options."""
+    """The description of a sampler, with its source and options."""
     sampler = SAMPLERS[name]
     schema = json_schema(sampler)
     lines = [(inspect.getdoc(sampler) or "").replace("*", r"\*")]
@@ -311,7 +309,7 @@ def _described(name: str) -> str:
 
 
 def _members(value: type) -> dict[str, Any]:
-    """What a class defines, and then what it has from others of onnxlens."""
+    """The members of a class, followed by those that it inherits from other classes of onnxlens."""
     parts = [base for base in value.__mro__ if base.__module__.startswith("onnxlens.")]
     members: dict[str, Any] = {}
     for part in parts:
@@ -406,7 +404,7 @@ def _run_console(code: str, folder: Path, place: str) -> str:
 
 
 def _update(path: Path, new: str, *, check: bool) -> bool:
-    """Brings a file up to date unless only to check it; whether it was stale."""
+    """Updates a file, unless `check`; returns whether it was stale."""
     target = ROOT / path
     stale = not target.is_file() or not same(target.read_text(encoding="utf-8"), new)
     if stale and not check:
@@ -440,7 +438,7 @@ def main(check: bool, names: tuple[str, ...]) -> None:
             if _update(path, new, check=check):
                 stale.append(str(path))
     for name in stale:
-        click.echo(f"{name} is stale" if check else f"{name} was written anew", err=check)
+        click.echo(f"{name} is stale" if check else f"{name} was updated", err=check)
     if check and stale:
         raise click.ClickException("Run 'python docs/build.py'.")
 

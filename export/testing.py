@@ -1,4 +1,4 @@
-"""Proves a model family: the kit for whoever writes one.
+"""Verifies a model family: the kit for authors of families.
 
     from onnxlens.export.testing import check_family
 
@@ -18,17 +18,17 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedModel
 
-from onnxlens.export.bundle import export
-from onnxlens.export.configuration import quiet
+from onnxlens.export._bundle import export
+from onnxlens.export._configuration import quiet
 from onnxlens.export.families.base import Family
 from onnxlens.export.families.parts import ACTIVATIONS
-from onnxlens.plugins.registry import Entry, Registry
-from onnxlens.runtime.interventions.interventions import Intervention
-from onnxlens.runtime.running.runner import Output, Runner
+from onnxlens.plugins._registry import Entry, Registry
+from onnxlens.runtime._interventions.interventions import Intervention
+from onnxlens.runtime._running.runner import Output, Runner
 
 __all__ = ["check_family"]
 
-# Of the largest value: float32 rounding stays below, and a wrong formula or weight above.
+# Relative to the largest value: float32 rounding stays below, and errors of a wrong formula or weight are above.
 _TOLERANCE = 1e-4
 _LENGTH, _NEW = 9, 8  # tokens of a text, and tokens that are generated
 
@@ -36,16 +36,16 @@ Array = np.ndarray
 
 
 def check_family(family: type[Family], entries: Mapping[str, Any]) -> None:
-    """Proves a family on a small model with random weights.
+    """Verifies a family on a small model with random weights.
 
     The model is exported, which compares logits with transformers, and every hook point with the family's own module.
-    Then the runner's hook points are compared with one another, through the weights that the family names: what reads a
-    value must be computed from it, as the formulas of a decoder say. Greedy tokens are compared with transformers', and
-    an edit that changes nothing must change no bit.
+    Then the runner's hook points are compared with one another, using the weights that the family names: every value
+    must follow from earlier ones by the formulas of a decoder. Greedy tokens are compared with transformers', and an
+    edit that changes nothing must change no bit.
 
     Args:
         family: the class.
-        entries: those of a config.json, of a small model: a few blocks, a vocabulary of at least 300 tokens and a
+        entries: entries of a config.json of a small model: a few blocks, a vocabulary of at least 300 tokens and a
             context of at least 24.
 
     Raises:
@@ -85,7 +85,7 @@ def _write_checkpoint(family: type[Family], entries: dict[str, Any], folder: Pat
     with quiet():
         config = family.CONFIG(**{name: value for name, value in entries.items() if name != "model_type"})
         model: PreTrainedModel = family.REFERENCE._from_config(config, attn_implementation="eager").eval()
-    with torch.no_grad():  # far from the usual initialisation, under which much hardly matters
+    with torch.no_grad():  # unlike the usual initialisation, under which many errors hardly show
         for name, parameter in model.named_parameters():
             parameter.copy_(
                 torch.randn_like(parameter) * 0.25 + ("norm" in name or "ln_" in name) * (parameter.ndim == 1)
@@ -109,8 +109,8 @@ def _check(name: str, found: Array, expected: Array) -> None:
     error = np.abs(found[finite] - expected[finite]).max(initial=0)
     largest = np.abs(expected[finite]).max(initial=1e-30)
     assert error <= _TOLERANCE * largest, (
-        f"{name} is not what the weights and the values before it give: it is off by {error / largest:.1e} of its "
-        "largest value. Look at what the family says of its weights, and at the module."
+        f"{name} does not follow from the weights and the earlier values: it is off by {error / largest:.1e} of its "
+        "largest value. Check the family's description of its weights, and its module."
     )
 
 
@@ -119,7 +119,7 @@ def _check_names(runner: Runner) -> None:
     unknown = [
         name for name in (*model.residual_stream.parts, *model.residual_stream.states) if name not in model.points
     ]
-    assert not unknown, f"The residual stream is described by {unknown[0]!r}, which is no hook point."
+    assert not unknown, f"The residual stream is described by {unknown[0]!r}, which is not a hook point."
     missing = [name for name in ("W_E", "W_U", "W_Q", "W_K", "W_V", "W_O") if name not in runner.bundle.named_weights]
     assert not missing, f"The family names no weight {missing[0]!r}."
 
@@ -159,7 +159,7 @@ def _computed(runner: Runner, output: Output) -> Iterator[tuple[str, Array]]:
         return found
 
     def read(norm: str) -> Array:
-        """What the matrices behind a normalisation read."""
+        """The output of a normalisation, which the matrices after it read."""
         out: Array = value(f"{norm}.hook_normalized") * weight(f"{norm}.w")
         return out + weight(f"{norm}.b") if f"{norm}.b" in weights else out
 
@@ -177,7 +177,7 @@ def _computed(runner: Runner, output: Output) -> Iterator[tuple[str, Array]]:
             projected = np.einsum("bpd,hde->bphe", x, weight(f"{attn}.W_{letter}"))
             yield f"{attn}.hook_{letter.lower()}", projected + weight(f"{attn}.b_{letter}")
         rotated = "rot_" if f"{attn}.hook_rot_q" in values else ""
-        if rotated:  # a rotation keeps lengths; by which angle it turns, the comparison with transformers proves
+        if rotated:  # a rotation keeps lengths; the comparison with transformers verifies its angles
             for letter in "qk":
                 before, after = (np.linalg.norm(value(f"{attn}.hook_{r}{letter}"), axis=-1) for r in ("", "rot_"))
                 _check(f"the length of {attn}.hook_rot_{letter}", after, before)

@@ -5,7 +5,7 @@
     lens = onnxlens.load()
     print(lens.predict("Data visualization empowers users to"))
 
-Everything here is imported when first used, so that `import onnxlens` costs next to nothing.
+Everything here is imported when it is first used, so `import onnxlens` is fast.
 """
 
 import os
@@ -13,18 +13,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from onnxlens.catalog import find, installed
-    from onnxlens.generation import Generation
-    from onnxlens.gradients import GradientResult
-    from onnxlens.lens import Lens, load
-    from onnxlens.prediction import Prediction
-    from onnxlens.runtime.activations.cache import ActivationCache
-    from onnxlens.runtime.activations.factored_matrix import FactoredMatrix
-    from onnxlens.runtime.activations.trace import open_trace
-    from onnxlens.runtime.bundle.bundle import Bundle
+    from onnxlens._catalog import find, installed
+    from onnxlens._generation import GeneratedToken, Generation
+    from onnxlens._gradients import GradientResult
+    from onnxlens._lens import Lens, load
+    from onnxlens._prediction import Candidate, Prediction
+    from onnxlens.runtime._activations.cache import ActivationCache
+    from onnxlens.runtime._activations.factored_matrix import FactoredMatrix
+    from onnxlens.runtime._activations.trace import open_trace
+    from onnxlens.runtime._bundle.bundle import Bundle
+    from onnxlens.runtime._interventions.interventions import Intervention
+    from onnxlens.runtime._running.runner import Runner
     from onnxlens.runtime.errors import OnnxLensError
-    from onnxlens.runtime.interventions.interventions import Intervention
-    from onnxlens.runtime.running.runner import Runner
 
 # ONNX Runtime's official builds send usage data to Microsoft and keep files in the user's folders and in /tmp for that.
 # The variable is read when onnxruntime is imported, which every module of this package does after this line. The hub
@@ -35,7 +35,9 @@ for _switch in ("ORT_DISABLE_TELEMETRY", "HF_HUB_DISABLE_TELEMETRY"):
 __all__ = [
     "ActivationCache",
     "Bundle",
+    "Candidate",
     "FactoredMatrix",
+    "GeneratedToken",
     "Generation",
     "GradientResult",
     "Intervention",
@@ -50,23 +52,26 @@ __all__ = [
 ]
 
 _HOME = {
-    "ActivationCache": "onnxlens.runtime.activations.cache",
-    "Bundle": "onnxlens.runtime.bundle.bundle",
-    "Generation": "onnxlens.generation",
-    "GradientResult": "onnxlens.gradients",
-    "Intervention": "onnxlens.runtime.interventions.interventions",
-    "Lens": "onnxlens.lens",
+    "ActivationCache": "onnxlens.runtime._activations.cache",
+    "Bundle": "onnxlens.runtime._bundle.bundle",
+    "Candidate": "onnxlens._prediction",
+    "GeneratedToken": "onnxlens._generation",
+    "Generation": "onnxlens._generation",
+    "GradientResult": "onnxlens._gradients",
+    "Intervention": "onnxlens.runtime._interventions.interventions",
+    "Lens": "onnxlens._lens",
     "OnnxLensError": "onnxlens.runtime.errors",
-    "Prediction": "onnxlens.prediction",
-    "Runner": "onnxlens.runtime.running.runner",
-    "FactoredMatrix": "onnxlens.runtime.activations.factored_matrix",
-    "find": "onnxlens.catalog",
-    "installed": "onnxlens.catalog",
-    "load": "onnxlens.lens",
-    "open_trace": "onnxlens.runtime.activations.trace",
+    "Prediction": "onnxlens._prediction",
+    "Runner": "onnxlens.runtime._running.runner",
+    "FactoredMatrix": "onnxlens.runtime._activations.factored_matrix",
+    "find": "onnxlens._catalog",
+    "installed": "onnxlens._catalog",
+    "load": "onnxlens._lens",
+    "open_trace": "onnxlens.runtime._activations.trace",
 }
 
-# Imported when they are first used, so that `import onnxlens` is enough for `onnxlens.utils.get_act_name("z", 3)`.
+# Modules that are imported when they are first used, so that `import onnxlens` is enough for
+# `onnxlens.utils.get_act_name("z", 3)`.
 _MODULES = ("analysis", "decoding", "metrics", "plugins", "utils")
 
 

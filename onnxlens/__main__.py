@@ -3,7 +3,7 @@
 Interrupts are watched before anything else is imported.
 """
 
-from onnxlens import interrupts
+from onnxlens import _interrupts as interrupts
 
 __all__ = ["main"]
 
@@ -12,7 +12,7 @@ def main() -> None:
     """Runs the command line and ends the process: 0 when all went well, 1 on an error, 2 on wrong usage."""
     try:
         interrupts.watch()
-        from onnxlens.cli import main as run
+        from onnxlens._cli import main as run
 
         run()
     except (KeyboardInterrupt, ImportError):

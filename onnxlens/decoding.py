@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
+from onnxlens._sampling import AnySampler, Choice, chain_of, checked_seed, find_sampler
 from onnxlens.plugins.samplers import Context, Sampler
+from onnxlens.runtime._numbers import is_integer
+from onnxlens.runtime._result import Result
+from onnxlens.runtime._running.beams import EarlyStopping
+from onnxlens.runtime._running.beams import beam_search as search
+from onnxlens.runtime._running.continuations import Continuations
+from onnxlens.runtime._running.contrastive import NORMALIZED
+from onnxlens.runtime._running.contrastive import contrastive_search as search_contrastively
+from onnxlens.runtime._running.logits import log_softmax
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.numbers import is_integer
-from onnxlens.runtime.result import Result
-from onnxlens.runtime.running.beams import EarlyStopping
-from onnxlens.runtime.running.beams import beam_search as search
-from onnxlens.runtime.running.continuations import Continuations
-from onnxlens.runtime.running.contrastive import NORMALIZED
-from onnxlens.runtime.running.contrastive import contrastive_search as search_contrastively
-from onnxlens.runtime.running.logits import log_softmax
-from onnxlens.sampling import AnySampler, Choice, chain_of, checked_seed, find_sampler
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = ["Hypothesis", "beam_search", "best_of", "contrastive_search"]
 
@@ -32,8 +32,8 @@ class Hypothesis(Result):
 
     Attributes:
         ids: its tokens, without the prompt; the token that ended the text is the last of them.
-        text: their text, without the token that ended it.
-        score: what it was ranked by.
+        text: its text, without the token that ended it.
+        score: the number by which it was ranked.
         logprob: the sum of its tokens' log-probabilities, in nats, as the model gave them.
         finish_reason: `end_of_text`, or `length`.
     """
@@ -63,25 +63,25 @@ def beam_search(
     Args:
         lens: the model.
         text: the prompt, or its token ids.
-        num_beams: how many continuations are followed at once.
+        num_beams: how many continuations are kept at each step.
         num_return_sequences: how many are returned.
-        max_new_tokens: how many tokens each has at most.
+        max_new_tokens: the most tokens that each may have.
         length_penalty: the power of the length by which a sum of log-probabilities is divided; above 0 favours long
             texts, below 0 short ones.
-        early_stopping: True ends when there are `num_beams` texts; False when what goes on is no better than the worst
-            of them, at its present length; `never` when it cannot become better at any length.
+        early_stopping: True ends when there are `num_beams` texts; False when rows that go on are no better than the
+            worst of them, at their present length; `never` when they cannot become better at any length.
         num_beam_groups: how many groups the beams are divided into, which are searched one after the other.
-        diversity_penalty: what a group loses in log-probability for each earlier group's beam that has just taken the
-            same token (Vijayakumar et al. 2016); above 0 where there are groups.
+        diversity_penalty: subtracted from a token's log-probability for each beam of an earlier group that has just
+            taken it (Vijayakumar et al. 2016); above 0 where there are groups.
         sampler: applied to the log-probabilities before they count, such as `NoRepeatNGram(3)`, or a chain as text.
-            Beams branch and end, so one that remembers what was chosen, such as mirostat, is an error.
+            Beams branch and end, so a sampler that remembers chosen tokens, such as mirostat, is an error.
 
     Returns:
         The continuations, best first; fewer where a sampler leaves no more. `score` is the log-probability, as sampler
         and groups changed it, divided by the power of the length.
 
     Raises:
-        InputError: the text or an option has no usable value.
+        InputError: the text or the value of an option cannot be used.
         ContextLengthError: the text would have more tokens than the model has positions.
     """
     if not is_integer(num_return_sequences) or num_return_sequences < 1:
@@ -99,7 +99,7 @@ def beam_search(
                     "out of a beam search."
                 )
         shape.reset()
-    rng = np.random.default_rng(0)  # of samplers that draw, which in a search that draws nothing is the same always
+    rng = np.random.default_rng(0)  # for samplers that draw; constant, since the search itself draws nothing
 
     def adjust(logprobs: np.ndarray, ids: np.ndarray, step: int) -> np.ndarray:
         return logprobs if shape is None else shape(logprobs, _context(lens, ids, step, rng, max_new_tokens))
@@ -128,20 +128,20 @@ def contrastive_search(
     penalty_alpha: float = 0.6,
     max_new_tokens: int = 40,
 ) -> Hypothesis:
-    """Continues a text by contrastive search (Su et al. 2022): probable tokens whose states are unlike those before.
+    """Continues a text by contrastive search (Su et al. 2022): probable tokens with states unlike earlier ones.
 
     Args:
         lens: the model.
         text: the prompt, or its token ids.
         top_k: how many candidates each token is chosen from.
-        penalty_alpha: how much being alike counts against being probable, from 0, which is greedy, to 1.
-        max_new_tokens: how many tokens at most.
+        penalty_alpha: the weight of likeness against probability, from 0, which is greedy, to 1.
+        max_new_tokens: the most tokens to generate.
 
     Returns:
         The continuation; `score` is the mean log-probability of its tokens.
 
     Raises:
-        InputError: the text or an option has no usable value.
+        InputError: the text or the value of an option cannot be used.
         ContextLengthError: the text would have more tokens than the model has positions.
     """
     texts = _continuations(lens, text, max_new_tokens, NORMALIZED)
@@ -175,18 +175,18 @@ def best_of(
         lens: the model.
         text: the prompt, or its token ids.
         count: how many continuations.
-        max_new_tokens: how many tokens each has at most.
-        temperature: divides the logits; 0 takes the most probable token always.
+        max_new_tokens: the most tokens that each may have.
+        temperature: divides the logits; 0 always takes the most probable token.
         top_k: choose among the k most probable tokens only.
-        top_p: choose among the fewest tokens that are p probable together only.
+        top_p: choose among the fewest most probable tokens whose probabilities add up to p.
         sampler: a sampler in place of the three, or a chain of them as text.
-        seed: what makes it reproducible; None draws one.
+        seed: seed of all draws; None draws a seed.
 
     Returns:
         The continuations, best first; `score` is the mean, of the model's own log-probabilities before any sampler.
 
     Raises:
-        InputError: the text or an option has no usable value.
+        InputError: the text or the value of an option cannot be used.
         ContextLengthError: the text would have more tokens than the model has positions.
     """
     if not is_integer(count) or count < 1:
@@ -201,8 +201,8 @@ def best_of(
     sums = np.zeros(count)
     found = []
     for step in range(max_new_tokens):
-        before = texts.texts  # [rows, T]
-        chosen = [choices[one](logits[place], before[parents[place]], step) for place, one in enumerate(going)]
+        prompts = texts.texts  # [rows, T]
+        chosen = [choices[one](logits[place], prompts[parents[place]], step) for place, one in enumerate(going)]
         sums[going] += log_softmax(logits)[np.arange(len(going)), chosen]
         last = step + 1 == max_new_tokens
         ends = [last or token in lens.tokenizer.eos_token_ids for token in chosen]

@@ -18,9 +18,9 @@ from typing import Any, Protocol, Self
 
 import numpy as np
 
+from onnxlens.runtime._numbers import is_integer
+from onnxlens.runtime._running.logits import log_softmax
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.numbers import is_integer
-from onnxlens.runtime.running.logits import log_softmax
 
 __all__ = [
     "AnyMetric",
@@ -42,9 +42,9 @@ Token = int | str | Sequence[int] | Sequence[str] | np.ndarray
 
 
 class TokenMetric(Protocol):
-    """What `Lens.grad` needs of a metric; every class here has it, and so may one of your own.
+    """The methods that `Lens.grad` needs of a metric; every class here has them, and so can your own.
 
-    A metric that reads the logits at the last position of each row only may say so with an attribute or property
+    A metric that reads only the logits at the last position of each row may have an attribute or property
     `reads_last_only` that is True: sweeps then compute no others. Without it, a metric gets all positions.
     """
 
@@ -145,7 +145,7 @@ class LogitDifference:
 class LogProbability:
     """The natural logarithm of a token's probability at a position: its logit minus log(sum(exp(logits))).
 
-    The gradient is 1 at the token, less the probabilities.
+    The gradient is 1 at the token, minus the probabilities.
 
     Attributes:
         token: an id, a text that is one token, or one of these for each row.
@@ -210,18 +210,19 @@ class Metric:
 
     Attributes:
         fn: from logits [B, P, V] float32 to one number for each row, [B]; that of a row depends on its logits only.
-        grad: from the same to the gradient of each row's number at its logits, [B, P, V]; None where none is needed.
+        grad: from the same to the gradient of each row's number at its logits, [B, P, V]; None where no gradient is
+            needed.
     """
 
     fn: Callable[[np.ndarray], Any]
     grad: Callable[[np.ndarray], Any] | None = None
 
     def with_ids(self, to_ids: Callable[[Token], np.ndarray]) -> Self:
-        """The metric itself, which names its tokens in its own way."""
+        """The metric itself: its function knows its tokens."""
         return self
 
     def value(self, logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """What `fn` returns, checked, [B] float64.
+        """The checked result of `fn`, [B] float64.
 
         Raises:
             InputError: it is not one finite number for each row.
@@ -229,13 +230,13 @@ class Metric:
         return checked_value(self.fn(_read_only(logits)), len(logits), "The metric's fn")
 
     def gradient(self, logits: np.ndarray, tokens: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """What `grad` returns, checked, [B, P, V].
+        """The checked result of `grad`, [B, P, V].
 
         Raises:
             InputError: there is none, it has another shape than the logits, or holds anything but finite real numbers.
         """
         if self.grad is None:
-            raise InputError("The metric has no gradient, and one is needed here: give Metric(fn, grad).")
+            raise InputError("The metric has no gradient, which is needed here; give Metric(fn, grad).")
         return checked_gradient(self.grad(_read_only(logits)), logits.shape, "The metric's grad")
 
 
@@ -277,7 +278,7 @@ def _log_probabilities(logits: np.ndarray, ids: np.ndarray) -> np.ndarray:
 
 
 def checked_value(returned: object, rows: int, what: str) -> np.ndarray:
-    """What a metric returned for its value, as [B] float64.
+    """The value that a metric returned, as [B] float64.
 
     Raises:
         InputError: it is not one finite number for each row.
@@ -291,7 +292,7 @@ def checked_value(returned: object, rows: int, what: str) -> np.ndarray:
 
 
 def checked_gradient(returned: object, shape: tuple[int, ...], what: str) -> np.ndarray:
-    """What a metric returned for its gradient, as an array of the logits' shape.
+    """The gradient that a metric returned, as an array of the logits' shape.
 
     Raises:
         InputError: it has another shape than the logits, or holds anything but finite real numbers.
@@ -313,7 +314,7 @@ def _real(returned: object, what: str) -> np.ndarray:
 
 
 def _finite(array: np.ndarray, what: str) -> np.ndarray:
-    # Judged as float32, in which the model computes.
+    # Checked as float32, in which the model computes.
     with np.errstate(over="ignore"):
         bad = ~np.isfinite(array.astype(np.float32))
     if bad.any():

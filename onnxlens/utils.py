@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from onnxlens.runtime.activations.factored_matrix import FactoredMatrix, composition_scores
-from onnxlens.runtime.bundle.shorthand import full_name
+from onnxlens._transformerlens import UTILITIES
+from onnxlens.runtime._activations.factored_matrix import FactoredMatrix, composition_scores
+from onnxlens.runtime._bundle.shorthand import full_name
+from onnxlens.runtime._running.logits import lm_accuracy, lm_cross_entropy_loss
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.running.logits import lm_accuracy, lm_cross_entropy_loss
-from onnxlens.transformerlens import UTILITIES
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = [
     "FactoredMatrix",
@@ -42,7 +42,7 @@ def get_act_name(name: str, layer: int | None = None, layer_type: str | None = N
         layer_type: the place in the block where that is not clear, such as `ln1`.
 
     Raises:
-        HookPointError: it stands for none.
+        HookPointError: the short name is unknown.
     """
     if layer is None and layer_type is None:
         return full_name(name)
@@ -58,7 +58,7 @@ def test_prompt(
     prepend_bos: bool = False,
     top_k: int = 10,
 ) -> None:
-    """Prints how well a model gives an answer: its rank, logit and probability, and what is more probable.
+    """Prints the rank, logit and probability that a model gives an answer, and the most probable tokens.
 
     Args:
         prompt: the text.
@@ -107,7 +107,7 @@ def test_prompt(
     print("Ranks of the answer tokens:", ranks)
 
 
-test_prompt.__test__ = False  # type: ignore[attr-defined]  # not a test, whatever pytest makes of its name
+test_prompt.__test__ = False  # type: ignore[attr-defined]  # not a test, though pytest would take it for one
 
 
 def to_numpy(values: Any) -> np.ndarray:

@@ -1,22 +1,22 @@
-"""Samplers, visualizers, and how plugins that add more are found.
+"""Samplers, visualizers, and the search for plugins that add more.
 
-Everything that the author of a plugin needs, imported when first used:
+Everything that plugin authors need; each name is imported when it is first used:
 
     from onnxlens.plugins import Context, Option, Sampler, hookimpl
 """
 
 from typing import TYPE_CHECKING
 
-from onnxlens.runtime.lazy import lazy_names
+from onnxlens.runtime._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from onnxlens.plugins.drawing.page import page, plotly_page, plotly_text
-    from onnxlens.plugins.drawing.rendering import Rendering
-    from onnxlens.plugins.hookspecs import hookimpl
-    from onnxlens.plugins.options import Option
-    from onnxlens.plugins.registry import Registry
-    from onnxlens.plugins.sampling.sampler import Chain, Context, Sampler, only, softmax
-    from onnxlens.plugins.viewing.visualizer import View, Visualizer
+    from onnxlens.plugins._drawing.page import page, plotly_page, plotly_text
+    from onnxlens.plugins._drawing.rendering import Rendering
+    from onnxlens.plugins._hookspecs import hookimpl
+    from onnxlens.plugins._options import Option
+    from onnxlens.plugins._registry import Registry
+    from onnxlens.plugins._sampling.sampler import Chain, Context, Sampler, only, softmax
+    from onnxlens.plugins._viewing.visualizer import View, Visualizer
     from onnxlens.runtime.errors import InputError
 
 __all__ = [
@@ -38,21 +38,21 @@ __all__ = [
 ]
 
 _HOME = {
-    "Chain": "onnxlens.plugins.sampling.sampler",
-    "Context": "onnxlens.plugins.sampling.sampler",
+    "Chain": "onnxlens.plugins._sampling.sampler",
+    "Context": "onnxlens.plugins._sampling.sampler",
     "InputError": "onnxlens.runtime.errors",
-    "Option": "onnxlens.plugins.options",
-    "Registry": "onnxlens.plugins.registry",
-    "Rendering": "onnxlens.plugins.drawing.rendering",
-    "Sampler": "onnxlens.plugins.sampling.sampler",
-    "View": "onnxlens.plugins.viewing.visualizer",
-    "Visualizer": "onnxlens.plugins.viewing.visualizer",
-    "hookimpl": "onnxlens.plugins.hookspecs",
-    "only": "onnxlens.plugins.sampling.sampler",
-    "page": "onnxlens.plugins.drawing.page",
-    "plotly_page": "onnxlens.plugins.drawing.page",
-    "plotly_text": "onnxlens.plugins.drawing.page",
-    "softmax": "onnxlens.plugins.sampling.sampler",
+    "Option": "onnxlens.plugins._options",
+    "Registry": "onnxlens.plugins._registry",
+    "Rendering": "onnxlens.plugins._drawing.rendering",
+    "Sampler": "onnxlens.plugins._sampling.sampler",
+    "View": "onnxlens.plugins._viewing.visualizer",
+    "Visualizer": "onnxlens.plugins._viewing.visualizer",
+    "hookimpl": "onnxlens.plugins._hookspecs",
+    "only": "onnxlens.plugins._sampling.sampler",
+    "page": "onnxlens.plugins._drawing.page",
+    "plotly_page": "onnxlens.plugins._drawing.page",
+    "plotly_text": "onnxlens.plugins._drawing.page",
+    "softmax": "onnxlens.plugins._sampling.sampler",
 }
 
 __getattr__, __dir__ = lazy_names(__name__, _HOME)

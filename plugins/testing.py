@@ -1,11 +1,11 @@
-"""The conformance kit: does a sampler or visualizer keep to the contract?
+"""The conformance kit: checks that samplers and visualizers keep to the contract.
 
     from onnxlens.plugins.testing import check_sampler, check_visualizer
 
     check_sampler(TopK, k=3)
     check_visualizer(Tokens, colour="norm")
 
-Each raises an AssertionError with a sentence that says what was broken, and with which input.
+Each raises an AssertionError that says what was wrong, and with which input.
 """
 
 from __future__ import annotations
@@ -27,26 +27,26 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from onnxlens.plugins.drawing.rendering import FORMATS, Rendering
-from onnxlens.plugins.options import Options, json_schema, option_names
-from onnxlens.plugins.sampling.sampler import Context, Sampler
-from onnxlens.plugins.viewing.reading import needed, read
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.bundle import Bundle
-from onnxlens.runtime.bundle.description import ModelDescription
+from onnxlens.plugins._drawing.rendering import FORMATS, Rendering
+from onnxlens.plugins._options import Options, json_schema, option_names
+from onnxlens.plugins._sampling.sampler import Context, Sampler
+from onnxlens.plugins._viewing.reading import needed, read
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
+from onnxlens.runtime._bundle.bundle import Bundle
+from onnxlens.runtime._bundle.description import ModelDescription
+from onnxlens.runtime._running.runner import Runner
+from onnxlens.runtime._text.tokenizer import Tokenizer
 from onnxlens.runtime.errors import InputError, MissingLibraryError, OnnxLensError
-from onnxlens.runtime.running.runner import Runner
-from onnxlens.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["HOSTILE", "check_sampler", "check_visualizer", "context_of", "hostile"]
 
 _INF = np.inf
 _MARK = "onnxlens-hostile"
-_MANY = 10  # tokens, of which one at least must stay
+_MANY = 10  # tokens, of which at least one must stay
 _SEEN = "zqxj"  # letters that no rendering has by itself
-_USUAL = ("ordinary logits", "one row", "nine rows", "a large vocabulary")  # no reason to refuse the first token
+_USUAL = ("ordinary logits", "one row", "nine rows", "a large vocabulary")  # the first token must still be accepted
 
-# Tokens that mean something to a browser, to rich, to matplotlib or to a terminal.
+# Tokens with a special meaning in a browser, in rich, in matplotlib or in a terminal.
 HOSTILE = (
     f"' {_MARK}='x",
     f'" {_MARK}="x',
@@ -77,7 +77,7 @@ HOSTILE = (
 
 
 def context_of(logits: np.ndarray, *, seed: int = 0, step: int = 3) -> Context:
-    """A context for logits [B, V]: rows of other tokens, of which the last `step` were generated.
+    """A context for logits [B, V]: rows of different tokens, of which the last `step` were generated.
 
     Its tokenizer has V tokens: single characters, beginning with the space, a to z, 0 to 9 and `"`; then pairs of
     characters; and as the last one that which ends a text.
@@ -97,15 +97,15 @@ def context_of(logits: np.ndarray, *, seed: int = 0, step: int = 3) -> Context:
 def check_sampler(sampler: type[Sampler] | Sampler, **options: object) -> None:
     """Checks that a sampler keeps to the contract.
 
-    It may refuse, with an InputError, logits that it could leave no token of, and a text that cannot go on; and it may
-    leave none of a few tokens, which whoever runs it takes for an error that names it.
+    A sampler may raise InputError for logits of which it could keep no token, and for a text that cannot go on. Of very
+    few tokens it may keep none, which its caller reports as an error.
 
     Args:
-        sampler: the class, or one that was made.
-        options: those of the sampler, where it is a class.
+        sampler: the class, or an object.
+        options: options of the sampler, if it is a class.
 
     Raises:
-        AssertionError: it does not; the text says what was broken, and with which input.
+        AssertionError: it does not; the text says what was wrong, and with which input.
     """
     made = _made(sampler, Sampler, options)
     name = type(made).__name__
@@ -124,19 +124,19 @@ def check_visualizer(
 ) -> None:
     """Checks that a visualizer keeps to the contract.
 
-    It may refuse, with an InputError, a text that it cannot show, but not each.
+    A visualizer may raise InputError for a text that it cannot show, but not for every text.
 
     Args:
-        visualizer: the class, or one that was made.
+        visualizer: the class, or an object.
         model: the folder of a bundle; the small model that ships if left out.
-        options: those of the visualizer, where it is a class.
+        options: options of the visualizer, if it is a class.
 
     Raises:
-        AssertionError: it does not; the text says what was broken, and with which input.
+        AssertionError: it does not; the text says what was wrong, and with which input.
     """
     made = _made(visualizer, Visualizer, options)
     name = type(made).__name__
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
     runner = Runner(Bundle(Path(str(files("onnxlens.models"))) / "tiny" if model is None else Path(model)))
     tokenizer = runner.bundle.tokenizer
@@ -158,7 +158,7 @@ def check_visualizer(
 
 
 def hostile(view: View, shift: int = 0) -> View:
-    """The same view with tokens that are markup or control codes somewhere; see `HOSTILE`."""
+    """The same view with tokens that contain markup or control codes; see `HOSTILE`."""
     tokens = tuple(HOSTILE[(shift + position) % len(HOSTILE)] for position in range(len(view.ids)))
     return _with_tokens(view, tokens)
 
@@ -188,9 +188,9 @@ def _made(plugin: Any, base: type[Options], options: dict[str, Any]) -> Any:
     if not issubclass(kind, base):
         _fail(f"{kind.__name__} does not derive from onnxlens.plugins.{base.__name__}")
     if not dataclasses.is_dataclass(kind):
-        _fail(f"{kind.__name__} is no dataclass; put @dataclass above it")
+        _fail(f"{kind.__name__} is not a dataclass; put @dataclass above it")
     if not (kind.__doc__ or "").strip() or (kind.__doc__ or "").startswith(f"{kind.__name__}("):
-        _fail(f"{kind.__name__} has no documentation; its first line is what 'onnxlens plugins' shows")
+        _fail(f"{kind.__name__} has no docstring, whose first line 'onnxlens plugins' shows")
     properties = json_schema(kind).get("properties", {})
     for option in option_names(kind):
         if not properties[option].get("description"):
@@ -206,7 +206,7 @@ def _made(plugin: Any, base: type[Options], options: dict[str, Any]) -> Any:
 
 
 def _adversarial() -> Iterator[tuple[str, np.ndarray]]:
-    """Logits [B, V] of every kind that a model and the samplers before may leave, each with a label."""
+    """Logits [B, V] of every kind that models and earlier samplers can give, each with a label."""
     rng = np.random.default_rng(0)
     ordinary = rng.normal(0, 3, (3, 50)).astype(np.float32)
     yield "ordinary logits", ordinary
@@ -226,19 +226,19 @@ def _adversarial() -> Iterator[tuple[str, np.ndarray]]:
 
 
 def _called(made: Sampler, label: str, logits: np.ndarray, context: Context) -> np.ndarray | None:
-    """What it returns; None where it refuses."""
+    """The sampler's result; None if it raises InputError."""
     name = type(made).__name__
     try:
         made.reset()
         found = made(logits, context)
     except InputError as error:
         if label in _USUAL and context.step == 0:
-            _fail(f"{name} refuses logits like any other ({label}): {error}")
+            _fail(f"{name} raises InputError for ordinary logits ({label}): {error}")
         return None
     except (Exception, SystemExit) as error:
         _fail(f"{name} failed with {type(error).__name__}: {error} ({label})")
     if not isinstance(found, np.ndarray):
-        _fail(f"{name} returned {type(found).__name__} in place of an array ({label})")
+        _fail(f"{name} returned {type(found).__name__} instead of an array ({label})")
     if found.shape != logits.shape:
         _fail(f"{name} returned the shape {found.shape} for logits of the shape {logits.shape} ({label})")
     return found
@@ -248,16 +248,16 @@ def _check_call(name: str, made: Sampler, label: str, logits: np.ndarray, step: 
     context = context_of(logits, step=step)
     before, ids = logits.copy(), context.ids.copy()
     found = _called(made, label, logits, context)
-    # A model may have no token that ends a text, and a text no length that is known.
+    # A model may have no end-of-text token, and the length of a text may be unknown.
     _called(made, "logits of a model without an end", logits, replace(context, eos_token_id=None, max_new_tokens=None))
     if not np.array_equal(before, logits):
-        _fail(f"{name} changed the logits that it was given ({label}); return others")
+        _fail(f"{name} changed the logits in place ({label}); return new ones")
     if not np.array_equal(ids, context.ids):
         _fail(f"{name} changed the ids of the context ({label})")
     if found is None:
         return
     if found.dtype.kind != "f":
-        _fail(f"{name} returned {found.dtype} in place of floating-point numbers ({label})")
+        _fail(f"{name} returned {found.dtype} instead of floating-point numbers ({label})")
     if np.isnan(found).any():
         _fail(f"{name} returned NaN ({label})")
     if (found == _INF).any():
@@ -268,8 +268,9 @@ def _check_call(name: str, made: Sampler, label: str, logits: np.ndarray, step: 
     left = (found > -_INF).sum(axis=-1)
     if made.chooses and (several := left > 1).any():
         row = int(np.argmax(several))
-        _fail(f"{name} says that it chooses, and leaves {left[row]} tokens in row {row} ({label})")
-    many = (logits > -_INF).all(axis=-1) & (logits.shape[-1] >= _MANY)  # what is ruled out may be just what it wants
+        _fail(f"{name} declares that it chooses, but leaves {left[row]} tokens in row {row} ({label})")
+    # Of logits in which tokens are ruled out, it may need exactly these.
+    many = (logits > -_INF).all(axis=-1) & (logits.shape[-1] >= _MANY)
     if (empty := many & (left == 0)).any():
         row = int(np.argmax(empty))
         _fail(f"{name} left no token in row {row} ({label}); keep one, or raise InputError")
@@ -296,13 +297,13 @@ def _check_rows(name: str, made: Sampler, label: str, logits: np.ndarray, step: 
     if whole is None or changed is None:
         return
     if not _same(whole[0], changed[0]):
-        _fail(f"{name} treats a row by what is in the others ({label})")
+        _fail(f"{name} lets rows influence each other ({label})")
     if draws:
         return  # a row alone draws other numbers
     for row in range(len(logits)):
         single = _called(made, label, logits[row : row + 1], replace(context, ids=context.ids[row : row + 1]))
         if single is None or not _close(single[0], whole[row]):
-            _fail(f"{name} treats row {row} in another way than the same row alone ({label})")
+            _fail(f"{name} treats row {row} differently from the same row alone ({label})")
 
 
 def _check_state(name: str, made: Sampler) -> None:
@@ -311,7 +312,7 @@ def _check_state(name: str, made: Sampler) -> None:
     start = context_of(logits[0], step=0)
 
     def steps(sampler: Sampler, ids: np.ndarray, last: int, rng: np.random.Generator) -> tuple[list[Any], np.ndarray]:
-        """Continues a text, [B, T], until it has so many tokens more than at the start."""
+        """Continues a text, [B, T], by `count` tokens."""
         results = []
         for step in range(ids.shape[1] - start.ids.shape[1], last):
             context = replace(start, ids=ids, step=step, rng=rng)
@@ -330,21 +331,21 @@ def _check_state(name: str, made: Sampler) -> None:
         whole, _ = steps(made, start.ids, 6, np.random.default_rng(2))
         made.reset()
         if not equal(whole, steps(made, start.ids, 6, np.random.default_rng(2))[0]):
-            _fail(f"{name} remembers something after reset()")
+            _fail(f"{name} keeps state after reset()")
         made.reset()
         rng = np.random.default_rng(2)
         _, ids = steps(made, start.ids, 3, rng)
         twin = made.clone()
         if twin is made or type(twin) is not type(made):
-            _fail(f"{name}.clone() must return another one of its kind")
+            _fail(f"{name}.clone() must return another object of its class")
         kept = copy.deepcopy(rng)
         theirs, _ = steps(twin, ids, 6, rng)
         if not equal(whole[3:], theirs):
             _fail(f"{name}.clone() does not continue as the original would")
         if not equal(whole[3:], steps(made, ids, 6, kept)[0]):
-            _fail(f"{name} is changed by what its clone does")
+            _fail(f"{name} shares state with its clone")
     except InputError as error:
-        _fail(f"{name} refuses ordinary logits in a text of six tokens: {error}")
+        _fail(f"{name} raises InputError for ordinary logits in a text of six tokens: {error}")
     finally:
         made.reset()
 
@@ -356,7 +357,7 @@ def _same(first: np.ndarray | None, second: np.ndarray | None) -> bool:
 
 
 def _close(first: np.ndarray, second: np.ndarray) -> bool:
-    """Equal as far as sums over one row and over several are."""
+    """Whether results are equal up to the rounding of sums over one row and over several."""
     with np.errstate(invalid="ignore"):
         return bool(np.isclose(first, second, rtol=1e-5, atol=1e-6).all())
 
@@ -365,9 +366,9 @@ def _check_hook_points(name: str, made: Visualizer, model: ModelDescription) -> 
     try:
         first, second = needed(made, model), needed(made, model)
     except OnnxLensError as error:
-        _fail(f"{name}.hook_points names what the model does not have: {error}")
+        _fail(f"{name}.hook_points names a hook point that the model does not have: {error}")
     if first != second:
-        _fail(f"{name}.hook_points names other hook points when it is asked again")
+        _fail(f"{name}.hook_points names different hook points when it is called again")
 
 
 def _check_drawing(name: str, made: Visualizer, label: str, view: View, *, is_hostile: bool = False) -> None:
@@ -377,28 +378,28 @@ def _check_drawing(name: str, made: Visualizer, label: str, view: View, *, is_ho
     try:
         rendering, again = made.draw(view), made.draw(view)
     except KeyError as error:
-        _fail(f"{name}.draw failed with KeyError: {error} ({label}); what is read must be named in hook_points")
+        _fail(f"{name}.draw failed with KeyError: {error} ({label}); hook_points must name all that is read")
     except (Exception, SystemExit) as error:
         if isinstance(error, InputError) and long and not is_hostile:
             return
         _fail(f"{name}.draw failed with {type(error).__name__}: {error} ({label})")
     if not isinstance(rendering, Rendering):
-        _fail(f"{name}.draw returned {type(rendering).__name__} in place of a Rendering ({label})")
+        _fail(f"{name}.draw returned {type(rendering).__name__} instead of a Rendering ({label})")
     if not rendering.formats:
         _fail(f"the rendering of {name} has no format; override text, figure, html or data")
     for ending in rendering.formats:
         try:
             content = rendering.encoded(ending)
-            # Pictures take long; once for each visualizer says as much.
+            # Pictures take long, so they are checked once for each visualizer.
             second = again.encoded(ending) if FORMATS[ending] != "figure" or not long else content
         except MissingLibraryError:
             continue
         except OnnxLensError as error:
-            _fail(f"{name} cannot be had as .{ending} ({label}): {error}")
+            _fail(f"{name} cannot be saved as .{ending} ({label}): {error}")
         except (Exception, SystemExit) as error:
             _fail(f"{name} failed to make a .{ending} with {type(error).__name__}: {error} ({label})")
         if content != second:
-            _fail(f"{name} draws another .{ending} when it draws the same again ({label})")
+            _fail(f"{name} gives a different .{ending} when it draws the same again ({label})")
         _CHECKS[ending](name, label, content)
         if is_hostile and ending == "html":
             _check_inert(name, content.decode())
@@ -410,7 +411,7 @@ def _check_drawing(name: str, made: Visualizer, label: str, view: View, *, is_ho
     unchanged = all(np.array_equal(value, before[key], equal_nan=True) for key, value in view.cache.items())
     same_logits = logits is None or (view.logits is not None and np.array_equal(logits, view.logits))
     if not unchanged or not same_logits or not np.array_equal(ids, view.ids):
-        _fail(f"{name} changed what it was given to draw ({label})")
+        _fail(f"{name} changed the view that it draws ({label})")
 
 
 def _check_lacks(name: str, rendering: Rendering, ending: str) -> None:
@@ -418,12 +419,12 @@ def _check_lacks(name: str, rendering: Rendering, ending: str) -> None:
         rendering.encoded(ending)
     except InputError:
         return
-    _fail(f"{name} does not list .{ending} among its formats, and makes one")
+    _fail(f"{name} makes a .{ending}, but does not list it among its formats")
 
 
 def _check_text(name: str, label: str, content: bytes) -> None:
     if not content.strip():
-        _fail(f"{name} has nothing to show as text ({label})")
+        _fail(f"{name} shows an empty text ({label})")
 
 
 def _check_json(name: str, label: str, content: bytes) -> None:
@@ -432,13 +433,13 @@ def _check_json(name: str, label: str, content: bytes) -> None:
 
 def _check_png(name: str, label: str, content: bytes) -> None:
     if not content.startswith(b"\x89PNG"):
-        _fail(f"{name} makes a .png that is none ({label})")
+        _fail(f"{name} makes a .png that is not a PNG file ({label})")
 
 
 def _check_svg(name: str, label: str, content: bytes) -> None:
     root = ElementTree.fromstring(content)
     if not root.tag.endswith("svg"):
-        _fail(f"{name} makes a .svg that is none ({label})")
+        _fail(f"{name} makes a .svg that is not an SVG file ({label})")
     for element in root.iter():
         if element.tag.rpartition("}")[2] == "script":
             _fail(f"{name} puts a script into its .svg ({label})")
@@ -449,16 +450,16 @@ def _check_html(name: str, label: str, content: bytes) -> None:
     parser.feed(content.decode())
     parser.close()
     if not parser.is_document:
-        _fail(f"{name} makes a .html that is no whole page ({label}); onnxlens.plugins.page makes one")
+        _fail(f"{name} makes a .html that is not a complete page ({label}); onnxlens.plugins.page makes one")
     if parser.loads:
-        _fail(f"the .html of {name} loads {parser.loads[0]!r} from elsewhere ({label}), and must work offline")
+        _fail(f"the .html of {name} loads {parser.loads[0]!r} from elsewhere ({label}), but must work offline")
 
 
 _CHECKS = {"txt": _check_text, "png": _check_png, "svg": _check_svg, "html": _check_html, "json": _check_json}
 
 
 def _check_terminal(name: str, label: str, rendering: Rendering) -> None:
-    """What a terminal is given holds nothing that it would obey, colours aside."""
+    """Checks that text for a terminal has no control characters, colours aside."""
     import io
 
     from rich.console import Console
@@ -472,7 +473,7 @@ def _check_terminal(name: str, label: str, rendering: Rendering) -> None:
 
 
 def _check_markup(name: str, made: Visualizer, view: View) -> None:
-    """A token in brackets is shown with them, if tokens are shown at all."""
+    """Checks that tokens in brackets are shown with them, if tokens are shown."""
     if len(view.ids) < 1:
         return
     plain = made.draw(_with_tokens(view, (_SEEN, *view.str_tokens[1:])))
@@ -480,7 +481,7 @@ def _check_markup(name: str, made: Visualizer, view: View) -> None:
     if "txt" in plain.formats and _SEEN in plain.encoded("txt").decode():
         text = re.sub(r"\s", "", marked.encoded("txt").decode())
         if "[red]" not in text and "[red" not in text:
-            _fail(f"{name} lets rich obey markup in a token; put it into rich.text.Text")
+            _fail(f"{name} lets rich read markup in a token; put it into rich.text.Text")
 
 
 def _with_tokens(view: View, tokens: tuple[str, ...]) -> View:
@@ -490,7 +491,7 @@ def _with_tokens(view: View, tokens: tuple[str, ...]) -> View:
 
 
 class _Parser(HTMLParser):
-    """What a browser makes of a page: its elements and attributes, and what it would load."""
+    """The elements and attributes of a page, and the addresses that it would load."""
 
     _LOADING = frozenset(
         ("src", "href", "srcset", "data", "action", "formaction", "poster", "background", "xlink:href")
@@ -513,7 +514,7 @@ class _Parser(HTMLParser):
         self.structure += [tag, *(name for name, _ in attrs)]
         self.handlers += [value or "" for name, value in attrs if name.startswith("on")]
         for name, value in attrs:
-            # A link loads nothing until it is followed.
+            # A link loads nothing until it is clicked.
             if tag not in ("a", "area") and name in self._LOADING and not (value or "").startswith(("#", "data:")):
                 self.loads.append(str(value))
             if name == "style":
@@ -531,7 +532,7 @@ class _Parser(HTMLParser):
 
 
 def _check_inert(name: str, page: str) -> None:
-    """No token is a part of a page, or of what it runs."""
+    """Checks that no token becomes a part of a page's markup or scripts."""
     parser = _Parser()
     parser.feed(page)
     parser.close()

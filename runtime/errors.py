@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
-from onnxlens.runtime.escape import cut, escape_controls
+from onnxlens.runtime._escape import cut, escape_controls
 
 __all__ = [
     "BundleError",
@@ -35,8 +35,8 @@ _WORD = 200  # characters of a word that is compared with others, which takes lo
 class OnnxLensError(Exception):
     """Base of every error that onnxlens raises on purpose; its text is one sentence or two, on one line.
 
-    Whatever the text quotes of what was given, it is safe to show: control characters are escaped, and where it is
-    longer than any sentence, it is cut in its middle.
+    Input that the text quotes is safe to show: control characters are escaped, and a text longer than any sentence is
+    cut in its middle.
     """
 
     def __init__(self, text: str = "") -> None:
@@ -60,7 +60,7 @@ class HookPointError(OnnxLensError):
 
 
 class HookFunctionError(OnnxLensError):
-    """A function at a hook point, or one that chooses them, raised something, or what it returned cannot be used."""
+    """A function at hook points, or one that selects them, raised an error or returned something unusable."""
 
 
 class InputError(OnnxLensError):
@@ -80,7 +80,7 @@ class OutputError(OnnxLensError):
 
 
 class PluginError(OnnxLensError):
-    """A plugin cannot be loaded, is not there, or does what the contract of its kind forbids."""
+    """A plugin cannot be loaded, is not there, or breaks the contract of its kind."""
 
 
 class ProviderError(OnnxLensError):

@@ -18,7 +18,7 @@ from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from untested import pytest_sessionfinish
 
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.runner import Runner
 
 __all__ = ["pytest_sessionfinish"]  # pytest finds hooks in conftest.py only
 
@@ -124,7 +124,7 @@ class Ran:
 @pytest.fixture
 def command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ran]:
     """Runs `onnxlens` with arguments and bytes on standard input; nothing there is an empty pipe."""
-    from onnxlens.cli import _run
+    from onnxlens._cli import _run
 
     def run(*arguments: object, stdin: bytes = b"") -> Ran:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from onnxlens.runtime.bundle.bundle import sha256_of
-from onnxlens.runtime.bundle.weights import WeightsFile
+from onnxlens.runtime._bundle.bundle import sha256_of
+from onnxlens.runtime._bundle.weights import WeightsFile
 
 __all__ = ["edit_json", "sign"]
 

@@ -23,12 +23,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from onnxlens.export._gradient_graph import with_gradients
 from onnxlens.export.families import Family, family_of
-from onnxlens.export.gradient_graph import with_gradients
-from onnxlens.runtime.bundle.bundle import CONFIG, Bundle
-from onnxlens.runtime.bundle.description import ModelDescription
-from onnxlens.runtime.graphs.names import cache_shape
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._bundle.bundle import CONFIG, Bundle
+from onnxlens.runtime._bundle.description import ModelDescription
+from onnxlens.runtime._graphs.names import cache_shape
+from onnxlens.runtime._running.runner import Runner
 
 __all__ = ["Change", "Eager", "Order", "OrderedModel", "Values", "autograd", "unchanged"]
 

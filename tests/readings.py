@@ -10,9 +10,9 @@ import numpy as np
 import oracle
 from checkpoints import config_entries, family, random_weights, tokenizer
 
-from onnxlens.runtime.activations.cache import ActivationCache
-from onnxlens.runtime.bundle.model_facts import ModelFacts
-from onnxlens.runtime.bundle.named_weights import NamedWeights
+from onnxlens.runtime._activations.cache import ActivationCache
+from onnxlens.runtime._bundle.model_facts import ModelFacts
+from onnxlens.runtime._bundle.named_weights import NamedWeights
 
 __all__ = ["Reading", "reading"]
 

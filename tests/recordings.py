@@ -27,7 +27,7 @@ from plugin_options import SAMPLERS, VIEWS
 
 import onnxlens
 from onnxlens.metrics import logit
-from onnxlens.plugins.registry import Registry
+from onnxlens.plugins._registry import Registry
 
 TEXT = "the cat sat on the mat"
 TEXTS = [TEXT, "the"]

@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from onnxlens.plugins.registry import Registry
+from onnxlens.plugins._registry import Registry
 from onnxlens.plugins.samplers import Context, Sampler, softmax
 
 INF, NAN = math.inf, math.nan

@@ -31,7 +31,7 @@ SHARED = {
 }
 
 # Not of this project: the text of a package that begins a family, for its author to change.
-TEMPLATES = {"plugins/scaffold.py"}
+TEMPLATES = {"plugins/_scaffold.py"}
 
 
 def known_names() -> set[str]:

@@ -1,4 +1,4 @@
-"""What the export has to know of a model family."""
+"""The description of a model family for the export."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from onnxlens.export.families.hook_table import describe
 from onnxlens.export.families.parts import Decoder
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.bundle.description import ModelDescription
-from onnxlens.runtime.bundle.generation_config import listed_ids
-from onnxlens.runtime.bundle.weight_view import WeightView
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._bundle.description import ModelDescription
+from onnxlens.runtime._bundle.generation_config import listed_ids
+from onnxlens.runtime._bundle.weight_view import WeightView
 from onnxlens.runtime.errors import BundleError, CheckpointError
 
 __all__ = ["Family", "check_division", "check_entries"]
@@ -24,17 +24,18 @@ __all__ = ["Family", "check_division", "check_entries"]
 class Family(ABC):
     """One model of a family: its shape, its parameters and its PyTorch module, from the entries of its config.json.
 
-    A family is a class of this kind, in one file. `MODEL_TYPE` says which checkpoints are its own.
+    A family is a subclass, in one file. `MODEL_TYPE` says to which checkpoints it applies.
 
     Args:
-        entries: those of config.json, with all that `DEFAULTS` names.
+        entries: the entries of config.json, including all that `DEFAULTS` names.
         origin: what to call them in an error.
 
     Attributes:
         cfg: the model's shape and kind.
 
     Raises:
-        CheckpointError: an entry has a value that the family cannot have or honour; the text names it and `origin`.
+        CheckpointError: an entry has a value that is invalid or that the family cannot honour; the text names it and
+            `origin`.
     """
 
     MODEL_TYPE: ClassVar[str]
@@ -44,19 +45,19 @@ class Family(ABC):
     LAYERS: ClassVar[str] = "num_hidden_layers"
     """The entry that counts the blocks."""
     TOKENIZER_CLASS: ClassVar[str] = "PreTrainedTokenizerFast"
-    """The class of tokenizer that is written where a checkpoint names none."""
+    """The class of tokenizer to write if the checkpoint names none."""
     OTHER_NAMES: ClassVar[tuple[str, ...]] = ()
     """Further entries that `CONFIG` takes these from."""
     CONFIG: ClassVar[type[PretrainedConfig]]
     """transformers' configuration, which resolves other names of the same entries."""
     REFERENCE: ClassVar[type[PreTrainedModel]]
-    """transformers' model, which the export is compared with."""
+    """transformers' model, with which the export is compared."""
     PREFIX: ClassVar[str]
-    """What checkpoints put before the names of parameters, all but the unembedding's."""
+    """The prefix of parameter names in checkpoints, which all but the unembedding have."""
     EMBEDDING: ClassVar[str]
     """The parameter with the token embedding, without the prefix."""
     UNEMBEDDING: ClassVar[str] = "lm_head.weight"
-    """The parameter with the unembedding; not stored where the embedding serves for both."""
+    """The parameter with the unembedding; not stored where it is tied to the embedding."""
 
     cfg: ModelConfig
 
@@ -68,7 +69,7 @@ class Family(ABC):
 
     @abstractmethod
     def check(self, entries: Mapping[str, Any], origin: str) -> None:
-        """Refuses what the family cannot have or honour.
+        """Refuses entries that are invalid or that the family cannot honour.
 
         Raises:
             CheckpointError: an entry is refused.
@@ -76,7 +77,7 @@ class Family(ABC):
 
     @abstractmethod
     def config(self, entries: Mapping[str, Any]) -> ModelConfig:
-        """Translates entries that were checked."""
+        """Translates checked entries."""
 
     @abstractmethod
     def parameter_shapes(self) -> dict[str, tuple[int, ...]]:
@@ -91,7 +92,7 @@ class Family(ABC):
         """The PyTorch model, whose parameters have the names and shapes of `parameter_shapes`."""
 
     def stored(self, name: str, tensor: Tensor) -> Tensor:
-        """A checkpoint's tensor as it is stored in a bundle."""
+        """Returns a checkpoint's tensor in the form in which a bundle stores it."""
         return tensor
 
     def checkpoint_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
@@ -99,11 +100,11 @@ class Family(ABC):
         return tuple(self.stored(name, torch.empty(shape, device="meta")).shape)
 
     def constants(self) -> dict[str, Tensor]:
-        """What is stored with the parameters and is none, such as frequencies of a rotation: [n] float32 each."""
+        """Constants stored with the parameters, such as frequencies of a rotation: [n] float32 each."""
         return {}
 
     def is_buffer(self, name: str) -> bool:
-        """Whether a tensor of a checkpoint is no parameter and not needed, such as a causal mask."""
+        """Whether a tensor of a checkpoint is not a parameter and not needed, such as a causal mask."""
         return False
 
     @property
@@ -117,7 +118,7 @@ class Family(ABC):
         return self.EMBEDDING if self.tied else self.UNEMBEDDING
 
     def description(self) -> ModelDescription:
-        """All that a bundle says of the model."""
+        """The description of the model for its bundle."""
         return describe(self.cfg, self.weights())
 
 
@@ -136,15 +137,15 @@ def check_entries(
     Args:
         entries: those of config.json.
         origin: what to call them in an error.
-        counts: names of whole numbers of at least 1.
-        switches: names of what is true or false.
-        epsilon: name of a number between 0 and 1.
-        activation: name of the activation function.
+        counts: names of entries that are whole numbers of at least 1.
+        switches: names of entries that are true or false.
+        epsilon: name of an entry that is a number between 0 and 1.
+        activation: name of the entry with the activation function.
         activations: those that can be computed.
 
     Raises:
-        CheckpointError: one of them is something else; the text names it. Also if a token id that begins or ends texts
-            is none.
+        CheckpointError: one of them has another value, or a token id that begins or ends texts is not an id; the text
+            names it.
     """
     for name in counts:
         if type(entries[name]) is not int or entries[name] < 1:

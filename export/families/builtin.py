@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from onnxlens.plugins.hookspecs import API_VERSION, hookimpl
+from onnxlens.plugins._hookspecs import API_VERSION, hookimpl
 
 __all__ = ["register_families"]
 

@@ -24,16 +24,16 @@ from onnxlens.export.families.parts import (
     Tap,
     attend,
 )
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.bundle.weight_view import WeightView
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._bundle.weight_view import WeightView
 
 __all__ = ["GPT2"]
 
-_BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks that old checkpoints store
+_BUFFERS = re.compile(r"h\.\d+\.attn\.(masked_)?bias")  # causal masks in old checkpoints
 
 
 class GPT2(Family):
-    """GPT-2, and what has its configuration."""
+    """GPT-2, and models with the same configuration."""
 
     MODEL_TYPE = "gpt2"
     CONFIG, REFERENCE = GPT2Config, GPT2LMHeadModel

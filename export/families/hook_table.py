@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.bundle.description import ModelDescription, Normalization, ResidualStream
-from onnxlens.runtime.bundle.hooks import HeadProduct, HookPoint
-from onnxlens.runtime.bundle.weight_view import WeightView
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._bundle.description import ModelDescription, Normalization, ResidualStream
+from onnxlens.runtime._bundle.hooks import HeadProduct, HookPoint
+from onnxlens.runtime._bundle.weight_view import WeightView
 
 __all__ = ["describe", "key_axis"]
 
@@ -51,7 +51,7 @@ def describe(cfg: ModelConfig, weights: Mapping[str, WeightView]) -> ModelDescri
 
 
 def key_axis(cfg: ModelConfig) -> str:
-    """What counts the heads of keys and values: heads of their own, where there are fewer than for queries."""
+    """The name of the axis of heads of keys and values: `kv_head` where there are fewer than for queries."""
     return "head" if cfg.key_value_heads == cfg.n_heads else "kv_head"
 
 
@@ -91,7 +91,9 @@ def _block(cfg: ModelConfig, block: str) -> list[HookPoint]:
             else []
         ),
         HookPoint(f"{block}.attn.hook_attn_scores", _ATTENTION, f"{q} / sqrt(d_head), -inf where masked"),
-        HookPoint(f"{block}.attn.hook_pattern", _ATTENTION, "softmax of the scores: who attends to whom"),
+        HookPoint(
+            f"{block}.attn.hook_pattern", _ATTENTION, "softmax of the scores: how much each query attends to each key"
+        ),
         HookPoint(f"{block}.attn.hook_z", _HEADS, "pattern @ v"),
         HookPoint(
             f"{block}.attn.hook_result",
@@ -114,6 +116,6 @@ def _mlp(cfg: ModelConfig, mlp: str) -> list[HookPoint]:
         return [pre, HookPoint(f"{mlp}.hook_post", _NEURONS, "MLP neurons after the activation function")]
     return [
         HookPoint(f"{mlp}.hook_pre", _NEURONS, "MLP neurons' gates before the activation function"),
-        HookPoint(f"{mlp}.hook_pre_linear", _NEURONS, "what the gates are multiplied with"),
+        HookPoint(f"{mlp}.hook_pre_linear", _NEURONS, "the factor of the gates"),
         HookPoint(f"{mlp}.hook_post", _NEURONS, "MLP neurons: act(pre) * pre_linear"),
     ]

@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models"), and what has its configuration.
+"""Llama (Touvron et al. 2023, "LLaMA: Open and Efficient Foundation Language Models") and models configured like it.
 
 Rotary positions, RMS normalisation, keys and values shared by groups of heads, a gated MLP. SmolLM2, TinyLlama and
 Mistral without a sliding window differ by their configuration alone.
@@ -35,8 +35,8 @@ from onnxlens.export.families.parts import (
     inverse_frequencies,
     rotate,
 )
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.bundle.weight_view import WeightView
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._bundle.weight_view import WeightView
 from onnxlens.runtime.errors import CheckpointError
 
 __all__ = ["Llama", "Mistral"]
@@ -46,13 +46,13 @@ _LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_positi
 
 
 class Llama(Family):
-    """Llama, and what has its configuration."""
+    """Llama, and models with the same configuration."""
 
     MODEL_TYPE = "llama"
     CONFIG: ClassVar[type[PretrainedConfig]] = LlamaConfig
     REFERENCE: ClassVar[type[PreTrainedModel]] = LlamaForCausalLM
     PREFIX, EMBEDDING = "model.", "embed_tokens.weight"
-    OTHER_NAMES = ("rope_theta", "rope_scaling")  # what 'rope_parameters' was before transformers 5
+    OTHER_NAMES = ("rope_theta", "rope_scaling")  # the name of 'rope_parameters' before transformers 5
     DEFAULTS: ClassVar[Mapping[str, Any]] = {
         "num_hidden_layers": 32,
         "num_attention_heads": 32,
@@ -93,7 +93,7 @@ class Llama(Family):
             check_division(entries, origin, "num_attention_heads", "num_key_value_heads")
         if _head_width(entries) % 2:
             raise CheckpointError(
-                f"{origin}: a head has {_head_width(entries)} coordinates ('head_dim'), and a rotation needs an even "
+                f"{origin}: a head has {_head_width(entries)} coordinates ('head_dim'), but a rotation needs an even "
                 "number of them."
             )
         _check_rope(entries["rope_parameters"], origin)
@@ -135,7 +135,7 @@ class Llama(Family):
         )
 
     def is_buffer(self, name: str) -> bool:
-        return name.endswith("rotary_emb.inv_freq")  # which old checkpoints store
+        return name.endswith("rotary_emb.inv_freq")  # in old checkpoints
 
     def constants(self) -> dict[str, Tensor]:
         return {"rotary_emb.inv_freq": inverse_frequencies(self.cfg)}
@@ -226,7 +226,7 @@ class Llama(Family):
 
 
 class Mistral(Llama):
-    """Mistral (Jiang et al. 2023, "Mistral 7B") without its sliding window: a Llama of other defaults."""
+    """Mistral (Jiang et al. 2023, "Mistral 7B") without its sliding window: a Llama with other defaults."""
 
     MODEL_TYPE = "mistral"
     CONFIG, REFERENCE = MistralConfig, MistralForCausalLM
@@ -242,8 +242,8 @@ class Mistral(Llama):
         super().check({**entries, "attention_bias": False, "mlp_bias": False}, origin)
         if entries["sliding_window"] is not None:
             raise CheckpointError(
-                f"{origin}: 'sliding_window' is {entries['sliding_window']!r:.100}; models in which attention sees a "
-                "window of the text only cannot be exported."
+                f"{origin}: 'sliding_window' is {entries['sliding_window']!r:.100}; models with sliding-window "
+                "attention cannot be exported."
             )
 
 
@@ -275,8 +275,8 @@ def _check_rope(rope: Any, origin: str) -> None:
         )
     if rope.get("partial_rotary_factor", 1.0) != 1.0:
         raise CheckpointError(
-            f"{origin}: 'partial_rotary_factor' is {rope['partial_rotary_factor']!r:.100}; models that rotate a "
-            "part of each head only cannot be exported."
+            f"{origin}: 'partial_rotary_factor' is {rope['partial_rotary_factor']!r:.100}; models that rotate only a "
+            "part of each head cannot be exported."
         )
 
 

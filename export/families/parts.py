@@ -1,6 +1,6 @@
-"""What the PyTorch modules of all families are made of.
+"""The parts of the PyTorch modules of all families.
 
-Every part hands its intermediate values to a tap, under TransformerLens's names. In shapes: B batch, P new positions,
+Every part passes its intermediate values to a tap, under TransformerLens's names. In shapes: B batch, P new positions,
 T past and new positions, D d_model, H heads, K heads for keys and values, d d_head, M d_mlp, V vocabulary.
 """
 
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 
 __all__ = [
     "ACTIVATIONS",
@@ -98,7 +98,7 @@ def attend(
         q: queries [B, P, H, d].
         k: keys [B, P, K, d]; each of them serves H / K heads in turn.
         v: values [B, P, K, d].
-        mask: what is added to the scores, [B, 1, P, T].
+        mask: the mask that is added to the scores, [B, 1, P, T].
         past: keys and values of earlier positions, [B, K, T - P, d] each.
         divisor: of the scores.
         tap: called with each hook point.
@@ -113,7 +113,7 @@ def attend(
     if past is not None:
         k, v = torch.cat((past[0], k), dim=2), torch.cat((past[1], v), dim=2)  # [B, K, T, d]
     shared = heads != groups
-    if shared:  # the heads of a group as more positions of one head: no copies of keys and values
+    if shared:  # the heads of a group become positions of one head, so that keys and values are not copied
         q = q.reshape(batch, groups, heads // groups * new, width)  # [B, K, H / K * P, d]
     scores = q @ k.transpose(2, 3) / divisor
     if shared:
@@ -130,10 +130,10 @@ def attend(
 
 
 def causal_mask(attention_mask: Tensor, new: int) -> Tensor:
-    """What is added to the scores: 0 for itself and earlier positions that are not padding, -inf for all others.
+    """The mask to add to the scores: 0 for the position itself and earlier ones that are not padding, -inf for others.
 
-    A padding position sees only itself, so its values stay finite and nothing real depends on them. Adding takes ONNX
-    Runtime a fraction of the time of choosing with `Where`.
+    A padding position attends only to itself, so its values are finite, and no token depends on them. In ONNX Runtime,
+    adding takes a fraction of the time of `Where`.
 
     Returns:
         float32 [B, 1, P, T].
@@ -147,12 +147,12 @@ def causal_mask(attention_mask: Tensor, new: int) -> Tensor:
 
 
 def inverse_frequencies(cfg: ModelConfig) -> Tensor:
-    """The angles by which rotary embeddings turn each pair of coordinates from one position to the next, [d / 2].
+    """The angles by which rotary embeddings rotate each pair of coordinates per position, [d / 2].
 
     Su et al. 2021, "RoFormer": base ** (-2 i / d). Chen et al. 2023, "Extending Context Window of Large Language Models
     via Positional Interpolation", divide all of them by a factor. Llama 3.1 divides the slow ones only, with a smooth
-    transition: those that turn less than `low_freq_factor` times within the original context by the factor, those that
-    turn more than `high_freq_factor` times not at all. In float32, as the models were trained.
+    transition: it divides frequencies with fewer than `low_freq_factor` turns within the original context by the
+    factor, and leaves those with more than `high_freq_factor` turns unchanged. In float32, as the models were trained.
     """
     assert cfg.rotary_base is not None and cfg.rotary_dim is not None
     exponents = torch.arange(0, cfg.rotary_dim, 2, device="cpu").float() / cfg.rotary_dim
@@ -180,23 +180,23 @@ class Rotary(nn.Module):
 
 
 def rotate(x: Tensor, rotation: Rotation) -> Tensor:
-    """Turns coordinate i of each head together with coordinate i + d / 2 by the position's angle; [B, P, heads, d]."""
+    """Rotates coordinates i and i + d / 2 of each head by the position's angle; [B, P, heads, d]."""
     cosines, sines = rotation
     first, second = x.chunk(2, dim=-1)
     return x * cosines + torch.cat((-second, first), dim=-1) * sines
 
 
 class Block(nn.Module):
-    """One transformer block, which reads the residual stream and adds to it: attention, then MLP.
+    """A transformer block, which reads the residual stream and adds to it: attention, then MLP.
 
-    Attention is called with what it reads [B, P, D], the mask, the rotation, past keys and values, the tap and its
-    name; it returns what it adds to the stream [B, P, D], and keys and values of all positions. The MLP is called with
-    what it reads, the tap and its name, and returns what it adds.
+    Attention is called with its input [B, P, D], the mask, the rotation, past keys and values, the tap and its name; it
+    returns its output [B, P, D], and keys and values of all positions. The MLP is called with its input, the tap and
+    its name, and returns its output.
 
     Args:
         layer: its number.
-        parts: the normalisation that attention reads, attention, the normalisation that the MLP reads, and the MLP, in
-            this order, under the names with which their parameters begin.
+        parts: the normalisation before attention, attention, the normalisation before the MLP, and the MLP, in this
+            order, by the prefixes of their parameters.
     """
 
     def __init__(self, layer: int, **parts: nn.Module) -> None:
@@ -218,7 +218,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module, ABC):
-    """A model whose forward pass hands every intermediate value to a tap.
+    """A model whose forward pass passes every intermediate value to a tap.
 
     Args:
         cfg: the model's shape and kind.
@@ -233,7 +233,7 @@ class Decoder(nn.Module, ABC):
         """The residual stream at the first block's input, [B, P, D]."""
 
     def rotation(self, position_ids: Tensor) -> Rotation | None:
-        """What queries and keys are rotated by, where they are."""
+        """The rotation of queries and keys, or None."""
         return None
 
     @property
@@ -247,7 +247,7 @@ class Decoder(nn.Module, ABC):
         """The normalisation that the unembedding reads."""
 
     def add_unembedding(self, embedding: nn.Embedding) -> None:
-        """Adds the unembedding, `lm_head`: the embedding itself where the two are tied."""
+        """Adds the unembedding, `lm_head`: the embedding itself if the two are tied."""
         self.lm_head = nn.Linear(self.cfg.d_model, self.cfg.d_vocab, bias=False)
         if self.cfg.tie_word_embeddings:
             self.lm_head.weight = embedding.weight
@@ -266,10 +266,10 @@ class Decoder(nn.Module, ABC):
             input_ids: [B, P] int64, the new tokens.
             attention_mask: [B, T] int64, 0 where a past or new position is padding.
             position_ids: [B, P] int64.
-            past: per layer the keys and values of earlier positions, each [B, K, T - P, d]; None where there are none
-                and none can be, which leaves the graph without their place.
-            tap: called with the name and value of each hook point, in the order of computation; what it returns
-                takes the value's place.
+            past: per layer the keys and values of earlier positions, each [B, K, T - P, d]; None leaves inputs for them
+                out of the graph.
+            tap: called with the name and value of each hook point, in the order of computation; its result replaces the
+                value.
 
         Returns:
             Logits [B, P, V]; per layer keys and values [B, K, T, d].

@@ -1,28 +1,28 @@
-"""Finds the family of a checkpoint among those that plugins register; the built-in ones are registered alike."""
+"""Finds the family of a checkpoint among those that plugins register, including the built-in ones."""
 
 from __future__ import annotations
 
 from importlib import import_module
 
 from onnxlens.export.families.base import Family
-from onnxlens.plugins.registry import Registry
+from onnxlens.plugins._registry import Registry
+from onnxlens.runtime._escape import quoted
 from onnxlens.runtime.errors import CheckpointError, PluginError
-from onnxlens.runtime.escape import quoted
 
 __all__ = ["families", "family_of", "known_families"]
 
 
 def families(plugins: Registry | None = None) -> list[str]:
-    """The `model_type` of each family that is known.
+    """The `model_type` of each known family.
 
     Args:
-        plugins: what plugins there are; None for the built-in and the installed ones.
+        plugins: the plugins; None for the built-in and the installed ones.
     """
     return sorted((plugins or Registry()).families)
 
 
 def known_families(plugins: Registry) -> str:
-    """Says which families there are, and how to add one: the end of a sentence about one that is not known."""
+    """The known families and how to add one: the end of an error about an unknown family."""
     return (
         f"onnxlens knows the families {', '.join(families(plugins))}. Begin another one with 'onnxlens plugins new "
         "NAME --kind family'."
@@ -33,13 +33,13 @@ def family_of(model_type: object, origin: str, plugins: Registry | None = None) 
     """The family of a checkpoint.
 
     Args:
-        model_type: what its config.json says.
-        origin: what to call that in an error.
-        plugins: what plugins there are; None for the built-in and the installed ones.
+        model_type: the entry of its config.json.
+        origin: the name of that file in an error.
+        plugins: the plugins; None for the built-in and the installed ones.
 
     Raises:
         CheckpointError: no such family is known.
-        PluginError: the plugin that would bring the family is broken, or the family cannot be imported.
+        PluginError: the family's plugin is broken, or the family cannot be imported.
     """
     known = plugins or Registry()
     entry = known.find("family", model_type) if isinstance(model_type, str) else None
@@ -57,5 +57,5 @@ def _imported(model_type: str, plugin: type[Family] | str) -> type[Family]:
     except (ImportError, AttributeError) as error:
         raise PluginError(f"The family {model_type!r} cannot be imported from {plugin}: {error}.") from error
     if not (isinstance(found, type) and issubclass(found, Family)):
-        raise PluginError(f"The family {model_type!r} is {plugin}, which is no class that derives from Family.")
+        raise PluginError(f"The family {model_type!r} is {plugin}, which is not a class that derives from Family.")
     return found

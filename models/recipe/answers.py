@@ -14,7 +14,7 @@ from tokenizers import Tokenizer, decoders
 
 from recipe.passes import Floats, Ints, NextTokens, batched
 from recipe.tasks import Question
-from onnxlens.runtime.bundle.bundle import TOKENIZER, Bundle
+from onnxlens.runtime._bundle.bundle import TOKENIZER, Bundle
 
 
 class Vocabulary:

@@ -11,7 +11,7 @@ import numpy as np
 
 from recipe.passes import Floats, batched, padded
 from recipe.tasks import Question
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.runner import Runner
 
 PATTERNS = "blocks.*.attn.hook_pattern"
 

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxlens.lens import Lens
+from onnxlens._lens import Lens
 from recipe.corpus import END_OF_TEXT, part, token_ids
 from recipe.passes import Floats, Ints, batched
-from onnxlens.runtime.running.logits import log_softmax
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.logits import log_softmax
+from onnxlens.runtime._running.runner import Runner
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,8 @@ __all__ = ["greedy", "loop"]
 from collections.abc import Sequence
 from itertools import groupby
 
-from onnxlens.runtime.running.generation import generate_ids
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.generation import generate_ids
+from onnxlens.runtime._running.runner import Runner
 
 
 def greedy(runner: Runner, prompt: list[int], count: int) -> list[int]:

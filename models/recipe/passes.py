@@ -13,8 +13,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from onnxlens.runtime.running.logits import log_softmax
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.logits import log_softmax
+from onnxlens.runtime._running.runner import Runner
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]

@@ -213,7 +213,7 @@ PLOTS: tuple[Plot, ...] = (
          "In the morning {he A} arrived, dusty and {feeling}."),
         ("It was even more beautiful than {he A} had hoped.",
          "{his A} {relative} was already standing at the door.",
-         "On the backward pass {A} took the train, and {he A} told everybody about the road."),
+         "On the way back {A} took the train, and {he A} told everybody about the road."),
     ),
 )  # fmt: skip
 

@@ -1,21 +1,21 @@
 """Analyses: functions over a `Lens`, with NumPy only, that return results whose arrays have labelled axes.
 
-- `logit_lens`: what the model would predict after each block
-- `attribute_logit`: what heads, MLPs, neurons and embeddings add to a logit
+- `logit_lens`: the model's prediction after each block
+- `attribute_logit`: the contribution of heads, MLPs, neurons and embeddings to a logit
 - `ablate_heads`: a metric without each head
-- `patch_activations`, `patch_path`: a metric with values of another run; along one path from head to head
+- `patch_activations`, `patch_path`: a metric with values of another run; the same along one path from head to head
 - `attention_rollout`, `head_scores`: attention over layers; induction, previous-token and duplicate-token heads
 - `surprisal`: how unexpected each token is
 - `activation_statistics`: of a hook point over many texts
-- `gradient_times_input`, `integrated_gradients`, `attribution_patching`: which positions, heads and neurons a metric is
-  due to, by gradients
+- `gradient_times_input`, `integrated_gradients`, `attribution_patching`: the positions, heads and neurons to which a
+  metric is due, by gradients
 
 Each is imported when it is first used.
 """
 
 from typing import TYPE_CHECKING
 
-from onnxlens.runtime.lazy import lazy_names
+from onnxlens.runtime._lazy import lazy_names
 
 if TYPE_CHECKING:
     from onnxlens.analysis._ablation import HeadAblation, ablate_heads

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from onnxlens._measuring import of_row
 from onnxlens.analysis._sweeps import HEADS, LAYERS, Text, Texts, heads_at, hooks, is_several, one_text, sweep
-from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
+from onnxlens.runtime._interventions.interventions import Intervention
+from onnxlens.runtime._result import Result
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.interventions.interventions import Intervention
-from onnxlens.runtime.result import Result
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = ["HeadAblation", "ablate_heads"]
 
@@ -25,12 +25,12 @@ class HeadAblation(Result):
     """A metric without each head, or the neurons of each layer, in turn.
 
     Attributes:
-        values: the metric without the head, [layers, heads] float64, or [layers] for what is no head's; of several
-            texts their mean.
-        baseline: the metric with everything; of several texts their mean.
+        values: the metric without the head, [layers, heads] float64, or [layers] for hook points without heads; the
+            mean over several texts.
+        baseline: the metric without ablation; the mean over several texts.
         each: the metric of each text, [texts, ...].
-        baselines: the metric of each text with everything, [texts].
-        operation: what was put in its place.
+        baselines: the metric of each text without ablation, [texts].
+        operation: `zero` or `mean`.
         hook: what was replaced.
         axes: of `values`.
         tokens: the text's token ids, [P]; of several texts a tuple of them.
@@ -47,7 +47,7 @@ class HeadAblation(Result):
 
     @property
     def effects(self) -> np.ndarray:
-        """By how much the metric changes without the head, [layers, heads] or [layers]; of several texts the mean."""
+        """The change of the metric without each head, [layers, heads] or [layers]; the mean over several texts."""
         return self.values - self.baseline
 
 
@@ -65,13 +65,14 @@ def ablate_heads(
     Args:
         lens: the model.
         text: a text, or its token ids; or several, of any lengths.
-        metric: what is measured; see `onnxlens.metrics`. Of several texts it may name a token for each.
-        hook: what is replaced, of each head: `z`, `result`, `q`, `k`, `v` or `pattern`, where `k` and `v` have a head
-            for each group of heads that shares them; or, of each layer,
-            `mlp.pre`, `mlp.post`, `attn_out` or `mlp_out`.
-        operation: `zero`, or `mean` for the mean over positions, which leaves what a head does whatever it reads.
-        reference: for `mean`, the texts over whose positions the mean is taken; None for `text` itself, and of several
-            texts for all of them together.
+        metric: what is measured; see `onnxlens.metrics`. With several texts, it may name a token for each.
+        hook: the hook point to replace, of each head: `z`, `result`, `q`, `k`, `v` or `pattern`, where `k` and `v` have
+            a head for each group of heads that shares them; or, of each layer, `mlp.pre`, `mlp.post`, `attn_out` or
+            `mlp_out`.
+        operation: `zero`, or `mean` for the mean over positions, which keeps the part of a head's output that does not
+            depend on the position.
+        reference: for `mean`, the texts over whose positions the mean is taken; None for `text` itself, or for all
+            texts together.
 
     Raises:
         InputError: the text, metric or an option cannot be used.

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlens.analysis._sweeps import Text, one_text
+from onnxlens.runtime._numbers import is_integer
+from onnxlens.runtime._result import Result
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.numbers import is_integer
-from onnxlens.runtime.result import Result
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = ["AttentionRollout", "HeadScores", "attention_rollout", "head_scores", "rolled_out"]
 
@@ -37,7 +37,7 @@ class AttentionRollout(Result):
 
 @dataclass(frozen=True, kw_only=True)
 class HeadScores(Result):
-    """What each head looks at while random tokens are said twice; means over queries and sequences.
+    """The attention of each head on sequences of random tokens that are repeated; means over queries and sequences.
 
     Attributes:
         induction: attention from each token of the second half to the token after its earlier occurrence,
@@ -58,7 +58,7 @@ class HeadScores(Result):
 def attention_rollout(lens: Lens, text: Text) -> AttentionRollout:
     """Multiplies attention over layers (Abnar and Zuidema 2020, "Quantifying Attention Flow in Transformers").
 
-    A block hands on half of what it got (the residual connection) and half of what its heads, on average, gathered.
+    A block passes on one half of its input (the residual connection) and one half of the average output of its heads.
 
     Args:
         lens: the model.
@@ -88,7 +88,7 @@ def rolled_out(patterns: np.ndarray) -> np.ndarray:
 def head_scores(
     lens: Lens, *, length: int = 50, count: int = 16, seed: int = 0, tokens: np.ndarray | None = None, rows: int = 8
 ) -> HeadScores:
-    """Lets the model read random tokens that are said twice, after `<|endoftext|>`, and looks at where heads look.
+    """Measures each head's attention on random tokens that are repeated, after `<|endoftext|>`.
 
     The induction score is the mean of the pattern along the induction stripe over the second half, which Olsson et al.
     2022, "In-context Learning and Induction Heads", call the prefix-matching score. The others are means along other
@@ -98,13 +98,13 @@ def head_scores(
         lens: the model.
         length: tokens before they repeat.
         count: sequences.
-        seed: another one draws others.
-        tokens: ids to draw from, uniformly and each for itself; None for all but the end of a text.
+        seed: seed of the random tokens.
+        tokens: ids to draw from, uniformly and independently; None for all but the end of a text.
         rows: sequences in a pass.
 
     Raises:
-        InputError: `length` is no whole number of at least 2 for which twice that and one fit the model, or `count` or
-            `rows` are none of at least 1.
+        InputError: `length` is not a whole number of at least 2, `2 * length + 1` tokens do not fit the model, or
+            `count` or `rows` is not a whole number of at least 1.
     """
     limit = (lens.config.n_ctx - 1) // 2
     if not is_integer(length) or not 2 <= length <= limit:

@@ -1,8 +1,8 @@
-"""Attribution by gradients: which positions, heads and neurons a metric of the logits is due to.
+"""Attribution by gradients: the positions, heads and neurons to which a metric of the logits is due.
 
 All three methods multiply a gradient with a difference of values, and add the products up along the axes `d_model` and
-`d_head`: single coordinates of these have no meaning by themselves. What is left has an axis for each thing that can be
-pointed at: batch, position, head, neuron, query and key.
+`d_head`: single coordinates of these have no meaning by themselves. The remaining axes are batch, position, head,
+neuron, query and key.
 
 Letters in shape comments: B batch, P position, D d_model, S steps.
 """
@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from onnxlens.metrics import TokenMetric
-from onnxlens.runtime.bundle.selection import NamesFilter
+from onnxlens.runtime._bundle.selection import NamesFilter
+from onnxlens.runtime._numbers import is_integer
+from onnxlens.runtime._result import Result
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
-from onnxlens.runtime.numbers import is_integer
-from onnxlens.runtime.result import Result
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = [
     "Attribution",
@@ -40,7 +40,7 @@ Text = str | Sequence[int] | np.ndarray | Sequence[str]
 
 
 class _NoScoresError(HookPointError, KeyError):
-    """A KeyError too, so that `get` does what it does for every mapping."""
+    """A KeyError too, so that `get` works as for every mapping."""
 
     __str__ = Exception.__str__  # KeyError's own puts the text in quotes
 
@@ -99,12 +99,12 @@ class IntegratedGradients(Result):
     """What each token of a text contributes to a metric, by `integrated_gradients`.
 
     Attributes:
-        scores: [P] float64; they add up to `value - baseline_value`, but for `gap`.
-        coordinates: [P, D] float64, the same before it is added up along d_model.
+        scores: [P] float64; their sum is `value - baseline_value + gap`.
+        coordinates: [P, D] float64, the same before summing over d_model.
         axes: of `scores`: `("pos",)`.
         value: the metric of the text.
         baseline_value: the metric with the baseline in place of the token embeddings.
-        steps: at how many points between the two the gradient was taken.
+        steps: the number of points between the two at which the gradient was taken.
         tokens: the token ids, [P].
     """
 
@@ -118,7 +118,7 @@ class IntegratedGradients(Result):
 
     @property
     def gap(self) -> float:
-        """What the scores add up to, less `value - baseline_value`: 0 for infinitely many steps (completeness)."""
+        """The sum of the scores minus `value - baseline_value`: 0 for infinitely many steps (completeness)."""
         return float(self.scores.sum() - (self.value - self.baseline_value))
 
 
@@ -127,14 +127,14 @@ def gradient_times_input(
 ) -> Attribution:
     """The gradient of a metric at hook points, times their values.
 
-    To first order, that is by how much the metric would fall if a value were 0 (Shrikumar et al. 2016, "Not Just a
-    Black Box: Learning Important Features Through Propagating Activation Differences").
+    To first order, that is how much the metric would fall if a value were 0 (Shrikumar et al. 2016, "Not Just a Black
+    Box: Learning Important Features Through Propagating Activation Differences").
 
     Args:
         lens: the model.
         text: a text, or its token ids, or several texts.
-        metric: what the gradient is of, see `onnxlens.metrics`.
-        names_filter: hook points; the token embeddings if not given, which gives one score a position.
+        metric: the metric to differentiate, see `onnxlens.metrics`.
+        names_filter: hook points; the token embeddings if not given, which gives one score for each position.
 
     Raises:
         As `Lens.grad` does.
@@ -153,7 +153,7 @@ def gradient_times_input(
 def attribution_patching(
     lens: Lens, clean: Text, corrupted: Text, metric: TokenMetric, *, names_filter: NamesFilter = "*"
 ) -> PatchingAttribution:
-    """Estimates what patching each value of a clean run into a corrupted one would do to a metric.
+    """Estimates the effect on a metric of patching each value of a clean run into a corrupted one.
 
     The estimate is (clean - corrupted) times the gradient at the corrupted run: activation patching to first order, for
     all values at once, from two forward passes and one backward pass (Nanda 2023, "Attribution Patching: Activation
@@ -163,33 +163,33 @@ def attribution_patching(
         lens: the model.
         clean: a text, or its token ids, or several texts.
         corrupted: as many texts, each with as many tokens as its clean one.
-        metric: what is to change, see `onnxlens.metrics`; tokens and positions are those of both runs.
+        metric: the metric, see `onnxlens.metrics`; tokens and positions are those of both runs.
         names_filter: hook points; all with a gradient if not given.
 
     Raises:
         InputError: the texts have different numbers of tokens.
         As `Lens.grad` does.
     """
-    before = lens.grad(clean, metric=metric, names_filter=None, activations=names_filter)
-    after = lens.grad(corrupted, metric=metric, names_filter=names_filter, activations=True)
-    clean_mask, mask = before.activations.attention_mask, after.activations.attention_mask
+    clean_run = lens.grad(clean, metric=metric, names_filter=None, activations=names_filter)
+    corrupted_run = lens.grad(corrupted, metric=metric, names_filter=names_filter, activations=True)
+    clean_mask, mask = clean_run.activations.attention_mask, corrupted_run.activations.attention_mask
     if not np.array_equal(clean_mask, mask):  # their shapes count, too
         counts = " and ".join(str(found.sum(axis=1).tolist()) for found in (clean_mask, mask))
         raise InputError(
             f"Clean and corrupted texts must have the same numbers of tokens, text by text; they have {counts}."
         )
     scores = {}
-    for name, gradient in after.gradients.items():
-        difference = _finite(before.activations[name]) - _finite(after.activations[name])
+    for name, gradient in corrupted_run.gradients.items():
+        difference = _finite(clean_run.activations[name]) - _finite(corrupted_run.activations[name])
         scores[name] = _added_up(lens, name, difference * gradient)
     return PatchingAttribution(
         scores=scores,
         axes={name: _axes_left(lens, name) for name in scores},
-        value=after.value,
-        tokens=after.gradients.tokens,
+        value=corrupted_run.value,
+        tokens=corrupted_run.gradients.tokens,
         attention_mask=mask,
-        clean_value=before.value,
-        clean_tokens=before.activations.tokens,
+        clean_value=clean_run.value,
+        clean_tokens=clean_run.activations.tokens,
     )
 
 
@@ -211,15 +211,14 @@ def integrated_gradients(
     Args:
         lens: the model.
         text: a text, or its token ids.
-        metric: what the gradient is of, see `onnxlens.metrics`.
-        baseline: the embeddings that stand for no text: `zeros`, `mean` (of all tokens' embeddings), or an array that
+        metric: the metric to differentiate, see `onnxlens.metrics`.
+        baseline: the embeddings of the baseline: `zeros`, `mean` (of all tokens' embeddings), or an array that
             broadcasts to [P, D].
-        steps: at how many points the gradient is taken.
-        batch_size: how many of them are computed at once.
+        steps: the number of points at which the gradient is taken.
+        batch_size: the number of points that are computed at once.
 
     Raises:
-        InputError: there are several texts, or an option has no usable value.
-        As `Lens.grad` does.
+        InputError: there are several texts, or the value of an option cannot be used. As `Lens.grad` does.
     """
     for name, number in (("steps", steps), ("batch_size", batch_size)):
         if not is_integer(number) or number < 1:
@@ -251,13 +250,13 @@ def integrated_gradients(
 
 
 def _quadrature(steps: int) -> tuple[np.ndarray, np.ndarray]:
-    """Points and weights of Gauss and Legendre's rule on [0, 1]."""
+    """Points and weights of Gauss-Legendre quadrature on [0, 1]."""
     points, weights = np.polynomial.legendre.leggauss(steps)
     return (points + 1) / 2, weights / 2
 
 
 def _baseline(lens: Lens, baseline: object, shape: tuple[int, ...]) -> np.ndarray:
-    """The embeddings that stand for no text, [P, D] float32."""
+    """The embeddings of the baseline, [P, D] float32."""
     if isinstance(baseline, str):
         if baseline not in ("zeros", "mean"):
             raise InputError(f"baseline must be 'zeros', 'mean' or an array, not {baseline!r}.")
@@ -274,7 +273,7 @@ def _baseline(lens: Lens, baseline: object, shape: tuple[int, ...]) -> np.ndarra
 
 
 def _finite(values: np.ndarray) -> np.ndarray:
-    """Masked attention scores are -inf, whatever the text; the gradient there is 0, and so is what they account for."""
+    """The values with 0 in place of -inf: masked attention scores, whose gradient is 0."""
     return np.where(np.isneginf(values), np.float32(0), values)
 
 

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlens.analysis._sweeps import Text, one_text, one_token
+from onnxlens.runtime._numbers import is_integer
+from onnxlens.runtime._result import Result
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.numbers import is_integer
-from onnxlens.runtime.result import Result
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = ["LogitAttribution", "attribute_logit"]
 
@@ -28,7 +28,8 @@ class LogitAttribution(Result):
         embed: what the token embedding adds.
         pos_embed: what the position embedding adds; 0 where the model has none.
         biases: what the biases of attention add, and the bias of the final layer normalisation.
-        change: what changes of the residual stream and of the sum of heads add, in a block of `Lens.hooks`; else 0.
+        change: what interventions and functions in a block of `Lens.hooks` add to the residual stream or to the sum of
+            heads; else 0.
         neurons: what each neuron adds, [layers, neurons] float64, where that was asked for; the neurons of a block and
             its `b_out` add up to its MLP.
         logit: the logit that the model computed, or the difference.
@@ -74,21 +75,21 @@ def attribute_logit(
     Args:
         lens: the model.
         text: a text, or its token ids.
-        token: whose logit, by id or text; None for the most probable one.
-        against: a token whose logit to subtract; None for none.
+        token: the token, by id or text; None for the most probable one.
+        against: a token whose logit to subtract; None subtracts nothing.
         position: the position that predicts; negative ones count from the end.
         neurons: take MLPs apart into neurons, too.
 
     Raises:
-        InputError: the text, a token or the position cannot be used; or the run is changed, in a block of `Lens.hooks`,
-            where no parts add up any more: after the final layer normalisation or, for neurons, at `hook_mlp_out`.
+        InputError: the text, a token or the position cannot be used; or a block of `Lens.hooks` makes a change after
+            which the parts do not add up: after the final layer normalisation or, for neurons, at `hook_mlp_out`.
     """
     ids = one_text(lens, text, "attribute_logit")
     length = ids.shape[1]
     if not is_integer(position) or not -length <= position < length:
         raise InputError(f"position must be a whole number from {-length} to {length - 1}, not {position!r}.")
     names = ["hook_*embed", "*.hook_z", "*.hook_mlp_out", "ln_final.hook_scale", *(["*.mlp.hook_post"] * neurons)]
-    if lens.is_changed:  # what is changed can be told by what came of it
+    if lens.is_changed:  # the parts of a change are found from its result
         names += ["*.hook_result", f"blocks.{lens.config.n_layers - 1}.hook_resid_post"]
     logits, cache = lens.run_with_cache(ids, names_filter=names, pos_slice=position)
     if neurons and (found := sorted(name for name in cache.changed if name.endswith("hook_mlp_out"))):

@@ -1,4 +1,4 @@
-"""The logit lens: what the model would predict if it ended after each block (nostalgebraist 2020)."""
+"""The logit lens: the model's predictions if it ended after each block (nostalgebraist 2020)."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlens.analysis._sweeps import Text, one_text, one_token
+from onnxlens.runtime._numbers import is_integer
+from onnxlens.runtime._result import Result
+from onnxlens.runtime._running.logits import log_softmax, top_ids
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.numbers import is_integer
-from onnxlens.runtime.result import Result
-from onnxlens.runtime.running.logits import log_softmax, top_ids
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = ["LogitLens", "logit_lens"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class LogitLens(Result):
-    """Predictions from the residual stream as it grows. S states of the stream, P positions, K candidates.
+    """Predictions from the residual stream after each block. S states of the stream, P positions, K candidates.
 
     Attributes:
         ids: the most probable next tokens, most probable first, [S, P, K] int64.
-        probabilities: theirs, over the full vocabulary, [S, P, K] float64.
-        entropy: of the whole prediction, in nats, [S, P] float64.
-        rank: which place the model's final prediction has, 0 for the first, [S, P] int64.
+        probabilities: their probabilities over the full vocabulary, [S, P, K] float64.
+        entropy: the entropy of the whole prediction, in nats, [S, P] float64.
+        rank: the rank of the model's final prediction, 0 for the most probable token, [S, P] int64.
         probability: the probability of the model's final prediction, [S, P] float64.
-        watched: the ids of the tokens that were to be watched, W of them.
-        watched_rank: which place each of them has, [S, P, W] int64.
+        watched: the ids of the W watched tokens.
+        watched_rank: the rank of each of them, [S, P, W] int64.
         watched_probability: the probability of each, [S, P, W] float64.
-        labels: what each state is: `0_pre` before block 0, ..., `final_post` after the last.
+        labels: the name of each state: `0_pre` before block 0, ..., `final_post` after the last.
         axes: of the arrays.
         tokens: the text's token ids, [P].
     """
@@ -57,12 +57,12 @@ def logit_lens(lens: Lens, text: Text, *, top: int = 5, watch: Sequence[str | in
     Args:
         lens: the model.
         text: a text, or its token ids.
-        top: how many candidates to keep.
-        watch: tokens whose rank and probability to tell everywhere: texts of one token, or ids.
+        top: the number of candidates to keep.
+        watch: tokens whose rank and probability to return for every state and position: texts of one token, or ids.
 
     Raises:
-        InputError: the text cannot be used, `top` is not between 1 and the size of the vocabulary, something to watch
-            is no token, or the final layer normalisation is changed in a block of `Lens.hooks`.
+        InputError: the text cannot be used, `top` is not between 1 and the size of the vocabulary, a token to watch is
+            not a token, or the final layer normalisation is changed in a block of `Lens.hooks`.
     """
     if not is_integer(top) or not 1 <= top <= lens.config.d_vocab:
         raise InputError(f"top must be a whole number from 1 to {lens.config.d_vocab}, not {top!r}.")
@@ -75,8 +75,8 @@ def logit_lens(lens: Lens, text: Text, *, top: int = 5, watch: Sequence[str | in
     logits, cache = lens.run_with_cache(ids, names_filter=names)
     if final := sorted(name for name in cache.changed if name.startswith("ln_final.")):
         raise InputError(
-            "logit_lens applies the final layer normalisation to every state as it is, and "
-            f"{final[0]!r} is changed; call it outside of the block of lens.hooks."
+            f"logit_lens applies the model's own final layer normalisation to every state, but {final[0]!r} is "
+            "changed; call it outside of the block of lens.hooks."
         )
     states, labels = cache.accumulated_resid(return_labels=True)  # [S, 1, P, D]
     asked = np.column_stack([logits[0].argmax(-1), *(np.full(ids.size, one) for one in watched)])  # [P, 1 + W]

@@ -1,4 +1,4 @@
-"""Activation patching: which values of a clean run restore a metric in a corrupted one.
+"""Activation patching: finds the values of a clean run that restore a metric in a corrupted one.
 
 Sources: Vig et al. 2020, "Investigating Gender Bias in Language Models Using Causal Mediation Analysis"; Meng et al.
 2022, "Locating and Editing Factual Associations in GPT" (causal tracing); Wang et al. 2022, "Interpretability in the
@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from onnxlens._measuring import of_row
 from onnxlens.analysis._sweeps import HEADS, STREAM, Text, Texts, heads_at, hooks, is_several, one_text, sweep
-from onnxlens.measuring import of_row
 from onnxlens.metrics import AnyMetric
+from onnxlens.runtime._interventions.interventions import Intervention
+from onnxlens.runtime._numbers import is_integer
+from onnxlens.runtime._result import Result
+from onnxlens.runtime._text.token_text import quoted_token
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.interventions.interventions import Intervention
-from onnxlens.runtime.numbers import is_integer
-from onnxlens.runtime.result import Result
-from onnxlens.runtime.text.token_text import quoted_token
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = ["STREAM", "Patching", "PathPatching", "patch_activations", "patch_path"]
 
@@ -35,17 +35,17 @@ class Patching(Result):
     """A metric of the corrupted text, with one value at a time from the clean one.
 
     Attributes:
-        values: the metric after each patch, float64, with the axes that `axes` names; of several texts their mean.
-        clean: the metric of the clean text; of several their mean.
-        corrupted: the metric of the corrupted text; of several their mean.
+        values: the metric after each patch, float64, with the axes that `axes` names; the mean over several texts.
+        clean: the metric of the clean text; the mean over several texts.
+        corrupted: the metric of the corrupted text; the mean over several texts.
         each: the metric of each text after each patch, [texts, ...].
         clean_each: the metric of each clean text, [texts].
         corrupted_each: the metric of each corrupted text, [texts].
         hook: what was patched, as a shorthand.
         axes: `("layer", "pos")`, `("layer", "head")` or `("layer", "pos", "head")`.
-        span: how many neighbouring positions each entry of `pos` stands for; the last one perhaps for fewer.
+        span: how many neighbouring positions each entry of `pos` stands for; the last one can stand for fewer.
         clean_tokens: the clean text's token ids, [P]; of several texts a tuple of them.
-        corrupted_tokens: the corrupted text's, likewise.
+        corrupted_tokens: those of the corrupted text.
     """
 
     values: np.ndarray
@@ -72,7 +72,7 @@ class Patching(Result):
         return (self.values - self.corrupted) / (self.clean - self.corrupted)
 
     def joined(self, tokens: Sequence[str]) -> list[str]:
-        """The texts of tokens, [P], put together as they are patched together: one for each entry of `pos`."""
+        """The texts of tokens, [P], joined where tokens are patched together: one text for each entry of `pos`."""
         return ["".join(tokens[start : start + self.span]) for start in range(0, len(tokens), self.span)]
 
 
@@ -103,19 +103,19 @@ def patch_activations(
 ) -> Patching:
     """Puts values of a clean run into a corrupted one, one at a time.
 
-    Up to the first token that differs both runs are the same, so nothing is run for those positions.
+    Up to the first token that differs, both runs are the same, so nothing is run for those positions.
 
     Args:
         lens: the model.
         clean: a text, or its token ids; or several, which have equally many tokens unless heads are patched at all
             positions.
         corrupted: another one with as many tokens; or one for each clean text.
-        metric: what is measured; see `onnxlens.metrics`. Of several texts it may name a token for each.
-        hook: what is patched: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`, `mlp.pre` or `mlp.post`,
-            at each layer and position; or `q`, `k`, `v`, `z`, `result` or `pattern` of each head.
-        by_position: for heads, at each position apart, in place of all positions at once; for patterns, of the queries.
-        span: how many neighbouring positions are patched together: a long text takes fewer runs, and says less exactly
-            where.
+        metric: what is measured; see `onnxlens.metrics`. With several texts, it may name a token for each.
+        hook: the hook point to patch: `resid_pre`, `resid_mid`, `resid_post`, `attn_out`, `mlp_out`, `mlp.pre` or
+            `mlp.post`, at each layer and position; or `q`, `k`, `v`, `z`, `result` or `pattern` of each head.
+        by_position: for heads, patch each position by itself instead of all positions at once; for patterns, the
+            positions of queries.
+        span: how many neighbouring positions are patched together: more of them take fewer runs, with a coarser result.
 
     Raises:
         InputError: the texts have different numbers of tokens, or an argument cannot be used.
@@ -124,7 +124,7 @@ def patch_activations(
     if by_position and hook in STREAM:
         raise InputError(f"{hook!r} is patched at each position anyway; by_position is for heads.")
     if not is_integer(span) or span < 1:
-        raise InputError(f"span must be a whole number from 1 on, not {span!r}.")
+        raise InputError(f"span must be a whole number of at least 1, not {span!r}.")
     if span > 1 and hook in HEADS and not by_position:
         raise InputError(
             f"span is for patches of some positions, and {hook!r} is patched at all at once: leave it out."
@@ -196,7 +196,7 @@ def _patched(
 def _pairs(lens: Lens, clean: Text | Texts, corrupted: Text | Texts) -> list[tuple[np.ndarray, np.ndarray]]:
     """The token ids of each clean text and its corrupted one, [1, P] each."""
     if is_several(clean) != is_several(corrupted):
-        raise InputError("Give two texts, or two lists of them: one of clean and corrupted is a list, and one is not.")
+        raise InputError("Give two texts, or two lists of them; only one of clean and corrupted is a list.")
     if is_several(clean) and len(clean) != len(corrupted):
         raise InputError(
             f"patch_activations takes a corrupted text for each clean one, not {len(corrupted)} for {len(clean)}."
@@ -217,11 +217,11 @@ def patch_path(
     receiver: tuple[int, int] | Literal["logits"],
     inputs: Sequence[str] = ("q",),
 ) -> PathPatching:
-    """Lets one head hear of the corrupted text from one earlier head only (Wang et al. 2022, section 3.1).
+    """Patches the corrupted text along one path only, from one head to a later one (Wang et al. 2022, section 3.1).
 
     In a first run on the clean text, the sender's output is that of the corrupted run, and all other heads' are those
-    of the clean one, so that the change reaches the receiver along the residual stream and through MLPs, but through
-    no other head. What the receiver then reads is put into a second run on the clean text.
+    of the clean one, so that the change reaches the receiver along the residual stream and through MLPs, but through no
+    other head. The inputs that the receiver then reads are patched into a second run on the clean text.
 
     Args:
         lens: the model.
@@ -231,8 +231,8 @@ def patch_path(
         sender: layer and head.
         receiver: layer and head of a later layer; or `logits`, for the direct path to the output, MLPs on the way
             included.
-        inputs: which inputs of the receiver take part: `q`, `k`, `v`. Keys and values that several heads share change
-            for all of them.
+        inputs: the inputs of the receiver to patch: `q`, `k`, `v`. Keys and values that several heads share change for
+            all of them.
 
     Raises:
         InputError: the texts have different numbers of tokens, there is no such head, or the receiver is not later.
@@ -275,14 +275,14 @@ def _pair(lens: Lens, clean: Text, corrupted: Text, what: str) -> tuple[np.ndarr
     return ids
 
 
-def _head(lens: Lens, what: str, given: Any) -> tuple[int, int]:
+def _head(lens: Lens, what: str, head: Any) -> tuple[int, int]:
     layers, heads = lens.config.n_layers, lens.config.n_heads
-    pair = isinstance(given, tuple | list | np.ndarray) and len(given) == 2 and all(map(is_integer, given))
-    if not pair or not (0 <= given[0] < layers and 0 <= given[1] < heads):
+    pair = isinstance(head, tuple | list | np.ndarray) and len(head) == 2 and all(map(is_integer, head))
+    if not pair or not (0 <= head[0] < layers and 0 <= head[1] < heads):
         raise InputError(
-            f"The {what} must be a layer from 0 to {layers - 1} and a head from 0 to {heads - 1}, not {given!r}."
+            f"The {what} must be a layer from 0 to {layers - 1} and a head from 0 to {heads - 1}, not {head!r}."
         )
-    return int(given[0]), int(given[1])
+    return int(head[0]), int(head[1])
 
 
 def _named(lens: Lens, ids: np.ndarray) -> str:

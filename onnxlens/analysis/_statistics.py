@@ -1,4 +1,4 @@
-"""Statistics of activations over many texts, which are run one after the other: nothing but the result is kept."""
+"""Statistics of activations over many texts, run one after the other: memory does not grow with their number."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlens.analysis._sweeps import Text, one_text
+from onnxlens.runtime._numbers import is_integer
+from onnxlens.runtime._result import Result
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.numbers import is_integer
-from onnxlens.runtime.result import Result
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = ["ActivationStatistics", "Context", "activation_statistics"]
 
@@ -42,12 +42,12 @@ class ActivationStatistics(Result):
     Attributes:
         hook: the hook point.
         mean: in the hook point's shape without batch and position, float64.
-        variance: likewise; over the positions seen, not an estimate for others.
-        minimum: likewise, float32.
-        maximum: likewise, float32.
+        variance: in the same shape: that of the positions seen, not an estimate for others.
+        minimum: in the same shape, float32.
+        maximum: in the same shape, float32.
         count: how many positions were seen.
         texts: how many texts.
-        top: for each unit asked for, its highest activations, highest first, each of another text.
+        top: for each unit asked for, its highest activations, highest first, at most one from each text.
         axes: of the arrays.
     """
 
@@ -70,21 +70,21 @@ def activation_statistics(
     units: Iterable[int] = (),
     top: int = 10,
 ) -> ActivationStatistics:
-    """Runs texts and gathers statistics of one hook point.
+    """Runs texts and collects statistics of one hook point.
 
     Mean and variance are updated text by text (Chan, Golub and LeVeque 1983), so that they stay exact over any number
     of positions.
 
     Args:
         lens: the model.
-        texts: texts, or token ids; each is run once, and not kept.
+        texts: texts, or token ids; each is run once and not kept.
         hook: a hook point with an axis of positions; not scores or patterns.
         units: units of the last axis (neurons of an MLP, coordinates of the stream) whose highest activations to keep.
-        top: how many of them.
+        top: how many activations to keep for each unit.
 
     Raises:
         HookPointError: there is no such hook point, or it has no axis of positions.
-        InputError: there is no text, a text cannot be used, or a unit is not there.
+        InputError: there is no text, a text cannot be used, or there is no such unit.
     """
     names = lens.runner.select(hook)
     if len(names) != 1:

@@ -8,24 +8,24 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlens.analysis._sweeps import Text, one_text
+from onnxlens.runtime._result import Result
+from onnxlens.runtime._running.logits import log_softmax
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.result import Result
-from onnxlens.runtime.running.logits import log_softmax
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = ["Surprisal", "surprisal"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Surprisal(Result):
-    """The surprisal of each token but the first, which nothing predicts.
+    """The surprisal of each token but the first, for which there is no prediction.
 
     Attributes:
         values: -ln p(token | the tokens before it), in nats, [P - 1] float64.
         rank: how many tokens were more probable, [P - 1] int64.
-        entropy: of the prediction, in nats, [P - 1] float64: the surprisal that was to be expected.
+        entropy: of the prediction, in nats, [P - 1] float64: the expected surprisal.
         tokens: the ids of the tokens, without the first, [P - 1].
         axes: of the arrays.
     """
@@ -64,7 +64,7 @@ def surprisal(lens: Lens, text: Text) -> Surprisal:
     """
     ids = one_text(lens, text, "surprisal")
     if ids.shape[1] < 2:
-        raise InputError("The first token of a text is predicted by nothing; give a text of at least two tokens.")
+        raise InputError("There is no prediction for the first token of a text; give a text of at least two tokens.")
     logits = lens.run(ids, keep_cache=False).logits[0, :-1]  # [P - 1, V]
     logs = log_softmax(logits)
     following = ids[0, 1:, np.newaxis]  # [P - 1, 1]

@@ -9,17 +9,17 @@ from typing import TYPE_CHECKING, TypeGuard
 
 import numpy as np
 
-from onnxlens.measuring import Measure
+from onnxlens._measuring import Measure
 from onnxlens.metrics import AnyMetric
-from onnxlens.runtime.activations.slices import sliced
+from onnxlens.runtime._activations.slices import sliced
+from onnxlens.runtime._interventions.interventions import Intervention
+from onnxlens.runtime._interventions.places import axis_size
+from onnxlens.runtime._numbers import is_integer
+from onnxlens.runtime._running.plan import ReadKeywords
 from onnxlens.runtime.errors import InputError, suggestion
-from onnxlens.runtime.interventions.interventions import Intervention
-from onnxlens.runtime.interventions.places import axis_size
-from onnxlens.runtime.numbers import is_integer
-from onnxlens.runtime.running.plan import ReadKeywords
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = [
     "HEADS",
@@ -38,13 +38,14 @@ __all__ = [
 Text = str | Sequence[int] | np.ndarray
 Texts = Sequence[str] | Sequence[Sequence[int]] | Sequence[np.ndarray]
 
-# Tokens in a pass: enough to be worth it, and few enough for the memory that the logits of all of them take.
+# Tokens in a pass: enough to be efficient, and few enough that the logits of all of them fit into memory.
 _MOST = 1024
 _MIXED = 512  # where runs start at different positions, and the later ones compute more than they need
 
 _STREAM = "blocks.{}.hook_resid_pre"
 
-# What analyses read and change, as shorthands: of each head; of each position; and both but for the residual stream.
+# The hook points that analyses read and change, as shorthands: those of heads; those of positions; and both without the
+# residual stream.
 HEADS = ("q", "k", "v", "z", "result", "pattern")
 LAYERS = ("attn_out", "mlp_out", "mlp.pre", "mlp.post")
 STREAM = ("resid_pre", "resid_mid", "resid_post", *LAYERS)
@@ -91,7 +92,7 @@ def one_token(lens: Lens, token: int | str) -> int:
     """The id of a token, given by its id or text.
 
     Raises:
-        InputError: it is no id, or no single token.
+        InputError: it is not an id, or not one token.
     """
     if isinstance(token, str):
         return lens.runner.bundle.facts.token(token)
@@ -103,21 +104,20 @@ def one_token(lens: Lens, token: int | str) -> int:
 def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]], metric: AnyMetric) -> np.ndarray:
     """Measures a text under each of many changes.
 
-    What comes before the block of a change is the same without it, and so are the positions before it. So both are
-    computed once: each run joins a pass at the block that it changes first, and a pass starts at the first position
-    that is changed in it.
+    Blocks and positions before a change are the same without it, so they are computed once: each run joins a pass at
+    the block that it changes first, and a pass starts at the first position that is changed in it.
 
     Args:
         lens: the model.
         ids: the text, [1, P].
-        changes: for each run the interventions to make in it, which say nothing of rows; values are those of one row.
+        changes: for each run the interventions to make in it, which name no rows; values are those of one row.
         metric: what is measured; see `onnxlens.metrics`.
 
     Returns:
         The metric of each run, [runs] float64.
 
     Raises:
-        InputError: an intervention does not fit, or the metric names a token that there is not.
+        InputError: an intervention does not fit, or the metric names an unknown token.
     """
     length = ids.shape[1]
     blocks, starts = [0] * len(changes), [0] * len(changes)
@@ -136,13 +136,13 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
         options: ReadKeywords = {"keep_cache": False}
         if common is not None:
             rows = Counter(blocks[run] for run in runs)
-            given = {
+            joining_rows = {
                 name: np.repeat(common.activations[name][:, first:], rows[block], axis=0)
                 for block, name in streams.items() if block >= begun
             }  # fmt: skip
             if begun:
-                options["feeds"] = {streams[begun]: given.pop(streams[begun])}
-            options |= {"joins": given, "cache_rows": np.zeros(len(runs), np.int64)}
+                options["feeds"] = {streams[begun]: joining_rows.pop(streams[begun])}
+            options |= {"joins": joining_rows, "cache_rows": np.zeros(len(runs), np.int64)}
         if common is not None and common.kv_cache is not None:
             options["kv_cache"] = common.kv_cache.until(first)
         chosen = [[change.at_rows(row) for change in changes[run]] for row, run in enumerate(runs)]
@@ -151,7 +151,7 @@ def sweep(lens: Lens, ids: np.ndarray, changes: Sequence[Sequence[Intervention]]
 
 
 def _first_block(lens: Lens, changes: Sequence[Intervention]) -> int:
-    """The block before which everything is as it would be without the changes."""
+    """The first block that the changes can affect."""
     names = lens.runner.hook_names
     starts = [names.index(_STREAM.format(block)) for block in range(lens.config.n_layers)]
     changed = [names.index(name) for change in changes for name in lens.runner.select(change.hook)]
@@ -159,7 +159,7 @@ def _first_block(lens: Lens, changes: Sequence[Intervention]) -> int:
 
 
 def _first_position(changes: Sequence[Intervention], length: int) -> int:
-    """The position before which everything is as it would be without the changes; the last one at most."""
+    """The first position that the changes can affect; at most the last one."""
     firsts = [length - 1]
     for change in changes:
         places = list(change.positions) if isinstance(change.positions, tuple) else change.positions
@@ -201,7 +201,7 @@ def _measured(
     options: ReadKeywords,
 ) -> np.ndarray:
     measure = Measure(metric, lens.tokenizer, lens.config.d_vocab, len(batch))
-    # Position by position, so that what many rows have in common stands side by side, and becomes one edit.
+    # Position by position, so that equal changes of many rows are neighbours and become one edit.
     deep = max(map(len, changes), default=0)
     ordered = [change[depth] for depth in range(deep) for change in changes if depth < len(change)]
     options = {**options, "logits": "all" if measure.needs_all_positions else "last"}

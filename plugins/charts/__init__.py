@@ -1,7 +1,7 @@
-"""Charts: renderings for numbers, in every format, for whoever writes a visualizer.
+"""Charts: renderings for numbers, in every format, for authors of visualizers.
 
-A chart is given plain texts and numbers, and escapes what it shows for each format itself. None of them loads a drawing
-library before a picture is drawn.
+A chart is given plain texts and numbers, and escapes what it shows for each format itself. Charts load drawing
+libraries only when a picture is drawn.
 """
 
 from onnxlens.plugins.charts.bars import Bars

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxlens.plugins._drawing.fonts import monospace
+from onnxlens.plugins._drawing.labels import printable, short
+from onnxlens.plugins._drawing.page import plotly_text
 from onnxlens.plugins.charts.base import Chart, distinct, head, numbers
 from onnxlens.plugins.charts.scale import CHOSEN, NEGATIVE, NO_SIGN, POSITIVE, Scale
-from onnxlens.plugins.drawing.fonts import monospace
-from onnxlens.plugins.drawing.labels import printable, short
-from onnxlens.plugins.drawing.page import plotly_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,26 +27,26 @@ __all__ = ["Bars"]
 _LABEL = 24  # characters of a label
 _WIDE = 24  # of a bar in a terminal
 _BAR = 0.22  # inches from bar to bar
-_PALE = 0.45  # opacity of the second list and others, where lists stand together
+_PALE = 0.45  # opacity of the second and further lists, where lists stand together
 
 
 class Bars(Chart):
-    """Bars of the same names, or several lists of them, each with its own names.
+    """Bars with names: one list, or several lists, each with its own names.
 
     Args:
-        title: what is shown.
-        bars: numbers by name; or several such by the name of the list.
-        unit: what the numbers are, and in what.
-        axis: what the names are.
+        title: the heading.
+        bars: numbers by name; or several lists of them, by the name of the list.
+        unit: the quantity and its unit.
+        axis: the heading of the names.
         notes: a text for each bar, by name.
-        marked: names of bars that stand out.
-        cumulative: whether each begins where the one before ended, as in a waterfall.
-        start: where the first of these begins.
+        marked: names of bars to highlight.
+        cumulative: whether each bar begins where the previous one ended, as in a waterfall.
+        start: where the first bar of a waterfall begins.
         limits: the ends of the axis, where the unit says so, such as 0 and 1 for probabilities.
         signs: what numbers above and below zero mean, such as "supports the answer" and "opposes it".
-        level: a number to draw across, and what it is.
-        together: whether the lists, which must have the same names, are drawn side by side for each name; each is a
-            picture of its own otherwise, on axes that are the same.
+        level: a number at which to draw a line, and the line's name.
+        together: whether the lists, which must have the same names, are drawn side by side for each name; otherwise
+            each list is a picture of its own, all with the same axes.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Bars(Chart):
         together: bool = False,
     ) -> None:
         self.title, self.unit, self.axis = printable(title), printable(unit), printable(axis)
-        self.cumulative, self.start, self.given, self.level = cumulative, start, limits, level
+        self.cumulative, self.start, self.limits, self.level = cumulative, start, limits, level
         lists = bars if isinstance(bars, Mapping) else {"": bars}
         self.lists = {name: [(printable(label), float(value)) for label, value in one] for name, one in lists.items()}
         self.notes = {printable(label): printable(note) for label, note in (notes or {}).items()}
@@ -108,7 +108,7 @@ class Bars(Chart):
         return 8.0 if columns == 1 else 4.2 * columns, rows * (1.1 + _BAR * most)
 
     def draw_on(self, figure: FigureBase) -> None:
-        """Draws lying bars, the first on top."""
+        """Draws horizontal bars, the first on top."""
         columns, rows = self._grid()
         head(figure, self.title, self.size()[0])
         grid = figure.subplots(rows, columns, squeeze=False, sharex=True)
@@ -125,12 +125,13 @@ class Bars(Chart):
                 axes.set_title(printable(name), fontsize=8, parse_math=False)
 
     def part(self) -> Figure:
-        """Lying bars, a list of which is picked in a menu unless they stand together; the pointer reads the values."""
+        """Horizontal bars; a menu picks a list unless they stand together, and the pointer reads the values."""
         import plotly.graph_objects as go
         from plotly.colors import hex_to_rgb
 
         def inside(colour: str, value: float) -> str:
-            # Hollow below zero, for who sees grey. Plotly before 7 takes no hexadecimal colour with an opacity.
+            # Bars below zero are hollow, for readers who see no colours. Plotly before 7 takes no hexadecimal colour
+            # with an opacity.
             return f"rgba{(*hex_to_rgb(colour), 0.25)}" if value < 0 else colour
 
         figure = go.Figure()
@@ -167,7 +168,7 @@ class Bars(Chart):
         if self.level:
             figure.add_vline(x=self.level[0], line_dash="dot", annotation_text=plotly_text(self._level()))
         figure.update_layout(
-            xaxis={"title": plotly_text(self.scale.legend(self.unit)), "zeroline": True, "range": self.given},
+            xaxis={"title": plotly_text(self.scale.legend(self.unit)), "zeroline": True, "range": self.limits},
             yaxis={"title": plotly_text(self.axis), "autorange": "reversed", "type": "category"},
             updatemenus=[menu] if has_menu else [],
             showlegend=self.together,
@@ -177,7 +178,7 @@ class Bars(Chart):
         return figure
 
     def data(self) -> Any:
-        """What is shown: the unit, and the numbers by name."""
+        """The unit, and the numbers by name."""
         lists = {
             name: [{"name": label, "value": numbers(value)} for label, value in bars]
             for name, bars in self.lists.items()
@@ -190,11 +191,11 @@ class Bars(Chart):
         return found
 
     def minus(self, other: Chart) -> Chart | None:
-        """Returns the differences, where both have the same names; what a waterfall lacks adds nothing to it."""
+        """Returns the differences, where both have the same names; in a waterfall, missing parts count as 0."""
         if not isinstance(other, Bars) or [*other.lists] != [*self.lists] or other.unit != self.unit:
             return None
         if self.level or other.level:
-            return None  # what is hit in one is nothing to the other
+            return None  # a highlight of one chart means nothing in the other
         lists = {}
         for name, bars in self.lists.items():
             own, theirs = dict(_counted(bars)), dict(_counted(other.lists[name]))
@@ -234,10 +235,10 @@ class Bars(Chart):
         axes.set_xlabel(self.scale.legend(self.unit), fontsize=8, parse_math=False)
         axes.tick_params(labelsize=7, length=2)
         axes.axvline(0, color="#444444", linewidth=0.6)
-        axes.use_sticky_edges = not self.cumulative  # there a bar may begin where the picture would end
+        axes.use_sticky_edges = not self.cumulative  # a bar of a waterfall may begin beyond the largest number
         axes.margins(x=0.12)
-        if self.given:
-            least, most = self.given
+        if self.limits:
+            least, most = self.limits
             axes.set_xlim(least - 0.12 * (most - least) * (least < 0), most + 0.12 * (most - least))
             axes.set_xticks(np.linspace(least, most, 6 if least >= 0 else 5))
         else:
@@ -261,7 +262,7 @@ class Bars(Chart):
         from rich.text import Text
 
         known = [abs(one) for bars in self.lists.values() for _, one in bars if math.isfinite(one)]
-        largest = max(map(abs, self.given)) if self.given else max(known, default=0.0) or 1.0
+        largest = max(map(abs, self.limits)) if self.limits else max(known, default=0.0) or 1.0
         length = min(_WIDE, round(_WIDE * abs(value) / largest)) if math.isfinite(value) else 0
         return Text(("█" if value >= 0 else "▒") * length, style=self._colour(label, value))
 
@@ -285,7 +286,7 @@ class Bars(Chart):
 
 
 def _counted(bars: Sequence[tuple[str, float]]) -> list[tuple[tuple[str, int], float]]:
-    """The bars, each with its name and which one of that name it is."""
+    """The bars, each with its name and a counter for equal names."""
     seen: Counter[str] = Counter()
     found = []
     for label, value in bars:

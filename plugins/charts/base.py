@@ -1,4 +1,4 @@
-"""What a chart is: a rendering that stands alone, or among others on one page."""
+"""The base of charts: renderings that stand alone, or among others on one page."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import textwrap
 from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.drawing.page import Part, parts_page, plotly_text
-from onnxlens.plugins.drawing.rendering import Rendering, drawing
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._drawing.page import Part, parts_page, plotly_text
+from onnxlens.plugins._drawing.rendering import Rendering, drawing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure, FigureBase
@@ -23,7 +23,7 @@ class Chart(Rendering):
     """A rendering in every format, made of parts that can stand beside others; see `Stack`.
 
     Attributes:
-        title: what it shows, as text.
+        title: its heading, as text.
     """
 
     title: str
@@ -38,14 +38,14 @@ class Chart(Rendering):
 
     @abstractmethod
     def part(self) -> Part:
-        """Returns what it is on a page: HTML in which all texts are escaped, or a drawing of plotly."""
+        """Returns its part of a page: HTML in which all texts are escaped, or a figure of plotly."""
 
     def minus(self, other: Chart) -> Chart | None:
-        """Returns a chart of the difference to one of the same kind; None where there is none."""
+        """Returns a chart of the difference from one of the same kind; None if they cannot be subtracted."""
         return None
 
     def titled(self, title: str) -> Chart:
-        """Returns the same under another title."""
+        """Returns the same chart with another title."""
         twin = copy.copy(self)
         twin.title = printable(title)
         return twin
@@ -65,25 +65,25 @@ class Chart(Rendering):
 
 
 def head(figure: FigureBase, title: str, wide: float, *, bold: bool = False) -> None:
-    """Puts a title above a figure that is so many inches wide, on as many lines as it takes."""
+    """Puts a title above a figure of this width in inches, on as many lines as needed."""
     lines = textwrap.wrap(title, max(20, int(wide * 11)), break_on_hyphens=False)
     shown = [*lines[:_LINES], "…"] if len(lines) > _LINES else lines
     figure.suptitle("\n".join(shown), fontsize=11 if bold else 10, weight="bold" if bold else None, parse_math=False)
 
 
 def distinct(labels: list[str]) -> list[str]:
-    """Labels for plotly, which takes those that are equal for one: these get their number."""
+    """Labels for plotly, which would merge equal ones: these get a number."""
     shown = [plotly_text(label) for label in labels]
     return shown if len(set(shown)) == len(shown) else [f"{place} {label}" for place, label in enumerate(shown)]
 
 
 def joined(first: list[str], second: list[str]) -> list[str]:
-    """Labels of two charts as those of one: where they differ, both."""
+    """The labels of two charts combined: where they differ, both."""
     return [one if one == two else f"{one}/{two}" for one, two in zip(first, second, strict=True)]
 
 
 def numbers(values: Any) -> Any:
-    """An array as what JSON can hold: nested lists, with None for what is no finite number."""
+    """An array as nested lists for JSON, with None for NaN and infinity."""
     import numpy as np
 
     array = np.asarray(values)

@@ -1,4 +1,4 @@
-"""A text whose tokens stand on colours."""
+"""A text whose tokens have coloured backgrounds."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxlens.plugins._drawing.fonts import monospace
+from onnxlens.plugins._drawing.labels import ink, printable, quoted_token, short, visible
+from onnxlens.plugins._drawing.page import Part
 from onnxlens.plugins.charts.base import Chart, head, joined, numbers
 from onnxlens.plugins.charts.scale import Scale
-from onnxlens.plugins.drawing.fonts import monospace
-from onnxlens.plugins.drawing.labels import ink, printable, quoted_token, short, visible
-from onnxlens.plugins.drawing.page import Part
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -23,26 +23,26 @@ __all__ = ["ColouredText"]
 _PER_LINE = 12  # tokens in a line of a picture
 _DRAWN = 1_200  # tokens of a picture, and of a table in a terminal: more than most models read
 _PRINTED = 10_000
-_READ = '<output class="read" aria-live="polite"></output>'  # what is known of a token that has the focus
+_READ = '<output class="read" aria-live="polite"></output>'  # details of the token that has the focus
 
 
 class ColouredText(Chart):
-    """Tokens in a row, each on the colour of a number.
+    """Tokens in a row, each with the colour of a number as its background.
 
     Args:
-        title: what is shown.
+        title: the heading.
         tokens: their texts, as they are.
         values: a number for each, P; NaN where there is none.
-        unit: what the numbers are, and in what.
-        details: what else is known of them: by heading, a text or number for each.
-        captions: in a picture, a short text below each; numbers with a sign are written there otherwise.
-        limits: what the ends of the colours stand for, where the unit says so, such as 0 and 10 nats; if left out, zero
-            and the largest number, or as much below zero as above.
-        floor: what the end of the colours stands for at least, without limits: below it, differences are noise.
-        signs: what numbers above and below zero mean, such as "supports the answer" and "opposes it"; then the colours
-            have two ends even if no number is below zero.
-        of_tokens: whether a number is of the token itself, such as its probability, not of its place: in a difference
-            only numbers of the same tokens are subtracted.
+        unit: the quantity and its unit.
+        details: further columns, by heading: a text or number for each token.
+        captions: in a picture, a short text below each token; if left out, numbers with a sign are written there.
+        limits: the numbers at the ends of the colour scale, such as 0 and 10 nats; if left out, zero and the largest
+            number, or a symmetric range around zero.
+        floor: the least number at the end of the colour scale, without limits: smaller differences are noise.
+        signs: what numbers above and below zero mean, such as "supports the answer" and "opposes it"; the scale then "
+        "has two ends even if no number is below zero.
+        of_tokens: whether a number is of the token itself, such as its probability, not of its place: a difference then
+            subtracts numbers of equal tokens only.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class ColouredText(Chart):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """What the ends of the colours stand for."""
+        """The numbers at the ends of the colour scale."""
         return self.scale.least, self.scale.most
 
     def text(self) -> RenderableType:
-        """A table, one token a line."""
+        """A table with one token on each line."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -111,7 +111,7 @@ class ColouredText(Chart):
         return 12.0, 0.9 + 0.5 * self._lines()
 
     def draw_on(self, figure: FigureBase) -> None:
-        """Draws the tokens in lines, on their colours."""
+        """Draws the tokens in lines, with their colours."""
         from matplotlib.patches import Rectangle
 
         head(figure, self._heading(), self.size()[0])
@@ -123,7 +123,7 @@ class ColouredText(Chart):
             axes.text(0.03, self._lines() - 0.5, rest, va="center", fontsize=8, parse_math=False)
         for place, (token, colour) in enumerate(zip(self.tokens[:_DRAWN], self._colours()[:_DRAWN], strict=True)):
             line, column = divmod(place, _PER_LINE)
-            # A dashed frame: that a token has no number is not that it is small.
+            # A dashed frame: a token without a number is not one with a small number.
             frame: dict[str, Any] = {
                 "facecolor": colour or "none",
                 "edgecolor": "#888888",
@@ -131,7 +131,7 @@ class ColouredText(Chart):
             }
             axes.add_patch(Rectangle((column + 0.03, line + 0.1), 0.94, 0.8, linewidth=0.5, **frame))
             caption = self.captions[place]
-            # Tokens may be longer than their places. A dollar sign is one.
+            # Tokens may be longer than their places. Dollar signs are text here.
             shown = [(0.42 if caption else 0.5, 8, short(visible(token), 12)), (0.76, 5, short(caption, 20))]
             for down, size, text in shown:
                 axes.text(
@@ -147,7 +147,7 @@ class ColouredText(Chart):
                 )
 
     def part(self) -> Part:
-        """The text as it reads; what is known of a token where the pointer rests, its likes where it is clicked."""
+        """The running text; the pointer shows a token's details, and a click highlights its occurrences."""
         items, written = [], self._numbers()
         for place, (token, colour) in enumerate(zip(self.tokens, self._colours(), strict=True)):
             known = [f"position {place}"] + ([f"{self.unit}: {self.values[place]:.4g}"] if colour else [])
@@ -160,7 +160,7 @@ class ColouredText(Chart):
         return f'<p>{escape(self._scale())}</p>\n<ol class="tokens">\n' + "\n".join(items) + "\n</ol>" + _READ
 
     def data(self) -> Any:
-        """What is shown: the unit, and each token with its number and what else is known of it."""
+        """The unit, and each token with its number and details."""
         rows = []
         for place, (token, value) in enumerate(zip(self.tokens, numbers(self.values), strict=True)):
             more = {heading: column[place] for heading, column in self.details.items()}
@@ -168,7 +168,7 @@ class ColouredText(Chart):
         return {"title": self.title, "unit": self.unit, "tokens": rows}
 
     def minus(self, other: Chart) -> Chart | None:
-        """Returns the differences of the numbers, where both have as many tokens."""
+        """Returns the differences of the numbers, where both have equally many tokens."""
         if not isinstance(other, ColouredText) or len(other.tokens) != len(self.tokens) or other.unit != self.unit:
             return None
         values = self.values - other.values
@@ -192,7 +192,7 @@ class ColouredText(Chart):
         return f"{self.title}; {self._scale()}" if self.unit else self.title
 
     def _numbers(self) -> list[str]:
-        """The numbers as texts, where they have a sign, which colours alone would not keep in print."""
+        """The numbers as texts, where they have a sign, so that the sign survives printing in grey."""
         found: list[str] = self.scale.written(self.values).tolist() if self.scale.is_signed else []
         return found
 
@@ -205,7 +205,7 @@ class ColouredText(Chart):
         return f"{self.unit}; from 0 (light) to {most}{' or more' if self.scale.is_fixed else ''} (dark)"
 
     def _colours(self) -> list[str]:
-        """The colour of each token; none where there is no number."""
+        """The colour of each token; None where there is no number."""
         return [self.scale.tint(value) if np.isfinite(value) else "" for value in self.values.tolist()]
 
 

@@ -1,4 +1,4 @@
-"""A table whose columns, where a terminal is too narrow for all, come below one another."""
+"""A table that a narrow terminal shows as several groups of columns, one below the other."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _GAP = 2  # between columns
 
 
 class Columns:
-    """Rows of texts under headings, of which nothing is cut but tokens on a terminal; rich prints it.
+    """Rows of texts under headings, in which only tokens on a terminal are cut; rich prints it.
 
     Args:
         headings: of the columns; the first column names the rows, and stands before each group of the others.
-        rows: makes the rows; it is given a function that cuts a token so that there is room for numbers.
+        rows: makes the rows; it gets a function that cuts a token so that numbers have room.
     """
 
     def __init__(
@@ -45,12 +45,12 @@ class Columns:
                 table.add_row(*cells)
             if number:
                 yield Text("")
-            # What is wider than the terminal even so is to run over.
+            # A group that is still wider than the terminal runs over its edge.
             yield from console.render(table, options.update(max_width=sys.maxsize))
 
 
 def cut(token: str, width: int) -> str:
-    """A token, cut where it would leave no room for numbers on a terminal so many columns wide."""
+    """A token, cut if it would leave no room for numbers on a terminal of this width."""
     from rich.text import Text
 
     text = Text(token)
@@ -59,7 +59,7 @@ def cut(token: str, width: int) -> str:
 
 
 def _groups(names: list[Text], columns: list[list[Text]], room: int) -> tuple[list[list[list[Text]]], int]:
-    """Columns in as few groups as fit beside the names, of about as many each; and how wide they must be to align."""
+    """Columns in as few groups as possible, of similar size; and the width with which they align."""
     first, *widths = [_widest(cells) for cells in (names, *columns)]
     if first + sum(_GAP + width for width in widths) <= room:
         return [columns], 0

@@ -1,4 +1,4 @@
-"""Matrices as maps of colours, all in one scale."""
+"""Matrices as heat maps, all with one colour scale."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxlens.plugins._drawing.fonts import monospace
+from onnxlens.plugins._drawing.labels import ink, printable, short, thinned, told_apart
+from onnxlens.plugins._drawing.page import plotly_text
 from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
 from onnxlens.plugins.charts.scale import Scale
-from onnxlens.plugins.drawing.fonts import monospace
-from onnxlens.plugins.drawing.labels import ink, printable, short, thinned, told_apart
-from onnxlens.plugins.drawing.page import plotly_text
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,10 +30,10 @@ _NOTHING = "#dddddd"  # where there is no number
 _LABEL = 14  # characters of a label
 _INCHES = 0.16  # that a label takes
 _FITS = 9  # columns that a terminal shows as a table
-_STRONGEST = 4  # columns that it names for each row otherwise
-_ROWS = 48  # rows that it shows at most, of all matrices together
-_LEAST = 5  # but of each so many
-_SQUARE = 0.82  # of its place, a thumbnail; the rest is for its name
+_STRONGEST = 4  # columns that it names for each row of a larger matrix
+_ROWS = 48  # most rows that it shows, of all matrices together
+_LEAST = 5  # least rows of each matrix
+_SQUARE = 0.82  # share of its place that a thumbnail takes; the rest is for its name
 _FEW = 30  # maps that are drawn larger than thumbnails
 _CELLS = 10_000_000  # of all maps of a page together
 _NUMERALS = 16  # labels of an axis that only counts
@@ -42,33 +42,33 @@ _TURNED = 28  # characters of a line beside the colours of a page
 _NOTED = 40  # columns and rows in which notes or signs fit into the cells
 _SMALL = 16, 24  # columns and rows of a map that has its numbers in the cells
 _NUMBER = 0.42  # inches that a number takes
-_STRONG = 0.1  # share of the scale from which on a sign is written into a cell
-_DENSE = 75  # cells an inch, from which on some may share a pixel
+_STRONG = 0.1  # least share of the scale at which a sign is written into a cell
+_DENSE = 75  # cells per inch, from which on some may share a pixel
 _POOLED = "cells that share a pixel show the number furthest from 0"
 
 
 class Heatmap(Chart):
-    """Matrices of the same rows and columns, or one.
+    """One matrix, or several with the same rows and columns.
 
     Args:
-        title: what is shown.
+        title: the heading.
         values: [R, C], NaN where there is nothing to show; or several of them by name.
         rows: labels of the rows, R.
         columns: labels of the columns, C.
-        unit: what the numbers are, and in what.
-        row_axis: what the rows are.
-        column_axis: what the columns are.
-        limits: what the ends of the colours stand for, where the unit says so, such as 0 and 1 for probabilities; if
-            left out, zero and the largest number, or as much below zero as above.
-        floor: what the end of the colours stands for at least, without limits: below it, differences are noise.
-        signs: what numbers above and below zero mean, such as "supports the answer" and "opposes it"; then the colours
-            have two ends even if no number is below zero.
-        subjects: what each number is of, where that differs from cell to cell, such as a token; by the name of the
-            matrix, R of C each. In a difference only numbers of the same are subtracted.
-        notes: texts for the cells, R of C each, or by the name of the matrix.
+        unit: the quantity and its unit.
+        row_axis: the heading of the rows.
+        column_axis: the heading of the columns.
+        limits: the numbers at the ends of the colour scale, such as 0 and 1 for probabilities; if left out, zero and
+            the largest number, or a symmetric range around zero.
+        floor: the least number at the end of the colour scale, without limits: smaller differences are noise.
+        signs: what numbers above and below zero mean, such as "supports the answer" and "opposes it"; the scale then "
+        "has two ends even if no number is below zero.
+        subjects: the subject of each number where cells have different ones, such as a token: by the name of the
+            matrix, R lists of C. A difference subtracts only numbers with equal subjects.
+        notes: texts for the cells, R lists of C, or these by the name of the matrix.
         squares: whether cells are drawn as squares.
-        columns_of_panels: how many maps stand side by side in a picture; as many as make a square if left out.
-        first: the name of the matrix that a page shows first, and why this one; the first of them if left out.
+        columns_of_panels: how many maps stand side by side in a picture; if left out, they form a square.
+        first: the name of the matrix that a page shows first, and the reason; if left out, the first one.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Heatmap(Chart):
 
     @property
     def limits(self) -> tuple[float, float]:
-        """What the ends of the colours stand for."""
+        """The numbers at the ends of the colour scale."""
         return self.scale.least, self.scale.most
 
     def text(self) -> RenderableType:
@@ -169,14 +169,14 @@ class Heatmap(Chart):
         bar.ax.tick_params(labelsize=7)
 
     def part(self) -> Figure:
-        """A map of one matrix, picked in a list; the pointer reads the exact values."""
+        """A map of one matrix, which a menu picks; the pointer reads the exact values."""
         import plotly.graph_objects as go
 
         cells = sum(panel.size for panel in self.panels.values())
         if cells > _CELLS:
             raise InputError(
                 f"A page of {len(self.panels)} maps of {len(self.rows):,} times {len(self.columns):,} would hold "
-                f"{cells:,} numbers, and no browser is glad of more than {_CELLS:,}: show less, such as one block or "
+                f"{cells:,} numbers, and a browser can show at most {_CELLS:,}: show less, such as one block or "
                 "head, or write a .png or .json."
             )
         rows, columns = (distinct([short(label, _LABEL) for label in labels]) for labels in (self.rows, self.columns))
@@ -199,7 +199,7 @@ class Heatmap(Chart):
                 hoverongaps=False,
                 hovertemplate=f"%{{y}}<br>%{{x}}: <b>%{{z:.6~g}}</b>{'<br>%{text}' if notes else ''}<extra></extra>",
             )
-        # A cell is a pixel at least, or some would not be seen; and so wide that what is written in it can be read.
+        # A cell has at least a pixel, so that all are visible, and is wide enough for its text.
         is_written = any(self._written(name, _NUMBER) for name in self.panels)
         least = [len(self.columns) * (_READABLE if is_written else 1) + 260, len(self.rows) + 220]
         meta = {"x": named[1], "y": named[0], "least": least, "why": why and f"first {first}: {why}"}
@@ -207,7 +207,7 @@ class Heatmap(Chart):
         return figure
 
     def data(self) -> Any:
-        """What is shown: labels, unit, and the numbers by the name of the matrix; null where there is none."""
+        """Labels, unit, and the numbers by the name of the matrix; null where there is no number."""
         found = {
             "title": self.title,
             "unit": self.unit,
@@ -220,7 +220,7 @@ class Heatmap(Chart):
         return {**found, "notes": self.notes} if self.notes else found
 
     def minus(self, other: Chart) -> Chart | None:
-        """Returns a map of the differences, where both have the same matrices of one size, and mean the same."""
+        """Returns a map of the differences, where both have the same matrices with the same meaning."""
         if not isinstance(other, Heatmap) or [*other.panels] != [*self.panels] or other.unit != self.unit:
             return None
         if (len(self.rows), len(self.columns)) != (len(other.rows), len(other.columns)):
@@ -266,7 +266,7 @@ class Heatmap(Chart):
         return image, grid.ravel().tolist()
 
     def _draw_thumbnails(self, figure: FigureBase, how: dict[str, Any]) -> tuple[AxesImage, list[Axes]]:
-        """Draws the matrices without labels in one system of axes, since one for each takes far longer."""
+        """Draws the matrices without labels in one Axes, since one Axes for each takes far longer."""
         from onnxlens.plugins.charts.pooled import show
 
         columns, rows = self._grid()
@@ -333,7 +333,7 @@ class Heatmap(Chart):
         return wide, min(7.0, max(0.9, 0.25 * len(self.rows)))
 
     def _label(self, axes: Axes, wide: float, high: float, *, is_left: bool, is_low: bool) -> None:
-        """Names what is beside the axes, as much as there is room for."""
+        """Labels the axes as densely as fits."""
         axes.set_xlabel(self.column_axis if is_low else "", fontsize=8, parse_math=False)
         axes.set_ylabel(self.row_axis if is_left else "", fontsize=8, parse_math=False)
         axes.tick_params(labelsize=7, length=2)
@@ -376,7 +376,7 @@ class Heatmap(Chart):
         return len(self.columns) > _DENSE * wide or len(self.rows) > _DENSE * high
 
     def _written(self, name: str, cell: float) -> list[list[str]] | None:
-        """What is written into the cells of a matrix that are so many inches wide; None for nothing."""
+        """The texts to write into cells of this width in inches; None for no texts."""
         panel = self.panels[name]
         if max(panel.shape) > _NOTED:
             return None

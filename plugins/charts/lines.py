@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxlens.plugins._drawing.fonts import monospace
+from onnxlens.plugins._drawing.labels import printable, short, thinned
+from onnxlens.plugins._drawing.page import plotly_text
 from onnxlens.plugins.charts.base import Chart, distinct, head, joined, numbers
-from onnxlens.plugins.drawing.fonts import monospace
-from onnxlens.plugins.drawing.labels import printable, short, thinned
-from onnxlens.plugins.drawing.page import plotly_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -23,7 +23,7 @@ _LABEL = 14  # characters of a label
 _INCHES = 0.16  # that a label takes
 _WIDE = 48  # columns of a terminal's lines
 _STEPS = "▁▂▃▄▅▆▇█"
-# Okabe and Ito's colours, which the colour-blind tell apart; and a shape for each, for who sees grey.
+# Okabe and Ito's colours, which colour-blind readers can distinguish, and a marker for each, for print in grey.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _DASHES = ("solid", "dashed", "dotted", "dashdot")
 
@@ -32,13 +32,13 @@ class Lines(Chart):
     """One line or several over the same places.
 
     Args:
-        title: what is shown.
+        title: the heading.
         lines: numbers by the name of the line, [N] each, NaN where there is none.
         places: labels along the axis, N.
-        unit: what the numbers are, and in what.
-        axis: what the places are.
-        level: a number to draw across, and what it is.
-        limits: the ends of the upright axis, where the unit says so, such as 0 and 1 for probabilities.
+        unit: the quantity and its unit.
+        axis: the heading of the places.
+        level: a number at which to draw a line, and the line's name.
+        limits: the ends of the vertical axis, such as 0 and 1 for probabilities.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Lines(Chart):
                 raise ValueError(f"the line {name!r} has shape {values.shape}, not {(len(self.places),)}")
 
     def text(self) -> RenderableType:
-        """A line of blocks for each, with its ends."""
+        """A line of block characters for each, with its first and last number."""
         from rich.console import Group
         from rich.table import Table
         from rich.text import Text
@@ -116,7 +116,8 @@ class Lines(Chart):
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
         if len(self.lines) > 1:
-            names = [short(name, 2 * _LABEL) for name in self.lines]  # given here: a label may begin with `_`
+            # Labels are given here: matplotlib hides those of lines that begin with `_`.
+            names = [short(name, 2 * _LABEL) for name in self.lines]
             for text in axes.legend(drawn, names, fontsize=7, frameon=False).get_texts():
                 text.set_parse_math(False)
 
@@ -147,7 +148,7 @@ class Lines(Chart):
         return figure
 
     def minus(self, other: Chart) -> Chart | None:
-        """Returns the differences, where both have the same lines; only what has the same place is subtracted."""
+        """Returns the differences, where both have the same lines, of places with equal labels."""
         if not isinstance(other, Lines) or [*other.lines] != [*self.lines] or other.unit != self.unit:
             return None
         same = [one == two for one, two in zip(other.places, self.places, strict=False)]
@@ -162,7 +163,7 @@ class Lines(Chart):
         )
 
     def data(self) -> Any:
-        """What is shown: the unit, the places, and the numbers by the name of the line; null where there is none."""
+        """The unit, the places, and the numbers by the name of the line; null where there is no number."""
         found: dict[str, Any] = {"title": self.title, "unit": self.unit, "axis": self.axis, "places": self.places}
         found["lines"] = {name: numbers(values) for name, values in self.lines.items()}
         if self.level:
@@ -170,7 +171,7 @@ class Lines(Chart):
         return found
 
     def _room(self) -> tuple[float, float] | None:
-        """The ends of the upright axis, with a little room for lines along them."""
+        """The ends of the vertical axis, with a margin for lines along them."""
         if self.limits is None:
             return None
         least, most = self.limits
@@ -179,6 +180,6 @@ class Lines(Chart):
 
 
 def _largest(part: np.ndarray) -> float:
-    """The number of a part of a line that is furthest from 0, so that a peak is never left out."""
+    """The number furthest from 0 in a part of a line, so that no peak is lost."""
     strength = np.where(np.isfinite(part), np.abs(part), -1.0)
     return float(part[strength.argmax()])

@@ -1,4 +1,4 @@
-"""Lines from rows to columns, as wide as a number is large."""
+"""Lines from rows to columns, whose width shows a number."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxlens.plugins._drawing.fonts import monospace
+from onnxlens.plugins._drawing.labels import short
+from onnxlens.plugins._drawing.page import Part
 from onnxlens.plugins.charts.base import head
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.scale import NO_SIGN
-from onnxlens.plugins.drawing.fonts import monospace
-from onnxlens.plugins.drawing.labels import short
-from onnxlens.plugins.drawing.page import Part
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -26,17 +26,17 @@ _LABEL = 14
 
 
 class Links(Heatmap):
-    """A matrix of numbers that are never negative as lines from the labels on the right to those on the left.
+    """A non-negative matrix as lines from labels on the right to labels on the left.
 
     Args:
-        title: what is shown.
+        title: the heading.
         values: [R, C].
         rows: labels of the rows, R; on the right.
         columns: labels of the columns, C; on the left.
-        unit: what the numbers are, and in what.
-        row_axis: what the rows are.
-        column_axis: what the columns are.
-        limits: 0, and what the widest line stands for; the largest number if left out.
+        unit: the quantity and its unit.
+        row_axis: the heading of the rows.
+        column_axis: the heading of the columns.
+        limits: 0 and the number of the widest line; if left out, the largest number.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Links(Heatmap):
             axes.plot([0, 1], [column, row], color=NO_SIGN, alpha=0.15 + 0.85 * share, linewidth=0.4 + 4 * share)
 
     def part(self) -> Part:
-        """The lines as SVG; the pointer on a label leaves its own, and on a line says its number."""
+        """The lines as SVG; the pointer on a label hides the lines of others, and on a line shows its number."""
         high = 22 * (max(len(self.rows), len(self.columns)) + 1)
         drawn = []
         for row, column, share, value in self._lines():
@@ -108,7 +108,7 @@ class Links(Heatmap):
 
     def _caption(self) -> str:
         most = self.limits[1]
-        return f"{self.unit}; the widest line is {most:.3g}, and below {_LEAST * most:.2g} there is none"
+        return f"{self.unit}; the widest line is {most:.3g}, and numbers below {_LEAST * most:.2g} have no line"
 
     def _lines(self) -> list[tuple[int, int, float, float]]:
         """Row, column, share of the scale, and number of each line, the faint ones first."""

@@ -1,4 +1,4 @@
-"""Images of arrays with more cells than pixels, in which no cell is lost."""
+"""Images of arrays with more cells than pixels, in which extreme values are never lost."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ __all__ = ["PooledImage", "pooled", "show"]
 
 
 def pooled(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
-    """Returns at most so many rows and columns, each cell the number furthest from 0 of those that it stands for.
+    """Pools an array to a number of rows and columns: each cell is the number furthest from 0 of those it covers.
 
     Args:
-        values: [R, C]; NaN where there is no number, which counts only where there is no other.
+        values: [R, C]; NaN where there is no number, which is kept only if a pooled cell covers nothing else.
         rows: how many rows fit, at least 1.
         columns: how many columns fit, at least 1.
     """
@@ -33,7 +33,7 @@ def pooled(values: np.ndarray, rows: int, columns: int) -> np.ndarray:
 class PooledImage(AxesImage):
     """An image that shows, of cells that share a pixel, the one whose number is furthest from 0.
 
-    matplotlib's own `nearest` shows any one of them, and its averages hide single cells.
+    matplotlib's `nearest` shows an arbitrary one of them, and its averages hide single cells.
     """
 
     def draw(self, renderer: Any) -> None:
@@ -50,7 +50,7 @@ class PooledImage(AxesImage):
             self.set_data(whole)
 
     def can_composite(self) -> bool:
-        """No: several images drawn as one would go around `draw`."""
+        """False, since drawing several images as one would bypass `draw`."""
         return False
 
 
@@ -66,10 +66,10 @@ def show(
     """Shows an array, as `Axes.imshow` does.
 
     Args:
-        axes: where to.
+        axes: where to draw.
         values: [R, C].
-        colours: the map of colours.
-        limits: what its ends stand for.
+        colours: the colour map.
+        limits: the numbers at its ends.
         aspect: whether cells are squares, or fill the axes.
         extent: left, right, bottom and top in the axes' numbers; a cell is 1 wide and high if left out.
     """

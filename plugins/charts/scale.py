@@ -1,4 +1,4 @@
-"""What the colours of a chart stand for: amounts are purple; of numbers with a sign, + is red and - is blue."""
+"""The colour scale of a chart: amounts are purple; numbers with a sign are red above 0 and blue below."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from onnxlens.plugins.drawing.labels import printable, tint
+from onnxlens.plugins._drawing.labels import printable, tint
 
 __all__ = ["AMOUNT", "CHOSEN", "NATS", "NEGATIVE", "NO_SIGN", "POSITIVE", "PROBABILITY", "SIGNED", "Scale"]
 
-# Maps of colours that matplotlib and plotly know by these names, which the colour-blind can read.
+# Colour maps of matplotlib and plotly that colour-blind readers can read.
 AMOUNT, SIGNED = "Purples", "RdBu_r"
-# The same as colours of bars and lines, and what stands out.
+# The same for bars and lines, and the colour of highlights.
 NO_SIGN, POSITIVE, NEGATIVE, CHOSEN = "#6a51a3", "#cb4335", "#2171b5", "#e6a100"
 
 PROBABILITY = (0.0, 1.0)
@@ -23,13 +23,13 @@ NATS = (0.0, 10.0)  # of surprisal: a token of probability 1 to one of 1 in 22,0
 
 @dataclass(frozen=True)
 class Scale:
-    """What the two ends of the colours stand for.
+    """The numbers at the two ends of the colours.
 
     Attributes:
         least: the number of one end; below 0 where numbers have a sign.
         most: the number of the other end.
-        signs: what numbers above and below 0 mean, if that can be said in words.
-        is_fixed: whether the ends belong to the unit, so that numbers beyond them get the colour of the end.
+        signs: the meaning of numbers above and below 0, in words; None if there is none.
+        is_fixed: whether the ends were given, so that numbers beyond them get the colour of the end.
     """
 
     least: float
@@ -49,10 +49,11 @@ class Scale:
         """The scale of arrays.
 
         Args:
-            values: the arrays; what is not finite does not count.
-            limits: the ends; if left out, 0 and the largest number, or as much below 0 as above where there is a sign.
-            floor: what the end stands for at least, so that noise is not as dark as an effect.
-            signs: what numbers above and below 0 mean; then numbers have a sign even if none is below 0.
+            values: the arrays; NaN and infinity are ignored.
+            limits: the ends; if left out, 0 and the largest number, or a symmetric range around 0 for numbers with a
+                sign.
+            floor: the least number at the end, so that noise is not as dark as an effect.
+            signs: the meaning of numbers above and below 0; then numbers have a sign even if none is below 0.
         """
         named = (printable(signs[0]), printable(signs[1])) if signs else None
         if limits is not None:
@@ -68,11 +69,11 @@ class Scale:
 
     @property
     def colours(self) -> str:
-        """The name of the map of colours."""
+        """The name of the colour map."""
         return SIGNED if self.is_signed else AMOUNT
 
     def share(self, value: float) -> float:
-        """How far a number is on the way to its end, from -1 to 1."""
+        """The place of a number on the scale, from -1 to 1."""
         end = self.most if value > 0 or not self.is_signed else -self.least
         return max(-1.0, min(1.0, value / end)) if end else 0.0
 
@@ -82,19 +83,19 @@ class Scale:
         return tint(share if self.is_signed else max(0.0, share), signed=self.is_signed)
 
     def legend(self, unit: str) -> str:
-        """The unit, and what the signs mean."""
+        """The unit, and the meaning of the signs."""
         if self.signs is None:
             return unit
         return f"{unit}; + (red) {self.signs[0]}, - (blue) {self.signs[1]}"
 
     def difference(self, other: Scale) -> Scale:
-        """The scale of numbers minus those of the other: a difference is as dark as a number of its size."""
+        """The scale of differences from another chart: a difference is as dark as a number of its size."""
         ends = (self.most - self.least) if self == other and self.is_fixed and not self.is_signed else 0.0
         ends = max(ends, self.most, -self.least, other.most, -other.least)
-        return Scale(-ends, ends, ("is more in the second", "is less"), is_fixed=True)
+        return Scale(-ends, ends, ("is larger in the second", "is smaller"), is_fixed=True)
 
     def written(self, values: np.ndarray) -> np.ndarray:
-        """Numbers as short texts of as many decimals, with their sign where they may be below 0; "" for no number."""
+        """Numbers as short texts of equally many decimals, with a sign if they can be negative; "" for NaN."""
         finite = np.abs(values[np.isfinite(values)])
         largest = max(float(finite.max(initial=0.0)), 1e-9)
         decimals = 3 if largest < 0.1 else min(2, max(0, 2 - math.floor(math.log10(largest))))

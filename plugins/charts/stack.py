@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._drawing.page import Part, parts_page
 from onnxlens.plugins.charts.base import Chart, head
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.drawing.page import Part, parts_page
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -23,7 +23,7 @@ class Stack(Chart):
     """Charts one below the other.
 
     Args:
-        title: what they show together.
+        title: the heading of all.
         charts: each with a title of its own.
         side_by_side: whether a picture has them beside each other.
     """
@@ -34,7 +34,7 @@ class Stack(Chart):
             raise ValueError("a stack needs a chart at least")
 
     def text(self) -> RenderableType:
-        """One after the other."""
+        """The texts of all, one after the other."""
         from rich.console import Group
         from rich.text import Text
 
@@ -80,5 +80,5 @@ class Stack(Chart):
         raise TypeError("a stack cannot be a part of another")
 
     def data(self) -> Any:
-        """What each of them shows."""
+        """The data of each."""
         return {"title": self.title, "charts": [chart.data() for chart in self.charts]}

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from onnxlens.plugins._drawing.fonts import monospace
+from onnxlens.plugins._drawing.labels import printable, short
+from onnxlens.plugins._drawing.page import Part
 from onnxlens.plugins.charts.base import Chart, head, numbers
-from onnxlens.plugins.drawing.fonts import monospace
-from onnxlens.plugins.drawing.labels import printable, short
-from onnxlens.plugins.drawing.page import Part
 
 if TYPE_CHECKING:
     from matplotlib.figure import FigureBase
@@ -27,7 +27,7 @@ class Table(Chart):
     """Rows of cells under headings.
 
     Args:
-        title: what is shown.
+        title: the heading.
         headings: of the columns.
         rows: a text or number for each column; None where there is none.
     """
@@ -61,14 +61,14 @@ class Table(Chart):
         return max(5.0, wide), 0.8 + 0.2 * (1 + min(_ROWS, len(self.rows)))
 
     def draw_on(self, figure: FigureBase) -> None:
-        """Draws the rows, as many as there is room for."""
+        """Draws as many rows as fit."""
         head(figure, self.title, self.size()[0])
         axes = figure.subplots()
         axes.set_axis_off()
         rows = self.rows[:_ROWS]
         axes.set(ylim=(len(rows) + 0.5, -1), xlim=(0, 1))
         widths = self._widths()
-        # In characters, so that columns are as wide as what is in them, whatever the picture's width.
+        # Widths in characters, so that columns are as wide as their content.
         left, total = (
             0.0,
             max(float(sum(widths) + 3 * len(widths)), axes.get_window_extent().width / axes.figure.dpi / 0.085),

@@ -1,12 +1,16 @@
-"""Samplers: how the next token is chosen.
+"""Samplers: rules that choose the next token.
 
-A sampler takes logits [B, V] and a `Context`, and returns logits [B, V]: tokens that it rules out get -inf. What picks
-the token in the end is a sampler too, one that leaves a single token in each row. A chain of samplers is a sampler.
+A sampler takes logits [B, V] and a `Context`, and returns logits [B, V]: tokens that it rules out get -inf. The token
+is chosen by a sampler, too, which leaves a single token in each row. A chain of samplers is a sampler.
 """
 
 from __future__ import annotations
 
-from onnxlens.plugins.options import make
+from onnxlens.plugins._options import make
+from onnxlens.plugins._sampling.candidates import Candidates
+from onnxlens.plugins._sampling.chain_text import parse
+from onnxlens.plugins._sampling.explain import Explanation, Likely, Stage, explain
+from onnxlens.plugins._sampling.sampler import Chain, Context, Sampler, only, softmax
 from onnxlens.plugins.samplers.allowed import Allowed
 from onnxlens.plugins.samplers.builtin import SAMPLERS
 from onnxlens.plugins.samplers.choosing import Greedy, Gumbel, Multinomial
@@ -43,11 +47,7 @@ from onnxlens.plugins.samplers.truncation import (
     TopP,
     Typical,
 )
-from onnxlens.plugins.sampling.candidates import Candidates
-from onnxlens.plugins.sampling.chain_text import parse
-from onnxlens.plugins.sampling.explain import Explanation, Likely, Stage, explain
-from onnxlens.plugins.sampling.sampler import Chain, Context, Sampler, only, softmax
-from onnxlens.runtime.numbers import is_number
+from onnxlens.runtime._numbers import is_number
 
 __all__ = [
     "DRY",
@@ -101,10 +101,10 @@ __all__ = [
 
 
 def standard(*, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None) -> Sampler:
-    """The usual chain: temperature, then top-k, then top-p, then a draw; greedy where the temperature is 0.
+    """The default chain: temperature, then top-k, then top-p, then a draw; greedy where the temperature is 0.
 
     Raises:
-        InputError: an option has no usable value.
+        InputError: the value of an option cannot be used.
     """
     limits: list[Sampler] = []
     if top_k is not None:

@@ -8,8 +8,8 @@ from typing import Self
 
 import numpy as np
 
-from onnxlens.plugins.sampling.sampler import Context, Sampler, name_of
-from onnxlens.plugins.sampling.tokens import sequence
+from onnxlens.plugins._sampling.sampler import Context, Sampler, name_of
+from onnxlens.plugins._sampling.tokens import sequence
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["Allowed"]
@@ -17,11 +17,11 @@ __all__ = ["Allowed"]
 
 @dataclass(frozen=True, repr=False)
 class Allowed(Sampler, checked=False):
-    """Keeps the tokens that a function allows, which is given the number of the row and its text so far.
+    """Keeps the tokens that a function of the row's number and its text so far allows.
 
     The function, of a row's number and the ids of its text so far, [T] int64, prompt included, returns the ids of the
-    tokens that may come next. As `prefix_allowed_tokens_fn` in transformers; but a token that was ruled out before
-    stays so.
+    tokens that may come next. Like `prefix_allowed_tokens_fn` in transformers, but tokens that were ruled out before
+    stay ruled out.
     """
 
     function: Callable[[int, np.ndarray], Iterable[int]]
@@ -42,11 +42,11 @@ class Allowed(Sampler, checked=False):
         """
         left = np.full_like(logits, -np.inf)
         for row, ids in enumerate(context.ids):
-            given = self.function(row, ids)
+            returned = self.function(row, ids)
             try:
-                tokens = [int(token) for token in given]
+                tokens = [int(token) for token in returned]
             except (TypeError, ValueError) as error:
-                raise InputError(f"Allowed: the function must return token ids, not {given!r}.") from error
+                raise InputError(f"Allowed: the function must return token ids, not {returned!r}.") from error
             if not tokens:
                 raise InputError(f"Allowed: the function allows no token in row {row}.")
             allowed = list(sequence(tokens, context, logits.shape[-1], "Allowed"))
@@ -54,5 +54,5 @@ class Allowed(Sampler, checked=False):
         return left
 
     def clone(self) -> Self:
-        """Returns the same: what a function remembers is its own."""
+        """Returns the same object, since the function's state cannot be copied."""
         return self

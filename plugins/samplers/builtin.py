@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from onnxlens.plugins.hookspecs import hookimpl
+from onnxlens.plugins._hookspecs import hookimpl
+from onnxlens.plugins._sampling.sampler import Sampler
 from onnxlens.plugins.samplers.choosing import Greedy, Gumbel, Multinomial
 from onnxlens.plugins.samplers.constrained import JsonSchema, LarkGrammar, Regex
 from onnxlens.plugins.samplers.mirostat import Mirostat, MirostatV2
@@ -39,13 +40,12 @@ from onnxlens.plugins.samplers.truncation import (
     TopP,
     Typical,
 )
-from onnxlens.plugins.sampling.sampler import Sampler
 
 __all__ = ["SAMPLERS", "register_samplers"]
 
 ONNXLENS_PLUGIN_API = 1
 
-# By the names that papers, transformers, llama.cpp or llguidance give their options.
+# By the names of papers, transformers, llama.cpp or llguidance.
 SAMPLERS: Mapping[str, type[Sampler]] = {
     "top_k": TopK,
     "top_p": TopP,

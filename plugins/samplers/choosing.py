@@ -1,4 +1,4 @@
-"""Samplers that choose the token in the end: they leave one in each row."""
+"""Samplers that choose the token: they leave one in each row."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from onnxlens.plugins.sampling.candidates import Candidates
-from onnxlens.plugins.sampling.sampler import Context, Sampler, only
+from onnxlens.plugins._sampling.candidates import Candidates
+from onnxlens.plugins._sampling.sampler import Context, Sampler, only
 
 __all__ = ["Greedy", "Gumbel", "Multinomial"]
 
@@ -20,7 +20,7 @@ class Greedy(Sampler):
     chooses: ClassVar[bool] = True
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, -inf but for the chosen token."""
+        """Returns the logits, -inf except for the chosen token."""
         return only(logits, np.argmax(logits, axis=-1))
 
 
@@ -36,7 +36,7 @@ class Multinomial(Sampler):
     inverts: ClassVar[bool] = True
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, -inf but for the chosen token."""
+        """Returns the logits, -inf except for the chosen token."""
         candidates = Candidates.of(logits)
         sums = np.cumsum(candidates.probabilities, axis=-1)  # [B, K]
         draws = context.rng.random(len(logits)) * sums[:, -1]
@@ -49,7 +49,7 @@ class Multinomial(Sampler):
 class Gumbel(Sampler):
     """Draws a token by adding Gumbel noise to all logits and taking the largest: argmax(l - ln(-ln u)).
 
-    This draws from the same distribution as `multinomial`; and as every token of the vocabulary has a noise of its own,
+    This draws from the same distribution as `multinomial`; since every token of the vocabulary has its own noise,
     ruling out others does not change which of two is preferred. Gumbel 1954, Statistical Theory of Extreme Values and
     Some Practical Applications; Maddison, Tarlow and Minka 2014, A* Sampling, arXiv:1411.0030.
     """
@@ -57,5 +57,5 @@ class Gumbel(Sampler):
     chooses: ClassVar[bool] = True
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, -inf but for the chosen token."""
+        """Returns the logits, -inf except for the chosen token."""
         return only(logits, np.argmax(logits + context.rng.gumbel(size=logits.shape), axis=-1))

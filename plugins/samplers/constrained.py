@@ -13,12 +13,12 @@ from typing import Annotated, Any, ClassVar, NoReturn, Self
 
 import numpy as np
 
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.sampling.grammars import LONGEST, GrammarError, NoTextError, State, begin
-from onnxlens.plugins.sampling.sampler import Context, Sampler
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._sampling.grammars import LONGEST, GrammarError, NoTextError, State, begin
+from onnxlens.plugins._sampling.sampler import Context, Sampler
+from onnxlens.runtime._text.human_text import HumanTextError, read_human_text
+from onnxlens.runtime._text.tokenizer import Tokenizer
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.text.human_text import HumanTextError, read_human_text
-from onnxlens.runtime.text.tokenizer import Tokenizer
 
 __all__ = ["JsonSchema", "LarkGrammar", "Regex"]
 
@@ -27,25 +27,25 @@ _SHOWN = 60  # characters of a pattern or text in an error
 
 @dataclass
 class _Constrained(Sampler):
-    """Keeps the tokens after which the generated text can still become one that fits, the prompt left aside.
+    """Keeps the tokens after which the generated text, without the prompt, can still become one that fits.
 
-    All that is remembered follows from the generated ids of the context, so rows may come in any order, and a text may
-    be taken up in its middle.
+    All state follows from the generated ids of the context, so rows may come in any order, and a text may be continued
+    in its middle.
     """
 
     what: ClassVar[str]  # that the text must fit, for errors
 
     _tokenizer: Tokenizer | None = field(default=None, init=False, repr=False, compare=False)
     _start: State | None = field(default=None, init=False, repr=False, compare=False)
-    # Where the texts of the last step stand, by their generated ids.
+    # The states of the texts of the last step, by their generated ids.
     _states: dict[tuple[int, ...], State] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     @abstractmethod
     def _grammar(self) -> str:
-        """What the text must fit, in llguidance's notation."""
+        """The grammar that the text must fit, in llguidance's notation."""
 
     def _named(self) -> str:
-        """What the text must fit, for errors."""
+        """The name of the grammar in errors."""
         return self.what
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
@@ -55,12 +55,12 @@ class _Constrained(Sampler):
             InputError: llguidance is not installed, or refuses; the text so far does not fit; no token is left.
         """
         start = self._begun(context)
-        allowed = np.zeros(logits.shape, np.bool_)  # ids beyond the tokenizer's stay so
+        allowed = np.zeros(logits.shape, np.bool_)  # ids beyond the tokenizer's stay ruled out
         states: dict[tuple[int, ...], State] = {}
         ends_of = set(context.ends)
         for row, generated in enumerate(context.generated.tolist()):
             ids = tuple(generated)
-            if not ends_of.isdisjoint(ids):  # a text that ended, in a batch with others that did not
+            if not ends_of.isdisjoint(ids):  # a text that ended, in a batch with others that go on
                 may, ends = np.zeros(0, np.bool_), True
             else:
                 states[ids] = self._state(ids, start, context)
@@ -82,7 +82,7 @@ class _Constrained(Sampler):
         self._states = {}
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Returns one that shares nothing that changes; the states are of a library that does not know `copy`."""
+        """Returns a copy without shared state; the library's states do not support `copy`."""
         twin = copy.copy(self)
         twin._start = None if self._start is None else self._start.clone()
         twin._states = {ids: state.clone() for ids, state in self._states.items()}
@@ -92,7 +92,7 @@ class _Constrained(Sampler):
         """The state before a text, made when it is first asked for."""
         name = type(self).__name__
         if context.tokenizer is None:
-            raise InputError(f"{name}: there is no tokenizer, without which the texts of tokens are not known.")
+            raise InputError(f"{name}: it needs a tokenizer to know the texts of tokens, and there is none.")
         if self._start is None or context.tokenizer is not self._tokenizer:
             try:
                 self._start = begin(self._grammar(), context.tokenizer)
@@ -102,7 +102,7 @@ class _Constrained(Sampler):
         return self._start
 
     def _state(self, ids: tuple[int, ...], start: State, context: Context) -> State:
-        """Where a text stands: found by one step from the last, or else from its beginning."""
+        """The state of a text: one step from the last state, or else from the beginning."""
         known = self._states.get(ids)
         if known is None and ids and (before := self._states.get(ids[:-1])):
             known = before.after(ids[-1:])
@@ -121,7 +121,7 @@ class _Constrained(Sampler):
             self._fail(f"{self._named()} cannot be used: {error}", error)
 
     def _content(self, text: str) -> str:
-        """An option that may be a text, or name a file with it."""
+        """The content of an option: a text, or `@` and the path of a file with the text."""
         if not text.startswith("@"):
             return text
         try:
@@ -149,9 +149,9 @@ class _Constrained(Sampler):
 class Regex(_Constrained):
     """Keeps the tokens with which the generated text can match a regular expression, from its first character on.
 
-    The end-of-text token is kept where the whole text matches, and is the only one where nothing can follow. The
-    syntax is that of the Rust crate regex, https://docs.rs/regex: like Python's without look-around and references
-    back. Willard and Louf 2023, Efficient Guided Generation for Large Language Models, arXiv:2307.09702; computed by
+    The end-of-text token is kept where the whole text matches, and is the only one where nothing can follow. The syntax
+    is that of the Rust crate regex, https://docs.rs/regex: like Python's, without look-around and backreferences.
+    Willard and Louf 2023, Efficient Guided Generation for Large Language Models, arXiv:2307.09702; computed by
     llguidance, https://github.com/microsoft/llguidance, from derivatives of the expression.
     """
 
@@ -162,7 +162,7 @@ class Regex(_Constrained):
     def __post_init__(self) -> None:
         """Checks the value."""
         self._check(self.pattern)
-        # What llguidance would leave out without a word.
+        # llguidance would silently ignore these.
         if (len(self.pattern) - len(self.pattern.rstrip("\\"))) % 2:
             self._fail(f"{self._named()} cannot be used: it ends with a backslash that escapes nothing")
         if "\n" in self.pattern and re.search(r"\(\?[a-zA-Z]*x", self.pattern):
@@ -179,7 +179,7 @@ class Regex(_Constrained):
 class JsonSchema(_Constrained):
     """Keeps the tokens with which the generated text can become JSON that a schema allows.
 
-    The end-of-text token is kept where the text is whole, and is the only one where nothing can follow. Properties
+    The end-of-text token is kept where the text is complete, and is the only one where nothing can follow. Properties
     come in the order in which the schema names them. A schema with a keyword that cannot be enforced is an error.
     https://json-schema.org; by llguidance, Geng et al. 2025, JSONSchemaBench, arXiv:2501.10868, whose keywords are at
     https://github.com/microsoft/llguidance/blob/main/docs/json_schema.md.
@@ -187,10 +187,8 @@ class JsonSchema(_Constrained):
 
     what = "the schema"
 
-    schema: Annotated[dict[str, Any] | bool | str, Option("A mapping; or JSON; or @ and the path of a file with it.")]
-    whitespace: Annotated[bool, Option("Whether white space may stand wherever JSON lets it, as long as it likes.")] = (
-        False
-    )
+    schema: Annotated[dict[str, Any] | bool | str, Option("A mapping, JSON, or @ and the path of a JSON file.")]
+    whitespace: Annotated[bool, Option("Whether to allow white space of any length wherever JSON does.")] = False
     _text: str = field(default="", init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -198,7 +196,7 @@ class JsonSchema(_Constrained):
         schema = self._parsed(self._content(self.schema)) if isinstance(self.schema, str) else self.schema
         if not self.whitespace and schema is not False:
             schema = {} if schema is True else schema
-            hints = schema.get("x-guidance", {})  # llguidance's word for what a schema itself does not say
+            hints = schema.get("x-guidance", {})  # llguidance's name for settings beyond the schema
             if isinstance(hints, dict):
                 schema = {**schema, "x-guidance": {"whitespace_flexible": False, **hints}}
         try:
@@ -212,12 +210,12 @@ class JsonSchema(_Constrained):
 
     def _parsed(self, text: str) -> dict[str, Any] | bool:
         def refuse(constant: str) -> NoReturn:
-            raise ValueError(f"{constant} is not of JSON")
+            raise ValueError(f"{constant} is not JSON")
 
         try:
             schema = json.loads(text, parse_constant=refuse)
         except (ValueError, RecursionError) as error:
-            self._fail(f"the schema is no JSON: {_reason(error)}; a file is given as @ and its path", error)
+            self._fail(f"the schema is not JSON: {_reason(error)}; a file is given as @ and its path", error)
         if not isinstance(schema, dict | bool):
             self._fail(f"a schema is a mapping, true or false, not {_short(text)}")
         return schema
@@ -225,12 +223,12 @@ class JsonSchema(_Constrained):
 
 @dataclass
 class LarkGrammar(_Constrained):
-    """Keeps the tokens with which the generated text can become one that a context-free grammar derives from `start`.
+    """Keeps the tokens with which the generated text can fit a context-free grammar, from its rule `start`.
 
-    The end-of-text token is kept where the text is whole, and is the only one where nothing can follow. In the notation
-    of the parser generator Lark, https://lark-parser.readthedocs.io/en/stable/grammar.html, as far as llguidance has
-    it, https://github.com/microsoft/llguidance/blob/main/docs/syntax.md; which parses as in Earley 1970, An Efficient
-    Context-Free Parsing Algorithm.
+    The end-of-text token is kept where the text is complete, and is the only one where nothing can follow. In the
+    notation of the parser generator Lark, https://lark-parser.readthedocs.io/en/stable/grammar.html, as far as
+    llguidance has it, https://github.com/microsoft/llguidance/blob/main/docs/syntax.md; which parses by the algorithm
+    of Earley 1970, An Efficient Context-Free Parsing Algorithm.
     """
 
     what = "the grammar"
@@ -242,7 +240,7 @@ class LarkGrammar(_Constrained):
         """Checks the value, and reads the file if there is one."""
         self._text = self._content(self.grammar)
         self._check(self._text)
-        if self._text.lstrip().startswith("{"):  # which llguidance would take for another notation
+        if self._text.lstrip().startswith("{"):  # which llguidance would read as another notation
             self._fail("a grammar begins with a rule, not with '{'")
 
     def _grammar(self) -> str:
@@ -255,7 +253,7 @@ def _escaped(pattern: str) -> str:
 
 
 def _reason(error: Exception) -> str:
-    """An error of Python in words."""
+    """A Python exception in words."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     return str(getattr(error, "strerror", None) or error).removesuffix(".")

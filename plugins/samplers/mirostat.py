@@ -1,4 +1,4 @@
-"""Samplers that steer the surprise of a text: what was chosen decides how much is ruled out next."""
+"""Samplers that control the surprisal of a text by feedback from the chosen tokens."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Annotated
 
 import numpy as np
 
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.sampling.candidates import Candidates
-from onnxlens.plugins.sampling.sampler import Context, Sampler
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._sampling.candidates import Candidates
+from onnxlens.plugins._sampling.sampler import Context, Sampler
 
 __all__ = ["Mirostat", "MirostatV2"]
 
-_Tau = Annotated[float, Option("The surprise to aim at, in bits.", gt=0, le=1e6)]
-_Eta = Annotated[float, Option("How fast to correct, the learning rate.", gt=0, le=1e6)]
+_Tau = Annotated[float, Option("The target surprisal, in bits.", gt=0, le=1e6)]
+_Eta = Annotated[float, Option("The learning rate of the correction.", gt=0, le=1e6)]
 
 
 @dataclass
 class _Feedback(Sampler):
-    """Keeps mu, the largest surprise allowed, for each row; the chosen token corrects it."""
+    """Keeps mu, the largest surprisal allowed, for each row; each chosen token corrects it."""
 
     tau: _Tau = 5.0
     eta: _Eta = 0.1
@@ -28,22 +28,22 @@ class _Feedback(Sampler):
     _left: np.ndarray | None = field(default=None, init=False, repr=False, compare=False)  # [B, V]
 
     def reset(self) -> None:
-        """Starts with twice the surprise to aim at."""
+        """Resets mu to twice the target surprisal."""
         self._mu = self._left = None
 
     def accept(self, ids: np.ndarray, context: Context) -> None:
-        """Corrects mu by how much more or less surprising the chosen tokens were than they should be."""
+        """Corrects mu by the difference between the surprisal of the chosen tokens and the target."""
         if self._left is None or self._mu is None:
             return
         left = Candidates.of(self._left)
         probabilities = np.where(left.ids == ids[:, np.newaxis], left.probabilities, 0).sum(axis=-1)  # [B]
-        known = probabilities > 0  # else another sampler put it there
+        known = probabilities > 0  # otherwise another sampler chose it
         surprises = -np.log2(np.where(known, probabilities, 1))
         self._mu = self._mu - np.where(known, self.eta * (surprises - self.tau), 0)
         self._left = None
 
     def _allowed(self, rows: int) -> np.ndarray:
-        """The largest surprise allowed in each row, [B]; of a batch of another size, as at the start."""
+        """The largest surprisal allowed in each row, [B]; the initial value if the batch size changed."""
         if self._mu is None or len(self._mu) != rows:
             self._mu = np.full(rows, 2 * self.tau)
         return self._mu
@@ -51,18 +51,18 @@ class _Feedback(Sampler):
 
 @dataclass
 class Mirostat(_Feedback):
-    """Keeps as many of the most probable tokens as will give a text of a constant surprise, assuming Zipf's law.
+    """Keeps as many of the most probable tokens as give a text of constant surprisal, assuming Zipf's law.
 
     From the m most probable tokens, s = sum(t_i b_i) / sum(t_i^2) with t_i = ln((i + 1) / i), b_i = ln(p_i / p_{i+1});
-    e = s - 1; kept are k = (e 2^mu / (1 - V^-e))^(1 / s) tokens. mu starts at 2 tau, and after each token becomes
-    mu - eta (surprise - tau), with the surprise in bits among the tokens kept. Basu et al. 2021, Mirostat,
-    arXiv:2007.14966; as in llama.cpp (the authors' code takes the surprise among all tokens).
+    e = s - 1; kept are k = (e 2^mu / (1 - V^-e))^(1 / s) tokens. mu starts at 2 tau, and after each token becomes mu -
+    eta (surprisal - tau), with the surprisal in bits among the tokens kept. Basu et al. 2021, Mirostat,
+    arXiv:2007.14966; as in llama.cpp (the authors' code takes the surprisal among all tokens).
     """
 
-    m: Annotated[int, Option("From how many tokens the law is estimated.", ge=2)] = 100
+    m: Annotated[int, Option("The number of tokens from which Zipf's law is estimated.", ge=2)] = 100
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, -inf but for the k most probable tokens."""
+        """Returns the logits, -inf except for the k most probable tokens."""
         mu = self._allowed(len(logits))
         candidates = Candidates.of(logits)
         first = candidates.ordered(self.m).astype(np.float64)  # [B, m]
@@ -79,11 +79,12 @@ class Mirostat(_Feedback):
 
 @dataclass
 class MirostatV2(_Feedback):
-    """Keeps the tokens whose surprise is at most mu, which is corrected so that the text has a constant surprise.
+    """Keeps the tokens whose surprisal is at most mu, which feedback adjusts to a constant surprisal.
 
-    That is, -log2 p <= mu; or the most probable token where there is none. mu starts at 2 tau, and after each token
-    becomes mu - eta (surprise - tau), with the surprise in bits among the tokens kept. The second version of Basu et
-    al. 2021, Mirostat, arXiv:2007.14966; as in llama.cpp (the authors' code takes the surprise among all tokens).
+    That is, -log2 p <= mu; or the most probable token where there is no such token. mu starts at 2 tau, and after each
+    token becomes mu - eta (surprisal - tau), with the surprisal in bits among the tokens kept. The second version of
+    Basu et al. 2021, Mirostat, arXiv:2007.14966; as in llama.cpp (the authors' code takes the surprisal among all
+    tokens).
     """
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
@@ -98,7 +99,7 @@ class MirostatV2(_Feedback):
 
 
 def _kept(s: float, mu: float, vocabulary: int) -> int:
-    """How many tokens Mirostat keeps, at least 1 and at most all of them; in logarithms, as s may be near 0."""
+    """The number of tokens that Mirostat keeps, from 1 to all; in logarithms, since s may be near 0."""
     if vocabulary == 1:
         return 1
     e, size = s - 1, math.log(vocabulary)

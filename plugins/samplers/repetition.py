@@ -8,26 +8,26 @@ from typing import Annotated
 
 import numpy as np
 
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.sampling.sampler import Context, Sampler
-from onnxlens.plugins.sampling.tokens import text_of
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._sampling.sampler import Context, Sampler
+from onnxlens.plugins._sampling.tokens import text_of
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["DRY", "FrequencyPenalty", "NoRepeatNGram", "PresencePenalty", "RepetitionPenalty"]
 
-_WINDOW = Option("How many of the last tokens count, those of the prompt too; 0 for all.", ge=0)
-_LARGEST_LOGARITHM = 69.0  # of a power: 1e30 rules out as well as more, which would overflow
+_WINDOW = Option("How many of the last tokens count, including the prompt's; 0 for all.", ge=0)
+_LARGEST_LOGARITHM = 69.0  # of a power: 1e30 rules out a token, and more would overflow
 
 
 @dataclass(frozen=True)
 class RepetitionPenalty(Sampler):
-    """Divides the logits of tokens that occurred by a penalty, or multiplies them with it where they are negative.
+    """Divides positive logits of tokens that occurred by a penalty, and multiplies negative ones by it.
 
-    Once for each token, however often it occurred. Keskar et al. 2019, CTRL, arXiv:1909.05858, which only divided; the
-    multiplication is that of transformers and llama.cpp.
+    Once for each token, however often it occurred. Keskar et al. 2019, CTRL, arXiv:1909.05858, which only divides;
+    transformers and llama.cpp multiply negative logits, too.
     """
 
-    penalty: Annotated[float, Option("Above 1 against repetition, below 1 for it.", ge=1e-4, le=1e4)]
+    penalty: Annotated[float, Option("Above 1 discourages repetition, below 1 encourages it.", ge=1e-4, le=1e4)]
     window: Annotated[int, _WINDOW] = 0
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
@@ -35,7 +35,7 @@ class RepetitionPenalty(Sampler):
         (rows, tokens), _ = _occurred(context, self.window, logits.shape[-1])
         left = logits.copy()
         there = left[rows, tokens]
-        with np.errstate(over="ignore"):  # what is that improbable is ruled out then
+        with np.errstate(over="ignore"):  # tokens that improbable are then ruled out
             left[rows, tokens] = np.where(there < 0, there * self.penalty, there / self.penalty)
         return left
 
@@ -44,14 +44,14 @@ class RepetitionPenalty(Sampler):
 class PresencePenalty(Sampler):
     """Subtracts a penalty from the logits of tokens that occurred, once for each token.
 
-    As `presence_penalty` of OpenAI's API and of llama.cpp, whose window this is.
+    Like `presence_penalty` of OpenAI's API, and of llama.cpp, which has the same window.
     """
 
-    penalty: Annotated[float, Option("Above 0 against repetition, below 0 for it.", ge=-1e4, le=1e4)]
+    penalty: Annotated[float, Option("Above 0 discourages repetition, below 0 encourages it.", ge=-1e4, le=1e4)]
     window: Annotated[int, _WINDOW] = 0
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, less where a token occurred."""
+        """Returns the logits, lower where a token occurred."""
         place, _ = _occurred(context, self.window, logits.shape[-1])
         left = logits.copy()
         left[place] -= self.penalty
@@ -60,16 +60,16 @@ class PresencePenalty(Sampler):
 
 @dataclass(frozen=True)
 class FrequencyPenalty(Sampler):
-    """Subtracts a penalty from the logits of tokens that occurred, for every time they did.
+    """Subtracts a penalty from the logits of tokens for each of their occurrences.
 
-    As `frequency_penalty` of OpenAI's API and of llama.cpp, whose window this is.
+    Like `frequency_penalty` of OpenAI's API, and of llama.cpp, which has the same window.
     """
 
-    penalty: Annotated[float, Option("Above 0 against repetition, below 0 for it.", ge=-1e4, le=1e4)]
+    penalty: Annotated[float, Option("Above 0 discourages repetition, below 0 encourages it.", ge=-1e4, le=1e4)]
     window: Annotated[int, _WINDOW] = 0
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, less where a token occurred."""
+        """Returns the logits, lower where a token occurred."""
         place, counts = _occurred(context, self.window, logits.shape[-1])
         left = logits.copy()
         left[place] -= (self.penalty * counts).astype(left.dtype)
@@ -81,10 +81,10 @@ class NoRepeatNGram(Sampler):
     """Rules out every token that would complete a sequence of n tokens which occurred before.
 
     Paulus, Xiong and Socher 2017, A Deep Reinforced Model for Abstractive Summarization, arXiv:1705.04304, for n = 3;
-    as `no_repeat_ngram_size` in transformers, which counts the prompt too.
+    like `no_repeat_ngram_size` in transformers, which also counts the prompt.
     """
 
-    size: Annotated[int, Option("n, how many tokens a sequence has.", ge=1)]
+    size: Annotated[int, Option("n, the number of tokens in a sequence.", ge=1)]
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf where a token would repeat."""
@@ -102,7 +102,7 @@ class NoRepeatNGram(Sampler):
 
 @dataclass(frozen=True)
 class DRY(Sampler):
-    """Subtracts a penalty from tokens that would prolong a repetition, more the longer it is: don't repeat yourself.
+    """Subtracts a penalty from tokens that would extend a repetition, larger for longer ones (don't repeat yourself).
 
     A token that followed the last n tokens where they occurred before loses multiplier * base^(n - allowed_length),
     with the largest such n, where that is at least the allowed length. Repetitions are not followed back beyond the
@@ -111,15 +111,15 @@ class DRY(Sampler):
     """
 
     multiplier: Annotated[float, Option("The penalty of the shortest repetitions.", ge=0, le=1e4)] = 0.8
-    base: Annotated[float, Option("The factor for every token more.", ge=1, le=1e4)] = 1.75
-    allowed_length: Annotated[int, Option("From how many repeated tokens on there is a penalty.", ge=1)] = 2
+    base: Annotated[float, Option("The factor for each further repeated token.", ge=1, le=1e4)] = 1.75
+    allowed_length: Annotated[int, Option("The least number of repeated tokens that is penalised.", ge=1)] = 2
     window: Annotated[int, _WINDOW] = 0
     breakers: Annotated[
-        tuple[int | str, ...], Option("Token ids, or texts wherever they occur, that interrupt repetitions.")
+        tuple[int | str, ...], Option("Token ids, or texts anywhere in tokens, that interrupt repetitions.")
     ] = ("\n", ":", '"', "*")
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, less where a token would prolong a repetition."""
+        """Returns the logits, lower where a token would extend a repetition."""
         ids = context.ids[:, -self.window :] if self.window else context.ids
         if ids.shape[-1] <= self.allowed_length or self.multiplier == 0:
             return logits
@@ -147,14 +147,14 @@ class DRY(Sampler):
         return bool(texts) and any(text in text_of(token, context, "DRY") for text in texts)
 
     def _limit(self, ids: list[int], context: Context) -> int:
-        """How many tokens there are after the last sequence breaker, which may be spread over several of them."""
+        """The number of tokens after the last sequence breaker, which may span several tokens."""
         texts, after = self._texts(), ""
         longest = max(map(len, texts), default=0)
         for count, token in enumerate(reversed(ids)):
             if token in self.breakers:
                 return count
             if texts:
-                # A breaker that begins here and goes on in the tokens that follow ends that much later.
+                # A breaker that begins here may continue in the following tokens.
                 here = text_of(token, context, "DRY")
                 text = here + after
                 ends = [text.rfind(breaker) + len(breaker) for breaker in texts if breaker in text]
@@ -179,7 +179,7 @@ def _occurred(context: Context, window: int, vocabulary: int) -> tuple[tuple[np.
     """Rows and ids of the tokens of each row's text, each once, and how often they occurred."""
     ids = context.ids[:, -window:] if window else context.ids
     rows = np.broadcast_to(np.arange(len(ids))[:, np.newaxis], ids.shape)
-    known = ids < vocabulary  # some tokenizers have ids that the model cannot say
+    known = ids < vocabulary  # some tokenizers have ids that the model does not have
     flat, counts = np.unique(rows[known] * vocabulary + ids[known], return_counts=True)
     row, token = np.divmod(flat, vocabulary)
     return (row, token), counts

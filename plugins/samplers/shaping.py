@@ -8,10 +8,10 @@ from typing import Annotated
 
 import numpy as np
 
-from onnxlens.plugins.options import Option
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._sampling.sampler import Context, Sampler, only, softmax
+from onnxlens.plugins._sampling.tokens import ends_of_text, sequence, single
 from onnxlens.plugins.samplers.truncation import entropy
-from onnxlens.plugins.sampling.sampler import Context, Sampler, only, softmax
-from onnxlens.plugins.sampling.tokens import ends_of_text, sequence, single
 from onnxlens.runtime.errors import InputError
 
 __all__ = [
@@ -29,7 +29,7 @@ __all__ = [
 
 _COLDEST = 1e-6  # logits divided by less would overflow
 _LARGEST_BIAS = 1e30
-_LARGEST_GAIN = 1e20  # of an exponential, which would overflow too
+_LARGEST_GAIN = 1e20  # of an exponential, which would overflow, too
 
 
 @dataclass(frozen=True)
@@ -39,35 +39,35 @@ class Temperature(Sampler):
     Ackley, Hinton and Sejnowski 1985, A Learning Algorithm for Boltzmann Machines.
     """
 
-    temperature: Annotated[float, Option("What logits are divided by, at least 1e-06.", ge=0, le=1e6)]
+    temperature: Annotated[float, Option("The divisor of the logits, at least 1e-06.", ge=0, le=1e6)]
 
     def __post_init__(self) -> None:
         """Checks the value."""
-        if self.temperature < _COLDEST:  # the schema lets 0 pass, so that this can say what to do instead
+        if self.temperature < _COLDEST:  # the schema accepts 0, so that this error can say what to do instead
             raise InputError(
-                f"temperature must be at least {_COLDEST}, not {self.temperature:g}; the sampler greedy takes the most "
-                "probable token always."
+                f"temperature must be at least {_COLDEST}, not {self.temperature:g}; the sampler greedy always takes "
+                "the most probable token."
             )
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits divided."""
-        with np.errstate(over="ignore"):  # what is that improbable is ruled out then
+        with np.errstate(over="ignore"):  # tokens that improbable are then ruled out
             divided: np.ndarray = logits / logits.dtype.type(self.temperature)
         return divided
 
 
 @dataclass(frozen=True)
 class DynamicTemperature(Sampler):
-    """Divides the logits by a temperature that is high where the model is unsure, and low where it is sure.
+    """Divides the logits by a temperature that grows with the entropy of the prediction.
 
     Between temperature - range (at least 0) and temperature + range: T = low + (high - low) (H / ln n)^exponent, with
     the entropy H and the number n of tokens that are not ruled out; below 1e-6, the most probable token only. By
     kalomaze; as in llama.cpp, https://github.com/ggml-org/llama.cpp/pull/4972.
     """
 
-    range: Annotated[float, Option("How far the temperature goes up and down.", ge=0, le=1e6)]
+    range: Annotated[float, Option("The largest distance from the temperature.", ge=0, le=1e6)]
     temperature: Annotated[float, Option("The middle of the temperatures.", ge=0, le=1e6)] = 1.0
-    exponent: Annotated[float, Option("Above 1, only great doubt makes it hot.", gt=0, le=1e6)] = 1.0
+    exponent: Annotated[float, Option("Above 1, only a high entropy gives a high temperature.", gt=0, le=1e6)] = 1.0
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits divided."""
@@ -75,7 +75,7 @@ class DynamicTemperature(Sampler):
         tokens = (logits != -np.inf).sum(axis=-1)  # [B]
         unsure = entropy(softmax(logits)) / np.log(np.maximum(tokens, 2))
         temperatures = low + (high - low) * np.minimum(unsure, 1) ** self.exponent
-        temperatures[tokens < 2] = 1  # one token needs none
+        temperatures[tokens < 2] = 1  # for one token, any temperature gives the same
         cold = temperatures < _COLDEST
         divided = logits / np.where(cold, 1, temperatures)[:, np.newaxis].astype(logits.dtype)
         return np.where(cold[:, np.newaxis], only(divided, np.argmax(logits, axis=-1)), divided)
@@ -85,8 +85,8 @@ class DynamicTemperature(Sampler):
 class LogitBias(Sampler):
     """Adds a number to the logits of given tokens; -inf forbids one.
 
-    A text of several tokens biases the last of them, where those before it are the end of the text so far. As
-    `sequence_bias` in transformers, and `logit_bias` where it is known from APIs.
+    A text of several tokens biases its last token where the text so far ends with the others. Like `sequence_bias` in
+    transformers and `logit_bias` in APIs.
     """
 
     bias: Annotated[dict[int | str, float], Option("The number to add, by token id or text.", min_length=1)]
@@ -113,11 +113,11 @@ class LogitBias(Sampler):
 class BadWords(Sampler):
     """Forbids words, each a token id, several of them, or a text as it stands: `" cat"` is not `"cat"`.
 
-    Of several tokens, the last is ruled out where those before it are the end of the text so far. The end-of-text token
-    by itself is not forbidden, as in transformers (`bad_words_ids`); `suppress_tokens` can.
+    For several tokens, the last is ruled out where the text so far ends with the others. The end-of-text token by
+    itself is not forbidden, as in transformers (`bad_words_ids`); `suppress_tokens` can do that.
     """
 
-    words: Annotated[tuple[int | str | tuple[int, ...], ...], Option("What is forbidden.", min_length=1)]
+    words: Annotated[tuple[int | str | tuple[int, ...], ...], Option("The words to forbid.", min_length=1)]
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf where a token would complete a word."""
@@ -131,9 +131,9 @@ class BadWords(Sampler):
 
 @dataclass(frozen=True)
 class SuppressTokens(Sampler):
-    """Rules out given tokens, always.
+    """Rules out given tokens at every step.
 
-    As `suppress_tokens` in transformers.
+    Like `suppress_tokens` in transformers.
     """
 
     tokens: Annotated[tuple[int | str, ...], Option("Token ids, or texts that are one token each.", min_length=1)]
@@ -149,10 +149,10 @@ class SuppressTokens(Sampler):
 class MinLength(Sampler):
     """Rules out the end of the text until prompt and generated text have a number of tokens.
 
-    As `min_length` in transformers. A model without an end-of-text token needs no such rule.
+    Like `min_length` in transformers. In a model without an end-of-text token it has no effect.
     """
 
-    length: Annotated[int, Option("How many tokens the text has at least, with the prompt.", ge=0)]
+    length: Annotated[int, Option("The least number of tokens in the text, including the prompt.", ge=0)]
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf for the end-of-text token while the text is too short."""
@@ -163,10 +163,10 @@ class MinLength(Sampler):
 class MinNewTokens(Sampler):
     """Rules out the end of the text until a number of tokens is generated.
 
-    As `min_new_tokens` in transformers. A model without an end-of-text token needs no such rule.
+    Like `min_new_tokens` in transformers. In a model without an end-of-text token it has no effect.
     """
 
-    tokens: Annotated[int, Option("How many tokens are generated at least.", ge=0)]
+    tokens: Annotated[int, Option("The least number of tokens to generate.", ge=0)]
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf for the end-of-text token while the text is too short."""
@@ -175,16 +175,16 @@ class MinNewTokens(Sampler):
 
 @dataclass(frozen=True)
 class ForcedFirst(Sampler):
-    """Leaves one given token only, where the first token is generated.
+    """Keeps only one given token when the first token is generated.
 
-    As `forced_bos_token_id` in transformers, which forces it only where the prompt is a single token; and a token that
-    was ruled out before stays so.
+    Like `forced_bos_token_id` in transformers, which forces it only after a prompt of one token; here, a token that was
+    ruled out before stays ruled out.
     """
 
     token: Annotated[int | str, Option("The token's id, or its text.")]
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, at the first step -inf but for the token."""
+        """Returns the logits, at the first step -inf except for the token."""
         if context.step > 0:
             return logits
         return _forced(logits, single(self.token, context, logits.shape[-1], "ForcedFirst"))
@@ -192,15 +192,15 @@ class ForcedFirst(Sampler):
 
 @dataclass(frozen=True)
 class ForcedLast(Sampler):
-    """Leaves one given token only, where the last token is generated, because there may be no more.
+    """Keeps only one given token when the last allowed token is generated.
 
-    As `forced_eos_token_id` in transformers; but a token that was ruled out before stays so.
+    Like `forced_eos_token_id` in transformers, but a token that was ruled out before stays ruled out.
     """
 
     token: Annotated[int | str | None, Option("The token's id, or its text; the end-of-text token if left out.")] = None
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, at the last step -inf but for the token."""
+        """Returns the logits, at the last step -inf except for the token."""
         if context.max_new_tokens is None or context.step != context.max_new_tokens - 1:
             return logits
         if self.token is None:
@@ -213,14 +213,14 @@ class ExponentialLength(Sampler):
     """Makes the end of the text more probable, exponentially with the number of tokens beyond a start.
 
     To the logit l of the end-of-text token, |l| (factor^(n - start) - 1) is added, where n, the number of generated
-    tokens, is above the start. As `exponential_decay_length_penalty` in transformers.
+    tokens, is above the start. Like `exponential_decay_length_penalty` in transformers.
     """
 
-    start: Annotated[int, Option("How many tokens are generated without it.", ge=0)]
+    start: Annotated[int, Option("The number of generated tokens before it has an effect.", ge=0)]
     factor: Annotated[float, Option("The base of the exponential; above 1 makes texts shorter.", gt=0)] = 1.01
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, that of the end-of-text token raised."""
+        """Returns the logits, with that of the end-of-text token increased."""
         beyond = context.step - self.start
         if beyond <= 0:
             return logits

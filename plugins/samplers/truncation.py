@@ -7,9 +7,9 @@ from typing import Annotated
 
 import numpy as np
 
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.sampling.candidates import Candidates, leading
-from onnxlens.plugins.sampling.sampler import Context, Sampler, exponentials_of, softmax
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._sampling.candidates import Candidates, leading
+from onnxlens.plugins._sampling.sampler import Context, Sampler, exponentials_of, softmax
 
 __all__ = ["XTC", "Epsilon", "Eta", "MinP", "TailFree", "TopH", "TopK", "TopNSigma", "TopP", "Typical", "entropy"]
 
@@ -35,7 +35,7 @@ class TopP(Sampler):
     Nucleus sampling; Holtzman et al. 2020, The Curious Case of Neural Text Degeneration, arXiv:1904.09751.
     """
 
-    p: Annotated[float, Option("The probability that the kept tokens have together, at least.", gt=0, le=1)]
+    p: Annotated[float, Option("The least total probability of the kept tokens.", gt=0, le=1)]
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf outside the nucleus."""
@@ -64,13 +64,13 @@ class MinP(Sampler):
 
 @dataclass(frozen=True)
 class Typical(Sampler):
-    """Keeps the tokens whose surprise is closest to the entropy, as many as have probability p together.
+    """Keeps the tokens whose surprisal is closest to the entropy, until their total probability is p.
 
     In the order of |-ln p_i - H|, until p is reached, and any that tie with the last of them. Locally typical sampling;
     Meister et al. 2022, arXiv:2202.00666.
     """
 
-    p: Annotated[float, Option("The probability that the kept tokens have together, at least.", gt=0, le=1)]
+    p: Annotated[float, Option("The least total probability of the kept tokens.", gt=0, le=1)]
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf where a token is not typical enough."""
@@ -87,7 +87,7 @@ class Typical(Sampler):
 
 @dataclass(frozen=True)
 class Epsilon(Sampler):
-    """Keeps the tokens of at least a given probability; where there is none, the most probable.
+    """Keeps the tokens of at least a given probability; if there is none, the most probable one.
 
     Hewitt, Manning and Liang 2022, Truncation Sampling as Language Model Desmoothing, arXiv:2210.15191.
     """
@@ -101,13 +101,13 @@ class Epsilon(Sampler):
 
 @dataclass(frozen=True)
 class Eta(Sampler):
-    """Keeps the tokens of at least a probability that is less where the entropy H is large: min(e, sqrt(e) exp(-H)).
+    """Keeps the tokens of at least probability min(e, sqrt(e) exp(-H)), where H is the entropy.
 
-    Where no token has it, the most probable is kept. Hewitt, Manning and Liang 2022, Truncation Sampling as Language
+    If there is none, the most probable token is kept. Hewitt, Manning and Liang 2022, Truncation Sampling as Language
     Model Desmoothing, arXiv:2210.15191.
     """
 
-    epsilon: Annotated[float, Option("e, the least probability where the entropy is small.", gt=0, lt=1)]
+    epsilon: Annotated[float, Option("e, the least probability if the entropy is small.", gt=0, lt=1)]
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf where a token is too improbable."""
@@ -118,7 +118,7 @@ class Eta(Sampler):
 
 @dataclass(frozen=True)
 class TailFree(Sampler):
-    """Cuts the tail off where the sorted probabilities have nearly stopped bending.
+    """Cuts off the tail of the sorted probabilities by their second differences.
 
     With the probabilities in descending order, w_i = |(p_i - p_{i+1}) - (p_{i+1} - p_{i+2})|, divided by their sum;
     kept are the i most probable tokens, i being the first place (counted from 0, at least 1) at which w_0 + ... + w_i
@@ -126,7 +126,7 @@ class TailFree(Sampler):
     https://trentbrick.github.io/Tail-Free-Sampling; as llama.cpp had it.
     """
 
-    z: Annotated[float, Option("How much of the bend is kept.", gt=0, le=1)]
+    z: Annotated[float, Option("The share of the second differences that is kept.", gt=0, le=1)]
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf in the tail."""
@@ -134,7 +134,7 @@ class TailFree(Sampler):
         width = candidates.logits.shape[-1]
         if self.z == 1 or width <= 2:
             return logits
-        # The bend is a sum over all tokens, so all are sorted; but only their values, which is quick.
+        # The sum is over all tokens, so all are sorted; but only their values, which is fast.
         ordered = candidates.ordered(width)
         probabilities = exponentials_of(ordered)
         probabilities /= np.cumsum(probabilities, axis=-1)[:, -1:]
@@ -143,7 +143,8 @@ class TailFree(Sampler):
         bends = np.where(places < there - 2, np.abs(np.diff(probabilities, n=2, axis=-1)), 0)  # [B, K - 2]
         total = np.cumsum(bends, axis=-1)[:, -1:]
         even = (places < there - 2) / np.maximum(there - 2, 1)
-        weights = np.where(total > 1e-6, bends / np.where(total > 0, total, 1), even)  # a straight line bends nowhere
+        # A straight line has no second differences.
+        weights = np.where(total > 1e-6, bends / np.where(total > 0, total, 1), even)
         beyond = (np.cumsum(weights, axis=-1) > self.z) & (places >= 1) & (places < there - 2)
         counts = np.where(beyond.any(axis=-1), beyond.argmax(axis=-1), there[:, 0])
         return candidates.scatter_best(counts, ordered)
@@ -172,16 +173,16 @@ class TopNSigma(Sampler):
 
 @dataclass(frozen=True)
 class TopH(Sampler):
-    """Keeps the most probable tokens that make up a share h of the entropy, and the first in any case.
+    """Keeps the most probable tokens that make up a share h of the entropy, but at least the first.
 
     Of the `tokens` most probable ones, with probabilities p that sum to 1 and in descending order, those are kept up to
     which the sum of -p ln p is at most h times the whole. Baghaei Potraghloo et al. 2025, Top-H Decoding: Adapting the
     Creativity and Coherence with Bounded Entropy in Text Generation, arXiv:2509.02510; computed as in transformers,
-    which also looks at 100 tokens only.
+    which also considers 100 tokens only.
     """
 
     h: Annotated[float, Option("The share of the entropy.", gt=0, le=1)]
-    tokens: Annotated[int, Option("How many of the most probable tokens are looked at.", ge=1)] = 100
+    tokens: Annotated[int, Option("The number of most probable tokens that are considered.", ge=1)] = 100
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
         """Returns the logits, -inf where a token is beyond the share."""
@@ -190,7 +191,7 @@ class TopH(Sampler):
         exponentials = np.take_along_axis(candidates.probabilities, order, axis=-1)
         probabilities = exponentials / np.cumsum(exponentials, axis=-1)[:, -1:]
         gathered = np.cumsum(probabilities * _surprises(probabilities), axis=-1)
-        # All but nothing more is no more: sums of equal probabilities may miss the share by their rounding.
+        # A tiny excess does not count: sums of equal probabilities may miss the share by rounding.
         keep = (gathered <= self.h * gathered[:, -1:] * (1 + 1e-12)) & (probabilities > 0)
         keep[:, 0] = True
         return candidates.scatter_at(order, keep)
@@ -198,25 +199,25 @@ class TopH(Sampler):
 
 @dataclass(frozen=True)
 class XTC(Sampler):
-    """Now and then rules out all tokens above a threshold but the least probable of them: exclude top choices.
+    """Exclude top choices: at random, rules out all tokens above a threshold except the least probable one.
 
-    With the given probability, drawn for each row at each step; where fewer than two tokens reach the threshold,
-    nothing happens. p-e-w 2024, https://github.com/oobabooga/text-generation-webui/pull/6335; as in llama.cpp.
+    Whether to do so is drawn for each row at each step. If fewer than two tokens reach the threshold, nothing happens.
+    p-e-w 2024, https://github.com/oobabooga/text-generation-webui/pull/6335; as in llama.cpp.
     """
 
-    probability: Annotated[float, Option("How often it acts.", ge=0, le=1)]
-    threshold: Annotated[float, Option("The probability from which on a token is a top choice.", gt=0, le=1)] = 0.1
+    probability: Annotated[float, Option("The probability of acting at a step.", ge=0, le=1)]
+    threshold: Annotated[float, Option("The least probability of a top choice.", gt=0, le=1)] = 0.1
 
     def __call__(self, logits: np.ndarray, context: Context) -> np.ndarray:
-        """Returns the logits, -inf for top choices but the last, where it acts."""
-        acts = context.rng.random(len(logits)) < self.probability  # drawn always, so that later draws stay the same
+        """Returns the logits, -inf for all top choices except the last, where it acts."""
+        acts = context.rng.random(len(logits)) < self.probability  # always drawn, so that later draws stay the same
         if not acts.any():
             return logits
         candidates = Candidates.of(logits)
         top = (candidates.probabilities >= self.threshold) & acts[:, np.newaxis]
-        choices = np.where(top, candidates.logits, np.inf)  # which differ where probabilities round to the same
+        choices = np.where(top, candidates.logits, np.inf)  # which differ even where probabilities round to the same
         width = choices.shape[-1]
-        least = width - 1 - np.argmin(choices[:, ::-1], axis=-1)  # of equals, the one of highest id, which sorts last
+        least = width - 1 - np.argmin(choices[:, ::-1], axis=-1)  # of equals, that of the highest id, which sorts last
         top[np.arange(len(top)), least] = False
         return candidates.scatter(~top)
 
@@ -228,12 +229,12 @@ def entropy(probabilities: np.ndarray) -> np.ndarray:
 
 
 def _surprises(probabilities: np.ndarray) -> np.ndarray:
-    """-ln p, and 0 where the probability is 0, which then adds nothing to an entropy."""
+    """-ln p, and 0 where the probability is 0, so that it adds nothing to an entropy."""
     logarithms: np.ndarray = np.log(probabilities, out=np.zeros_like(probabilities), where=probabilities > 0)
     return -logarithms
 
 
 def _at_least(least: float | np.ndarray, probabilities: np.ndarray, logits: np.ndarray) -> np.ndarray:
-    """The logits of tokens of a probability, or of the most probable ones where there are none of these."""
+    """The logits of tokens of at least a probability, or of the most probable ones if there are none."""
     removed = (probabilities < least) & (logits < logits.max(axis=-1, keepdims=True))
     return np.where(removed, -np.inf, logits)

@@ -1,1 +1,1 @@
-"""The built-in visualizers, one a module; `onnxlens.plugins` has what a visualizer is made of."""
+"""The built-in visualizers, one in each module; `onnxlens.plugins` has the parts of which they are made."""

@@ -1,4 +1,4 @@
-"""`attention`: where the heads look, as pictures of token against token."""
+"""`attention`: attention patterns of heads, token by token."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import ink, printable, quoted_token, told_apart
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.base import Chart, numbers
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.links import Links
 from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
-from onnxlens.plugins.drawing.labels import ink, printable, quoted_token, told_apart
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,36 +29,34 @@ _MEANING = {
     "pattern": "share of a token's attention",
     "scores": "scores, before the softmax",
 }
-_CHOSEN = "the one that looks most at a token other than the first and itself"
+_CHOSEN = "the head that attends most to a token other than the first and itself"
 _STRONGEST = 4  # tokens that a terminal names for each row
 
 
 @dataclass
 class Attention(Visualizer):
-    """Where the heads look: how much each token attends to those before it."""
+    """Attention patterns: how much each token attends to earlier ones."""
 
     layer: Annotated[
-        int | None, Option("one block, negative ones from the end; if left out all of them, or a chosen one")
+        int | None, Option("the block, negative from the end; if left out, all blocks, or one that is chosen")
     ] = None
     head: Annotated[
         int | None,
-        Option(
-            "one head, negative ones from the end; if left out all of the block, or where one is shown, a chosen one"
-        ),
+        Option("the head, negative from the end; if left out, all heads, or one that is chosen if only one is shown"),
     ] = None
     values: Annotated[
         Literal["pattern", "scores", "steps", "lines"],
         Option(
-            "the pattern, shares that add up to 1 in each row; the scores that it is the softmax of; for one head, the "
-            "steps from q and k to the pattern; or, for one head, its pattern as lines from token to token. Where one "
-            "head is shown and none is named, it is the one that looks most at a token other than the first and itself"
+            "the pattern, whose rows add up to 1; the scores, of which the pattern is the softmax; for one head, the "
+            "steps from q and k to the pattern; or, for one head, its pattern as lines between tokens. If one head is "
+            "shown and none is named, it is the head that attends most to a token other than the first and itself"
         ),
     ] = "pattern"
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The pattern or the scores of the blocks; for the steps of a head also its queries and keys."""
         if self.head is not None:
-            self.index_option("head", config.n_heads)  # before anything is computed
+            self.index_option("head", config.n_heads)  # errors in options come before anything is computed
         kinds = {
             "pattern": ("pattern",),
             "scores": ("attn_scores",),
@@ -96,7 +94,7 @@ class Attention(Visualizer):
         divisor = view.config.attn_divisor(layer)
         steps = [
             (f"q · k / {divisor:.4g}, of all pairs", q @ k.T / divisor, "score"),
-            ("Masked: no token looks ahead", np.where(np.isfinite(scores), scores, np.nan), "score"),
+            ("Masked: no token attends to later ones", np.where(np.isfinite(scores), scores, np.nan), "score"),
             ("Softmax of each row: the pattern", _seen(pattern, "pattern"), _MEANING["pattern"]),
         ]
         charts = [
@@ -131,7 +129,7 @@ def _lines(view: View, layer: int, head: int, which: str) -> Links:
 
 
 def _share_of_others(pattern: np.ndarray) -> float:
-    """How much the tokens attend on average to the one that they attend to most, without the first and themselves."""
+    """The mean over tokens of the largest attention to a token other than the first and itself."""
     others = np.tril(pattern, k=-1)[:, 1:]  # [Q, K - 1]
     return float(others.max(axis=-1, initial=0.0).mean())
 
@@ -141,7 +139,7 @@ class AttentionMaps(Heatmap):
 
     Args:
         model: the model's name.
-        weights: by block and head, [Q, K]: what each token, Q, makes of each, K; -inf where scores are masked.
+        weights: by block and head, [Q, K]: the number of each query and key; -inf where scores are masked.
         pieces: the tokens' texts for a reader.
         labels: the same as labels.
         values: "pattern" or "scores".
@@ -203,7 +201,7 @@ class AttentionMaps(Heatmap):
         return Group(Text(self.title), "", Text(heading), "", table)
 
     def data(self) -> Any:
-        """The model, the tokens, and of each head a row of numbers for each token; null where one is masked."""
+        """The model, the tokens, and for each head a row of numbers for each token; null where masked."""
         return {
             "model": self.model,
             "values": self.values,
@@ -229,7 +227,7 @@ class AttentionMaps(Heatmap):
 
 
 def _seen(weights: np.ndarray, values: str) -> np.ndarray:
-    """The weights, [Q, K], NaN where a token is masked: later than the one that looks, and without any share."""
+    """The weights, [Q, K], with NaN where a key is masked."""
     later = np.triu(np.ones(weights.shape, bool), k=1)
     is_masked = ~np.isfinite(weights) | (later & (weights == 0) & (values == "pattern"))
     shown: np.ndarray = np.where(is_masked, np.nan, weights)

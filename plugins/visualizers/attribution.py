@@ -1,4 +1,4 @@
-"""`attribution`: what a prediction is due to: embeddings, heads, MLPs, and the tokens read."""
+"""`attribution`: the parts of a prediction: embeddings, heads, MLPs, and input tokens."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.metric import FLOOR, signs_of
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.bars import Bars
 from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.coloured import ColouredText
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.stack import Stack
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.metric import FLOOR, signs_of
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 
 __all__ = ["Attribution"]
 
@@ -29,9 +29,9 @@ class Attribution(Visualizer):
     Direct logit attribution: Elhage et al. 2021, A Mathematical Framework for Transformer Circuits.
     """
 
-    token: Annotated[str | None, Option("the token, as its text; the most probable one if left out")] = None
+    token: Annotated[str | None, Option("the token, as text; the most probable one if left out")] = None
     against: Annotated[str | None, Option("a token whose logit is subtracted")] = None
-    position: Annotated[int, Option("after which token it is predicted; negative ones count from the end")] = -1
+    position: Annotated[int, Option("the position after which it is predicted, negative from the end")] = -1
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """None: the analyses run the model."""
@@ -63,7 +63,7 @@ class Attribution(Visualizer):
         how: dict[str, Any] = {"limits": (-largest, largest), "signs": signs}  # one scale of colours for both
         charts: list[Chart] = [
             Bars(
-                f"What adds up to the {what}, {found.logit:.3f}",
+                f"The parts of the {what}, {found.logit:.3f}",
                 parts,
                 unit=what,
                 axis="part",

@@ -1,11 +1,11 @@
-"""The built-in visualizers, as the plugin that they are."""
+"""The built-in visualizers, as a plugin."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from onnxlens.plugins.hookspecs import hookimpl
-from onnxlens.plugins.viewing.visualizer import Visualizer
+from onnxlens.plugins._hookspecs import hookimpl
+from onnxlens.plugins._viewing.visualizer import Visualizer
 from onnxlens.plugins.visualizers.ablation import Ablation
 from onnxlens.plugins.visualizers.attention import Attention
 from onnxlens.plugins.visualizers.attribution import Attribution

@@ -1,4 +1,4 @@
-"""`compare`: another visualizer for two texts, two models, or with and without a change."""
+"""`compare`: another visualizer for two texts, two models, or with and without interventions."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from dataclasses import dataclass, field
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Annotated, Any
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.stack import Stack
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
-    from onnxlens.lens import Lens
+    from onnxlens._lens import Lens
 
 __all__ = ["Compare"]
 
 
 @dataclass
 class Compare(Visualizer):
-    """Any other visualizer twice, and the difference: for another text, another model, or with a change."""
+    """Another visualizer twice, and the difference: for another text, another model, or with interventions."""
 
     of: Annotated[str, Option("the visualizer")] = "predictions"
     options: Annotated[dict[str, Any], Option("its options, as JSON")] = field(default_factory=dict)
@@ -39,13 +39,13 @@ class Compare(Visualizer):
         return ()
 
     def draw(self, view: View) -> Stack:
-        """Returns each chart of both, and what the second has more, where they show the same."""
-        given = [name for name in ("other_text", "other_model", "interventions") if getattr(self, name) is not None]
-        if len(given) != 1:
-            what = f"{' and '.join(given)} were" if given else "none of them was"
+        """Returns each chart of both, and their difference where they show the same."""
+        others = [name for name in ("other_text", "other_model", "interventions") if getattr(self, name) is not None]
+        if len(others) != 1:
+            what = f"{' and '.join(others)} were" if others else "none of them was"
             raise InputError(f"compare needs one of other_text, other_model and interventions, and {what} given.")
         if self.of == "compare":
-            raise InputError("compare cannot compare itself; name another visualizer with of.")
+            raise InputError("compare cannot compare itself; name another visualizer with 'of'.")
         lens, ids = view.model_lens, view.ids
         first = self._charts(lens, ids)
         if self.other_text is not None:
@@ -66,7 +66,7 @@ class Compare(Visualizer):
         for one, two in zip_longest(first, second):
             difference = two.minus(one) if one and two else None
             is_silent = difference is None and one is not None and type(one).minus is not Chart.minus
-            why = "; nothing is subtracted, since the two show other things" if is_silent else ""
+            why = "; nothing is subtracted, since the two show different things" if is_silent else ""
             charts += [one.titled(f"first: {one.title}")] if one else []
             charts += [two.titled(f"second: {two.title}{why}")] if two else []
             charts += [difference.titled(f"second − first: {difference.title}")] if difference else []

@@ -1,4 +1,4 @@
-"""`embedding`: what the first block is given: the token embedding, and the position embedding where there is one."""
+"""`embedding`: the input of the first block: token embedding, and position embedding where there is one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Annotated
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.running.logits import top_ids
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._running.logits import top_ids
 
 __all__ = ["Embedding"]
 
@@ -25,15 +25,15 @@ __all__ = ["Embedding"]
 class Embedding(Visualizer):
     """Token embedding plus position embedding, as stripes; norms, and the nearest tokens in embedding space."""
 
-    position: Annotated[int, Option("the token to look at; negative ones count from the end")] = -1
-    nearest: Annotated[int, Option("how many tokens with the most similar embedding", ge=0, le=100)] = 8
+    position: Annotated[int, Option("the position of the token, negative from the end")] = -1
+    nearest: Annotated[int, Option("the number of tokens with the most similar embeddings", ge=0, le=100)] = 8
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The embeddings."""
         return ("hook_*embed",)
 
     def draw(self, view: View) -> Stack:
-        """Returns the stripes of one token, and the norms of all."""
+        """Returns the vectors of one token as stripes, and the norms of all tokens."""
         at = self.position_option("position", len(view.ids))
         token = view.cache["hook_embed"]  # [P, D]
         parts = {"token": token}

@@ -1,4 +1,4 @@
-"""`flow`: the whole model as one picture, with what it computes for a text."""
+"""`flow`: the whole model as one picture, with the values for a text."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable, short
+from onnxlens.plugins._drawing.page import Part
+from onnxlens.plugins._viewing.visualizer import LOGITS, View, Visualizer
 from onnxlens.plugins.charts.base import Chart, head
 from onnxlens.plugins.charts.scale import AMOUNT, NO_SIGN, SIGNED
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.drawing.labels import printable, short
-from onnxlens.plugins.drawing.page import Part
-from onnxlens.plugins.viewing.visualizer import LOGITS, View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.bundle.hooks import sizes
-from onnxlens.runtime.running.logits import log_softmax, top_ids
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._bundle.hooks import sizes
+from onnxlens.runtime._running.logits import log_softmax, top_ids
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Flow"]
 
-# What is seen of a block, from left to right along the residual stream.
+# The parts of a block that are shown, from left to right along the residual stream.
 _SEEN = ("resid_pre", "pattern", "attn_out", "resid_mid", "post", "mlp_out", "resid_post")
 _NAMES = {
     "resid_pre": "stream",
@@ -45,7 +45,7 @@ _LENGTH = "mean length over the tokens"
 
 @dataclass
 class Flow(Visualizer):
-    """The whole model as one picture: what each part computes for a text, its size and its cost."""
+    """The whole model as one picture: the values of each part for a text, its size and its cost."""
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The stream, attention and neurons of all blocks, and the logits."""
@@ -63,7 +63,8 @@ class _Picture(Chart):
 
     def __init__(self, view: View) -> None:
         self.title = (
-            "What flows, from top to bottom and left to right: a row a token, each map in its own scale, red above 0 "
+            "The values, from top to bottom and left to right: one row for each token, each map with its own scale, "
+            "red above 0 "
             "and blue below, darkest for the largest hundredth; cells that share a pixel show the number furthest from "
             "0"
         )
@@ -101,7 +102,7 @@ class _Picture(Chart):
             row[0].set_ylabel(f"block {layer}", fontsize=8)
             for left, right in itertools.pairwise(row):
                 _arrow(left, right)
-            _arrow(row[0], row[3], bend=-0.03)  # what the residual connection leaves as it is
+            _arrow(row[0], row[3], bend=-0.03)  # the residual connection, past the part
             _arrow(row[3], row[6], bend=-0.03)
         self._predict(grid[-1, 0], grid[-1, 1])
 
@@ -113,11 +114,11 @@ class _Picture(Chart):
         return re.sub(r"^.*?<svg", "<svg", text, count=1, flags=re.S)
 
     def data(self) -> Any:
-        """Of each map, the mean length over the tokens."""
+        """The mean length over the tokens for each map."""
         return {"title": self.title, "unit": _LENGTH, "lengths": self._lengths()}
 
     def text(self) -> RenderableType:
-        """The path of the stream by its lengths."""
+        """The mean lengths along the stream."""
         lengths = self._lengths()
         rows = [[layer, *values] for layer, values in enumerate(zip(*lengths.values(), strict=True))]
         return Table(f"{self.title}; {_LENGTH}", ["block", *lengths], rows).text()
@@ -174,7 +175,7 @@ def _arrow(left: Axes, right: Axes, bend: float = 0.0) -> None:
 
 
 def _sizes(view: View, part: str) -> tuple[int, int]:
-    """How many numbers the weights of a part are, and those of them that are in matrices."""
+    """The number of parameters of a part, and of those in matrices."""
     lengths = sizes(view.config)
     counts = {
         name.removeprefix(part): math.prod(lengths[axis] for axis in weight.axes)
@@ -185,11 +186,11 @@ def _sizes(view: View, part: str) -> tuple[int, int]:
 
 
 def _parts(view: View) -> Table:
-    """Every part with its shape, its parameters, and what it costs for this text."""
+    """Every part with its shape, its parameters, and its cost for this text."""
     config, count = view.config, len(view.ids)
     width, heads, inner, vocabulary = config.d_model, config.n_heads, config.d_mlp, config.d_vocab
     keys, norms = config.key_value_heads, 2 * config.n_layers + 1
-    # A multiplication and an addition for each weight and token; scores and their sums besides.
+    # A multiplication and an addition for each weight and token, and those of scores and weighted sums.
     looked = 2 * 2 * count * count * heads * config.d_head
     rows: list[list[str | int | float | None]] = [
         ["token embedding", f"{vocabulary} x {width}", vocabulary * width, 0.0],
@@ -218,4 +219,4 @@ def _parts(view: View) -> Table:
     )
     parameters, operations = (sum(row[place] or 0 for row in rows) for place in (2, 3))  # type: ignore[misc]
     rows.append(["all", "", parameters, operations])
-    return Table(f"The parts, and what they cost for {count} tokens", ["part", "size", "parameters", "MFLOP"], rows)
+    return Table(f"The parts, and their cost for {count} tokens", ["part", "size", "parameters", "MFLOP"], rows)

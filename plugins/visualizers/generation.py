@@ -1,4 +1,4 @@
-"""`generation`: how a text is continued, token by token: what was chosen, how surely, and what was not."""
+"""`generation`: the continuation of a text, token by token, with the probabilities of chosen and rejected tokens."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.sampled import Sampled, described
+from onnxlens.plugins._viewing.visualizer import View
 from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.coloured import ColouredText
 from onnxlens.plugins.charts.lines import Lines
 from onnxlens.plugins.charts.scale import NATS, PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.sampled import Sampled, described
-from onnxlens.plugins.viewing.visualizer import View
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from onnxlens.generation import GeneratedToken
+    from onnxlens._generation import GeneratedToken
 
 __all__ = ["Generation", "GenerationRendering"]
 
@@ -35,16 +35,16 @@ _HEADINGS = ["step", "chosen", "by the model", "as sampled", "entropy as sampled
 class Generation(Sampled):
     """The text continued, live in a terminal: each chosen token with its probability, and the rejected ones."""
 
-    max_new_tokens: Annotated[int, Option("how many tokens at most", ge=1)] = 20
-    rejected: Annotated[int, Option("how many of the other tokens to name", ge=0, le=9)] = 3
+    max_new_tokens: Annotated[int, Option("the most tokens to generate", ge=1)] = 20
+    rejected: Annotated[int, Option("how many rejected tokens to name", ge=0, le=9)] = 3
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """None: generation runs the model."""
         return ()
 
     def draw(self, view: View) -> GenerationRendering:
-        """Returns what is generated when it is shown."""
-        view.model_lens.runner.check_text(view.ids)  # which slides only to make room for new tokens
+        """Returns a rendering that generates when it is shown."""
+        view.model_lens.runner.check_text(view.ids)  # which drops tokens only to make room for new ones
         sampling = self.sampling
         tokens = view.model_lens.generate(
             view.ids, max_new_tokens=self.max_new_tokens, overflow="slide", explain=True, **sampling
@@ -54,17 +54,17 @@ class Generation(Sampled):
 
 
 class GenerationRendering(Stack):
-    """Tokens as they are generated.
+    """Tokens while they are generated.
 
     Args:
         title: what is shown.
         view: the prompt.
-        tokens: generated when they are asked for, each with its explanation.
-        rejected: how many others to name.
+        tokens: the tokens, generated while iterating, each with its explanation.
+        rejected: how many rejected tokens to name.
     """
 
     def __init__(self, title: str, view: View, tokens: Iterable[GeneratedToken], rejected: int) -> None:
-        self.title, self.side_by_side = printable(title), False  # a stack whose charts are yet to come
+        self.title, self.side_by_side = printable(title), False  # a stack whose charts are made later
         self._view, self._coming, self._rejected = view, iter(tokens), rejected
         self._rows: list[list[Any]] = []
         self._chosen: list[int] = []
@@ -72,14 +72,14 @@ class GenerationRendering(Stack):
 
     @property
     def charts(self) -> list[Chart]:
-        """The charts of all tokens, those that are still to come included."""
+        """The charts of all tokens; generates the remaining ones."""
         for token in self._coming:
             self._take(token)
         return self._shown()
 
     @charts.setter
     def charts(self, charts: list[Chart]) -> None:
-        """They follow from the tokens."""
+        """Ignored, since the charts follow from the tokens."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the charts, for which the whole text is generated first."""
@@ -97,7 +97,7 @@ class GenerationRendering(Stack):
 
     def _take(self, token: GeneratedToken) -> None:
         why = token.explanation
-        assert why is not None  # it was asked for
+        assert why is not None  # requested above
         probabilities = why.probabilities[why.probabilities > 0]
         others = [one for one in why.candidates if one.id != token.id][: self._rejected]
         said = "  ".join(f"{self._view.shown(one.id)} {one.probability:.1%}" for one in others)
@@ -139,7 +139,7 @@ class GenerationRendering(Stack):
                 limits=PROBABILITY,
             ),
             Lines(
-                "How many others there were to choose from",
+                "How many tokens could have been chosen",
                 {"entropy as sampled": [row[4] for row in self._rows]},
                 steps,
                 unit="nats",

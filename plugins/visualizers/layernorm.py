@@ -1,4 +1,4 @@
-"""`layernorm`: what layer normalisation makes of the residual stream."""
+"""`layernorm`: a normalisation of the residual stream, before and after."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.strongest import read_again, strongest_block
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.strongest import read_again, strongest_block
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["LayerNorm"]
@@ -31,25 +31,25 @@ class LayerNorm(Visualizer):
     layer: Annotated[
         int | None,
         Option(
-            "the block, of ln1 and ln2; negative ones count from the end; if left out, the one whose attention or MLP, "
-            "which reads what is normalised, changes the logit of the predicted token most"
+            "the block of ln1 or ln2, negative from the end; if left out, the one whose attention or MLP changes the "
+            "logit of the predicted token most"
         ),
     ] = None
-    position: Annotated[int, Option("the token to look at; negative ones count from the end")] = -1
+    position: Annotated[int, Option("the position of the token, negative from the end")] = -1
 
     def __post_init__(self) -> None:
-        """Refuses a block for the one normalisation that belongs to none."""
+        """Refuses a block for the normalisation that belongs to no block."""
         if self.which == "ln_final" and self.layer is not None:
             raise InputError("ln_final comes after all blocks, so it takes no layer: leave it out.")
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
-        """The stream before, the normalised one, and the scale; none where the block is to be chosen."""
+        """The stream before, the normalised one, and the scale; none if the block will be chosen."""
         if self.which == "ln_final":
             return _points(self.which, config.n_layers - 1)
         return () if self.layer is None else _points(self.which, self.index_option("layer", config.n_layers))
 
     def draw(self, view: View) -> Stack:
-        """Returns the stripes of one token, and mean and scale of all."""
+        """Returns the vectors of one token as stripes, and mean and scale of all tokens."""
         layer, why, cache = view.config.n_layers - 1, "", view.cache
         if self.which != "ln_final" and self.layer is None:
             layer, why = strongest_block(view, "attention" if self.which == "ln1" else "MLP")

@@ -1,4 +1,4 @@
-"""`logit_lens`: what the model would predict if it ended after each block."""
+"""`logit_lens`: the model's predictions if it ended after each block."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Annotated, Any
 
+from onnxlens.plugins._drawing.labels import printable, quoted_token, told_apart
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.columns import Columns
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.scale import PROBABILITY
-from onnxlens.plugins.drawing.labels import printable, quoted_token, told_apart
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -29,16 +29,14 @@ class LogitLens(Visualizer):
     nostalgebraist 2020, interpreting GPT: the logit lens.
     """
 
-    watch: Annotated[list[str], Option("the text of a token to follow through all blocks")] = field(
-        default_factory=list
-    )
+    watch: Annotated[list[str], Option("the text of a token whose probability to follow")] = field(default_factory=list)
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """None: the analysis of this name runs the model for each state of the stream."""
         return ()
 
     def draw(self, view: View) -> Heatmap:
-        """Returns layers by positions, each cell with its top token."""
+        """Returns a map of layers and positions, each cell with its most probable token."""
         from onnxlens.analysis import logit_lens
 
         found = logit_lens(view.model_lens, view.ids, top=1, watch=list(dict.fromkeys(self.watch)))
@@ -57,7 +55,7 @@ class LogitLens(Visualizer):
         return _States(
             found,
             view,
-            f"{printable(view.model)}: logit lens, what would be predicted if the model ended there",
+            f"{printable(view.model)}: logit lens, the prediction if the model ended there",
             panels,
             found.labels,
             view.labels,
@@ -78,7 +76,7 @@ class _States(Heatmap):
         super().__init__(*shown, **how)
 
     def text(self) -> RenderableType:
-        """A row for each token, with what each state predicts, and the rank of the tokens watched."""
+        """A row for each token, with the prediction from each state, and the rank of the watched tokens."""
         from rich.console import Group
         from rich.text import Text
 
@@ -87,13 +85,13 @@ class _States(Heatmap):
 
 
 def table(found: Found, pieces: Sequence[str], piece: Callable[[int], str], watched: Sequence[str]) -> Columns:
-    """What each state of the stream predicts, as a table with a row for each token.
+    """The predictions from each state of the stream, as a table with a row for each token.
 
     Args:
-        found: what the analysis found.
+        found: the result of the analysis.
         pieces: the texts of the tokens, P.
         piece: returns the text of a token by its id.
-        watched: the texts of the tokens watched.
+        watched: the texts of the watched tokens.
     """
 
     def rows(cut: Callable[[str], str]) -> list[list[str]]:

@@ -1,4 +1,4 @@
-"""`mlp`: which neurons a text excites."""
+"""`mlp`: the most active neurons of an MLP for a text."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.strongest import read_again, strongest_block
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.base import Chart, joined
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.strongest import read_again, strongest_block
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 
 __all__ = ["MLP"]
 
@@ -35,18 +35,18 @@ class MLP(Visualizer):
     layer: Annotated[
         int | None,
         Option(
-            "the block; negative ones count from the end; if left out, the one whose MLP changes the logit of the "
-            "predicted token most"
+            "the block, negative from the end; if left out, the one whose MLP changes the logit of the predicted "
+            "token most"
         ),
     ] = None
-    neurons: Annotated[int, Option("how many of them", ge=1, le=200)] = 20
+    neurons: Annotated[int, Option("how many neurons to show", ge=1, le=200)] = 20
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
-        """Before and after the activation function, and what the MLP adds; none where the block is to be chosen."""
+        """Before and after the activation function, and the MLP's output; none if the block will be chosen."""
         return () if self.layer is None else _points(self.index_option("layer", config.n_layers), config)
 
     def draw(self, view: View) -> Stack:
-        """Returns the neurons that were strongest at any token."""
+        """Returns the neurons with the largest activations."""
         if self.layer is None:
             layer, why = strongest_block(view, "MLP")
             cache = read_again(view, _points(layer, view.config))
@@ -56,7 +56,7 @@ class MLP(Visualizer):
         chosen = np.argsort(-np.abs(post).max(axis=0), kind="stable")[: self.neurons]  # [N]
         name = _NAMES[view.config.act_fn]
         if gated:
-            shown = {f"into the {name}": pre, "what that is multiplied with": gated[0], "the product": post}
+            shown = {f"into the {name}": pre, "the factor of that": gated[0], "the product": post}
         else:
             shown = {f"into the {name}": pre, f"out of the {name}": post}
         maps = _Neurons(view, shown, chosen)
@@ -71,7 +71,7 @@ class MLP(Visualizer):
             ]
             for number, text in enumerate(view.labels)
         ]
-        headings = ["position", "token", "strongest neuron", "its activation", "share above 0", "‖what is added‖"]
+        headings = ["position", "token", "strongest neuron", "its activation", "share above 0", "‖output of the MLP‖"]
         title = f"{printable(view.model)}: MLP of block {layer}{why}; the {len(chosen)} strongest of its neurons"
         return Stack(title, [maps, Table("Each token", headings, rows)])
 
@@ -85,7 +85,7 @@ class _Neurons(Heatmap):
         super().__init__("The neurons", shown, _names(chosen), view.labels, **_HOW)
 
     def minus(self, other: Chart) -> Chart | None:
-        """Returns the neurons whose activations differ most, whether the two show them or not."""
+        """Returns the neurons whose activations differ most, of all neurons."""
         if not isinstance(other, _Neurons) or [*other._all] != [*self._all] or other.is_unlike(self):
             return None
         changes = {name: one.astype(np.float64) - other._all[name] for name, one in self._all.items()}  # [P, M] each

@@ -1,4 +1,4 @@
-"""`patching`: which values of a text, put into another one, restore its prediction."""
+"""`patching`: the values of a text that restore its prediction when they are put into another text."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
+from onnxlens.plugins._drawing.labels import printable, visible
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.metric import FLOOR, metric_of
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.heatmap import Heatmap
-from onnxlens.plugins.drawing.labels import printable, visible
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.metric import FLOOR, metric_of
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 from onnxlens.runtime.errors import InputError
 
 __all__ = ["Patching"]
 
 _ALONE, _PARTS = 32, 10
-_SIGNS = "restores the clean prediction", "leads away from it"
+_SIGNS = "restores the clean prediction", "moves away from it"
 
 
 @dataclass
 class Patching(Visualizer):
-    """How much of a prediction each value of the text restores when it is put into a corrupted one."""
+    """How much of a prediction each value of the text restores in a corrupted text."""
 
-    corrupted: Annotated[str, Option("the corrupted text, of as many tokens")]
+    corrupted: Annotated[str, Option("the corrupted text, of equally many tokens")]
     hook: Annotated[
         Literal[
             "resid_pre",
@@ -42,15 +42,17 @@ class Patching(Visualizer):
             "result",
             "pattern",
         ],
-        Option("what is put into it: of each block and position, or of each head"),
+        Option("the values to patch: of each block and position, or of each head"),
     ] = "resid_pre"
-    token: Annotated[str | None, Option("the token predicted, as its text; the most probable one if left out")] = None
-    against: Annotated[str | None, Option("a token whose logit is subtracted; else the log-probability")] = None
+    token: Annotated[str | None, Option("the predicted token, as text; the most probable one if left out")] = None
+    against: Annotated[
+        str | None, Option("a token whose logit is subtracted; if left out, the log-probability is measured")
+    ] = None
     span: Annotated[
         int | None,
         Option(
-            f"how many neighbouring tokens are put in together; if left out, 1 up to a text of {_ALONE} tokens, and a "
-            f"{_PARTS}th of a longer one",
+            f"how many neighbouring tokens to patch together; if left out, 1 for up to {_ALONE} tokens, and a "
+            f"{_PARTS}th of a longer text",
             ge=1,
         ),
     ] = None
@@ -84,13 +86,13 @@ class Patching(Visualizer):
         difference = found.clean - found.corrupted
         which = f"{found.corrupted:.4g} corrupted, {found.clean:.4g} clean"
         if 0 < abs(difference) < FLOOR:
-            # Shares of next to nothing would be noise, as large as it likes.
+            # Shares of a tiny difference would be noise of any size.
             values, title = found.values - found.corrupted, f"change of the {what} that {self.hook} makes: {which}"
-            title += f", a difference of {difference:.2g}, too small to say what share of it is restored"
+            title += f", a difference of {difference:.2g}, too small for shares"
             how: dict[str, Any] = {"unit": f"change of the {what}", "floor": FLOOR, "signs": signs}
         else:
             values, title = found.recovered, f"share of the {what} that {self.hook} restores: {which}"
-            how = {"unit": "share restored, 0 for none, 1 for all", "floor": 1.0, "signs": _SIGNS}
+            how = {"unit": "share restored, 0 for nothing, 1 for all", "floor": 1.0, "signs": _SIGNS}
         return Heatmap(
             f"{printable(view.model)}: {title}",
             values,

@@ -1,4 +1,4 @@
-"""`predictions`: what the model expects next, at every position, over the full vocabulary."""
+"""`predictions`: the most probable next tokens at every position, over the full vocabulary."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Annotated
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.expected import expected
+from onnxlens.plugins._viewing.visualizer import LOGITS, View, Visualizer
+from onnxlens.plugins._viewing.vocabulary import Ladder, NextTokens
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.expected import expected
-from onnxlens.plugins.viewing.visualizer import LOGITS, View, Visualizer
-from onnxlens.plugins.viewing.vocabulary import Ladder, NextTokens
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.running.logits import log_softmax, top_ids
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._running.logits import log_softmax, top_ids
 
 __all__ = ["Predictions"]
 
@@ -26,10 +26,10 @@ _TEMPERATURES = (0.25, 0.5, 0.75, 1.0, 1.5, 2.0)
 
 @dataclass
 class Predictions(Visualizer):
-    """The most probable next tokens at every position, and what temperature makes of one of them."""
+    """The most probable next tokens at every position, and the effect of temperature at one of them."""
 
     top: Annotated[int, Option("how many tokens", ge=1, le=50)] = 10
-    position: Annotated[int, Option("after which token to look closely; negative ones count from the end")] = -1
+    position: Annotated[int, Option("the position to show in detail, negative from the end")] = -1
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """The logits."""

@@ -1,4 +1,4 @@
-"""`qkv`: query, key and value of one head, and how one score comes from them."""
+"""`qkv`: query, key and value of one head, and the computation of one score."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from typing import Annotated
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.strongest import read_again, strongest_head
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.strongest import read_again, strongest_head
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 
 __all__ = ["QKV"]
 
@@ -26,20 +26,19 @@ class QKV(Visualizer):
     """Queries, keys and values of one head, and the dot product of one pair, element by element."""
 
     layer: Annotated[
-        int | None, Option("the block; negative ones count from the end; that of the strongest head if left out")
+        int | None, Option("the block, negative from the end; if left out, that of the strongest head")
     ] = None
     head: Annotated[
         int | None,
         Option(
-            "the head; negative ones count from the end; if left out, the one that changes the logit of the predicted "
-            "token most"
+            "the head, negative from the end; if left out, the one that changes the logit of the predicted token most"
         ),
     ] = None
-    query: Annotated[int, Option("the token that looks; negative ones count from the end")] = -1
-    key: Annotated[int | None, Option("the token that is looked at; the one it attends to most if left out")] = None
+    query: Annotated[int, Option("the position of the query, negative from the end")] = -1
+    key: Annotated[int | None, Option("the position of the key; the one with the most attention if left out")] = None
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
-        """Queries, keys, values, scores and pattern of one block; none where it is still to be chosen."""
+        """Queries, keys, values, scores and pattern of one block; none if the block will be chosen."""
         layer, head = self._named(config)
         return () if layer is None or head is None else _points(layer, config)
 
@@ -80,7 +79,7 @@ class QKV(Visualizer):
             )
             for name, title, one in (
                 ("q", f"The query of {whose[0]}", q[query]),
-                ("k", f"The key of {whose[1]}, at which it looks", k[key]),
+                ("k", f"The key of {whose[1]}, to which it attends", k[key]),
                 ("q · k", "Their product, element by element", product),
             )
         ]

@@ -1,4 +1,4 @@
-"""`residual`: how the residual stream grows, and who adds to it."""
+"""`residual`: the residual stream after each component, and the contribution of each."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Any
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.lines import Lines
 from onnxlens.plugins.charts.stack import Stack
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 
 __all__ = ["Residual"]
 
 
 @dataclass
 class Residual(Visualizer):
-    """The residual stream after each step: its length and direction, and how much each component adds."""
+    """The residual stream after each component: its length and direction, and how much each component adds."""
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
-        """The embeddings, what attention and MLP of each block add, and the end."""
+        """The embeddings, the outputs of attention and MLP of each block, and the final stream."""
         added = ("blocks.*.hook_attn_out", "blocks.*.hook_mlp_out")
         return ("hook_*embed", *added, f"blocks.{config.n_layers - 1}.hook_resid_post")
 
     def draw(self, view: View) -> Stack:
-        """Returns lengths by component and token, and the way of the stream."""
+        """Returns lengths by component and token, and the stream after each component."""
         embeddings = [name for name in ("embed", "pos_embed") if f"hook_{name}" in view.cache]
         parts = {name: view.cache[name] for name in embeddings}
         for layer in range(view.config.n_layers):
             parts |= {f"{layer}_{name}": view.cache[f"{name}_out", layer] for name in ("attn", "mlp")}
         end = view.cache["resid_post", view.config.n_layers - 1].astype(np.float64)  # [P, D]
-        if view.cache.changed:  # what changes of the stream itself added
+        if view.cache.changed:  # the difference that changes of the stream made
             parts["change"] = end - sum(one.astype(np.float64) for one in parts.values())
         added = np.stack(list(parts.values())).astype(np.float64)  # [C, P, D]
         stream = np.cumsum(added, axis=0)  # [C, P, D]
@@ -46,10 +46,16 @@ class Residual(Visualizer):
         how: dict[str, Any] = {"row_axis": "component", "column_axis": "token"}
         charts = [
             Heatmap(
-                "How long what is added is", np.linalg.norm(added, axis=-1), names, view.labels, unit="‖added‖", **how
+                "The length of each component's output",
+                np.linalg.norm(added, axis=-1),
+                names,
+                view.labels,
+                unit="‖added‖",
+                **how,
             ),
             Heatmap(
-                "How much of the final stream each component is: its part in the stream's direction, the sum is 1",
+                "The share of each component in the final stream: its projection on the stream's direction; the sum "
+                "is 1",
                 share,
                 names,
                 view.labels,

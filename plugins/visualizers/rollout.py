@@ -1,4 +1,4 @@
-"""`rollout`: where attention leads over all blocks, and what kind of looking each head does."""
+"""`rollout`: attention over all blocks, and the distance and width of each head's attention."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._viewing.visualizer import View, Visualizer
 from onnxlens.plugins.charts.heatmap import Heatmap
 from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.viewing.visualizer import View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 
 __all__ = ["Rollout"]
 
 
 @dataclass
 class Rollout(Visualizer):
-    """Attention multiplied up over the blocks, and how far and how widely each head looks.
+    """Attention multiplied over the blocks, and how far back and how widely each head attends.
 
     Abnar and Zuidema 2020, Quantifying Attention Flow in Transformers.
     """
@@ -42,8 +42,8 @@ class Rollout(Visualizer):
         maps = [
             Heatmap(title, values, names[1], names[0], unit=unit, row_axis="block", column_axis="head")
             for title, values, unit in (
-                ("How far each head looks back", distance, "mean distance in tokens"),
-                ("How widely each head looks", entropy, "mean entropy in nats"),
+                ("How far back each head attends", distance, "mean distance in tokens"),
+                ("How widely each head attends", entropy, "mean entropy in nats"),
             )
         ]
         rolled = Heatmap(
@@ -53,7 +53,7 @@ class Rollout(Visualizer):
             view.labels,
             unit="share of a token, by attention alone",
             row_axis="token",
-            column_axis="where it comes from",
+            column_axis="source token",
             squares=True,
             limits=PROBABILITY,
         )

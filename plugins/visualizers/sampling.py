@@ -1,4 +1,4 @@
-"""`sampling`: why a token was chosen: what each sampler of a chain removed, and where the draw fell."""
+"""`sampling`: why a token was chosen: the effect of each sampler of a chain, and where the draw fell."""
 
 from __future__ import annotations
 
@@ -7,18 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._viewing.expected import names_of
+from onnxlens.plugins._viewing.sampled import Sampled, described
+from onnxlens.plugins._viewing.visualizer import View
+from onnxlens.plugins._viewing.vocabulary import NextTokens
 from onnxlens.plugins.charts.bars import Bars
 from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.scale import PROBABILITY
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.viewing.expected import names_of
-from onnxlens.plugins.viewing.sampled import Sampled, described
-from onnxlens.plugins.viewing.visualizer import View
-from onnxlens.plugins.viewing.vocabulary import NextTokens
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.running.logits import log_softmax
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._running.logits import log_softmax
 
 __all__ = ["Sampling"]
 
@@ -27,7 +27,7 @@ _ROOM = 40  # tokens along the cumulative distribution
 
 @dataclass
 class Sampling(Sampled):
-    """How the next token is chosen: the mass that each sampler removes, and the draw on the distribution left."""
+    """How the next token is chosen: the probability that each sampler removes, and the draw from the rest."""
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
         """None: the explanation runs the model."""
@@ -43,7 +43,7 @@ class Sampling(Sampled):
         shown = list(dict.fromkeys(one.id for one in (*found.candidates, found.chosen)))
         logits = view.model_lens.run(view.ids[np.newaxis], logits="last", keep_cache=False).logits[0]  # [1, V]
         charts: list[Chart] = [
-            Table("What each sampler of the chain did", headings, rows),
+            Table("The effect of each sampler of the chain", headings, rows),
             NextTokens(
                 "The candidates, before and after",
                 view,
@@ -56,18 +56,18 @@ class Sampling(Sampled):
         ]
         if found.number is not None:
             charts.append(self._draw(view, found.probabilities, found.number, found.interval, found.chosen.id))
-        how = f"by {found.choice}" if found.choice else "as the only one left"
+        how = f"by {found.choice}" if found.choice else "as the only token left"
         title = f"{printable(view.model)}: {chosen} was chosen of {found.tokens:,} {how}, {described(sampling)}"
         return Stack(printable(title), charts)
 
     def _draw(
         self, view: View, probabilities: np.ndarray, number: float, interval: tuple[float, float], chosen: int
     ) -> Bars:
-        """The tokens end to end in the order of ids, in which the draw is made."""
+        """The tokens along the cumulative distribution, in the order of ids."""
         left = np.flatnonzero(probabilities)
         cumulative = np.cumsum(probabilities[left])
         hit = int(np.searchsorted(left, chosen))
-        # Too many to name: those around the draw.
+        # If there are too many to name, those around the draw.
         first = max(0, min(hit - _ROOM // 2, len(left) - _ROOM))
         tokens = left[first : first + _ROOM].tolist()
         names = names_of(view, tokens)

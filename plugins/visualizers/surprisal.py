@@ -1,4 +1,4 @@
-"""`surprisal`: how unexpected each token of a text is, and what was expected in its place."""
+"""`surprisal`: how unexpected each token of a text is, and which tokens were expected instead."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Annotated
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.expected import expected
+from onnxlens.plugins._viewing.visualizer import LOGITS, View, Visualizer
 from onnxlens.plugins.charts.coloured import ColouredText
 from onnxlens.plugins.charts.scale import NATS
-from onnxlens.plugins.drawing.labels import printable
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.expected import expected
-from onnxlens.plugins.viewing.visualizer import LOGITS, View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.running.logits import log_softmax
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._running.logits import log_softmax
 
 __all__ = ["Surprisal"]
 
 
 @dataclass
 class Surprisal(Visualizer):
-    """The text coloured by surprisal, with rank and what the model expected in place of each token."""
+    """The text coloured by surprisal, with the rank of each token and the tokens expected instead."""
 
     alternatives: Annotated[int, Option("how many of the most probable tokens to name", ge=1, le=20)] = 3
 
@@ -31,7 +31,7 @@ class Surprisal(Visualizer):
         return (LOGITS,)
 
     def draw(self, view: View) -> ColouredText:
-        """Returns the tokens on their surprisal; the first is predicted by nothing."""
+        """Returns the tokens with their surprisal; the first one has no prediction."""
         assert view.logits is not None
         logits = view.logits[:-1]  # [P - 1, V]
         logs = log_softmax(logits)

@@ -1,4 +1,4 @@
-"""`tokens`: how a text is cut into tokens, each coloured by a number of the model's own."""
+"""`tokens`: the tokens of a text, each coloured by a number that the model computes."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 
+from onnxlens.plugins._drawing.labels import printable, readable, visible
+from onnxlens.plugins._options import Option
+from onnxlens.plugins._viewing.visualizer import LOGITS, View, Visualizer
 from onnxlens.plugins.charts.base import Chart
 from onnxlens.plugins.charts.coloured import ColouredText
 from onnxlens.plugins.charts.scale import NATS
 from onnxlens.plugins.charts.stack import Stack
 from onnxlens.plugins.charts.table import Table
-from onnxlens.plugins.drawing.labels import printable, readable, visible
-from onnxlens.plugins.options import Option
-from onnxlens.plugins.viewing.visualizer import LOGITS, View, Visualizer
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._running.logits import log_softmax
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.running.logits import log_softmax
 
 __all__ = ["Tokens", "TokensRendering"]
 
@@ -35,16 +35,16 @@ class Tokens(Visualizer):
 
     colour: Annotated[
         Literal["surprisal", "norm", "nothing"],
-        Option("what the colour shows: surprisal in nats, the length of the residual stream, or nothing"),
+        Option("the number to show as colour: surprisal in nats, the length of the residual stream, or none"),
     ] = "surprisal"
     layer: Annotated[
         int | None,
-        Option("for norm, the block whose residual stream is measured; from the end if negative, the last by default"),
+        Option("for norm, the block whose residual stream is measured, negative from the end; by default the last"),
     ] = None
 
     word: Annotated[
         int | None,
-        Option("a position: show how the word that its token is of was put together; negative ones from the end"),
+        Option("a position, negative from the end: show the merge steps of its token's word"),
     ] = None
 
     def hook_points(self, config: ModelConfig) -> Sequence[str]:
@@ -52,11 +52,13 @@ class Tokens(Visualizer):
         if self.colour == "norm":
             return (f"blocks.{self._layer(config)}.hook_resid_post",)
         if self.layer is not None:
-            raise InputError(f"layer says whose residual stream is measured: with colour norm, not {self.colour}.")
+            raise InputError(
+                f"layer is the block whose residual stream is measured, which needs colour norm, not {self.colour}."
+            )
         return (LOGITS,) if self.colour == "surprisal" else ()
 
     def draw(self, view: View) -> Chart:
-        """Returns the tokens with their numbers, and how one word came about."""
+        """Returns the tokens with their numbers, and the merge steps of one word."""
         values: list[float | None] = [None] * len(view.ids)
         meaning = _MEANING[self.colour]
         if self.colour == "norm":
@@ -66,7 +68,7 @@ class Tokens(Visualizer):
             meaning = meaning.format(layer=layer)
         elif self.colour == "surprisal" and view.logits is not None:
             logprobs = log_softmax(view.logits[:-1])[np.arange(len(view.ids) - 1), view.ids[1:]]  # [P - 1]
-            values = [None, *(-logprobs).tolist()]  # nothing predicts the first one
+            values = [None, *(-logprobs).tolist()]  # the first one has no prediction
         ids = view.ids.tolist()
         encoded = [view.tokenizer.token_bytes(token) for token in ids] if view.tokenizer else None
         limits = NATS if self.colour == "surprisal" else None
@@ -83,7 +85,7 @@ class Tokens(Visualizer):
             raise InputError("The merge steps of a word need a tokenizer, and the view has none.")
         text = view.tokenizer.decode(view.ids.tolist())
         if view.tokenizer.encode(text) != view.ids.tolist():
-            raise InputError("These ids are not what their text is cut into, so no merges led to them; give the text.")
+            raise InputError("These ids are not the tokens of their text, so they have no merge steps; give the text.")
         places, steps = view.tokenizer.merge_steps(text, at)
         tokens = [view.tokenizer.token_bytes(token) for token in view.ids[places.start : places.stop].tolist()]
         word = b"".join(tokens)
@@ -91,8 +93,8 @@ class Tokens(Visualizer):
         rows: list[list[str | int | None]] = [[0, None, None, _pieces(letters)]]
         for number, step in enumerate(steps, 1):
             rows.append([number, " + ".join(map(_piece, step.pair)), step.rank, _pieces(step.pieces)])
-        how = "the pair that was learned first is joined, until none is left"
-        title = f"How {_piece(word)} comes about: {how if steps or len(tokens) > 1 else 'it is never cut'}"
+        how = "the pair that was learned first is joined, until no learned pair is left"
+        title = f"Merge steps of {_piece(word)}: {how if steps or len(tokens) > 1 else 'it is never cut'}"
         return Table(title, ["step", "joined", "rank", "pieces"], rows)
 
     def _layer(self, config: ModelConfig) -> int:
@@ -107,9 +109,9 @@ class TokensRendering(ColouredText):
         ids: the token ids.
         str_tokens: their texts.
         values: a number for each; None where there is none.
-        meaning: what the numbers are; empty where there are none.
+        meaning: the name of the numbers; empty where there are none.
         encoded: their bytes, where they are known.
-        limits: what the ends of the colours stand for, where the unit says so.
+        limits: the numbers at the ends of the colour scale.
     """
 
     def __init__(
@@ -141,7 +143,7 @@ class TokensRendering(ColouredText):
         )
 
     def data(self) -> Any:
-        """The model, what the numbers mean, and each token with its number."""
+        """The model, the name of the numbers, and each token with its number."""
         return {"model": self.model, "value": self.unit or None, "tokens": super().data()["tokens"]}
 
 

@@ -11,6 +11,7 @@ from yardstick import DOUBLE, close, is_close, probable, ranks_of
 
 import onnxlens
 from onnxlens import Intervention
+from onnxlens._lens import Lens
 from onnxlens.analysis import _sweeps as sweeps
 from onnxlens.analysis import (
     ablate_heads,
@@ -24,10 +25,9 @@ from onnxlens.analysis import (
     surprisal,
 )
 from onnxlens.analysis._sweeps import sweep
-from onnxlens.lens import Lens
 from onnxlens.metrics import Metric, log_probability, logit, logit_difference, loss
+from onnxlens.runtime._running.runner import Runner
 from onnxlens.runtime.errors import HookPointError, InputError
-from onnxlens.runtime.running.runner import Runner
 
 CLEAN = "When Mary and John went to the shop, John gave a drink to"
 CORRUPTED = "When Mary and John went to the shop, Mary gave a drink to"
@@ -116,9 +116,7 @@ def test_the_parts_of_a_logit_add_up_to_it_in_a_changed_run(lens, name, function
 
 def test_what_a_change_leaves_no_parts_of_is_refused(lens):
     with lens.hooks(interventions=Intervention.scale("ln_final.hook_normalized", 0.5)):
-        with pytest.raises(
-            InputError, match=r"'ln_final.hook_normalized' was changed, so what is read there is no sum"
-        ):
+        with pytest.raises(InputError, match=r"'ln_final.hook_normalized' was changed, so it is not a sum"):
             attribute_logit(lens, CLEAN)
         with pytest.raises(InputError, match=r"'ln_final.hook_normalized' is changed; call it outside of the block"):
             logit_lens(lens, CLEAN)
@@ -476,7 +474,7 @@ def test_a_sweep_measures_what_single_runs_do(lens, metric, most, monkeypatch):
             places = [9, -1] if kind == "attn_out" else slice(3 * block, None)  # or after the first tokens
             changes.append([Intervention.scale(f"blocks.{block}.hook_{kind}", 0.5, positions=places)])
     found = sweep(lens, ids, changes, metric)
-    from onnxlens.measuring import Measure
+    from onnxlens._measuring import Measure
 
     measure = Measure(metric, lens.tokenizer, lens.config.d_vocab, 1)
     for value, change in zip(found, changes, strict=True):
@@ -505,7 +503,7 @@ def test_a_sweep_measures_what_single_runs_do(lens, metric, most, monkeypatch):
         (lambda lens: patch_activations(lens, [CLEAN, "a"], [CLEAN, "a"], METRIC), "must have equally many tokens; th"),
         (lambda lens: patch_activations(lens, CLEAN, "Mary", METRIC), "must have the same number of tokens; they have"),
         (lambda lens: patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook="x"), "hook must be one of resid_pre,"),
-        (lambda lens: patch_activations(lens, CLEAN, CORRUPTED, METRIC, span=0), "span must be a whole number from 1"),
+        (lambda lens: patch_activations(lens, CLEAN, CORRUPTED, METRIC, span=0), "span must be a whole number of"),
         (lambda lens: patch_activations(lens, CLEAN, CORRUPTED, METRIC, hook="z", span=2), "'z' is patched at all at"),
         (lambda lens: patch_activations(lens, CLEAN, CLEAN, METRIC).recovered, "nothing can be restored."),
         (lambda lens: patch_activations(lens, CLEAN, CLEAN, METRIC, by_position=True), "by_position is for heads."),

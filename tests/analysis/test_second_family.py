@@ -26,7 +26,7 @@ from onnxlens.analysis import (
     patch_path,
     surprisal,
 )
-from onnxlens.plugins.registry import Registry
+from onnxlens.plugins._registry import Registry
 from onnxlens.runtime.errors import HookPointError
 
 TEXT, OTHER = "the cat sat on the mat", "the hat sat on the cat"

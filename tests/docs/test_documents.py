@@ -13,8 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 import onnxlens
-from onnxlens.cli import cli
-from onnxlens.commands import NAMES
+from onnxlens._cli import cli
+from onnxlens._commands import NAMES
 from onnxlens.plugins.visualizers.builtin import VISUALIZERS
 from onnxlens.runtime import errors
 
@@ -92,7 +92,7 @@ def test_links_resolve(document: str) -> None:
             continue
         name, _, anchor = target.partition("#")
         path = (ROOT / document).parent / name if name else ROOT / document
-        assert path.exists(), f"{document} links to {target}, which is not there"
+        assert path.exists(), f"{document} links to {target}, which does not exist"
         if anchor:
             headings = re.findall(r"^#+ (.+)$", path.read_text(encoding="utf-8"), flags=re.M)
             slugs = {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -107,7 +107,7 @@ def test_the_architecture_names_every_module_and_no_other() -> None:
         modules = {path.relative_to(ROOT / folder).with_suffix("") for path in (ROOT / folder).rglob("*.py")}
         for module in sorted(modules):
             # A command, an analysis and a visualizer are a module each, and documented where they are used.
-            is_one_of_many = module.parent.name in ("commands", "analysis", "visualizers") and module.name in known
+            is_one_of_many = module.parent.name in ("_commands", "analysis", "visualizers") and module.name in known
             is_named = module.name in named or module.name == "__init__"
             assert is_named or is_one_of_many, f"docs/architecture.md does not name {folder}/{module}.py"
         for table in re.findall(rf"\| module of `{folder}/[\w/]*`.*?\n((?:\|.*\n)+)", text):
@@ -145,7 +145,7 @@ def test_check_names_what_is_stale_and_changes_nothing(build: ModuleType, copy: 
     assert code == 1
     assert output == "docs/cli.md is stale\nError: Run 'python docs/build.py'.\n"
     assert (copy / "docs" / "cli.md").read_text() == altered
-    assert call(build, "docs/cli.md") == (0, "docs/cli.md was written anew\n")
+    assert call(build, "docs/cli.md") == (0, "docs/cli.md was updated\n")
     assert (copy / "docs" / "cli.md").read_text() == fresh
     assert call(build, "--check", "README.md", "docs/cli.md") == (0, "")
 

@@ -14,9 +14,9 @@ from checkpoints import config_entries, family
 from jsonschema import Draft202012Validator
 
 import onnxlens
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.bundle.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
-from onnxlens.runtime.bundle.weights import STORAGES
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._bundle.manifest import FORMAT_VERSION, MANIFEST, FileRecord, Manifest
+from onnxlens.runtime._bundle.weights import STORAGES
 
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "onnxlens.schema.json").read_text(encoding="utf-8"))
 VALIDATOR = Draft202012Validator(SCHEMA)

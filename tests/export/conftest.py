@@ -8,9 +8,10 @@ from pathlib import Path
 import onnx_ir as ir
 import pytest
 
-from onnxlens.export import bundle, graph
+from onnxlens.export import _bundle as bundle
+from onnxlens.export import _graph as graph
 from onnxlens.export.families import Family
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.runtime._bundle.config import ModelConfig
 
 _traced: dict[ModelConfig, ir.Model] = {}
 

@@ -16,8 +16,9 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from onnxlens.export import staging, target
-from onnxlens.runtime.bundle.manifest import FileRecord, Manifest
+from onnxlens.export import _staging as staging
+from onnxlens.export import _target as target
+from onnxlens.runtime._bundle.manifest import FileRecord, Manifest
 
 _FILES = (
     "config.json",

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from checkpoints import write_checkpoint
 
-from onnxlens.export import bundle as pipeline
-from onnxlens.export import export, staging
-from onnxlens.runtime.bundle.bundle import Bundle
-from onnxlens.runtime.bundle.manifest import MANIFEST
+from onnxlens.export import _bundle as pipeline
+from onnxlens.export import _staging as staging
+from onnxlens.export import export
+from onnxlens.runtime._bundle.bundle import Bundle
+from onnxlens.runtime._bundle.manifest import MANIFEST
 from onnxlens.runtime.errors import ExportError, OutputError
 
 Folder = Callable[[str], Path]
@@ -40,20 +41,20 @@ def proven(bundle: Folder) -> None:
 @pytest.fixture
 def unproven(monkeypatch: pytest.MonkeyPatch, quick_trace: None) -> None:
     """Leaves out the comparison with PyTorch, for tests of what happens around it."""
-    monkeypatch.setattr("onnxlens.export.verify.reference", lambda checkpoint, wanted: [])
-    monkeypatch.setattr("onnxlens.export.verify.check", lambda folder, config, wanted, expected: {})
+    monkeypatch.setattr("onnxlens.export._verify.reference", lambda checkpoint, wanted: [])
+    monkeypatch.setattr("onnxlens.export._verify.check", lambda folder, config, wanted, expected: {})
 
 
 STEPS = (
-    "onnxlens.export.bundle.read_checkpoint",
-    "onnxlens.export.verify.reference",
-    "onnxlens.export.bundle.hooks_graph",
-    "onnxlens.export.bundle.write_weights",
-    "onnxlens.export.bundle.write_graphs",
-    "onnxlens.export.bundle.write_configurations",
-    "onnxlens.export.verify.check",
-    "onnxlens.export.bundle.sha256_of",
-    "onnxlens.runtime.bundle.manifest.Manifest.write",
+    "onnxlens.export._bundle.read_checkpoint",
+    "onnxlens.export._verify.reference",
+    "onnxlens.export._bundle.hooks_graph",
+    "onnxlens.export._bundle.write_weights",
+    "onnxlens.export._bundle.write_graphs",
+    "onnxlens.export._bundle.write_configurations",
+    "onnxlens.export._verify.check",
+    "onnxlens.export._bundle.sha256_of",
+    "onnxlens.runtime._bundle.manifest.Manifest.write",
 )
 
 
@@ -170,7 +171,7 @@ def test_a_folder_that_is_no_bundle_is_never_replaced(checkpoint: Folder, tmp_pa
     refused(
         checkpoint("base"),
         tmp_path / "thesis",
-        "thesis exists and is no bundle; it will not be replaced. Give another folder",
+        "thesis exists and is not a bundle; it will not be replaced. Give another folder",
         force=force,
     )
     assert content(tmp_path / "thesis") == {"chapter1.tex": b"years of work"}
@@ -181,7 +182,7 @@ def test_a_file_called_onnxlens_json_makes_no_bundle(checkpoint: Folder, tmp_pat
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "chapter1.tex").write_text("years of work")
     (tmp_path / "thesis" / MANIFEST).write_text(manifest)
-    pattern = "thesis has files in it, and an onnxlens.json that no export has written; it will not be replaced"
+    pattern = "thesis has files in it, and an onnxlens.json that was not written by an export; it will not be replaced"
     refused(checkpoint("base"), tmp_path / "thesis", pattern, force=True)
     assert content(tmp_path / "thesis") == {"chapter1.tex": b"years of work", MANIFEST: manifest.encode()}
 
@@ -206,7 +207,7 @@ def test_a_manifest_that_no_export_writes_makes_no_bundle(
     change(entries["files"])
     (target / MANIFEST).write_text(json.dumps(entries))
     before = content(target)
-    refused(checkpoint("base"), target, "an onnxlens.json that no export has written", force=True)
+    refused(checkpoint("base"), target, "an onnxlens.json that was not written by an export", force=True)
     assert content(target) == before and (tmp_path / "precious.txt").exists()
 
 
@@ -237,15 +238,20 @@ def test_a_target_with_a_file_of_the_checkpoint_in_it(bundle: Folder, tmp_path: 
 def test_what_is_in_the_way_is_found_out_before_any_work(
     bundle: Folder, checkpoint: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxlens.export.bundle.read_checkpoint", lambda *args, **options: pytest.fail("work began"))
+    monkeypatch.setattr("onnxlens.export._bundle.read_checkpoint", lambda *args, **options: pytest.fail("work began"))
     linked, added = tmp_path / "linked", tmp_path / "added"
     shutil.copytree(bundle("base"), linked)
     (linked / "onnx").rename(tmp_path / "graphs")
     (linked / "onnx").symlink_to(tmp_path / "graphs")
-    refused(checkpoint("base"), linked, "linked/onnx is no part of the bundle that is there, and its name", force=True)
+    refused(
+        checkpoint("base"),
+        linked,
+        "linked/onnx does not belong to the existing bundle, but the new bundle needs its name",
+        force=True,
+    )
     shutil.copytree(bundle("base"), added)
     (added / "onnx" / "model_gradients.onnx").write_text("mine")
-    refused(checkpoint("base"), added, "model_gradients.onnx is no part of the bundle that is there", force=True)
+    refused(checkpoint("base"), added, "model_gradients.onnx does not belong to the existing bundle", force=True)
 
 
 def test_a_target_in_the_checkpoints_folder(tmp_path: Path, quick_trace: None) -> None:
@@ -262,7 +268,7 @@ def while_it_runs(monkeypatch: pytest.MonkeyPatch, do: Callable[[], object]) -> 
         do()
         return {}
 
-    monkeypatch.setattr("onnxlens.export.verify.check", check)
+    monkeypatch.setattr("onnxlens.export._verify.check", check)
 
 
 def test_files_put_into_the_target_while_the_export_runs(
@@ -306,7 +312,7 @@ def test_a_bundle_that_becomes_something_else_while_the_export_runs(
         (target / "mine.txt").write_text("mine")
 
     while_it_runs(monkeypatch, write)
-    refused(checkpoint("base"), target, "bundle exists and is no bundle; it will not be replaced", force=True)
+    refused(checkpoint("base"), target, "bundle exists and is not a bundle; it will not be replaced", force=True)
     assert content(target) == {"mine.txt": b"mine"}
 
 
@@ -352,7 +358,7 @@ def test_a_name_as_long_as_the_disk_takes(checkpoint: Folder, tmp_path: Path, un
 def test_names_that_cannot_be_used_are_found_out_before_any_work(
     checkpoint: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, pattern: str
 ) -> None:
-    monkeypatch.setattr("onnxlens.export.bundle.read_checkpoint", lambda *args, **options: pytest.fail("work began"))
+    monkeypatch.setattr("onnxlens.export._bundle.read_checkpoint", lambda *args, **options: pytest.fail("work began"))
     (tmp_path / "loop").symlink_to(tmp_path / "loop")
     refused(checkpoint("base"), tmp_path / name, pattern)
 
@@ -363,7 +369,7 @@ def test_the_home_of_nobody(checkpoint: Folder) -> None:
 
 def test_a_mounted_disk_is_not_replaced(checkpoint: Folder, mounted: Callable[[str], Path]) -> None:
     out = mounted("size=64m")
-    refused(checkpoint("base"), out, f"Cannot write {out}: it is where a disk is mounted, .* such as {out}/model")
+    refused(checkpoint("base"), out, f"Cannot write {out}: it is a mount point, .* such as {out}/model")
 
 
 @pytest.fixture
@@ -399,7 +405,7 @@ def test_a_target_that_may_not_be_written(checkpoint: Folder, tmp_path: Path, mo
 def test_too_little_space_is_found_out_before_any_work(
     checkpoint: Folder, mounted: Callable[[str], Path], left_behind: LeftBehind, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxlens.export.verify.reference", lambda *args: pytest.fail("work has begun"))
+    monkeypatch.setattr("onnxlens.export._verify.reference", lambda *args: pytest.fail("work has begun"))
     out = mounted("size=2m")
     refused(checkpoint("base"), out / "bundle", "Cannot write .*: it needs 32 MB, and 2 MB are free there")
     assert left_behind() == []
@@ -438,7 +444,7 @@ def test_an_error_of_the_disk_leaves_nothing_behind(
 # A real process, stopped for a while where the weights are written; it traces nothing, to save time.
 PAUSED = """
 import sys, time
-from onnxlens.export import bundle
+from onnxlens.export import _bundle as bundle
 
 def paused(graph, folder):
     print("ready", flush=True)
@@ -446,7 +452,7 @@ def paused(graph, folder):
 
 bundle.hooks_graph = lambda config: None
 bundle.write_graphs = paused
-from onnxlens.cli import main
+from onnxlens._cli import main
 sys.argv[0] = "onnxlens"
 main()
 """
@@ -511,7 +517,7 @@ def test_a_failed_proof_leaves_nothing_behind(
     monkeypatch: pytest.MonkeyPatch,
     unproven: None,
 ) -> None:
-    fail_after(monkeypatch, "onnxlens.export.verify.check", ExportError("the graphs differ"))
+    fail_after(monkeypatch, "onnxlens.export._verify.check", ExportError("the graphs differ"))
     with pytest.raises(ExportError, match="the graphs differ"):
         export(checkpoint("base"), tmp_path / "out" / "bundle")
     assert left_behind() == []

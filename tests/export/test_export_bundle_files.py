@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from onnxlens.export import export
 from onnxlens.export.families.gpt2 import GPT2
-from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime._bundle.bundle import Bundle
 
 Folder = Callable[[str], Path]
 NAMES = tuple(CONFIGS)

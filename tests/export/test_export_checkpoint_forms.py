@@ -18,10 +18,10 @@ from tokenizers import Tokenizer
 from transformers import BertTokenizerFast, GPT2Config, GPT2LMHeadModel, GPT2Model, GPT2Tokenizer
 
 from onnxlens.export import export, export_model
-from onnxlens.export.checkpoint import read_checkpoint, read_model
-from onnxlens.export.reference import transformers_model
-from onnxlens.export.tokenizer import read_tokenizer
-from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.export._checkpoint import read_checkpoint, read_model
+from onnxlens.export._reference import transformers_model
+from onnxlens.export._tokenizer import read_tokenizer
+from onnxlens.runtime._bundle.bundle import Bundle
 from onnxlens.runtime.errors import CheckpointError
 
 Folder = Callable[[str], Path]

@@ -11,8 +11,8 @@ import pytest
 from checkpoints import write_checkpoint
 
 import onnxlens
-from onnxlens.cli import main
-from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens._cli import main
+from onnxlens.runtime._bundle.bundle import Bundle
 
 Folder = Callable[[str], Path]
 Output = tuple[int, str, str]
@@ -76,7 +76,7 @@ def test_a_tokenizer_that_is_not_there(run: Callable[..., Output], checkpoint: F
     assert run(checkpoint("base"), tmp_path / "bundle", "--tokenizer", tmp_path / "no.json") == (
         1,
         "",
-        f"Error: There is no tokenizer {tmp_path / 'no.json'}: name a tokenizer.json that is there, or its folder.\n",
+        f"Error: There is no tokenizer {tmp_path / 'no.json'}: name an existing tokenizer.json, or its folder.\n",
     )
     assert not list(tmp_path.iterdir())
 
@@ -98,7 +98,7 @@ def test_an_error_is_one_line(run: Callable[..., Output], tmp_path: Path) -> Non
     (tmp_path / "source").mkdir()
     status, out, err = run(tmp_path / "source", tmp_path / "bundle")
     assert (status, out) == (1, "")
-    assert err == f"Error: {tmp_path / 'source'} is no checkpoint: it has no config.json.\n"
+    assert err == f"Error: {tmp_path / 'source'} is not a checkpoint: it has no config.json.\n"
 
 
 def test_wrong_usage(run: Callable[..., Output], tmp_path: Path) -> None:
@@ -147,7 +147,7 @@ def test_what_is_wrong_with_the_target_is_said_before_pytorch_is_loaded(
         source: "the checkpoint's folder",
         tmp_path / "loop": "loop",
         tmp_path / "caf\udce9": "its name is not UTF-8",
-        tmp_path / "thesis": "exists and is no bundle",
+        tmp_path / "thesis": "exists and is not a bundle",
     }.items():
         status, out, err = run(source, target)
         assert (status, out) == (1, "")

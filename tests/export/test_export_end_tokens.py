@@ -11,7 +11,7 @@ import pytest
 from checkpoints import write_checkpoint
 from transformers import GPT2LMHeadModel
 
-from onnxlens.runtime.bundle.generation_config import end_tokens
+from onnxlens.runtime._bundle.generation_config import end_tokens
 from onnxlens.runtime.errors import BundleError
 
 

@@ -18,8 +18,8 @@ from huggingface_hub import save_torch_state_dict
 
 import onnxlens
 from onnxlens.export import export
-from onnxlens.export.checkpoint import read_checkpoint
-from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.export._checkpoint import read_checkpoint
+from onnxlens.runtime._bundle.bundle import Bundle
 
 pytest.importorskip("huggingface_hub")
 
@@ -82,7 +82,7 @@ def test_export_of_a_hub_id(hub: str, repository: Path, tmp_path: Path) -> None:
 
 DOWNLOAD = """
 import json, sys
-from onnxlens.export.hub import download
+from onnxlens.export._hub import download
 from onnxlens.runtime.errors import CheckpointError
 
 def outcome(source, revision):
@@ -186,7 +186,7 @@ def test_what_the_hub_does_not_have(hub: str, tmp_path: Path) -> None:
         "Check the spelling; 'openai-community/gpt2' is one that exists."
     )
     assert revision == "'tiny-org/tiny' on the hub has no revision 'v9'."
-    assert name == "There is no folder './not/a/folder', and it is no valid hub id either."
+    assert name == "There is no folder './not/a/folder', and it is not a valid hub id either."
 
 
 def test_an_unknown_revision_on_the_command_line(hub: str, tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_a_folder_of_that_name_goes_first(tmp_path: Path, monkeypatch: pytest.Mo
     """`tiny-org/tiny` may be a folder beside you; then nobody asks the hub."""
     write_checkpoint(tmp_path / "tiny-org" / "tiny")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("onnxlens.export.checkpoint.download", lambda *args: pytest.fail("the hub was asked"))
+    monkeypatch.setattr("onnxlens.export._checkpoint.download", lambda *args: pytest.fail("the hub was asked"))
     assert read_checkpoint("tiny-org/tiny").source == {"kind": "folder", "id": "tiny"}
 
 

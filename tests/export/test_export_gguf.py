@@ -11,7 +11,7 @@ from yardstick import close
 
 import onnxlens
 from onnxlens.export import export
-from onnxlens.export.checkpoint import read_checkpoint
+from onnxlens.export._checkpoint import read_checkpoint
 from onnxlens.runtime.errors import CheckpointError
 
 

@@ -17,12 +17,12 @@ from checkpoints import config_entries, family
 from jsonschema import Draft202012Validator
 from yardstick import close
 
-from onnxlens.cli import _run
-from onnxlens.export import bundle as pipeline
+from onnxlens._cli import _run
+from onnxlens.export import _bundle as pipeline
 from onnxlens.export import export
-from onnxlens.export.graph import OPSET
-from onnxlens.runtime.bundle.bundle import GRADIENTS_GRAPH, Bundle
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.export._graph import OPSET
+from onnxlens.runtime._bundle.bundle import GRADIENTS_GRAPH, Bundle
+from onnxlens.runtime._bundle.config import ModelConfig
 from onnxlens.runtime.errors import ExportError
 
 Folder = Callable[[str], Path]
@@ -154,7 +154,13 @@ def test_gradients_that_are_wrong_are_not_written(
         return next(v for v in model.graph.outputs if v.name == "blocks.0.attn.hook_pattern")
 
     monkeypatch.setattr(pipeline, "gradients_graph", spoiled)
-    with pytest.raises(ExportError, match=r"^The exported gradients are not those of the PyTorch model: grad\.\S+ is "):
+    with pytest.raises(
+        ExportError,
+        match=(
+            r"^The exported gradients differ from those of the PyTorch model: "
+            r"grad\.\S+ is "
+        ),
+    ):
         export(checkpoint("base"), tmp_path / "out" / "bundle", gradients=True)
     assert left_behind() == []
 

@@ -19,8 +19,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yardstick import close
 
-from onnxlens.export.graph import OPSET
-from onnxlens.runtime.bundle.config import ModelConfig
+from onnxlens.export._graph import OPSET
+from onnxlens.runtime._bundle.config import ModelConfig
 
 Folder = Callable[[str], Path]
 GRAPHS = ("model.onnx", "model_hooks.onnx")

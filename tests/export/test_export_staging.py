@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from staging_sweep import content, left_behind, other_files, replace, write_bundle
 
-from onnxlens.export import exchange as exchange_module
-from onnxlens.export import staging, target
-from onnxlens.export.exchange import exchange
+from onnxlens.export import _exchange as exchange_module
+from onnxlens.export import _staging as staging
+from onnxlens.export import _target as target
+from onnxlens.export._exchange import exchange
 from onnxlens.runtime.errors import OutputError
 
 HERE = Path(__file__).parent
@@ -170,7 +171,7 @@ def test_a_file_in_the_way_of_the_new_bundle_is_not_overwritten(tmp_path: Path) 
     place = tmp_path / "bundle"
     write_bundle(place, "old")
     (place / "added.json").write_text("mine")
-    pattern = "added.json is no part of the bundle that is there, and its name is one that the new bundle needs"
+    pattern = "added.json does not belong to the existing bundle, but the new bundle needs its name"
     with pytest.raises(OutputError, match=pattern), staging.staged(place, force=True) as folder:
         write_bundle(folder, "new", "added.json")
     assert (place / "added.json").read_text() == "mine" and content(place) == ["old"]
@@ -190,7 +191,7 @@ def test_a_file_in_the_way_at_the_last_moment_gets_a_folder_of_its_own(
     staging.recover(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["bundle", "bundle.kept-1"]
     assert [path.name for path in (tmp_path / "bundle.kept-1").iterdir()] == ["added.json"]
-    assert "are in" in caplog.text and "bundle.kept-1 now" in caplog.text
+    assert "were moved to" in caplog.text and "bundle.kept-1" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../bundle", "a/b"])
@@ -240,7 +241,7 @@ def test_a_bundle_whose_graphs_lie_behind_a_link_is_not_replaced(tmp_path: Path)
     write_bundle(place, "old")
     (place / "onnx").rename(tmp_path / "graphs")
     (place / "onnx").symlink_to(tmp_path / "graphs")
-    with pytest.raises(OutputError, match="onnx is no part of the bundle that is there, and its name is one that"):
+    with pytest.raises(OutputError, match="onnx does not belong to the existing bundle, but the new bundle needs"):
         replace(place, force=True)
     assert content(place) == ["old"]
 

@@ -20,13 +20,14 @@ from safetensors.numpy import load_file, save_file
 from transformers import GPT2LMHeadModel
 from yardstick import SINGLE, close, is_close
 
-from onnxlens.cli import main
-from onnxlens.export import export, export_model, verify
-from onnxlens.export.checkpoint import Checkpoint, read_checkpoint
-from onnxlens.runtime.bundle.bundle import Bundle
-from onnxlens.runtime.bundle.weights import STORAGES
+from onnxlens._cli import main
+from onnxlens.export import _verify as verify
+from onnxlens.export import export, export_model
+from onnxlens.export._checkpoint import Checkpoint, read_checkpoint
+from onnxlens.runtime._bundle.bundle import Bundle
+from onnxlens.runtime._bundle.weights import STORAGES
+from onnxlens.runtime._running.runner import Runner
 from onnxlens.runtime.errors import CheckpointError, ExportError, InputError
-from onnxlens.runtime.running.runner import Runner
 
 Folder = Callable[[str], Path]
 STORED = ["base-float16", "untied-float16"]
@@ -240,7 +241,7 @@ def test_weights_that_were_rounded_otherwise_are_found_out(
     quick_trace: None,
 ) -> None:
     """The proof is about the stored numbers: one last digit more in one matrix is not passed off as rounding."""
-    from onnxlens.export import bundle as pipeline
+    from onnxlens.export import _bundle as pipeline
 
     written = pipeline.write_weights
 

@@ -13,8 +13,8 @@ from checkpoints import tokenizer
 from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
-from onnxlens.export.checkpoint import _check_fit
-from onnxlens.export.tokenizer import CheckpointTokenizer, check_tokenizer, read_tokenizer, take_tokenizer
+from onnxlens.export._checkpoint import _check_fit
+from onnxlens.export._tokenizer import CheckpointTokenizer, check_tokenizer, read_tokenizer, take_tokenizer
 from onnxlens.runtime.errors import CheckpointError, ExportError
 
 BASE: dict[str, Any] = json.loads(tokenizer().to_str())
@@ -85,8 +85,8 @@ def test_a_tokenizer_json_that_transformers_reads_otherwise_is_noted(
     folder = written(tmp_path / "source", {"tokenizer.json": ODD})
     read_tokenizer(folder)
     assert (
-        "GPT2Tokenizer does not read tokenizer.json as it is written: 'Hello, world!' has other tokens" in caplog.text
-    )
+        "GPT2Tokenizer does not read tokenizer.json as it is written: for example, 'Hello, world!' has other tokens"
+    ) in caplog.text
     caplog.clear()
     assert read_tokenizer(folder / "tokenizer.json").tokenizer.encode("THE").ids == tokenizer().encode("the").ids
     assert not caplog.text
@@ -144,8 +144,8 @@ WORDS = {"type": "WordLevel", "unk_token": "a", "vocab": {"a": 0}}
         ({"tokenizer.json": "{"}, "it is not JSON"),
         ({"tokenizer.json": "[]"}, "it does not have the form of a tokenizer.json"),
         ({**OLD, "vocab.json": {"a": 2**31}}, "vocab.json must give each token an id from 0 to 10,000,000"),
-        ({**OLD, "added_tokens.json": {"<pad>": 295}}, "gives '<pad>' the id 295, and transformers gives it 290"),
-        (SPLIT, "GPT2Tokenizer does something that a tokenizer.json cannot hold"),
+        ({**OLD, "added_tokens.json": {"<pad>": 295}}, "gives '<pad>' the id 295, but transformers gives it 290"),
+        (SPLIT, "GPT2Tokenizer cannot be expressed as a tokenizer.json"),
         (CODE, "'auto_map' is set; tokenizers with code of their own"),
         ({"vocab.txt": "the\n"}, "its vocab.txt is a WordPiece (BERT) vocabulary"),
     ],
@@ -164,12 +164,12 @@ def test_what_cannot_be_read_is_refused(
 def test_a_library_that_ends_its_process_does_not_end_this_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, program: str
 ) -> None:
-    from onnxlens.export import tokenizer as module
+    from onnxlens.export import _tokenizer as module
 
     (tmp_path / "auto_tokenizer.py").write_text(program)
     monkeypatch.setattr(module, "__file__", str(tmp_path / "tokenizer.py"))
     with pytest.raises(
-        CheckpointError, match=r"cannot be read: the library that reads it gave up \((signal|exit code) "
+        CheckpointError, match=r"cannot be read: the library that reads it crashed \((signal|exit code) "
     ):
         read_tokenizer(written(tmp_path / "source", {"tokenizer.json": BASE}))
 
@@ -201,7 +201,7 @@ def test_whether_a_tokenizer_belongs_to_a_model(
 ) -> None:
     caplog.set_level(logging.WARNING)
     if isinstance(outcome, type):
-        with pytest.raises(outcome, match="The tokenizer has ids up to 289, and the model knows only 280 tokens"):
+        with pytest.raises(outcome, match="The tokenizer has ids up to 289, but the model has only 280 tokens"):
             _check_fit(tokenizer(), size)
         return
     _check_fit(tokenizer(), size)

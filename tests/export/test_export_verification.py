@@ -13,11 +13,12 @@ import pytest
 from checkpoints import family
 from yardstick import SINGLE
 
-from onnxlens.export import bundle as pipeline
-from onnxlens.export import export, verify
-from onnxlens.export.checkpoint import Checkpoint, read_checkpoint
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.bundle.weights import WeightsFile
+from onnxlens.export import _bundle as pipeline
+from onnxlens.export import _verify as verify
+from onnxlens.export import export
+from onnxlens.export._checkpoint import Checkpoint, read_checkpoint
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._bundle.weights import WeightsFile
 from onnxlens.runtime.errors import ExportError
 
 Folder = Callable[[str], Path]

@@ -15,9 +15,9 @@ from onnxlens.export import export
 from onnxlens.export.families import families, family_of
 from onnxlens.export.families.llama import Llama
 from onnxlens.export.testing import check_family
-from onnxlens.plugins.registry import Registry
-from onnxlens.runtime.bundle.config import ModelConfig
-from onnxlens.runtime.bundle.weight_view import WeightView
+from onnxlens.plugins._registry import Registry
+from onnxlens.runtime._bundle.config import ModelConfig
+from onnxlens.runtime._bundle.weight_view import WeightView
 from onnxlens.runtime.errors import CheckpointError, ExportError, PluginError
 
 MISTRAL = {**config_entries("llama"), "model_type": "mistral", "architectures": ["MistralForCausalLM"]}
@@ -61,7 +61,7 @@ class _Unrotated(Llama):
 @pytest.mark.parametrize(
     ("wrong", "error", "text"),
     [
-        (_Swapped, AssertionError, r"blocks\.0\.attn\.hook_k is not what the weights and the values before it give"),
+        (_Swapped, AssertionError, r"blocks\.0\.attn\.hook_k does not follow from the weights and the earlier values"),
         (_OtherEpsilon, ExportError, "The exported graphs do not reproduce the PyTorch model: logits"),
         (_Unrotated, ExportError, "The exported graphs do not reproduce the PyTorch model: logits"),
     ],
@@ -72,7 +72,7 @@ def test_the_kit_finds_a_wrong_family(wrong: type[Llama], error: type[Exception]
 
 
 REFUSED = [
-    ("mistral", {"sliding_window": 4096}, "'sliding_window' is 4096; models in which attention sees a window"),
+    ("mistral", {"sliding_window": 4096}, "'sliding_window' is 4096; models with sliding-window attention"),
     ("llama", {"rope_parameters": {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0}}, "'rope_type'.* is 'yarn'"),
     ("llama", {"rope_parameters": {"rope_type": "linear", "rope_theta": 1e4, "factor": 0}}, "'factor' of the rotation"),
     ("llama", {"quantization_config": {"bits": 4}}, "'quantization_config' is set; models with quantised weights"),
@@ -151,7 +151,7 @@ def test_a_broken_family_says_what_is_wrong(tmp_path: Path, what: str, text: str
     [
         ("nowhere.at_all:Mine", "cannot be imported from nowhere.at_all:Mine: No module named 'nowhere'"),
         ("onnxlens.export.families.llama:None_", "cannot be imported from .*has no attribute 'None_'"),
-        ("onnxlens.export.families.llama:attend", "is onnxlens.export.families.llama:attend, which is no class"),
+        ("onnxlens.export.families.llama:attend", "is onnxlens.export.families.llama:attend, which is not a class"),
     ],
 )
 def test_a_family_that_is_not_where_it_should_be(tmp_path: Path, place: str, text: str) -> None:
@@ -165,7 +165,7 @@ def test_families_are_listed_without_pytorch() -> None:
     import sys
 
     script = (
-        "import sys; from onnxlens.plugins.registry import Registry; "
+        "import sys; from onnxlens.plugins._registry import Registry; "
         "print([(e.name, e.summary[:5]) for e in Registry(find=False).families.values()]); "
         "assert 'torch' not in sys.modules and 'transformers' not in sys.modules"
     )

@@ -14,8 +14,8 @@ from yardstick import approximately
 
 import onnxlens
 from onnxlens import Intervention
+from onnxlens.runtime._interventions.intervention_files import write_interventions
 from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError, OutputError
-from onnxlens.runtime.interventions.intervention_files import write_interventions
 
 HEAD = Intervention.zero("blocks.1.attn.hook_z", heads=2)
 SHIFT = ("blocks.0.hook_resid_post", lambda activation, hook: activation + np.float32(0.5))
@@ -132,7 +132,7 @@ def test_the_bytes_of_a_run_are_known_before_it_and_a_limit_refuses_it(lens):
     assert estimate == {"logits": logits.nbytes, **{name: value.nbytes for name, value in cache.items()}}
     total = sum(estimate.values())
     lens.run_with_cache("the cat sat", memory_limit=total, **options)
-    with pytest.raises(InputError, match=f"takes {total:,} bytes, and memory_limit is {total - 1:,}; read fewer"):
+    with pytest.raises(InputError, match=f"take {total:,} bytes, and memory_limit is {total - 1:,}; read fewer"):
         lens.run_with_cache("the cat sat", memory_limit=total - 1, **options)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from yardstick import close
 
-from onnxlens.lens import Lens
+from onnxlens._lens import Lens
 from onnxlens.metrics import logit_difference
+from onnxlens.runtime._running import session
+from onnxlens.runtime._running.runner import Runner
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.running import session
-from onnxlens.runtime.running.runner import Runner
 
 IDS = [5, 6, 7]
 CLOSED = r"^This model was closed; open it again with onnxlens\.load\.$"

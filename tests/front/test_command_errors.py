@@ -75,12 +75,12 @@ def test_cuda_where_there_is_none(command, bundle, monkeypatch):
 
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     ran = command("predict", "a", "-m", bundle("base"), "--provider", "cuda")
-    check_error(ran, "Provider 'cuda' is not there: the installed onnxruntime was built for CPUExecutionProvider.")
+    check_error(ran, "Provider 'cuda' is not available: the installed onnxruntime was built for CPUExecutionProvider.")
     assert "pip install 'onnxlens[cuda]'" in ran.err
 
 
 def test_a_folder_that_is_no_bundle(command, tmp_path):
-    check_error(command("predict", "a", "-m", tmp_path), f"{tmp_path} is no bundle: it has no onnxlens.json.")
+    check_error(command("predict", "a", "-m", tmp_path), f"{tmp_path} is not a bundle: it has no onnxlens.json.")
 
 
 @pytest.mark.parametrize("name", ["predict", "hooks", "inspect"])
@@ -131,7 +131,7 @@ def test_an_unexpected_error_is_one_line_too_and_says_how_to_see_more(command, m
     def broken(*args, **options):
         raise ZeroDivisionError("first line\nsecond line")
 
-    monkeypatch.setattr("onnxlens.catalog.find", broken)
+    monkeypatch.setattr("onnxlens._catalog.find", broken)
     expected = "ZeroDivisionError: first line second line (unexpected; 'onnxlens --debug ...' shows where)\n"
     check_error(command("hooks"), expected)
 
@@ -139,5 +139,5 @@ def test_an_unexpected_error_is_one_line_too_and_says_how_to_see_more(command, m
 def test_debug_shows_the_traceback(command, tmp_path):
     from onnxlens.runtime.errors import BundleError
 
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         command("--debug", "predict", "a", "-m", tmp_path)

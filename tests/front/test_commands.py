@@ -11,11 +11,11 @@ import pytest
 from safetensors import safe_open
 
 import onnxlens
-from onnxlens.commands.options import unescaped
-from onnxlens.plugins.registry import Registry
+from onnxlens._commands.options import unescaped
+from onnxlens.plugins._registry import Registry
+from onnxlens.runtime._running.runner import Runner
+from onnxlens.runtime._text.token_text import quoted_token
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.running.runner import Runner
-from onnxlens.runtime.text.token_text import quoted_token
 
 
 @pytest.fixture
@@ -155,7 +155,11 @@ def test_hooks_lists_names_shapes_and_meanings(command, bundle):
         ["hook point", "shape", "meaning"],
         ["hook_embed", "batch pos 32", "token embedding"],
         ["blocks.0.attn.hook_q", "batch pos 4 8", "queries, after the bias, unscaled"],
-        ["blocks.0.attn.hook_pattern", "batch 4 query_pos key_pos", "softmax of the scores: who attends to whom"],
+        [
+            "blocks.0.attn.hook_pattern",
+            "batch 4 query_pos key_pos",
+            ("softmax of the scores: how much each query attends to each key"),
+        ],
     ]
 
 

@@ -17,10 +17,10 @@ import onnxlens
 from onnxlens import Intervention
 from onnxlens.decoding import beam_search, best_of, contrastive_search
 from onnxlens.plugins.samplers import Allowed, Chain, Greedy, Mirostat, Multinomial, NoRepeatNGram, Temperature, TopK
+from onnxlens.runtime._running.beams import beam_search as search
+from onnxlens.runtime._running.contrastive import NORMALIZED
+from onnxlens.runtime._running.logits import log_softmax
 from onnxlens.runtime.errors import ContextLengthError, InputError, PluginError
-from onnxlens.runtime.running.beams import beam_search as search
-from onnxlens.runtime.running.contrastive import NORMALIZED
-from onnxlens.runtime.running.logits import log_softmax
 
 PROMPTS = ["The function returns", "When Mary and John went to the shop, John gave", "Once upon a time there was"]
 
@@ -290,7 +290,10 @@ def test_a_search_is_of_the_model_as_a_block_of_hooks_changes_it(lens):
             "must be a number from 0 to 100",
         ),
         (lambda lens: beam_search(lens, "a", early_stopping=np.zeros(2)), "must be True, False or 'never', not array"),
-        (lambda lens: beam_search(lens, "a", sampler=Greedy), "not of their classes: Greedy(...) in place of Greedy."),
+        (
+            lambda lens: beam_search(lens, "a", sampler=Greedy),
+            "not of their classes: write Greedy(...) instead",
+        ),
         (lambda lens: best_of(lens, "a", seed=-1), "seed must be a whole number of at least 0, not -1."),
         (lambda lens: best_of(lens, "a", seed="x"), "seed must be a whole number of at least 0, not 'x'."),
         (lambda lens: beam_search(lens, "a", early_stopping="soon"), "must be True, False or 'never', not 'soon'."),
@@ -405,7 +408,7 @@ def test_a_position_that_a_search_does_not_come_to_is_an_error(lens):
     for find in (beam_search, contrastive_search, best_of):
         with (
             lens.hooks(interventions=scaled(slice(length + 4, None))),
-            pytest.raises(InputError, match="are none: there are positions 0 to"),
+            pytest.raises(InputError, match="select nothing: there are positions 0 to"),
         ):
             find(lens, "the cat", max_new_tokens=4)
         with lens.hooks(interventions=scaled(slice(length, None))):

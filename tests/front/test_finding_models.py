@@ -1,4 +1,4 @@
-"""Where a model's name is looked for, and what is said of one that is not there."""
+"""Where a model's name is looked for, and what is said of one that does not exist."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxlens import catalog
+from onnxlens import _catalog as catalog
 from onnxlens.runtime.errors import BundleError
 
 
@@ -76,7 +76,7 @@ def test_a_checkpoint_that_is_no_bundle_says_how_to_make_one(found_in, tmp_path)
     (tmp_path / "my checkpoint").mkdir()
     (tmp_path / "my checkpoint" / "config.json").write_text("{}")
     assert error_of("my checkpoint") == (
-        "my checkpoint is a checkpoint, and no bundle: it has no onnxlens.json. Make one of it: "
+        "my checkpoint is a checkpoint, not a bundle: it has no onnxlens.json. Make a bundle of it: "
         "onnxlens export 'my checkpoint' FOLDER"
     )
 
@@ -84,7 +84,7 @@ def test_a_checkpoint_that_is_no_bundle_says_how_to_make_one(found_in, tmp_path)
 def test_a_folder_or_file_that_is_no_bundle_is_not_taken_for_a_checkpoint(found_in, tmp_path):
     (tmp_path / "folder").mkdir()
     (tmp_path / "notes.txt").touch()
-    assert error_of("folder") == "folder is no bundle: it has no onnxlens.json."
+    assert error_of("folder") == "folder is not a bundle: it has no onnxlens.json."
     assert error_of("notes.txt") == "notes.txt is a file, and a bundle is a folder with onnxlens.json in it."
 
 

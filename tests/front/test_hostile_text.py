@@ -13,10 +13,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxlens.cli import cli
-from onnxlens.commands.options import shown
-from onnxlens.plugins.registry import Registry
-from onnxlens.runtime.escape import escape_controls, json_text, quoted
+from onnxlens._cli import cli
+from onnxlens._commands.options import shown
+from onnxlens.plugins._registry import Registry
+from onnxlens.runtime._escape import escape_controls, json_text, quoted
 
 HOSTILE = "[red]x[/red] [/] \x1b[31m\x1b]0;t\x07 \x00\n\r\t\x9b31m \u202ex\u2028 :smile: [link=http://x]y[/link]"
 CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -87,7 +87,7 @@ def test_errors_are_one_inert_line(command, model, tmp_path, monkeypatch):
         assert not CONTROL.search(ran.err)
         if not exists:
             (tmp_path / model).mkdir()
-    assert "is no bundle" in ran.err
+    assert "is not a bundle" in ran.err
 
 
 def test_an_unknown_hook_point_is_inert(command, bundle):

@@ -61,9 +61,9 @@ def test_every_module_outside_export_imports_without_pytorch():
     assert done.returncode == 0, done.stderr
     seen = done.stdout.split()
     for name in (
-        "onnxlens.lens",
-        "onnxlens.commands.export",
-        "onnxlens.runtime.running.prepare",
+        "onnxlens._lens",
+        "onnxlens._commands.export",
+        "onnxlens.runtime._running.prepare",
         "onnxlens.plugins.samplers",
     ):
         assert name in seen
@@ -111,13 +111,13 @@ def test_everything_a_user_runs_works_without_pytorch_also_from_an_empty_cache(b
 )
 def test_every_command_works_without_pytorch(bundle, tmp_path, arguments):
     arguments = [str(tmp_path / "out") if argument == "OUT" else argument for argument in arguments]
-    code = WITHOUT_PYTORCH + "from onnxlens.cli import main\nmain()"
+    code = WITHOUT_PYTORCH + "from onnxlens._cli import main\nmain()"
     done = python(code, *arguments, "-m", bundle("base"))
     assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_exporting_without_pytorch_says_what_to_install(checkpoint, tmp_path):
-    code = WITHOUT_PYTORCH + "from onnxlens.cli import main\nmain()"
+    code = WITHOUT_PYTORCH + "from onnxlens._cli import main\nmain()"
     done = python(code, "export", checkpoint("base"), tmp_path / "out")
     assert done.returncode == 1
     assert "is not installed: pip install 'onnxlens[export]'" in done.stderr
@@ -134,12 +134,12 @@ def test_import_onnxlens_imports_nothing_heavy():
 
 @pytest.mark.parametrize("arguments", [["--help"], ["--version"]])
 def test_help_imports_nothing_heavy(arguments):
-    code = f"from onnxlens.cli import _run\nassert _run({arguments!r}) == 0"
+    code = f"from onnxlens._cli import _run\nassert _run({arguments!r}) == 0"
     assert imported_by(code) & HEAVY == set()
 
 
 def test_llguidance_is_imported_by_the_samplers_that_need_it_alone():
-    code = "import sys\nfrom onnxlens.cli import _run\nassert _run(sys.argv[1:]) == 0"
+    code = "import sys\nfrom onnxlens._cli import _run\nassert _run(sys.argv[1:]) == 0"
     assert "llguidance" not in imported_by(code, "plugins", "show", "regex")
     assert "llguidance" not in imported_by("from onnxlens.plugins.samplers import Regex\nRegex('a')")
     generating = ("generate", "a", "-n", "1", "--provider", "cpu", "--sampler")
@@ -149,7 +149,7 @@ def test_llguidance_is_imported_by_the_samplers_that_need_it_alone():
 
 def test_predicting_with_a_prepared_bundle_does_not_import_onnx(runner):
     path = runner("base").bundle.path
-    code = "import sys\nfrom onnxlens.cli import _run\nassert _run(['predict', 'a', '-m', sys.argv[1]]) == 0"
+    code = "import sys\nfrom onnxlens._cli import _run\nassert _run(['predict', 'a', '-m', sys.argv[1]]) == 0"
     imported = imported_by(code, path)
     assert "onnxruntime" in imported
     assert imported & {"onnx", "torch", "transformers", "safetensors"} == set()

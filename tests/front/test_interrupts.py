@@ -10,14 +10,14 @@ import time
 
 import pytest
 
-from onnxlens import interrupts
+from onnxlens import _interrupts as interrupts
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals")
 
 # The process says when interrupts are watched: what comes before is Python's own start.
 SCRIPT = """
 import sys
-from onnxlens import __main__, interrupts
+from onnxlens import __main__, _interrupts as interrupts
 watch = interrupts.watch
 interrupts.watch = lambda: (watch(), print("ready", flush=True))
 sys.argv = ["onnxlens", *sys.argv[1:]]
@@ -71,7 +71,7 @@ def test_it_ends_while_pytorch_is_imported(tmp_path):
 def test_an_interrupt_that_a_library_made_something_else_of_is_one(body):
     script = f"""
 import os, signal, sys
-from onnxlens import cli, interrupts
+from onnxlens import _cli as cli, _interrupts as interrupts
 interrupts.watch()
 def swallowed(*arguments, **options):
     try:
@@ -91,7 +91,7 @@ cli.main()
 def test_an_interrupt_in_a_callback_comes_again():
     script = """
 import os, signal, sys
-from onnxlens import cli, interrupts
+from onnxlens import _cli as cli, _interrupts as interrupts
 interrupts.watch()
 class Odd:
     def __del__(self):
@@ -110,7 +110,7 @@ cli.main()
 
 
 def test_interrupts_that_the_parent_ignores_stay_ignored():
-    script = "import signal\nfrom onnxlens import interrupts\ninterrupts.watch()\n"
+    script = "import signal\nfrom onnxlens import _interrupts as interrupts\ninterrupts.watch()\n"
     script += "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN"
     ignoring = "import signal, subprocess, sys; signal.signal(signal.SIGINT, signal.SIG_IGN); "
     ignoring += "sys.exit(subprocess.call([sys.executable, '-c', sys.argv[1]]))"

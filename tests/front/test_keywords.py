@@ -6,8 +6,8 @@ import dataclasses
 import inspect
 from typing import get_type_hints
 
-from onnxlens.lens import GenerateKeywords, Lens
-from onnxlens.runtime.running.plan import PassKeywords, PassOptions
+from onnxlens._lens import GenerateKeywords, Lens
+from onnxlens.runtime._running.plan import PassKeywords, PassOptions
 
 
 def test_keywords_of_a_pass_are_the_fields_of_its_options():

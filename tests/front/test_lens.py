@@ -13,7 +13,7 @@ import pytest
 from yardstick import close, probable
 
 import onnxlens
-from onnxlens.lens import Lens
+from onnxlens._lens import Lens
 from onnxlens.runtime.errors import BundleError, ContextLengthError, HookPointError, InputError, OutputError
 
 

@@ -10,7 +10,7 @@ import pytest
 from yardstick import probable
 
 import onnxlens
-from onnxlens.lens import Lens
+from onnxlens._lens import Lens
 from onnxlens.plugins.samplers import Chain, Context, Greedy, MirostatV2, Multinomial, Sampler, Temperature, TopK, TopP
 from onnxlens.runtime.errors import InputError, PluginError
 
@@ -73,7 +73,7 @@ def test_a_sampler_is_told_what_was_chosen(lens):
             "top_q=3",
             "There is no sampler 'top_q'. Did you mean 'top_p'? 'onnxlens plugins' lists all of them.",
         ),
-        (5, "A chain is made of samplers, and 5 is none."),
+        (5, "A chain is made of samplers, and 5 is not one."),
         ("", "The chain '' has an empty stage; stages are separated by single '|'."),
     ],
 )

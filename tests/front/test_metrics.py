@@ -175,8 +175,8 @@ class FirstToken:
 
 def test_a_metric_gets_all_positions_unless_it_says_that_it_reads_the_last_only(bundle):
     import onnxlens
+    from onnxlens._measuring import Measure
     from onnxlens.analysis import ablate_heads
-    from onnxlens.measuring import Measure
 
     lens = onnxlens.load(bundle("base"), provider="cpu", threads=1)
     found = ablate_heads(lens, "the cat sat", FirstToken())

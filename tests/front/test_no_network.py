@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxlens.commands import NAMES
+from onnxlens._commands import NAMES
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 
@@ -42,7 +42,7 @@ _COMMANDS = [
 ]  # exporting has a test of its own
 _RUN = """
 import sys
-from onnxlens.cli import _run
+from onnxlens._cli import _run
 failed = [command for command in {commands!r} if _run(command)]
 sys.exit(f"failed: {{failed}}" if failed else 0)
 """
@@ -128,6 +128,6 @@ def test_the_guard_sees_a_socket_and_a_file(tmp_path):
 def test_telemetry_is_off_unless_the_user_has_chosen(chosen):
     environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
     environment |= {} if chosen is None else {"ORT_DISABLE_TELEMETRY": chosen}
-    code = "import os, onnxlens.runtime.running.runner; print(os.environ['ORT_DISABLE_TELEMETRY'])"
+    code = "import os, onnxlens.runtime._running.runner; print(os.environ['ORT_DISABLE_TELEMETRY'])"
     printed = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
     assert printed.stdout.strip() == (chosen or "1")

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 import onnxlens
-from onnxlens.plugins.registry import Registry
-from onnxlens.prediction import Candidate, Prediction
-from onnxlens.runtime.text.token_text import quoted_token
+from onnxlens._prediction import Candidate, Prediction
+from onnxlens.plugins._registry import Registry
+from onnxlens.runtime._text.token_text import quoted_token
 
 EVIL = "<script>alert(1)</script>&'\"\n"
 

@@ -15,15 +15,15 @@ import pytest
 
 import onnxlens
 from onnxlens import analysis
+from onnxlens._lens import Lens
 from onnxlens.decoding import beam_search
-from onnxlens.lens import Lens
 from onnxlens.metrics import logit_difference
 from onnxlens.runtime import errors
-from onnxlens.runtime.bundle import bundle as bundle_module
-from onnxlens.runtime.bundle.shorthand import KeyNotFoundError
+from onnxlens.runtime._bundle import bundle as bundle_module
+from onnxlens.runtime._bundle.shorthand import KeyNotFoundError
+from onnxlens.runtime._interventions.interventions import Intervention
+from onnxlens.runtime._running.runner import Runner
 from onnxlens.runtime.errors import BundleError, InputError
-from onnxlens.runtime.interventions.interventions import Intervention
-from onnxlens.runtime.running.runner import Runner
 
 IDS, OTHERS = [5, 6, 7], [5, 9, 7]
 METRIC = logit_difference(5, 6)
@@ -165,7 +165,7 @@ def test_a_model_that_was_replaced_since_is_refused(bundle, tmp_path):
     data = pickle.dumps(Lens(Runner(path, provider="cpu", threads=1)))
     shutil.rmtree(path)
     shutil.copytree(bundle("untied"), path)
-    with pytest.raises(BundleError, match="is another model now than the one that was pickled"):
+    with pytest.raises(BundleError, match="now holds another model than the one that was pickled"):
         pickle.loads(data)
 
 
@@ -188,9 +188,9 @@ def test_every_error_reaches_the_process_that_asked():
 _POOL = """
 import multiprocessing, sys
 import numpy as np
-from onnxlens.lens import Lens
+from onnxlens._lens import Lens
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.runner import Runner
 
 if __name__ == "__main__":
     lens = Lens(Runner(sys.argv[1], provider="cpu", threads=2))

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from onnxlens.plugins.sources import drop_in_folder
-from onnxlens.runtime import user_folders
+from onnxlens.plugins._sources import drop_in_folder
+from onnxlens.runtime import _user_folders as user_folders
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_what_was_prepared_is_used_by_the_first_run(command, cache, bundle, monk
     (row,) = document["prepared"]
     assert Path(row["path"]).parent == cache
     assert row["bytes"] > 1000
-    monkeypatch.setattr("onnxlens.runtime.running.prepare._make", lambda *a: pytest.fail("prepared again"))
+    monkeypatch.setattr("onnxlens.runtime._running.prepare._make", lambda *a: pytest.fail("prepared again"))
     assert command("predict", "the cat", "-m", bundle("base"), "--provider", "cpu").code == 0
     ran = command("prepare", "-m", bundle("base"), "--provider", "cpu")
     assert ran.out.startswith(f"prepared in {row['path']} (")

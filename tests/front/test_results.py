@@ -22,7 +22,7 @@ from onnxlens.analysis import (
 )
 from onnxlens.decoding import beam_search
 from onnxlens.metrics import logit
-from onnxlens.runtime.result import plain
+from onnxlens.runtime._result import plain
 
 TEXT, OTHER = "the cat sat", "the sat cat"
 RESULTS = {

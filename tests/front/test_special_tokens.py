@@ -59,7 +59,7 @@ def test_options_of_samplers_name_words(lens, the):
 
 
 def test_metrics_name_words(lens, the):
-    from onnxlens.measuring import Measure
+    from onnxlens._measuring import Measure
 
     logits = np.arange(300, dtype=np.float32)[np.newaxis, np.newaxis]
     one = np.ones((1, 1), np.int64)

@@ -10,10 +10,10 @@ from yardstick import DOUBLE, close
 
 import onnxlens
 from onnxlens import utils
-from onnxlens.lens import Lens
-from onnxlens.runtime.activations.factored_matrix import FactoredMatrix, composition_scores
+from onnxlens._lens import Lens
+from onnxlens._transformerlens import _ATTRIBUTES, UTILITIES
+from onnxlens.runtime._activations.factored_matrix import FactoredMatrix, composition_scores
 from onnxlens.runtime.errors import HookPointError, InputError
-from onnxlens.transformerlens import _ATTRIBUTES, UTILITIES
 
 TEXT = "Once upon a time, there was a little girl"
 

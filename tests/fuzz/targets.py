@@ -25,13 +25,13 @@ import onnxlens
 from fuzz.mutations import mutated_bytes, mutated_json, mutated_message, mutated_tensors, mutated_text
 from onnxlens.metrics import logit
 from onnxlens.plugins.samplers import parse
-from onnxlens.runtime.activations.cache import ActivationCache
-from onnxlens.runtime.activations.trace import open_trace
-from onnxlens.runtime.bundle.bundle import WEIGHTS
+from onnxlens.runtime._activations.cache import ActivationCache
+from onnxlens.runtime._activations.trace import open_trace
+from onnxlens.runtime._bundle.bundle import WEIGHTS
+from onnxlens.runtime._escape import escape_controls
+from onnxlens.runtime._interventions.intervention_files import read_interventions
+from onnxlens.runtime._user_folders import cache_folder
 from onnxlens.runtime.errors import OnnxLensError
-from onnxlens.runtime.escape import escape_controls
-from onnxlens.runtime.interventions.intervention_files import read_interventions
-from onnxlens.runtime.user_folders import cache_folder
 
 __all__ = ["TARGETS", "Fuzzer"]
 

@@ -15,7 +15,7 @@ import pytest
 from checkpoints import END_OF_TEXT, config_entries, random_weights, tokenizer, write_checkpoint
 from click.testing import CliRunner
 
-from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime._bundle.bundle import Bundle
 from recipe import grammar
 
 

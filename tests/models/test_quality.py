@@ -14,9 +14,9 @@ from checkpoints import config_entries, random_weights, tokenizer
 from tokenizers import Tokenizer, models
 from yardstick import close
 
+from onnxlens._lens import Lens
 from onnxlens.analysis import head_scores
-from onnxlens.lens import Lens
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.runner import Runner
 from recipe.answers import Answers, Vocabulary, answers
 from recipe.heads import PATTERNS, name_movers
 from recipe.heldout import held_out, token_bits, windows

@@ -17,9 +17,9 @@ import pytest
 
 import onnxlens
 from onnxlens.analysis import head_scores
-from onnxlens.runtime.bundle.bundle import Bundle
-from onnxlens.runtime.running.generation import generate_ids
-from onnxlens.runtime.running.logits import log_softmax
+from onnxlens.runtime._bundle.bundle import Bundle
+from onnxlens.runtime._running.generation import generate_ids
+from onnxlens.runtime._running.logits import log_softmax
 from recipe import tasks
 from recipe.answers import Vocabulary, answers
 from recipe.loops import loop

@@ -54,7 +54,7 @@ def file(tmp_path: Path) -> Callable[[str, str], Path]:
 @pytest.fixture
 def dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str], Path]:
     """Writes a plugin into the user's folder."""
-    from onnxlens.plugins.sources import drop_in_folder
+    from onnxlens.plugins._sources import drop_in_folder
 
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     drop_in_folder().mkdir(parents=True)

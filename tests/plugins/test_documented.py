@@ -10,8 +10,9 @@ import pytest
 
 import onnxlens
 import onnxlens.plugins
-from onnxlens.plugins import charts, hookspecs, testing
-from onnxlens.plugins.registry import Registry
+from onnxlens.plugins import _hookspecs as hookspecs
+from onnxlens.plugins import charts, testing
+from onnxlens.plugins._registry import Registry
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "docs"))

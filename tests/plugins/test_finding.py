@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from plugin_sources import sampler
 
-from onnxlens.plugins.registry import Registry
+from onnxlens.plugins._registry import Registry
 from onnxlens.runtime.errors import PluginError
 
 
@@ -108,8 +108,8 @@ def test_a_file_that_was_named_where_plugins_are_off(file, monkeypatch):
     with pytest.raises(PluginError) as caught:
         Registry([path])
     assert str(caught.value) == (
-        f"ONNXLENS_PLUGINS is empty, which turns plugins off, and {path} was named as one; unset "
-        "ONNXLENS_PLUGINS, or do not name it."
+        f"ONNXLENS_PLUGINS is empty, which turns plugins off, but {path} was named as one; unset "
+        "ONNXLENS_PLUGINS, or do not name the file."
     )
     monkeypatch.setenv("ONNXLENS_PLUGINS", "other")
     assert set(mine(Registry([path]))) == {"second"}
@@ -129,8 +129,8 @@ def test_what_the_environment_leaves_out_is_no_riddle(install, monkeypatch, limi
 def test_files_that_cannot_be_plugins(tmp_path):
     (tmp_path / "notes.txt").write_text("")
     for path, expected in [
-        (tmp_path / "no.py", f"The plugin {tmp_path}/no.py is not there; give the path of a Python file, such as"),
-        (tmp_path, f"The plugin {tmp_path} is no file; give the path"),
+        (tmp_path / "no.py", f"The plugin {tmp_path}/no.py does not exist; give the path of a Python file, such as"),
+        (tmp_path, f"The plugin {tmp_path} is not a file; give the path"),
         (tmp_path / "notes.txt", f"A plugin is a Python file, and {tmp_path}/notes.txt does not end with .py."),
         ("a\0b.py", "A plugin is a Python file, and 'a\\x00b.py' cannot be one:"),
         (3, "A plugin is a Python file, and 3 cannot be one:"),
@@ -174,7 +174,7 @@ def test_a_package_with_damaged_metadata_harms_no_other(install, tmp_path):
 
 HEAVY = """
 import sys
-from onnxlens.cli import _run
+from onnxlens._cli import _run
 code = _run(sys.argv[1:])
 print(code, *sorted(name for name in ("outside_one", "numpy", "rich", "matplotlib") if name in sys.modules))
 """

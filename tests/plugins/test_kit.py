@@ -11,7 +11,7 @@ import pytest
 from plugin_options import SAMPLERS
 
 from onnxlens.plugins import Context, Option, Rendering, Sampler, Visualizer, page
-from onnxlens.plugins.registry import Registry
+from onnxlens.plugins._registry import Registry
 from onnxlens.plugins.samplers.builtin import Greedy, TopK
 from onnxlens.plugins.testing import HOSTILE, check_sampler, check_visualizer
 from onnxlens.plugins.visualizers.tokens import Tokens
@@ -218,30 +218,30 @@ class NoHelp(Base):
 @pytest.mark.parametrize(
     ("plugin", "expected"),
     [
-        (InPlace, "InPlace changed the logits that it was given (ordinary logits); return others."),
+        (InPlace, "InPlace changed the logits in place (ordinary logits); return new ones."),
         (ChangesIds, "ChangesIds changed the ids of the context (ordinary logits)."),
         (Short, "Short returned the shape (3, 49) for logits of the shape (3, 50) (ordinary logits)."),
-        (Silent, "Silent returned NoneType in place of an array (ordinary logits)."),
+        (Silent, "Silent returned NoneType instead of an array (ordinary logits)."),
         (Exits, "Exits failed with SystemExit: now (ordinary logits)."),
-        (Listed, "Listed returned list in place of an array (ordinary logits)."),
-        (Whole, "Whole returned int64 in place of floating-point numbers (ordinary logits)."),
+        (Listed, "Listed returned list instead of an array (ordinary logits)."),
+        (Whole, "Whole returned int64 instead of floating-point numbers (ordinary logits)."),
         (Nan, "Nan returned NaN (half of the tokens ruled out)."),
         (Infinite, "Infinite returned infinity (ordinary logits)."),
         (Revives, "Revives revived the token "),
         (Empties, "Empties left no token in row 0 (ordinary logits); keep one, or raise InputError."),
         (Unseeded, "Unseeded gives other results for the same seed (ordinary logits); draw from context.rng, and"),
-        (Mixes, "Mixes treats a row by what is in the others ("),
-        (Alone, "Alone treats row 0 in another way than the same row alone (ordinary logits)."),
+        (Mixes, "Mixes lets rows influence each other ("),
+        (Alone, "Alone treats row 0 differently from the same row alone (ordinary logits)."),
         (Remembers, "Remembers gives other results for the same seed (ordinary logits); draw from context.rng, and"),
         (Forgets, "Forgets.clone() does not continue as the original would."),
-        (Twin, "Twin.clone() must return another one of its kind."),
-        (Shared, "Shared is changed by what its clone does."),
-        (Refuses, "Refuses refuses logits like any other (ordinary logits): never."),
-        (Few, "Few refuses logits like any other (nine rows): too many."),
+        (Twin, "Twin.clone() must return another object of its class."),
+        (Shared, "Shared shares state with its clone."),
+        (Refuses, "Refuses raises InputError for ordinary logits (ordinary logits): never."),
+        (Few, "Few raises InputError for ordinary logits (nine rows): too many."),
         (Fails, "Fails failed with ZeroDivisionError: integer division or modulo by zero (logits of a model without"),
-        (Undecided, "Undecided says that it chooses, and leaves 50 tokens in row 0 (ordinary logits)."),
+        (Undecided, "Undecided declares that it chooses, but leaves 50 tokens in row 0 (ordinary logits)."),
         (Undocumented, "the option 'k' of Undocumented is not documented; put an Option into its type."),
-        (NoHelp, "NoHelp has no documentation; its first line is what 'onnxlens plugins' shows."),
+        (NoHelp, "NoHelp has no docstring, whose first line 'onnxlens plugins' shows."),
         (Tokens, "Tokens does not derive from onnxlens.plugins.Sampler."),
     ],
 )
@@ -260,7 +260,7 @@ def test_greedy_with_a_fault_is_caught():
         def __call__(self, logits, context):
             return super().__call__(logits[:, ::-1], context)[:, ::-1] + context.ids[-1, 0]
 
-    with pytest.raises(AssertionError, match="Last treats a row by what is in the others"):
+    with pytest.raises(AssertionError, match="Last lets rows influence each other"):
         check_sampler(Last)
 
 
@@ -318,15 +318,15 @@ CASES = {
     ),
     "no page": (
         rendering(html=lambda self: "<p>x</p>"),
-        "Faulty makes a .html that is no whole page (a sentence); onnxlens.plugins.page makes one.",
+        "Faulty makes a .html that is not a complete page (a sentence); onnxlens.plugins.page makes one.",
     ),
     "script from elsewhere": (
         rendering(html=lambda self: page("x", "<script src='https://example.org/x.js'></script>")),
-        "the .html of Faulty loads 'https://example.org/x.js' from elsewhere (a sentence), and must work offline.",
+        "the .html of Faulty loads 'https://example.org/x.js' from elsewhere (a sentence), but must work offline.",
     ),
     "style from elsewhere": (
         rendering(html=lambda self: page("x", "", style="p { background: url('https://example.org/x.png') }")),
-        "the .html of Faulty loads \"url('https://example.org/x.png')\" from elsewhere (a sentence), and",
+        "the .html of Faulty loads \"url('https://example.org/x.png')\" from elsewhere (a sentence), but",
     ),
     "script": (
         rendering(html=lambda self: page("x", "", script=f'const text = "{joined(self).replace("<", "")}";')),
@@ -344,18 +344,18 @@ CASES = {
         rendering(text=joined),
         "Faulty lets control characters of a token reach the terminal (hostile tokens); show repr(token).",
     ),
-    "empty text": (rendering(text=lambda self: ""), "Faulty has nothing to show as text (a sentence)."),
+    "empty text": (rendering(text=lambda self: ""), "Faulty shows an empty text (a sentence)."),
     "no text": (
         rendering(text=lambda self: 3),
-        "Faulty cannot be had as .txt (a sentence): Drawn.text() must return something that rich can print, and",
+        "Faulty cannot be saved as .txt (a sentence): Drawn.text() must return something that rich can print, and",
     ),
     "no json": (
         rendering(data=lambda self: self.view.ids),
-        "Faulty cannot be had as .json (a sentence): Drawn.data() returned what JSON cannot hold: ",
+        "Faulty cannot be saved as .json (a sentence): Drawn.data() returned something that JSON cannot hold: ",
     ),
     "by chance": (
         rendering(data=lambda self: np.random.default_rng().random()),
-        "Faulty draws another .json when it draws the same again (a sentence).",
+        "Faulty gives a different .json when it draws the same again (a sentence).",
     ),
 }
 
@@ -406,7 +406,7 @@ class Changes(Fine):
 
 @dataclass
 class Unknown(Fine):
-    """Names what is not there."""
+    """Names what does not exist."""
 
     def hook_points(self, config):
         return ["blocks.77.attn.hook_q"]
@@ -431,11 +431,17 @@ class Formless(Fine):
 @pytest.mark.parametrize(
     ("plugin", "expected"),
     [
-        (Markup, "Markup lets rich obey markup in a token; put it into rich.text.Text."),
+        (Markup, "Markup lets rich read markup in a token; put it into rich.text.Text."),
         (Undeclared, "Undeclared.draw failed with KeyError: 'blocks.0.attn.hook_pattern' was not read"),
-        (Changes, "Changes changed what it was given to draw (a sentence)."),
-        (Unknown, "Unknown.hook_points names what the model does not have: Unknown hook point 'blocks.77.attn.hook_q'"),
-        (Nothing, "Nothing.draw returned NoneType in place of a Rendering (a sentence)."),
+        (Changes, "Changes changed the view that it draws (a sentence)."),
+        (
+            Unknown,
+            (
+                "Unknown.hook_points names a hook point that the model does not have: Unknown hook point "
+                "'blocks.77.attn.hook_q'"
+            ),
+        ),
+        (Nothing, "Nothing.draw returned NoneType instead of a Rendering (a sentence)."),
         (Formless, "the rendering of Formless has no format; override text, figure, html or data."),
         (Greedy, "Greedy does not derive from onnxlens.plugins.Visualizer."),
     ],

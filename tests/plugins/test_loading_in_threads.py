@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxlens.plugins.registry import Registry
+from onnxlens.plugins._registry import Registry
 
 # Two registries whose plugins are loaded so that the threads overlap: the first to begin is the first to end.
 _SLOW = """
@@ -28,7 +28,7 @@ def register_samplers(register):
 
 _SCRIPT = """
 import os, sys, threading, time
-from onnxlens.plugins.registry import Registry
+from onnxlens.plugins._registry import Registry
 
 stdout, folder = sys.stdout, os.getcwd()
 threads = [threading.Thread(target=lambda path=path: Registry([path], find=False).loaded) for path in sys.argv[1:]]
@@ -58,7 +58,7 @@ def test_output_and_folder_are_as_before_when_threads_loaded_plugins_at_once(tmp
 
 _OVERLAPPING = """
 import os, sys, threading
-from onnxlens.plugins.loading import quiet
+from onnxlens.plugins._loading import quiet
 
 stdout, entered, left = sys.stdout, threading.Event(), threading.Event()
 

@@ -22,7 +22,7 @@ USES = {
 @pytest.fixture(scope="module", params=["sampler", "visualizer"])
 def made(request, tmp_path_factory) -> tuple[str, Path]:
     """A generated package."""
-    from onnxlens.plugins.scaffold import write
+    from onnxlens.plugins._scaffold import write
 
     folder = tmp_path_factory.mktemp(request.param) / "onnxlens-my-plugin"
     return request.param, write("my_plugin", request.param, folder)
@@ -89,7 +89,7 @@ def test_the_command(command, tmp_path, monkeypatch):
     }
     ran = command("plugins", "new", "my_view", "--kind", "visualizer")
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == "Error: onnxlens-my-view is there already; nothing was written. Name another folder with -o.\n"
+    assert ran.err == "Error: onnxlens-my-view exists already; nothing was written. Name another folder with -o.\n"
     assert command("plugins", "new", "my_view", "--kind", "visualizer", "-o", "other").code == 0
 
 
@@ -98,7 +98,7 @@ def test_names_that_are_none(command, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     ran = command("plugins", "new", "--kind", "sampler", "--", name)
     assert (ran.code, ran.out) == (1, "")
-    assert " is no name for a sampler: use at most 50 small letters" in ran.err
+    assert " is not a name for a sampler: use at most 50 small letters" in ran.err
     assert list(tmp_path.iterdir()) == []
 
 
@@ -115,7 +115,7 @@ def test_wrong_usage(command):
     ran = command("plugins", "new", "x", "--kind", "picture")
     assert (ran.code, ran.err) == (
         1,
-        "Error: A plugin of which kind? It must be one of sampler, visualizer, family, not 'picture'.\n",
+        "Error: The kind of a plugin must be one of sampler, visualizer, family, not 'picture'.\n",
     )
 
 
@@ -130,7 +130,7 @@ def test_what_is_there_stays(command, tmp_path, what):
         target.symlink_to(tmp_path / "nowhere")
     ran = command("plugins", "new", "x", "--kind", "sampler", "-o", target)
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == f"Error: {target} is there already; nothing was written. Name another folder with -o.\n"
+    assert ran.err == f"Error: {target} exists already; nothing was written. Name another folder with -o.\n"
     assert list(tmp_path.iterdir()) == [target]
 
 
@@ -156,8 +156,8 @@ def test_what_fails_half_way_leaves_nothing(command, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["sampler", "text", "true", "a__b_", "attended", "np", "option"])
 @pytest.mark.parametrize("kind", ["sampler", "visualizer"])
 def test_no_name_breaks_what_is_written(tmp_path, name, kind):
-    from onnxlens.plugins.registry import Registry
-    from onnxlens.plugins.scaffold import write
+    from onnxlens.plugins._registry import Registry
+    from onnxlens.plugins._scaffold import write
 
     folder = write(name, kind, tmp_path / "made")
     known = Registry([folder / f"onnxlens_{name}.py"], find=False)

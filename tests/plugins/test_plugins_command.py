@@ -6,9 +6,9 @@ import pytest
 from jsonschema import Draft202012Validator
 from plugin_sources import sampler, visualizer
 
-from onnxlens.plugins.description import hook_points, option_rows
-from onnxlens.plugins.options import json_schema
-from onnxlens.plugins.registry import Registry
+from onnxlens.plugins._description import hook_points, option_rows
+from onnxlens.plugins._options import json_schema
+from onnxlens.plugins._registry import Registry
 
 
 def test_the_table(command, install, monkeypatch):
@@ -19,7 +19,7 @@ def test_the_table(command, install, monkeypatch):
     assert (ran.code, ran.err) == (0, "")
     lines = [line.rstrip() for line in ran.out.splitlines()]
     place = lines.index("visualizers, from mine 1.0")
-    assert lines[place + 1].split() == ["name", "options", "reads", "what", "it", "does"]
+    assert lines[place + 1].split() == ["name", "options", "reads", "summary"]
     assert lines[place + 2].split() == ["count", "factor", "Counts", "tokens."]
     (line,) = [line for line in lines if line.startswith("tokens ")]
     assert line.split()[:3] == ["tokens", "colour", "layer"]
@@ -73,7 +73,9 @@ def test_several_files(command, file):
 def test_a_file_that_is_not_there_is_an_error_always(command, arguments):
     ran = command("--plugin", "no.py", *arguments)
     assert (ran.code, ran.out) == (1, "")
-    assert ran.err == ("Error: The plugin no.py is not there; give the path of a Python file, such as ./my_view.py.\n")
+    assert ran.err == (
+        "Error: The plugin no.py does not exist; give the path of a Python file, such as ./my_view.py.\n"
+    )
 
 
 def test_show(command):
@@ -93,7 +95,7 @@ def test_show_says_bounds_and_what_must_be_given(command, file):
     (line,) = [line for line in ran.out.splitlines() if line.startswith("factor")]
     for piece in ("a whole number, at least 1, below 9", "must be given", "what to multiply with"):
         assert piece in line
-    assert "what depends on its options" in ran.out
+    assert "hook points that depend on its options" in ran.out
 
 
 @pytest.mark.parametrize("name", ["tokns", "", "\x1b[2J", "x" * 10_000])
@@ -139,7 +141,7 @@ def test_bounds_may_stand_on_either_side_of_nothing():
     from dataclasses import dataclass
     from typing import Annotated
 
-    from onnxlens.plugins.options import Option, Options, make
+    from onnxlens.plugins._options import Option, Options, make
     from onnxlens.runtime.errors import InputError
 
     @dataclass

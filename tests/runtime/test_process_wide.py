@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from onnxlens.runtime.process_wide import ProcessWide
+from onnxlens.runtime._process_wide import ProcessWide
 
 
 def setting() -> tuple[list[str], ProcessWide]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 from safetensors import safe_open
 
-from onnxlens.runtime.activations.cache import ActivationCache
+from onnxlens.runtime._activations.cache import ActivationCache
 from onnxlens.runtime.errors import HookPointError, OutputError
 
 
@@ -143,7 +143,7 @@ def test_a_protected_file_is_kept_also_where_its_folder_is_not(tmp_path):
     path = tmp_path / "mine"
     path.write_text("kept")
     path.chmod(0o444)
-    code = f"from onnxlens.runtime.files import replaced\nwith replaced({str(path)!r}): pass"
+    code = f"from onnxlens.runtime._files import replaced\nwith replaced({str(path)!r}): pass"
     rights = ["setpriv", "--bounding-set", "-dac_override"] if os.geteuid() == 0 else []
     ran = subprocess.run([*rights, sys.executable, "-c", code], capture_output=True, text=True)
     assert f"OutputError: Cannot write {path}: it is protected against writing." in ran.stderr

@@ -85,14 +85,15 @@ def test_what_was_changed_and_not_read_is_named(lens):
     parts = ["hook_*embed", "*_out"]
     edit = Intervention.zero("blocks.0.hook_resid_post")
     _, cache = lens.run_with_cache("the cat", names_filter=parts, interventions=edit)
-    with pytest.raises(
-        HookPointError, match=r"'blocks.0.hook_resid_post' was changed, so that the stream is more than"
-    ):
+    with pytest.raises(HookPointError, match=r"'blocks.0.hook_resid_post' was changed, so the stream differs from"):
         cache.decompose_resid()
     cache.decompose_resid(0)
     result = "blocks.1.attn.hook_result"
     _, cache = lens.run_with_cache("the cat", interventions=Intervention.zero(result, heads=2))
-    with pytest.raises(HookPointError, match=f"'{result}' was changed and not read, so what the heads of block 1 add"):
+    with pytest.raises(
+        HookPointError,
+        match=(f"'{result}' was changed and not read, so the outputs of the heads of block 1 are unknown"),
+    ):
         cache.stack_head_results()
     assert len(cache.stack_head_results(1)) == 4
     edit = Intervention.zero("blocks.1.hook_resid_pre")
@@ -107,7 +108,7 @@ def test_a_normalised_value_that_was_changed_is_no_sum(lens, place):
     _, cache = lens.run_with_cache("the cat", interventions=Intervention.scale(name, 2.0))
     layer = 2 if place == "ln_final" else int(place[7])
     parts = cache.decompose_resid(layer, mlp_input=place.endswith("ln2"))
-    with pytest.raises(InputError, match=f"'{name}' was changed, so what is read there is no sum of parts"):
+    with pytest.raises(InputError, match=f"'{name}' was changed, so it is not a sum of parts"):
         cache.apply_ln_to_stack(parts, layer, mlp_input=place.endswith("ln2"))
     if place == "ln_final":
         with pytest.raises(InputError, match=f"'{name}' was changed"):

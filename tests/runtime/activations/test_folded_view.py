@@ -9,7 +9,7 @@ from checkpoints import CONFIGS
 from readings import reading
 from yardstick import DOUBLE, close, is_close
 
-from onnxlens.runtime.activations.folding import folded_logits
+from onnxlens.runtime._activations.folding import folded_logits
 from onnxlens.runtime.errors import InputError, OutputError
 
 CASES = pytest.mark.parametrize("fold_value_biases", [True, False], ids=["value biases folded", "kept"])

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from readings import reading
 from yardstick import close
 
-from onnxlens.runtime.activations.cache import ActivationCache
+from onnxlens.runtime._activations.cache import ActivationCache
 from onnxlens.runtime.errors import HookPointError, InputError
 
 ALL = pytest.mark.parametrize("name", CONFIGS)
@@ -266,9 +266,9 @@ def test_the_stream_at_a_block_may_have_been_read_under_either_name():
 
 
 ERRORS = [
-    (lambda c: c.decompose_resid(3), "layer must be 0 to 2, or -1 or None for all of the stream, not 3."),
-    (lambda c: c.decompose_resid(-2), "layer must be 0 to 2, or -1 or None for all of the stream, not -2."),
-    (lambda c: c.decompose_resid(True), "layer must be 0 to 2, or -1 or None for all of the stream, not True."),
+    (lambda c: c.decompose_resid(3), "layer must be 0 to 2, or -1 or None for the final stream, not 3."),
+    (lambda c: c.decompose_resid(-2), "layer must be 0 to 2, or -1 or None for the final stream, not -2."),
+    (lambda c: c.decompose_resid(True), "layer must be 0 to 2, or -1 or None for the final stream, not True."),
     (lambda c: c.decompose_resid(mlp_input=True), "mlp_input is about a block's MLP; give a layer of 0 to 1 with it."),
     (lambda c: c.decompose_resid(mode="some"), "mode must be 'all', 'mlp' or 'attn', not 'some'."),
     (
@@ -326,7 +326,7 @@ ERRORS = [
     (
         lambda c: c.logit_attrs(c.decompose_resid(), [1, 2, 3]),
         "tokens of shape [3] do not fit a stack of shape [6, 2, 7, 32] and scales of shape [2, 7]; give one token, "
-        "one a row, or one a row and position.",
+        "one per row, or one per row and position.",
     ),
     (
         lambda c: c.logit_attrs(c.decompose_resid(), ""),

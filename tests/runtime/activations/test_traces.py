@@ -18,11 +18,11 @@ from safetensors import safe_open
 from safetensors.numpy import load_file, save_file
 
 import onnxlens
-from onnxlens.catalog import SHIPPED, places
-from onnxlens.runtime.activations.cache import ActivationCache
-from onnxlens.runtime.activations.trace import open_trace
-from onnxlens.runtime.bundle.bundle import Bundle
-from onnxlens.runtime.bundle.model_facts import facts_of
+from onnxlens._catalog import SHIPPED, places
+from onnxlens.runtime._activations.cache import ActivationCache
+from onnxlens.runtime._activations.trace import open_trace
+from onnxlens.runtime._bundle.bundle import Bundle
+from onnxlens.runtime._bundle.model_facts import facts_of
 from onnxlens.runtime.errors import InputError, OutputError, TraceError
 
 TOKENS = ["the", " cat", "\n", "\N{SNOWMAN}", "<b>", "", "\ufffd"]
@@ -135,7 +135,7 @@ def test_with_its_model_a_trace_does_all_that_a_cache_does(path):
 def test_a_trace_of_another_model_says_both(path):
     other = reading("wide").cache.facts
     expected = (
-        "These activations are of the model 'base' (hash of base), not of 'wide' (hash of wide): "
+        "These activations come from the model 'base' (hash of base), not of 'wide' (hash of wide): "
         "weights or graph differ."
     )
     assert refused(path, model=other) == expected
@@ -148,7 +148,7 @@ def test_a_trace_of_another_model_says_both(path):
 def test_activations_of_no_model_or_folded_ones_are_refused_for_a_model():
     cache = reading("base").cache
     with pytest.raises(
-        TraceError, match=r"^These activations do not say which model they are of; 'base' was asked for\.$"
+        TraceError, match=r"^It is not known which model these activations come from; 'base' was asked for\.$"
     ):
         ActivationCache({}, cache.tokens).check_model(cache.facts)
     with pytest.raises(
@@ -167,7 +167,7 @@ def test_a_bundle_is_a_model():
 
 def test_what_is_not_there_or_no_file(tmp_path):
     assert refused(tmp_path / "no") == f"There is no trace {tmp_path / 'no'}."
-    assert refused(tmp_path) == f"{tmp_path} is a folder, and no trace."
+    assert refused(tmp_path) == f"{tmp_path} is a folder, not a trace."
     os.mkfifo(tmp_path / "pipe")
     assert refused(tmp_path / "pipe") == f"{tmp_path / 'pipe'} is not a regular file. Copy it again."
     assert refused(Path("a\0b")).startswith(r"Cannot read the trace a\x00b: ")
@@ -179,7 +179,7 @@ def test_what_is_not_there_or_no_file(tmp_path):
 def test_what_is_no_safetensors_file(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
     assert refused(tmp_path / "x") == (
-        f"{tmp_path / 'x'} is no trace, or a damaged one: it has no safetensors header. 'onnxlens trace' and "
+        f"{tmp_path / 'x'} is not a trace, or is damaged: it has no safetensors header. 'onnxlens trace' and "
         "cache.save write traces."
     )
 
@@ -187,12 +187,12 @@ def test_what_is_no_safetensors_file(tmp_path, content):
 def test_a_foreign_safetensors_file_is_named(tmp_path):
     save_file({"x": np.zeros(3, np.float32)}, tmp_path / "x", {"format": "pt"})
     assert refused(tmp_path / "x") == (
-        f"{tmp_path / 'x'} is a safetensors file, but no trace of onnxlens: its header does not say "
+        f"{tmp_path / 'x'} is a safetensors file, but not a trace of onnxlens: its header does not say "
         "'onnxlens.trace.2' as its format."
     )
-    assert "but no trace of onnxlens" in refused(places()["shipped"] / SHIPPED / "onnx/model.onnx_data")
+    assert "but not a trace of onnxlens" in refused(places()["shipped"] / SHIPPED / "onnx/model.onnx_data")
     save_file({"x": np.zeros(3, np.int8)}, tmp_path / "y")
-    assert refused(tmp_path / "y") == f"{tmp_path / 'y'} is no trace of onnxlens: it has 'x' as 'I8'."
+    assert refused(tmp_path / "y") == f"{tmp_path / 'y'} is not a trace of onnxlens: it has the tensor 'x' as 'I8'."
 
 
 def test_another_version_is_named(path):
@@ -287,8 +287,8 @@ def test_arrays_that_contradict_each_other_or_the_hook_table_are_noticed_when_it
 @pytest.mark.parametrize(
     ("name", "array", "detail"),
     [
-        ("tokens", np.full((1, 7), 300), "'tokens' holds what is no token of the model"),
-        ("tokens", np.full((1, 7), -1), "'tokens' holds what is no token of the model"),
+        ("tokens", np.full((1, 7), 300), "'tokens' has ids that the model does not have"),
+        ("tokens", np.full((1, 7), -1), "'tokens' has ids that the model does not have"),
         ("attention_mask", np.full((1, 7), 2), "'attention_mask' holds other numbers than 0 and 1"),
         ("tokens", np.zeros((1, 7), np.float64), "'tokens' and 'attention_mask' are not [batch, positions] of int64"),
         ("blocks.2.hook_resid_pre", np.zeros((1, 7, 32), np.float32), "'hook_points' does not list the tensors"),
@@ -303,12 +303,12 @@ def test_tokens_that_cannot_be_are_noticed(path, name, array, detail):
     ("changes", "detail"),
     [
         ({"hook_points": "[1, null]"}, "'hook_points' must be texts"),
-        ({"positions": "[7]"}, "'positions' names others than those of the 7 tokens"),
-        ({"positions": "[-1]"}, "'positions' names others than those of the 7 tokens"),
+        ({"positions": "[7]"}, "'positions' has positions outside of the 7 tokens"),
+        ({"positions": "[-1]"}, "'positions' has positions outside of the 7 tokens"),
         ({"str_tokens": '["a"]'}, "'str_tokens' has 1 texts for 7 tokens"),
         ({"str_tokens": '["\\ud800"]'}, "'utf-8' codec can't encode"),
         ({"called": "[3]"}, "'called' must be texts"),
-        ({"applied": '[{"intervention": "a", "operation": "b", "hook": "c"}]'}, "an entry of what was changed"),
+        ({"applied": '[{"intervention": "a", "operation": "b", "hook": "c"}]'}, "an entry of 'applied'"),
         ({"made_with": "[" * 100_000}, "maximum recursion depth"),
         ({"description": '{"cfg": ' + "9" * 5000 + "}"}, "Exceeds the limit"),
         (
@@ -317,7 +317,7 @@ def test_tokens_that_cannot_be_are_noticed(path, name, array, detail):
         ),
         (
             {"description": DESCRIPTION.replace('"n_layers": 2', '"n_layers": 1')},
-            "'blocks.1.hook_resid_pre' is no hook point of a model of 1 blocks",
+            "'blocks.1.hook_resid_pre' is not a hook point of a model of 1 blocks",
         ),
     ],
     ids=lambda value: str(value)[:30],
@@ -340,7 +340,7 @@ def test_what_could_not_be_opened_again_is_not_written(tmp_path):
     cache = reading("base", batch=1).cache
     changed = {**cache, "hook_embed": cache["hook_embed"][:, :3]}
     wrong = onnxlens.ActivationCache(changed, cache.tokens, facts=cache.facts)
-    with pytest.raises(OutputError, match=r"what the cache holds does not agree: .* has shape"):
+    with pytest.raises(OutputError, match=r"the cache is not consistent: .* has shape"):
         wrong.save(tmp_path / "trace")
     assert not (tmp_path / "trace").exists()
 

@@ -17,10 +17,10 @@ from onnx import TensorProto, helper
 from onnx.external_data_helper import set_external_data
 from safetensors.numpy import load_file, save_file
 
-from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime._bundle.bundle import Bundle
+from onnxlens.runtime._running.runner import Runner
+from onnxlens.runtime._text.tokenizer import Tokenizer
 from onnxlens.runtime.errors import BundleError, HookPointError
-from onnxlens.runtime.running.runner import Runner
-from onnxlens.runtime.text.tokenizer import Tokenizer
 
 FILES = [
     "onnx/model.onnx",
@@ -63,7 +63,7 @@ def test_an_intact_bundle_opens_and_verifies(bundle):
 
 
 def test_a_folder_without_a_manifest_is_no_bundle(tmp_path):
-    assert error_of(tmp_path).startswith(f"{tmp_path} is no bundle: it has no onnxlens.json. Make a bundle with")
+    assert error_of(tmp_path).startswith(f"{tmp_path} is not a bundle: it has no onnxlens.json. Make a bundle with")
 
 
 def test_a_folder_that_does_not_exist_is_said_not_to(tmp_path):
@@ -139,7 +139,7 @@ def test_weights_of_another_shape_are_noticed_at_every_load(copy, bundle):
     shutil.copy(bundle("wide") / "onnx/model.onnx_data", copy / "onnx/model.onnx_data")
     assert "onnx/model.onnx_data is truncated: it has 139616 bytes, the manifest says 148696." in error_of(copy)
     sign(copy, "onnx/model.onnx_data")
-    expected = "'blocks.0.mlp.W_in' cannot be taken from the weights file (it has not the shape [32, 128])"
+    expected = "'blocks.0.mlp.W_in' cannot be taken from the weights file (its shape is not [32, 128])"
     assert error_of(copy).startswith(f"Weights and manifest of {copy} do not fit: {expected}.")
 
 
@@ -199,7 +199,7 @@ def test_a_graph_that_takes_a_weight_for_another_data_type_is_noticed(half):
     tensor.data_type = TensorProto.BFLOAT16  # as long as float16
     onnx.save(model, path)
     sign(half, "onnx/model_hooks.onnx")
-    assert start_error(half) == f"The graph {path} takes 'wte.weight' for another data type than float16."
+    assert start_error(half) == f"The graph {path} takes 'wte.weight' as another data type than float16."
 
 
 def add_user(graph) -> None:
@@ -320,14 +320,17 @@ def test_a_bundle_with_fewer_hook_points_works_with_those_that_it_has(copy):
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda m: m["hook_points"].append(m["hook_points"][0]), "'hook_points' cannot be used: a name is there twice"),
+        (lambda m: m["hook_points"].append(m["hook_points"][0]), "'hook_points' cannot be used: a name appears twice"),
         (lambda m: m["hook_points"][0].pop("axes"), "the hook point 'hook_embed' cannot be used: no 'axes'"),
         (
             lambda m: m["hook_points"][0].update(axes=["pos"]),
             "the hook point 'hook_embed' cannot be used: its axes are",
         ),
         (lambda m: m["residual_stream"].pop("parts"), "'residual_stream' cannot be used"),
-        (lambda m: m["residual_stream"].update(parts=["blocks.0.attn.hook_q"]), "is said to be of the residual stream"),
+        (
+            lambda m: m["residual_stream"].update(parts=["blocks.0.attn.hook_q"]),
+            "is listed as part of the residual",
+        ),
         (lambda m: m["normalizations"]["ln_final"].update(kind="BN"), "'ln_final' is of an unknown kind"),
         (lambda m: m["normalizations"]["ln_final"].update(eps=0), "'ln_final' is of an unknown kind"),
     ],
@@ -345,13 +348,13 @@ def edit_cfg(folder: Path, **changes) -> None:
     ("changes", "expected"),
     [
         ({"n_layers": 3}, "The weights in the manifest of"),
-        ({"d_model": 64}, "'embed.W_E' cannot be taken from the weights file (it has not the shape [300, 64])"),
-        ({"d_mlp": 50}, "'blocks.0.mlp.W_in' cannot be taken from the weights file (it has not the shape [32, 50])"),
-        ({"d_vocab": 301}, "'embed.W_E' cannot be taken from the weights file (it has not the shape [301, 32])"),
+        ({"d_model": 64}, "'embed.W_E' cannot be taken from the weights file (its shape is not [300, 64])"),
+        ({"d_mlp": 50}, "'blocks.0.mlp.W_in' cannot be taken from the weights file (its shape is not [32, 50])"),
+        ({"d_vocab": 301}, "'embed.W_E' cannot be taken from the weights file (its shape is not [301, 32])"),
         ({"n_ctx": 1024}, "'pos_embed.W_pos' cannot be taken from the weights file"),
-        ({"n_layers": 1}, "'blocks.1.hook_resid_pre' is no hook point of a model of 1 blocks"),
+        ({"n_layers": 1}, "'blocks.1.hook_resid_pre' is not a hook point of a model of 1 blocks"),
         ({"normalization_type": "BN"}, "'normalization_type' must be 'LN' or 'RMS', not 'BN'"),
-        ({"n_heads": 2}, "'blocks.0.attn.W_Q' cannot be taken from the weights file (it has not the shape [2, 32, 8])"),
+        ({"n_heads": 2}, "'blocks.0.attn.W_Q' cannot be taken from the weights file (its shape is not [2, 32, 8])"),
         ({"n_heads": 0}, "'n_heads' must be a whole number of at least 1, not 0"),
         ({"n_heads": True}, "'n_heads' must be a whole number of at least 1, not True"),
         ({"n_key_value_heads": 3}, "'n_heads' 4 cannot be divided among 'n_key_value_heads' 3"),
@@ -377,14 +380,14 @@ def test_a_shape_that_is_not_whole_is_noticed(copy):
     [
         ({"tensor": "nothing"}, "no 'nothing'"),
         ({"tensor": 3}, "'tensor' must be a name or null"),
-        ({"axes": ["d_vocab"]}, "it has not the shape [300]"),
+        ({"axes": ["d_vocab"]}, "its shape is not [300]"),
         ({"axes": ["d_vocab", "d_nothing"]}, "no 'd_nothing'"),
-        ({"slice": [0, 5, 400]}, "5 to 400 of axis 0 is no part of shape [300, 32]"),
-        ({"slice": [2, 0, 1]}, "0 to 1 of axis 2 is no part of shape [300, 32]"),
+        ({"slice": [0, 5, 400]}, "5 to 400 of axis 0 is not within shape [300, 32]"),
+        ({"slice": [2, 0, 1]}, "0 to 1 of axis 2 is not within shape [300, 32]"),
         ({"slice": [0, 5]}, "'slice' must be a list of whole numbers"),
         ({"reshape": [7, 7]}, "cannot reshape"),
         ({"reshape": [10**9] * 9}, "("),
-        ({"transpose": [1, 0]}, "it has not the shape [300, 32]"),
+        ({"transpose": [1, 0]}, "its shape is not [300, 32]"),
         ({"transpose": [1, 1]}, "repeated axis"),
         ({"turn": True}, "unexpected keyword"),
     ],
@@ -583,7 +586,7 @@ def test_files_besides_the_weights_have_a_bound_in_all(copy, name):
 
 
 def test_a_configuration_has_a_bound_of_its_own(copy, monkeypatch):
-    monkeypatch.setattr("onnxlens.runtime.bundle.bundle._JSON_LIMIT", 10)
+    monkeypatch.setattr("onnxlens.runtime._bundle.bundle._JSON_LIMIT", 10)
     size = (copy / "generation_config.json").stat().st_size
     with pytest.raises(BundleError) as caught:
         _ = Bundle(copy).end_tokens

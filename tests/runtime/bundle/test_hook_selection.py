@@ -10,7 +10,7 @@ from checkpoints import config_entries, family
 from hypothesis import given
 from hypothesis import strategies as st
 
-from onnxlens.runtime.bundle.selection import select
+from onnxlens.runtime._bundle.selection import select
 from onnxlens.runtime.errors import HookPointError
 
 NAMES = tuple(point.name for point in family(config_entries(n_layer=12)).description().hook_points)
@@ -169,7 +169,7 @@ def test_an_empty_list_is_an_error(empty):
 
 def test_a_function_that_chooses_none_is_an_error():
     count = len(NAMES)
-    assert refused(lambda name: False) == f"The function given as names_filter chooses none of the {count} hook points."
+    assert refused(lambda name: False) == f"The function given as names_filter selects none of the {count} hook points."
 
 
 @pytest.mark.parametrize("other", [3, [3], [None], b"x"])

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxlens.runtime.bundle.json_file import JsonFileError, read_json
+from onnxlens.runtime._bundle.json_file import JsonFileError, read_json
 
 LIMIT = 1_000_000
 

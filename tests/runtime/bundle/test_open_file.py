@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from onnxlens.runtime.bundle.open_file import OpenFile
+from onnxlens.runtime._bundle.open_file import OpenFile
 from onnxlens.runtime.errors import BundleError
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from onnxlens.lens import Lens
+from onnxlens._lens import Lens
 from onnxlens.metrics import logit_difference
-from onnxlens.runtime.bundle.bundle import WEIGHTS, Bundle
+from onnxlens.runtime._bundle.bundle import WEIGHTS, Bundle
+from onnxlens.runtime._running.runner import Runner
 from onnxlens.runtime.errors import BundleError
-from onnxlens.runtime.running.runner import Runner
 
 IDS = [5, 6, 7]
 GRADIENTS = "base-gradients"

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from readings import reading
 
-from onnxlens.runtime.activations.cache import ActivationCache
-from onnxlens.runtime.bundle.shorthand import full_name
+from onnxlens.runtime._activations.cache import ActivationCache
+from onnxlens.runtime._bundle.shorthand import full_name
 from onnxlens.runtime.errors import HookPointError
 
 # From the documentation of TransformerLens's get_act_name, and what its rules make of the others.

@@ -9,10 +9,10 @@ import processed
 import pytest
 from checkpoints import CONFIGS, config_entries, family, random_weights
 
-from onnxlens.catalog import SHIPPED, places
-from onnxlens.runtime.bundle.bundle import Bundle
-from onnxlens.runtime.bundle.description import ModelDescription
-from onnxlens.runtime.bundle.named_weights import NamedWeights
+from onnxlens._catalog import SHIPPED, places
+from onnxlens.runtime._bundle.bundle import Bundle
+from onnxlens.runtime._bundle.description import ModelDescription
+from onnxlens.runtime._bundle.named_weights import NamedWeights
 from onnxlens.runtime.errors import InputError
 
 

@@ -9,13 +9,13 @@ import onnx
 import pytest
 from checkpoints import MODELS
 
-from onnxlens.runtime.graphs.names import FINAL
-from onnxlens.runtime.graphs.request import PLAIN, Request, compile_request
-from onnxlens.runtime.graphs.unembed import unembedding_graph
-from onnxlens.runtime.running.prepare import prepare
-from onnxlens.runtime.running.prepared import Prepared
-from onnxlens.runtime.running.providers import CPU
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._graphs.names import FINAL
+from onnxlens.runtime._graphs.request import PLAIN, Request, compile_request
+from onnxlens.runtime._graphs.unembed import unembedding_graph
+from onnxlens.runtime._running.prepare import prepare
+from onnxlens.runtime._running.prepared import Prepared
+from onnxlens.runtime._running.providers import CPU
+from onnxlens.runtime._running.runner import Runner
 
 
 @pytest.fixture(scope="module")

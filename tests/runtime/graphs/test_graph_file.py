@@ -11,9 +11,9 @@ import pytest
 from damage import sign
 from onnx import GraphProto, ModelProto, TensorProto, helper
 
-from onnxlens.runtime.bundle.bundle import GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, Bundle
+from onnxlens.runtime._bundle.bundle import GRADIENTS_GRAPH, HOOKS_GRAPH, PLAIN_GRAPH, Bundle
+from onnxlens.runtime._graphs.graph_file import OPERATORS, read_graph
 from onnxlens.runtime.errors import BundleError
-from onnxlens.runtime.graphs.graph_file import OPERATORS, read_graph
 
 
 @pytest.fixture
@@ -144,10 +144,10 @@ def test_a_weight_of_another_shape_is_noticed(copy):
         tensor = next(one for one in model.graph.initializer if one.name == "wte.weight")
         tensor.dims[:] = reversed(tensor.dims)
 
-    assert error_of(copy, turn).endswith("takes 'wte.weight' for one of shape [32, 300]; it has [300, 32].")
+    assert error_of(copy, turn).endswith("takes 'wte.weight' as one of shape [32, 300]; it has [300, 32].")
 
 
 def test_a_graph_of_gigabytes_is_not_read(copy, monkeypatch):
-    monkeypatch.setattr("onnxlens.runtime.graphs.graph_file._LIMIT", 1000)
+    monkeypatch.setattr("onnxlens.runtime._graphs.graph_file._LIMIT", 1000)
     size = (copy / HOOKS_GRAPH).stat().st_size
     assert f"has {size:,} bytes, and no graph of a bundle needs more than 1,000." in error_of_bytes(copy)

@@ -11,10 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yardstick import close
 
-from onnxlens.lens import Lens
+from onnxlens._lens import Lens
+from onnxlens.runtime._interventions.interventions import Intervention
+from onnxlens.runtime._running.generation import generate_ids
 from onnxlens.runtime.errors import HookFunctionError, HookPointError, InputError
-from onnxlens.runtime.interventions.interventions import Intervention
-from onnxlens.runtime.running.generation import generate_ids
 
 IDS = np.random.default_rng(3).integers(0, 300, (2, 7))
 

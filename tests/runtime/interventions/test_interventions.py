@@ -17,13 +17,13 @@ from hypothesis import strategies as st
 from oracle import run_bundle
 from yardstick import Errors, close
 
-from onnxlens.catalog import SHIPPED, places
-from onnxlens.runtime.bundle.hooks import HookPoint
+from onnxlens._catalog import SHIPPED, places
+from onnxlens.runtime._bundle.hooks import HookPoint
+from onnxlens.runtime._interventions.intervention_files import read_interventions, write_interventions
+from onnxlens.runtime._interventions.interventions import Intervention, Operation
+from onnxlens.runtime._running.generation import generate_ids
+from onnxlens.runtime._running.runner import Runner
 from onnxlens.runtime.errors import HookPointError, InputError
-from onnxlens.runtime.interventions.intervention_files import read_interventions, write_interventions
-from onnxlens.runtime.interventions.interventions import Intervention, Operation
-from onnxlens.runtime.running.generation import generate_ids
-from onnxlens.runtime.running.runner import Runner
 
 pytestmark = pytest.mark.filterwarnings("ignore:invalid value encountered:RuntimeWarning")  # -inf minus -inf, masked
 
@@ -419,7 +419,8 @@ Z = "blocks.0.attn.hook_z"
         (lambda: Intervention.zero(Z, heads=()), "lists no heads; leave heads out for all of them."),
         (lambda: Intervention.zero("hook_embed", heads=1), "'hook_embed' has no heads: its axes are batch, pos, d_mod"),
         (lambda: Intervention.zero(Z, heads="3"), "heads must be a whole number, several, or a slice, not '3'."),
-        (lambda: Intervention.zero(Z, head=3), "cannot be limited to 'head'; it can to positions, heads, neurons, key"),
+        (lambda: Intervention.zero(Z, head=3), ("cannot be limited to 'head'; it can be limited to positions, "
+                                                "heads, neurons, key")),
         (lambda: Intervention.add(Z, [1.0, np.nan]), "The value of 'add' holds NaN (not a number)."),
         (lambda: Intervention.add(Z, np.inf), "The value of 'add' at 'blocks.0.attn.hook_z' holds infinity."),
         (lambda: Intervention.add(Z, "much"), "The value of 'add' must be numbers: an array of <U4."),
@@ -653,7 +654,13 @@ def test_a_mean_at_each_position_of_one_token_is_none_for_a_longer_text(bundle):
 def test_positions_that_a_generation_cannot_have_are_refused(runner):
     model, prompt = runner("base"), [5, 6, 7]
     for positions, text in (
-        (slice(6, 13), r"The positions 6:13 of the intervention at '.*hook_z' are none: there are positions 0 to 5."),
+        (
+            slice(6, 13),
+            (
+                r"The positions 6:13 of the intervention at '.*hook_z' select nothing: there are "
+                r"positions 0 to 5."
+            ),
+        ),
         (6, r"names position 6, and the text has positions 0 to 5."),
         (slice(3, 3), "The positions 3:3 of the intervention"),
         (-4, "names position -4, counted from the end of the prompt, which has 3 positions."),
@@ -712,16 +719,28 @@ def test_a_report_of_a_padded_batch_names_rows_where_positions_differ(runner):
         model.run(*PADDED, interventions=[Intervention.zero(Z, positions=4)])
     model.run(*PADDED, interventions=[Intervention.zero(Z, positions=4, rows=1)])
     with pytest.raises(
-        InputError, match=r"The positions 6:9 of the intervention .* are none: there are positions 0 to"
+        InputError, match=r"The positions 6:9 of the intervention .* select nothing: there are positions 0 to"
     ):
         model.run(*PADDED, interventions=[Intervention.zero(Z, positions=slice(6, 9))])
 
 
 def test_the_slice_that_is_empty_is_the_one_that_is_named(runner):
     edit = Intervention.zero("blocks.0.attn.hook_pattern", positions=[0, 1], keys=slice(8, 9))
-    with pytest.raises(InputError, match=r"The keys 8:9 of the intervention at .* are none: there are keys 0 to 6."):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"The keys 8:9 of the intervention at .* select nothing: there are "
+            r"keys 0 to 6."
+        ),
+    ):
         runner("base").run(ids_for(runner("base")), interventions=[edit])
-    with pytest.raises(InputError, match=r"The heads 5:9 of the intervention at .* are none: there are heads 0 to 3."):
+    with pytest.raises(
+        InputError,
+        match=(
+            r"The heads 5:9 of the intervention at .* select nothing: there are "
+            r"heads 0 to 3."
+        ),
+    ):
         runner("base").run([1], interventions=[Intervention.zero(Z, heads=slice(5, 9))])
 
 

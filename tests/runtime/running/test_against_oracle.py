@@ -11,8 +11,8 @@ from eager import Eager
 from oracle import run_bundle
 from yardstick import Errors
 
-from onnxlens.catalog import SHIPPED, places
-from onnxlens.runtime.running.runner import Runner
+from onnxlens._catalog import SHIPPED, places
+from onnxlens.runtime._running.runner import Runner
 
 
 def batches(runner: Runner, *, padded: bool) -> Iterator[tuple[np.ndarray, np.ndarray]]:

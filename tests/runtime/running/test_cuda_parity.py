@@ -8,12 +8,12 @@ import pytest
 from checkpoints import MODELS
 from yardstick import close
 
+from onnxlens._lens import Lens
 from onnxlens.analysis import ablate_heads, patch_activations
-from onnxlens.lens import Lens
 from onnxlens.metrics import logit, loss
-from onnxlens.runtime.interventions.interventions import Intervention
-from onnxlens.runtime.running.generation import generate_ids
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._interventions.interventions import Intervention
+from onnxlens.runtime._running.generation import generate_ids
+from onnxlens.runtime._running.runner import Runner
 
 pytestmark = [
     pytest.mark.cuda,

@@ -15,9 +15,9 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork")
 _SCRIPT = """
 import gc, os, signal, sys, time
 import numpy as np
-from onnxlens.lens import Lens
+from onnxlens._lens import Lens
 from onnxlens.metrics import logit_difference
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._running.runner import Runner
 
 IDS = [5, 6, 7]
 

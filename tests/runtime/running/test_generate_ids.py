@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yardstick import close
 
+from onnxlens.runtime._running.generation import Step, generate_ids
 from onnxlens.runtime.errors import ContextLengthError, HookPointError, InputError
-from onnxlens.runtime.running.generation import Step, generate_ids
 
 LIMIT = 48
 

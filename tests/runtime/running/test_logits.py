@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from onnxlens.runtime.running.logits import top_ids
+from onnxlens.runtime._running.logits import top_ids
 
 # Few different numbers, so that many are equal, and logits that were ruled out.
 numbers = st.sampled_from([-np.inf, -1.5, 0.0, 0.25, 3.0])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from yardstick import close
 
+from onnxlens.runtime._running import runner as module
 from onnxlens.runtime.errors import ContextLengthError, InputError
-from onnxlens.runtime.running import runner as module
 
 
 @pytest.fixture

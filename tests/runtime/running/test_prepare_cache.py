@@ -18,13 +18,13 @@ from checkpoints import stored_as_float16, write_checkpoint
 from onnx import TensorProto
 from safetensors.numpy import load_file
 
-from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime._bundle.bundle import Bundle
+from onnxlens.runtime._running import prepare as prepare_module
+from onnxlens.runtime._running import prepared_folder
+from onnxlens.runtime._running.providers import CPU
+from onnxlens.runtime._running.runner import Runner
+from onnxlens.runtime._user_folders import cache_folder, temporary_folder
 from onnxlens.runtime.errors import BundleError, OutputError
-from onnxlens.runtime.running import prepare as prepare_module
-from onnxlens.runtime.running import prepared_folder
-from onnxlens.runtime.running.providers import CPU
-from onnxlens.runtime.running.runner import Runner
-from onnxlens.runtime.user_folders import cache_folder, temporary_folder
 
 IDS = [5, 6, 7]
 
@@ -161,8 +161,8 @@ _FORKING = """
 import os, sys
 from pathlib import Path
 import numpy as np
-from onnxlens.runtime.running.matrix_file import MatrixFile
-from onnxlens.runtime.bundle.open_file import OpenFile
+from onnxlens.runtime._running.matrix_file import MatrixFile
+from onnxlens.runtime._bundle.open_file import OpenFile
 
 matrix = MatrixFile(OpenFile(Path(sys.argv[1])), 16)
 expected = np.fromfile(sys.argv[1], np.float32).reshape(-1, 16)
@@ -194,10 +194,10 @@ def test_a_bundle_that_moved_is_not_prepared_again(cache, bundle, tmp_path, monk
 
 _SCRIPT = """
 import sys
-from onnxlens.runtime.running.providers import CPU
-from onnxlens.runtime.running.runner import Runner
-from onnxlens.runtime.user_folders import cache_folder, temporary_folder
-from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens.runtime._running.providers import CPU
+from onnxlens.runtime._running.runner import Runner
+from onnxlens.runtime._user_folders import cache_folder, temporary_folder
+from onnxlens.runtime._bundle.bundle import Bundle
 
 told = []
 bundle = Bundle(sys.argv[1])
@@ -309,8 +309,8 @@ def test_a_cache_folder_that_cannot_be_written_is_replaced_with_one_warning(
     assert the_only(temporary).name.startswith("base-")
     assert temporary.stat().st_mode & 0o777 == 0o700
     assert [record.getMessage() for record in caplog.records] == [
-        f"What is prepared of base lies in {temporary}, which may not last: cannot write to {tmp_path / 'file/cache'}: "
-        "Not a directory. Name another folder with ONNXLENS_CACHE."
+        f"The prepared files of base are in {temporary}, which may be deleted: cannot write to "
+        f"{tmp_path / 'file/cache'}: Not a directory. Name another folder with ONNXLENS_CACHE."
     ]
     caplog.clear()
     monkeypatch.setattr(prepare_module, "_make", lambda *a: pytest.fail("prepared again"))

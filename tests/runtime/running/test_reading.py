@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from yardstick import close
 
-from onnxlens.runtime.activations.cache import stitch
-from onnxlens.runtime.running.runner import Runner
+from onnxlens.runtime._activations.cache import stitch
+from onnxlens.runtime._running.runner import Runner
 
 LIMIT, VOCABULARY = 48, 300
 BASE = tuple(point.name for point in family(config_entries(n_layer=2)).description().hook_points)

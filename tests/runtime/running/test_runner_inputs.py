@@ -7,9 +7,9 @@ import onnxruntime
 import pytest
 from yardstick import close
 
+from onnxlens.runtime._running import providers
+from onnxlens.runtime._running.runner import Runner
 from onnxlens.runtime.errors import BundleError, ContextLengthError, InputError, ProviderError
-from onnxlens.runtime.running import providers
-from onnxlens.runtime.running.runner import Runner
 
 
 def refused(runner, ids, mask=None, **options) -> str:
@@ -141,7 +141,7 @@ def test_more_threads_than_any_machine_has_are_refused(bundle):
 
 def test_the_number_of_threads_reaches_onnx_runtime(bundle):
     program = Runner(bundle("base"), provider="cpu", threads=2)._requests.open
-    from onnxlens.runtime.graphs.request import PLAIN
+    from onnxlens.runtime._graphs.request import PLAIN
 
     (part,) = program(PLAIN)._segments
     assert part.session.get().get_session_options().intra_op_num_threads == 2
@@ -164,7 +164,7 @@ def test_cuda_without_cuda_names_the_install_line(bundle, cpu_only):
         Runner(bundle("base"), provider="cuda")
     text = str(caught.value)
     assert text.startswith(
-        "Provider 'cuda' is not there: the installed onnxruntime was built for CPUExecutionProvider."
+        "Provider 'cuda' is not available: the installed onnxruntime was built for CPUExecutionProvider."
     )
     assert "pip install 'onnxlens[cuda]'" in text
 
@@ -215,5 +215,5 @@ def test_auto_goes_on_with_the_cpu_and_warns(bundle, cuda_that_does_not_start, c
 
 def test_a_path_opens_like_a_bundle_and_a_wrong_one_is_an_error(bundle, tmp_path):
     assert Runner(str(bundle("base")), provider="cpu", threads=1).bundle.name == "base"
-    with pytest.raises(BundleError, match="is no bundle"):
+    with pytest.raises(BundleError, match="is not a bundle"):
         Runner(tmp_path)

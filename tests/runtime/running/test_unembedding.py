@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from yardstick import close
 
+from onnxlens.runtime._running import unembedding
+from onnxlens.runtime._running.prepared import Prepared
+from onnxlens.runtime._running.runner import Runner
 from onnxlens.runtime.errors import BundleError
-from onnxlens.runtime.running import unembedding
-from onnxlens.runtime.running.prepared import Prepared
-from onnxlens.runtime.running.runner import Runner
 
 LONG = 8
 CHECKPOINTS = ["base", "untied", "base-float16", "untied-float16"]

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from onnxlens.runtime.text.human_text import HumanTextError, decoded, read_human_text
+from onnxlens.runtime._text.human_text import HumanTextError, decoded, read_human_text
 
 
 @pytest.mark.parametrize(

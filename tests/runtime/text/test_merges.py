@@ -8,11 +8,11 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from onnxlens.catalog import find
-from onnxlens.runtime.bundle.bundle import Bundle
+from onnxlens._catalog import find
+from onnxlens.runtime._bundle.bundle import Bundle
+from onnxlens.runtime._text.merges import Merges
+from onnxlens.runtime._text.tokenizer import Tokenizer
 from onnxlens.runtime.errors import InputError
-from onnxlens.runtime.text.merges import Merges
-from onnxlens.runtime.text.tokenizer import Tokenizer
 
 
 @pytest.fixture(scope="module")
@@ -62,5 +62,5 @@ def test_the_pair_that_was_learned_first_is_joined():
 
 @pytest.mark.parametrize("change", [{"decoder": None}, {"model": {"type": "WordLevel"}}])
 def test_other_tokenizers_have_no_steps(tokenizer, change):
-    with pytest.raises(InputError, match="no byte-pair encoding over bytes, so it has no merge steps"):
+    with pytest.raises(InputError, match="not a byte-level byte-pair encoding, so it has no merge steps"):
         Merges(json.dumps(json.loads(tokenizer.to_json()) | change))

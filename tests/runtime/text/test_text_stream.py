@@ -7,8 +7,8 @@ from checkpoints import tokenizer as make_tokenizer
 from hypothesis import given
 from hypothesis import strategies as st
 
+from onnxlens.runtime._text.tokenizer import Tokenizer
 from onnxlens.runtime.errors import BundleError, InputError
-from onnxlens.runtime.text.tokenizer import Tokenizer
 
 KNOWN, MODEL = 290, 300  # the model's vocabulary is padded
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from onnxlens.runtime.text.token_text import printable, quoted_token, readable, told_apart, visible
+from onnxlens.runtime._text.token_text import printable, quoted_token, readable, told_apart, visible
 
 
 @pytest.mark.parametrize(

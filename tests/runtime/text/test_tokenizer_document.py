@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from checkpoints import tokenizer as make_tokenizer
 
+from onnxlens.runtime._text.tokenizer import Tokenizer
 from onnxlens.runtime.errors import BundleError, InputError
-from onnxlens.runtime.text.tokenizer import Tokenizer
 
 BASE: dict[str, Any] = json.loads(make_tokenizer().to_str())
 TEMPLATE = {"type": "TemplateProcessing", "pair": [], "special_tokens": {}}
@@ -37,7 +37,7 @@ def opened(folder: Path, **parts: Any) -> Tokenizer:
         ({"model": {"continuing_subword_prefix": "##"}}, "lacks the prefix '##'"),
         ({"normalizer": {"type": "Prepend", "prepend": ""}}, "its normalizer prepends an empty text"),
         ({"normalizer": {**DOUBLING, "pattern": {"String": ""}}}, "its normalizer replaces empty texts"),
-        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "?"}}, "is no base64"),
+        ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "?"}}, "is not base64"),
         ({"normalizer": {"type": "Precompiled", "precompiled_charsmap": "/////w=="}}, "its normalizer is damaged"),
         ({"normalizer": {"type": "Sequence", "normalizers": [DOUBLING] * 34}}, "more than 100 times as long"),
         ({"pre_tokenizer": {"type": "FixedLength", "length": 0}}, "into pieces of length 0"),
@@ -46,7 +46,7 @@ def opened(folder: Path, **parts: Any) -> Tokenizer:
         ({"post_processor": {**TEMPLATE, "single": [TEXT] * 3}}, "does not have the text in it once"),
         (
             {"post_processor": {**TEMPLATE, "single": [{"SpecialToken": {"id": "</s>", "type_id": 0}}, TEXT]}},
-            "has '</s>', which is none of its special tokens",
+            "has '</s>', which is not one of its special tokens",
         ),
         ({"normalizer": 5}, "it does not have the form of a tokenizer.json"),
         ({"model": {"vocab": None}}, "it does not have the form of a tokenizer.json"),

@@ -1,0 +1,1 @@
+"""The parts of pictures and pages: renderings, labels, fonts, pages, and output for notebooks."""

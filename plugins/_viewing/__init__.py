@@ -1,0 +1,1 @@
+"""The parts of visualizers: the base class, the run of the model, and shared code."""
