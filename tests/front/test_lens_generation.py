@@ -302,7 +302,7 @@ def test_a_second_thread_that_would_generate_the_same_text_is_told_so(lens, firs
         if first is next and use is not next:
             assert use(generation) == ""  # nothing so far
         else:
-            with pytest.raises(InputError, match="^This text is being generated at this moment, by another thread"):
+            with pytest.raises(InputError, match=r"^This text is being generated at this moment, by another thread"):
                 use(generation)
     finally:
         go_on.set()
