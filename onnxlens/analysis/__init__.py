@@ -2,6 +2,7 @@
 
 - `logit_lens`: the model's prediction after each block
 - `attribute_logit`: the contribution of heads, MLPs, neurons and embeddings to a logit
+- `attribute_sources`: the same of each head, by the token that it reads
 - `ablate_heads`: a metric without each head
 - `patch_activations`, `patch_path`: a metric with values of another run; the same along one path from head to head
 - `attention_rollout`, `head_scores`: attention over layers; induction, previous-token and duplicate-token heads
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from onnxlens.analysis._logit_attribution import LogitAttribution, attribute_logit
     from onnxlens.analysis._logit_lens import LogitLens, logit_lens
     from onnxlens.analysis._patching import Patching, PathPatching, patch_activations, patch_path
+    from onnxlens.analysis._source_attribution import SourceAttribution, attribute_sources
     from onnxlens.analysis._statistics import ActivationStatistics, Context, activation_statistics
     from onnxlens.analysis._surprisal import Surprisal, surprisal
 
@@ -47,11 +49,13 @@ __all__ = [
     "Patching",
     "PatchingAttribution",
     "PathPatching",
+    "SourceAttribution",
     "Surprisal",
     "ablate_heads",
     "activation_statistics",
     "attention_rollout",
     "attribute_logit",
+    "attribute_sources",
     "attribution_patching",
     "gradient_times_input",
     "head_scores",
@@ -77,11 +81,13 @@ __getattr__, __dir__ = lazy_names(
         "Patching": "onnxlens.analysis._patching",
         "PatchingAttribution": "onnxlens.analysis._attribution",
         "PathPatching": "onnxlens.analysis._patching",
+        "SourceAttribution": "onnxlens.analysis._source_attribution",
         "Surprisal": "onnxlens.analysis._surprisal",
         "ablate_heads": "onnxlens.analysis._ablation",
         "activation_statistics": "onnxlens.analysis._statistics",
         "attention_rollout": "onnxlens.analysis._attention",
         "attribute_logit": "onnxlens.analysis._logit_attribution",
+        "attribute_sources": "onnxlens.analysis._source_attribution",
         "attribution_patching": "onnxlens.analysis._attribution",
         "gradient_times_input": "onnxlens.analysis._attribution",
         "head_scores": "onnxlens.analysis._attention",

@@ -117,6 +117,7 @@ ARGUMENTS = {
     ("search", "contrastive"): ["a", "-n", "1"],
     ("search", "best-of"): ["a", "-n", "1", "--count", "2", "--seed", "1"],
     ("view", "logit_lens"): [HOSTILE[:30].replace("\x00", "")],
+    ("explore",): [HOSTILE[:30].replace("\x00", "")],
     ("hooks",): [],
     ("trace",): ["a", "-o", NAME + ".safetensors"],
     ("analyze", "logit-lens"): [HOSTILE[:30]],
@@ -133,6 +134,16 @@ ARGUMENTS = {
     ("plugins", "new"): None,
     ("export",): None,
 }  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_served(monkeypatch, tmp_path_factory):
+    """`explore` ends when it would begin to serve, and opens no browser."""
+    monkeypatch.setattr("onnxlens.plugins.explorer.serve", lambda *arguments, **options: None)
+    page = tmp_path_factory.mktemp("page")
+    (page / "index.html").touch()
+    monkeypatch.setattr("onnxlens.plugins.explorer._server.BUILT", page)
+    monkeypatch.setattr("click.launch", lambda address: 0)
 
 
 def test_every_command_is_walked():

@@ -39,7 +39,7 @@ _COMMANDS = [
     ["prepare", "--gradients"],
     ["prepare", "--clean"],
     ["models"],
-]  # exporting has a test of its own
+]  # `export` and `explore` have tests of their own
 _RUN = """
 import sys
 from onnxlens._cli import _run
@@ -93,7 +93,7 @@ def test_commands_write_only_into_their_folders_and_open_no_socket(tmp_path):
 
 
 def test_every_command_is_watched():
-    assert {command[0] for command in _COMMANDS} | {"export"} == set(NAMES)
+    assert {command[0] for command in _COMMANDS} | {"export", "explore"} == set(NAMES)
 
 
 def test_a_home_and_a_cache_of_its_own_hold_nothing_else(tmp_path, monkeypatch):

@@ -1,0 +1,63 @@
+"""`onnxlens explore`: a page in the browser."""
+
+from __future__ import annotations
+
+import click
+
+from onnxlens._commands.options import RunOptions, print_json, run_options
+from onnxlens.runtime._escape import escape_controls
+
+_PORT = 8642
+
+
+@click.command("explore", short_help="See a model think, in the browser.")
+@click.argument("text", required=False)
+@click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="The address to listen on.")
+@click.option(
+    "--port", default=_PORT, show_default=True, metavar="N", help="The port, or one of the next 20; 0 for any."
+)
+@click.option("--browser/--no-browser", default=True, help="Open the page in the browser.  [default: browser]")
+@run_options
+def command(text: str | None, host: str, port: int, browser: bool, run: RunOptions) -> None:
+    """Open a page on this machine that shows what happens inside the model while it reads TEXT.
+
+    Nothing leaves this machine. On another address than 127.0.0.1, the link has a token, without which the server does
+    not answer. Ctrl-C ends it.
+    """
+    import ipaddress
+    import secrets
+    import sys
+    from urllib.parse import quote
+
+    from onnxlens.runtime.errors import MissingLibraryError, OutputError
+
+    try:
+        from onnxlens.plugins.explorer import Engine, serve
+        from onnxlens.plugins.explorer._server import BUILT, free_socket
+    except ModuleNotFoundError as error:
+        if error.name not in ("starlette", "uvicorn", "anyio"):
+            raise
+        raise MissingLibraryError(
+            f"The explorer needs {error.name}, which is not installed: pip install 'onnxlens[explore]'."
+        ) from error
+    if not (BUILT / "index.html").is_file():
+        raise OutputError("The page of the explorer is not built: in a checkout, run 'make explore'.")
+    try:
+        is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        is_local = False
+    token = None if is_local else secrets.token_urlsafe(24)
+    with free_socket(host, port) as bound, run.open_lens() as lens:
+        engine = Engine(lens)
+        engine.prepare(text)  # so that the first board is there as soon as the page asks for it
+        address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
+        state = [f"text={quote(text)}" if text else "", f"token={token}" if token else ""]
+        link = address + ("#" + "&".join(filter(None, state)) if any(state) else "")
+        if run.as_json:
+            print_json({"model": lens.bundle.name, "provider": lens.provider, "address": link}, indent=None)
+        else:
+            click.echo(f"{escape_controls(lens.bundle.name)}: {link}")
+        if browser and click.launch(link) != 0:
+            click.echo("No browser could be opened; open this address in one.", err=True)
+        sys.stdout.flush()
+        serve(engine, bound, token=token)

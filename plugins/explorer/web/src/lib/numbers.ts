@@ -1,0 +1,50 @@
+import type { Tensor } from "../engine/types";
+
+/** The number at a place of a tensor. */
+export function at(tensor: Tensor, ...index: number[]): number {
+  let place = 0;
+  for (let axis = 0; axis < tensor.shape.length; axis++) place = place * tensor.shape[axis]! + (index[axis] ?? 0);
+  return tensor.data[place]!;
+}
+
+/** A number with its sign, for effects in logits. */
+export function signed(value: number, digits = 2): string {
+  const shown = Math.abs(value).toFixed(digits);
+  return (value < 0 && Number(shown) !== 0 ? "−" : "+") + shown;
+}
+
+/** A probability as a percentage; tiny ones in scientific notation. */
+export function percent(value: number): string {
+  const share = 100 * value;
+  if (share >= 10) return `${share.toFixed(1)} %`;
+  if (share >= 0.1) return `${share.toFixed(2)} %`;
+  return share === 0 ? "0 %" : `${share.toExponential(1)} %`;
+}
+
+/** Probabilities of all tokens at a temperature, in float64. Temperature 0 gives everything to the largest logit. */
+export function softmax(logits: ArrayLike<number>, temperature: number): Float64Array {
+  const found = new Float64Array(logits.length);
+  let largest = -Infinity;
+  for (let i = 0; i < logits.length; i++) if (logits[i]! > largest) largest = logits[i]!;
+  if (temperature === 0) {
+    found[Array.prototype.indexOf.call(logits, largest)] = 1;
+    return found;
+  }
+  let total = 0;
+  for (let i = 0; i < logits.length; i++) total += found[i] = Math.exp((logits[i]! - largest) / temperature);
+  for (let i = 0; i < found.length; i++) found[i]! /= total;
+  return found;
+}
+
+/** How many of the most probable tokens have a total probability of at least p. */
+export function nucleus(probabilities: Float64Array, p: number): number {
+  const sorted = Float64Array.from(probabilities).sort().reverse();
+  let total = 0;
+  for (let count = 0; count < sorted.length; count++) if ((total += sorted[count]!) >= p) return count + 1;
+  return sorted.length;
+}
+
+/** Black or white, whichever is legible on a tint of this share. */
+export function isDark(share: number): boolean {
+  return share > 0.55;
+}

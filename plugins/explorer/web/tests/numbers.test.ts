@@ -1,0 +1,64 @@
+import { describe, expect, it } from "vitest";
+import { LANGUAGES, text } from "../src/lang";
+import { strongest } from "../src/lib/lines";
+import { nucleus, percent, signed, softmax } from "../src/lib/numbers";
+import { read, write, type State } from "../src/lib/state";
+
+describe("numbers", () => {
+  it("gives probabilities that sum to 1, whatever the logits", () => {
+    for (const logits of [[1000, 999, -1000], [-1e4, -1e4], [0]]) {
+      const found = softmax(logits, 0.7);
+      expect([...found].reduce((a, b) => a + b)).toBeCloseTo(1, 12);
+    }
+    expect([...softmax([1, 3, 2], 0)]).toEqual([0, 1, 0]);
+  });
+
+  it("counts the nucleus over all tokens", () => {
+    expect(nucleus(Float64Array.from([0.5, 0.3, 0.2]), 0.5)).toBe(1);
+    expect(nucleus(Float64Array.from([0.2, 0.5, 0.3]), 0.51)).toBe(2);
+    expect(nucleus(Float64Array.from([0.2, 0.5, 0.3]), 1)).toBe(3);
+  });
+
+  it("writes signs and shares", () => {
+    expect([signed(-1.234), signed(0.001), signed(-0.001)]).toEqual(["−1.23", "+0.00", "+0.00"]);
+    expect([percent(0.5), percent(0.00999), percent(1e-6), percent(0)]).toEqual(["50.0 %", "1.00 %", "1.0e-4 %", "0 %"]);
+  });
+});
+
+describe("lines", () => {
+  it("keeps the strongest effects, with their places", () => {
+    const sources = { shape: [1, 2, 3], data: Float32Array.from([0, -5, 0.1, 2, 0, 0]) };
+    expect(strongest(sources)).toEqual([
+      { layer: 0, head: 0, key: 1, effect: -5 },
+      { layer: 0, head: 1, key: 0, effect: 2 },
+    ]);
+  });
+});
+
+describe("the address", () => {
+  it("holds the whole state", () => {
+    const state: State = {
+      text: "a & b # ␣\n=",
+      selection: { kind: "head", layer: 3, head: 0, key: 2 },
+      edits: [{ hook: "blocks.3.attn.hook_z", operation: "zero", heads: 0 }],
+      language: "zh",
+    };
+    expect(read(write(state))).toEqual(state);
+    expect(read(write({ ...state, selection: { kind: "cell", state: 5, position: 0 } })).selection).toEqual({
+      kind: "cell", state: 5, position: 0,
+    });
+    expect(read("#head=x.y&edits=[{&text=t")).toEqual({ text: "t", language: null });
+  });
+});
+
+describe("languages", () => {
+  it("have the same texts with the same holes", () => {
+    const holes = (one: string) => [...one.matchAll(/\{(\w+)\}/g)].map((found) => found[1]).sort();
+    const english = LANGUAGES.en!.texts;
+    for (const { texts } of Object.values(LANGUAGES)) {
+      expect(Object.keys(texts).sort()).toEqual(Object.keys(english).sort());
+      for (const [key, value] of Object.entries(texts)) expect([key, holes(value)]).toEqual([key, holes(english[key]!)]);
+    }
+    expect(text("zh", "block", { block: 3 })).toBe("第 3 层");
+  });
+});

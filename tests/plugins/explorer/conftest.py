@@ -1,0 +1,90 @@
+"""A server of the explorer on a port of its own."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load as parse
+
+import onnxlens
+from onnxlens.plugins.explorer import Engine, application
+from onnxlens.plugins.explorer._server import free_socket
+
+
+@dataclass(frozen=True)
+class Reply:
+    """A response: its status, headers and body."""
+
+    status: int
+    headers: Any
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def facts(self) -> Any:
+        (length,) = struct.unpack("<Q", self.body[:8])
+        return json.loads(json.loads(self.body[8 : 8 + length])["__metadata__"]["facts"])
+
+    @property
+    def arrays(self) -> dict[str, np.ndarray]:
+        return parse(self.body)
+
+
+@dataclass(frozen=True)
+class Server:
+    """A running server: its address, and the engine behind it."""
+
+    address: str
+    engine: Engine
+
+    def ask(self, path: str, body: Any = None, **headers: str) -> Reply:
+        """Sends a request; a body is sent as JSON, or as it is if it is bytes."""
+        data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        request = urllib.request.Request(f"{self.address}{path}", data, {"content-type": "application/json", **named})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                return Reply(response.status, response.headers, response.read())
+        except urllib.error.HTTPError as error:
+            return Reply(error.code, error.headers, error.read())
+
+
+@pytest.fixture(scope="session")
+def served() -> Iterator[Callable[..., Server]]:
+    """Starts a server of a bundle; the same one for the same arguments."""
+    import uvicorn
+
+    running: dict[Any, tuple[Any, threading.Thread, Any, Server]] = {}
+
+    def start(bundle: Any = None, token: str | None = None) -> Server:
+        if (bundle, token) not in running:
+            lens = onnxlens.load(bundle, provider="cpu", threads=1)
+            bound = free_socket("127.0.0.1", 0)
+            port = bound.getsockname()[1]
+            hosts = frozenset({f"127.0.0.1:{port}"}) if token is None else None
+            app = application(Engine(lens), hosts=hosts, token=token)
+            server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
+            thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+            thread.start()
+            while not server.started:
+                thread.join(0.01)
+            running[bundle, token] = (server, thread, lens, Server(f"http://127.0.0.1:{port}/", Engine(lens)))
+        return running[bundle, token][3]
+
+    yield start
+    for server, thread, lens, _ in running.values():
+        server.should_exit = True
+        thread.join(30)
+        lens.close()

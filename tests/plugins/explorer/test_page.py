@@ -1,0 +1,185 @@
+"""The page in Chromium: its numbers are the engine's, by mouse and by keyboard, in both languages."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+
+import numpy as np
+import pytest
+
+from onnxlens.plugins.explorer._engine import RunRequest
+from onnxlens.plugins.explorer._server import BUILT
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+READS = ["next", "guesses", "effects", "sources"]
+pytestmark = [
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(
+        CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium on the PATH: apt-get install chromium"
+    ),
+    pytest.mark.skipif(
+        not (BUILT / "index.html").is_file() and "CI" not in os.environ, reason="needs the built page: make explore"
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser, served):
+    """Opens the page with a state; fails on any console message, error, or request to another origin."""
+    said: list[str] = []
+    pages = []
+
+    def visit(state="", bundle=None, **options):
+        server = served(bundle)
+        page = browser.new_page(**options)
+        pages.append(page)
+        # Chromium itself reports each error status of a response; the page shows the error.
+        page.on("console", lambda message: "status of 400" in message.text or said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda one: one.url.startswith(server.address) or said.append(one.url))
+        page.goto(f"{server.address}#{state}")
+        page.get_by_test_id("difference").wait_for()
+        return page, server.engine
+
+    yield visit
+    for page in pages:
+        page.close()
+    assert said == []
+
+
+def number(text):
+    """The number in a text of the page, whose minus is a real one."""
+    return float(re.search(r"[-+]?[\d.]+(e-?\d+)?", text.replace("−", "-")).group())
+
+
+@pytest.mark.parametrize("name", [None, "llama", "base-float16"])
+def test_the_numbers_are_the_engines(visit, bundle, name):
+    folder = None if name is None else bundle(name)
+    text = "When Mary and John went to the shop, John gave a drink to" if name is None else "the cat sat on the mat"
+    page, engine = visit(f"text={text}", folder)
+    answer = engine.run(RunRequest(text=text, reads=READS))
+    heads, sources = answer.arrays["effects.heads"], answer.arrays["sources"]
+    chosen = np.unravel_index(np.abs(heads).argmax(), heads.shape)
+    for layer, head in np.ndindex(heads.shape):
+        button = page.get_by_test_id(f"head-{layer}-{head}")
+        assert abs(number(button.get_attribute("aria-label").partition(":")[2]) - heads[layer, head]) <= 0.00501
+        assert (button.get_attribute("aria-pressed") == "true") == ((layer, head) == chosen)
+    for state, position in np.ndindex(answer.arrays["guesses.rank"].shape):
+        cell = page.get_by_test_id(f"cell-{state}-{position}")
+        best = answer.facts["labels"][str(answer.arrays["guesses.ids"][state, position, 0])]
+        label, share = cell.locator("span").all_text_contents()
+        assert label == best.replace(" ", "␣")
+        assert abs(float(share) - 100 * answer.arrays["guesses.probabilities"][state, position, 0]) <= 0.501
+    assert abs(number(page.get_by_test_id("difference").text_content()) - answer.facts["effects"]["logit"]) <= 0.00501
+    page.get_by_test_id("arithmetic").wait_for()
+    for key in range(sources.shape[2]):
+        shown = number(page.get_by_test_id(f"source-{key}").text_content())
+        assert abs(shown - sources[(*chosen, key)]) <= 0.00501
+    logits = answer.arrays["next.logits"].astype(np.float64)
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    for one in answer.arrays["next.ids"].tolist():
+        assert number(page.get_by_test_id(f"next-{one}").text_content()) == pytest.approx(
+            100 * probabilities[one], rel=0.06
+        )
+    count = int((np.cumsum(-np.sort(-probabilities)) < 0.9).sum()) + 1
+    assert page.get_by_test_id("nucleus").text_content().startswith(f"{count} of {len(logits)} ")
+
+
+def test_the_arithmetic_of_a_pair_adds_up(visit):
+    page, engine = visit("head=4.1.1")
+    line = page.get_by_test_id("arithmetic")
+    line.wait_for()
+    total, divisor, score, count, share = map(float, re.findall(r"-?[\d.]+", line.text_content()))
+    assert total / divisor == pytest.approx(score, abs=0.01)
+    text = "When Mary and John went to the shop, John gave a drink to"
+    cache = engine.run(RunRequest(text=text, reads=["blocks.4.attn.*"])).arrays
+    assert score == pytest.approx(float(cache["blocks.4.attn.hook_attn_scores"][1, -1, 1]), abs=0.01)
+    assert share == pytest.approx(100 * float(cache["blocks.4.attn.hook_pattern"][1, -1, 1]), abs=0.06)
+    assert count == 14
+
+
+@pytest.mark.parametrize("way", ["mouse", "keyboard"])
+def test_a_head_is_switched_off_and_on(visit, way):
+    page, engine = visit("head=4.1")
+    page.get_by_test_id("head-line").wait_for()
+    toggle = (
+        (lambda: page.get_by_role("button", name="(X)").click())
+        if way == "mouse"
+        else (lambda: page.keyboard.press("x"))
+    )
+    toggle()
+    sentence = page.get_by_test_id("sentence")
+    sentence.wait_for()
+    edit = {"hook": "blocks.4.attn.hook_z", "operation": "zero", "heads": 1}
+    text = "When Mary and John went to the shop, John gave a drink to"
+    before = engine.run(RunRequest(text=text, reads=READS))
+    after = engine.run(
+        RunRequest(text=text, reads=READS, edits=[edit], token=before.facts["token"], against=before.facts["against"])
+    )
+    shown = [number(one) for one in re.findall(r"[+−][\d.]+", sentence.text_content())]
+    assert shown == pytest.approx([one.facts["effects"]["logit"] for one in (before, after)], abs=0.00501)
+    assert "zero" in page.url
+    toggle()
+    sentence.wait_for(state="detached")
+
+
+def test_typing_updates_the_board_and_the_address(visit):
+    page, _ = visit()
+    page.get_by_role("textbox").fill("Once upon a time")
+    page.get_by_test_id("cell-5-4").wait_for(state="detached")
+    assert page.get_by_test_id("cell-5-3").is_visible()
+    assert "text=Once+upon+a+time" in page.url
+    page.get_by_role("button", name="Next token").click()
+    page.get_by_test_id("cell-5-4").wait_for()
+
+
+def test_arrow_keys_move_between_cells(visit):
+    page, _ = visit()
+    page.get_by_test_id("cell-5-13").focus()
+    page.keyboard.press("ArrowLeft")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    page.get_by_test_id("guess-0").wait_for()
+    assert page.evaluate("document.activeElement.id") == "cell-4-12"
+    assert "cell=4.12" in page.url
+
+
+def test_the_page_speaks_chinese(visit):
+    page, _ = visit("lang=zh")
+    assert page.evaluate("document.documentElement.lang") == "zh"
+    assert "接下来是什么" in page.locator("aside").text_content()
+    page.get_by_role("combobox").select_option("en")
+    assert "What comes next?" in page.locator("aside").text_content()
+
+
+def test_hostile_text_is_inert(visit):
+    text = "<img src=x onerror=alert(1)> {{7*7}} ${x} \u202e"
+    page, _ = visit()
+    page.get_by_role("textbox").fill(text)
+    page.get_by_test_id("cell-5-20").wait_for()
+    assert page.locator("img").count() == 0
+
+
+def test_an_error_of_the_server_is_a_sentence_on_the_page(visit):
+    page, _ = visit()
+    page.get_by_role("textbox").fill("a " * 400)
+    page.get_by_role("alert").get_by_text("positions; shorten it").wait_for()
+
+
+def test_a_phone_has_room(visit):
+    page, _ = visit(viewport={"width": 360, "height": 780})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360

@@ -1,0 +1,139 @@
+"""The server answers its own page only, within bounds, and every error is a sentence."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import jsonschema
+import numpy as np
+import pytest
+
+from onnxlens.plugins.explorer._engine import Answer, RunRequest
+from onnxlens.plugins.explorer._server import free_socket, openapi
+from onnxlens.runtime.errors import OutputError
+
+TEXT = "When Mary and John went to the shop, John gave a drink to"
+
+
+def test_the_api_answers_as_the_engine_does(served):
+    server = served()
+    (model,) = server.ask("api/models").json["models"]
+    assert model["name"] == "tiny" and model["cfg"]["n_layers"] == 5
+    assert [one["label"] for one in server.ask("api/tokenize", {"text": "a cat"}).json["tokens"]] == ["a", " cat"]
+    reply = server.ask("api/run", {"text": TEXT, "reads": ["next", "sources"]})
+    expected = server.engine.run(RunRequest(text=TEXT, reads=["next", "sources"]))
+    assert reply.facts == json.loads(json.dumps(expected.facts))
+    assert set(reply.arrays) == set(expected.arrays)
+    assert all(np.array_equal(reply.arrays[name], value) for name, value in expected.arrays.items())
+    lines = server.ask("api/continue", {"text": TEXT, "max_new_tokens": 3, "seed": 1}).body.splitlines()
+    assert len([json.loads(line)["id"] for line in lines]) == 3
+    assert server.ask("api/sweep", {"text": "a cat", "token": 5}).arrays["effects"].shape == (5, 4)
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status", "expected"),
+    [
+        ("api/run", b"{", 400, "The request cannot be used: Input data was truncated."),
+        (
+            "api/run",
+            {"text": "a", "reeds": []},
+            400,
+            "The request cannot be used: Object contains unknown field",
+        ),
+        ("api/run", {"text": 5}, 400, "The request cannot be used: Expected `str | null`, got `int`"),
+        ("api/run", {"text": "a", "reads": ["nothing"]}, 400, "Unknown hook point 'nothing'"),
+        ("api/continue", {"text": "a", "temperature": -1}, 400, "temperature"),
+        ("api/nothing", None, 404, "Not Found"),
+        ("api/run", None, 405, "Method Not Allowed"),
+    ],
+)
+def test_errors_are_sentences(served, path, body, status, expected):
+    reply = served().ask(path, body)
+    assert reply.status == status
+    assert reply.json["error"].startswith(expected)
+
+
+def test_a_body_that_is_too_large_is_refused_before_it_is_read(served):
+    connection = http.client.HTTPConnection(served().address.removeprefix("http://").rstrip("/"), timeout=30)
+    connection.putrequest("POST", "/api/run")
+    connection.putheader("content-length", "1000001")
+    connection.endheaders()
+    response = connection.getresponse()
+    assert (response.status, json.load(response)) == (413, {"error": "A request has at most 1000000 bytes."})
+    connection.close()
+
+
+def test_other_sites_and_other_names_are_refused(served):
+    server = served()
+    assert server.ask("api/models", host="evil.example").status == 403
+    assert server.ask("api/models", origin="http://evil.example").status == 403
+    assert server.ask("api/models", origin=server.address.rstrip("/")).status == 200
+
+
+def test_every_reply_has_the_policy(served):
+    for path in ("api/models", "api/nothing"):
+        headers = served().ask(path).headers
+        assert headers["content-security-policy"].startswith("default-src 'none'; script-src 'self'; style-src 'self'")
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+def test_a_server_that_others_can_reach_wants_its_token(served):
+    server = served(None, "secret")
+    for headers in ({}, {"x_onnxlens_token": "wrong"}):
+        assert server.ask("api/models", **headers).status == 401
+    assert server.ask("api/models", x_onnxlens_token="secret").status == 200
+
+
+def test_a_newer_request_of_a_tab_replaces_the_one_that_waits(served, monkeypatch):
+    server = served()
+    begun, go_on = threading.Event(), threading.Event()
+
+    def slow(request):
+        begun.set()
+        assert go_on.wait(30)
+        return Answer({"text": request.text})
+
+    # The routes hold the method of the served engine, whose lens is the same object.
+    monkeypatch.setattr(type(server.engine), "_ids", lambda self, request: slow(request) and [5])
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(server.ask, "api/run", {"text": "a"}, x_onnxlens_tab="one")
+        assert begun.wait(30)
+        second = pool.submit(server.ask, "api/run", {"text": "b"}, x_onnxlens_tab="one")
+        threading.Event().wait(0.3)  # the second one waits for its turn
+        third = pool.submit(server.ask, "api/run", {"text": "c"}, x_onnxlens_tab="one")
+        threading.Event().wait(0.3)
+        go_on.set()
+        assert [one.result(60).status for one in (first, second, third)] == [200, 409, 200]
+
+
+def test_many_clients_get_answers_or_are_told_that_the_server_is_busy(served):
+    server = served()
+    with ThreadPoolExecutor(50) as pool:
+        asked = [pool.submit(server.ask, "api/run", {"text": "a cat", "reads": ["next"]}) for _ in range(50)]
+        replies = [one.result(120) for one in asked]
+    assert {one.status for one in replies} <= {200, 503} and any(one.status == 200 for one in replies)
+    assert all("busy" in one.json["error"] for one in replies if one.status == 503)
+
+
+def test_the_description_is_of_the_requests(served):
+    described = openapi()
+    assert served().ask("api/openapi.json").json == json.loads(json.dumps(described))
+    schema = {**described["paths"]["/api/run"]["post"]["requestBody"]["content"]["application/json"]["schema"]}
+    schema["components"] = described["components"]
+    validator = jsonschema.Draft202012Validator(schema)
+    assert validator.is_valid({"text": "a", "reads": ["next"]})
+    assert not validator.is_valid({"text": 5})
+
+
+def test_a_port_that_is_taken_gives_way_to_the_next():
+    first = free_socket("127.0.0.1", 0)
+    port = first.getsockname()[1]
+    second = free_socket("127.0.0.1", port)
+    assert port < second.getsockname()[1] <= port + 20
+    first.close()
+    second.close()
+    with pytest.raises(OutputError, match=r"^Cannot listen on 203\.0\.113\.7, port 8642"):
+        free_socket("203.0.113.7", 8642)
