@@ -17,6 +17,7 @@ import numpy as np
 from onnxlens.analysis import ablate_heads, attribute_logit, attribute_sources, logit_lens
 from onnxlens.metrics import AnyMetric, log_probability, logit_difference
 from onnxlens.runtime import Intervention
+from onnxlens.runtime._running.logits import top_ids
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
@@ -231,7 +232,7 @@ class Engine:
 
     def _next(self, run: _Run) -> None:
         """Logits of the next token over the full vocabulary, [V] float32, and the ids of the largest, [top]."""
-        best = np.argsort(-run.logits, kind="stable")[: run.top]
+        best = top_ids(run.logits, run.top)
         run.arrays["next.logits"] = run.logits.astype(np.float32)
         run.arrays["next.ids"] = best.astype(np.int32)
         run.named.update(best.tolist())
@@ -261,7 +262,7 @@ class Engine:
     def _rival(self, logits: np.ndarray, token: int) -> int:
         """The most probable token but the answer that differs from it in more than spaces and case."""
         word = self._label(token).strip().lower()
-        others = [int(one) for one in np.argsort(-logits, kind="stable")[:_MOST_TOP] if one != token]
+        others = [one for one in top_ids(logits, _MOST_TOP).tolist() if one != token]
         return next((one for one in others if self._label(one).strip().lower() != word), others[0] if others else token)
 
     def _ids(self, request: _Request) -> list[int]:
