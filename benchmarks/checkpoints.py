@@ -47,4 +47,6 @@ def write(folder: Path, shape: str, tokenizer: Path | None) -> Path:
     else:
         words = {f"w{n}": n for n in range(model.cfg.d_vocab)}
         Tokenizer(models.WordLevel(words, unk_token="w0")).save(str(checkpoint / "tokenizer.json"))
+        fast = {"tokenizer_class": "PreTrainedTokenizerFast"}  # else transformers reads it as GPT-2's own kind
+        (checkpoint / "tokenizer_config.json").write_text(json.dumps(fast))
     return checkpoint
