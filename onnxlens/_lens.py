@@ -22,7 +22,7 @@ from onnxlens.metrics import AnyMetric
 from onnxlens.plugins._drawing.rendering import Rendering
 from onnxlens.plugins._registry import Registry
 from onnxlens.plugins._sampling.explain import Explanation
-from onnxlens.plugins.samplers import softmax
+from onnxlens.plugins._sampling.sampler import softmax
 from onnxlens.runtime._activations.applied import Applied
 from onnxlens.runtime._activations.cache import ActivationCache
 from onnxlens.runtime._activations.slices import Slice

@@ -8,8 +8,9 @@ from collections.abc import Callable
 import numpy as np
 
 from onnxlens.plugins._registry import Registry
+from onnxlens.plugins._sampling.chain_text import parse
 from onnxlens.plugins._sampling.explain import Explanation, explain
-from onnxlens.plugins.samplers import Chain, Context, Multinomial, Sampler, parse, standard
+from onnxlens.plugins._sampling.sampler import Chain, Context, Sampler
 from onnxlens.runtime._numbers import is_integer
 from onnxlens.runtime._text.tokenizer import Tokenizer
 from onnxlens.runtime.errors import InputError
@@ -33,6 +34,9 @@ def find_sampler(
         InputError: the value of an option cannot be used, or there is both a sampler and an option that it replaces.
         PluginError: a named sampler belongs to a broken plugin.
     """
+    # The built-in samplers are imported when one is used, since they take a while.
+    from onnxlens.plugins.samplers import Multinomial, standard
+
     if sampler is None:
         return standard(temperature=temperature, top_k=top_k, top_p=top_p)
     if temperature != 1.0 or top_k is not None or top_p is not None:
