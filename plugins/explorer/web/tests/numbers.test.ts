@@ -1,8 +1,6 @@
 import { describe, expect, it } from "vitest";
-import { LANGUAGES, text } from "../src/lang";
 import { strongest } from "../src/lib/lines";
 import { nucleus, percent, signed, softmax } from "../src/lib/numbers";
-import { read, write, type State } from "../src/lib/state";
 
 describe("numbers", () => {
   it("gives probabilities that sum to 1, whatever the logits", () => {
@@ -32,33 +30,5 @@ describe("lines", () => {
       { layer: 0, head: 0, key: 1, effect: -5 },
       { layer: 0, head: 1, key: 0, effect: 2 },
     ]);
-  });
-});
-
-describe("the address", () => {
-  it("holds the whole state", () => {
-    const state: State = {
-      text: "a & b # ␣\n=",
-      selection: { kind: "head", layer: 3, head: 0, key: 2 },
-      edits: [{ hook: "blocks.3.attn.hook_z", operation: "zero", heads: 0 }],
-      language: "zh",
-    };
-    expect(read(write(state))).toEqual(state);
-    expect(read(write({ ...state, selection: { kind: "cell", state: 5, position: 0 } })).selection).toEqual({
-      kind: "cell", state: 5, position: 0,
-    });
-    expect(read("#head=x.y&edits=[{&text=t")).toEqual({ text: "t", language: null });
-  });
-});
-
-describe("languages", () => {
-  it("have the same texts with the same holes", () => {
-    const holes = (one: string) => [...one.matchAll(/\{(\w+)\}/g)].map((found) => found[1]).sort();
-    const english = LANGUAGES.en!.texts;
-    for (const { texts } of Object.values(LANGUAGES)) {
-      expect(Object.keys(texts).sort()).toEqual(Object.keys(english).sort());
-      for (const [key, value] of Object.entries(texts)) expect([key, holes(value)]).toEqual([key, holes(english[key]!)]);
-    }
-    expect(text("zh", "block", { block: 3 })).toBe("第 3 层");
   });
 });

@@ -7,9 +7,13 @@ import {
   type Engine,
   type Generated,
   type Model,
+  type ModelName,
   type RunFacts,
   type RunRequest,
-  type Token,
+  type SweepFacts,
+  type SweepRequest,
+  type Tokenization,
+  type ViewRequest,
 } from "./types";
 
 /** The engine of `onnxlens explore`: a server on this machine. */
@@ -17,43 +21,56 @@ export class ServerEngine implements Engine {
   #tab = crypto.randomUUID();
   constructor(private token: string | null) {}
 
-  async models(): Promise<Model[]> {
+  async models(): Promise<ModelName[]> {
     return (await (await this.#ask("models")).json()).models;
   }
 
-  async tokenize(text: string): Promise<{ tokens: Token[]; limit: number }> {
-    return (await this.#ask("tokenize", { text })).json();
+  async model(name?: string): Promise<Model> {
+    return (await this.#ask("model", name === undefined ? {} : { model: name })).json();
+  }
+
+  async tokenize(request: { model?: string; text?: string; ids?: number[] }): Promise<Tokenization> {
+    return (await this.#ask("tokenize", request)).json();
   }
 
   async run(request: RunRequest, signal?: AbortSignal): Promise<Answer<RunFacts>> {
-    // Reads for the drawer must not replace those for the board, so each kind of read is a queue of its own.
-    const kind = request.reads.includes("guesses") ? "board" : "drawer";
-    return parse<RunFacts>(await (await this.#ask("run", request, kind, signal)).arrayBuffer());
+    // A newer board of this tab replaces one that waits; reads of a panel do not replace each other.
+    const kind = request.reads.includes("guesses") ? "board" : "";
+    return parse<RunFacts>(await (await this.#ask("run", request, signal, kind)).arrayBuffer());
   }
 
-  async sweep(request: Omit<RunRequest, "reads" | "top" | "position">): Promise<Answer<{ baseline: number; token: number }>> {
-    return parse(await (await this.#ask("sweep", request, "sweep")).arrayBuffer());
+  async sweep(request: SweepRequest, signal?: AbortSignal): Promise<Answer<SweepFacts>> {
+    return parse<SweepFacts>(await (await this.#ask("sweep", request, signal)).arrayBuffer());
   }
 
-  async *continue(request: ContinueRequest): AsyncIterable<Generated> {
-    const response = await this.#ask("continue", request, "continue");
+  async view(request: ViewRequest, signal?: AbortSignal): Promise<string> {
+    return (await this.#ask("view", request, signal)).text();
+  }
+
+  async *continue(request: ContinueRequest, signal?: AbortSignal): AsyncIterable<Generated> {
+    const response = await this.#ask("continue", request, signal);
     const reader = response.body!.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) return;
-      const lines = (rest + value).split("\n");
-      rest = lines.pop()!;
-      for (const line of lines) {
-        const found = JSON.parse(line);
-        if (found.error) throw new EngineError(found.error);
-        yield found;
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) return;
+        const lines = (rest + value).split("\n");
+        rest = lines.pop()!;
+        for (const line of lines) {
+          const found = JSON.parse(line);
+          if (found.error) throw new EngineError(found.error);
+          yield found;
+        }
       }
+    } finally {
+      await reader.cancel(); // so that the server stops, too
     }
   }
 
-  async #ask(path: string, body?: unknown, kind = "", signal?: AbortSignal): Promise<Response> {
-    const headers: Record<string, string> = { "x-onnxlens-tab": kind && `${this.#tab}-${kind}` };
+  async #ask(path: string, body?: unknown, signal?: AbortSignal, kind = ""): Promise<Response> {
+    const headers: Record<string, string> = {};
+    if (kind) headers["x-onnxlens-tab"] = `${this.#tab}-${kind}`;
     if (this.token) headers["x-onnxlens-token"] = this.token;
     let response: Response;
     try {

@@ -1,51 +1,77 @@
 import type { Edit } from "../engine/types";
+import { readSelection, writeSelection, type Selection } from "./selection";
 
-/** What is selected: a head, a pair of tokens of a head, or the guesses at a place of the stream. */
-export type Selection =
-  | { kind: "head"; layer: number; head: number; key?: number }
-  | { kind: "cell"; state: number; position: number };
-
+/** Everything that the address of the page holds. */
 export interface State {
   text: string;
-  selection: Selection | null;
+  ids: number[] | null; // the tokens, where they are not those of the text
+  model: string | null;
+  position: number | null; // that predicts; null for the last one
+  token: number | null; // the answer; null for the most probable token
+  against: number | null; // the rival; null for the most probable other word
+  selection: Selection | null; // null for the one that the page chooses
   edits: Edit[];
+  other: string | null; // a second text, to compare and to take values from
+  otherModel: string | null;
   language: string | null;
 }
+
+export const EMPTY: Omit<State, "text"> = {
+  ids: null,
+  model: null,
+  position: null,
+  token: null,
+  against: null,
+  selection: null,
+  edits: [],
+  other: null,
+  otherModel: null,
+  language: null,
+};
+
+const NUMBERS = ["position", "token", "against"] as const;
+const TEXTS = ["model", "other", "otherModel"] as const;
 
 /** The state in the part of the address after `#`. */
 export function write(state: State): string {
   const entries = new URLSearchParams();
   entries.set("text", state.text);
-  const chosen = state.selection;
-  if (chosen?.kind === "head") entries.set("head", [chosen.layer, chosen.head, chosen.key ?? ""].join("."));
-  if (chosen?.kind === "cell") entries.set("cell", `${chosen.state}.${chosen.position}`);
+  if (state.ids) entries.set("ids", state.ids.join("."));
+  for (const name of TEXTS) if (state[name] !== null) entries.set(name, state[name]);
+  for (const name of NUMBERS) if (state[name] !== null) entries.set(name, String(state[name]));
+  if (state.selection) entries.set("at", writeSelection(state.selection));
   if (state.edits.length) entries.set("edits", JSON.stringify(state.edits));
   if (state.language) entries.set("lang", state.language);
   return "#" + entries.toString();
 }
 
-/** Reads what `write` returned; entries that cannot be read are left out. */
-export function read(hash: string): Partial<State> & { token?: string } {
+/** Reads what `write` returned; entries that cannot be read are left out. `key` is the server's token of a link. */
+export function read(hash: string): Partial<State> & { key?: string } {
   const entries = new URLSearchParams(hash.replace(/^#/, ""));
-  const found: Partial<State> & { token?: string } = {};
+  const found: Partial<State> & { key?: string } = {};
   const text = entries.get("text");
   if (text !== null) found.text = text;
-  const [layer, head, key] = (entries.get("head") ?? "").split(".").map((part) => (part === "" ? NaN : Number(part)));
-  if (Number.isInteger(layer) && Number.isInteger(head)) {
-    found.selection = { kind: "head", layer: layer!, head: head!, ...(Number.isInteger(key) ? { key: key! } : {}) };
+  const ids = entries.get("ids");
+  if (ids && /^\d+(\.\d+)*$/.test(ids)) found.ids = ids.split(".").map(Number);
+  for (const name of TEXTS) {
+    const value = entries.get(name);
+    if (value) found[name] = value;
   }
-  const [state, position] = (entries.get("cell") ?? "").split(".").map((part) => (part === "" ? NaN : Number(part)));
-  if (Number.isInteger(state) && Number.isInteger(position)) {
-    found.selection = { kind: "cell", state: state!, position: position! };
+  for (const name of NUMBERS) {
+    const value = entries.get(name);
+    if (value !== null && /^\d+$/.test(value)) found[name] = Number(value);
   }
+  const selection = readSelection(entries.get("at") ?? "");
+  if (selection) found.selection = selection;
   try {
     const edits = JSON.parse(entries.get("edits") ?? "[]");
-    if (Array.isArray(edits)) found.edits = edits;
+    if (Array.isArray(edits) && edits.length) found.edits = edits;
   } catch {
     // a link that was cut: without edits
   }
-  const token = entries.get("token");
-  if (token) found.token = token;
-  found.language = entries.get("lang");
+  const key = entries.get("key");
+  if (key) found.key = key;
+  const language = entries.get("lang");
+  if (language) found.language = language;
   return found;
 }

@@ -1,0 +1,281 @@
+import { getContext, setContext } from "svelte";
+import {
+  EngineError,
+  Superseded,
+  type Answer,
+  type Edit,
+  type Engine,
+  type Model,
+  type ModelName,
+  type RunFacts,
+  type RunRequest,
+  type TextRequest,
+} from "./engine/types";
+import { language, LANGUAGES, preferred, t } from "./lang/index.svelte";
+import { at } from "./lib/numbers";
+import { Resource } from "./lib/resource.svelte";
+import type { Selection } from "./lib/selection";
+import { EMPTY, write, type State } from "./lib/state";
+
+/** What the board reads of each run. */
+export const BOARD = ["next", "guesses", "effects", "sources"];
+const KEPT = 64; // answers, so that going back loads nothing
+
+/** The state of the page and what can be done to it. Views read it and call its methods; nothing else holds state that others need. */
+export class Explorer {
+  text = $state("");
+  ids = $state.raw<number[] | null>(null);
+  edits = $state.raw<Edit[]>([]);
+  position = $state<number | null>(null);
+  token = $state<number | null>(null);
+  against = $state<number | null>(null);
+  other = $state<string | null>(null);
+  otherModel = $state<string | null>(null);
+  selection = $state.raw<Selection | null>(null);
+  isChosen = $state(true); // whether the page chose the selection, not the reader
+
+  models = $state.raw<ModelName[]>([]);
+  model = $state.raw<Model | null>(null);
+  /** The board: of the text with its edits. */
+  answer = $state.raw<Answer<RunFacts> | null>(null);
+  /** The same without edits, where there are any. */
+  unchanged = $state.raw<Answer<RunFacts> | null>(null);
+  failure = $state("");
+
+  #modelName: string | null;
+  #running: AbortController | null = null;
+  #kept = new Map<string, Promise<Answer<RunFacts>>>();
+  #chosenLanguage: string | null;
+
+  constructor(
+    readonly engine: Engine,
+    first: Partial<State>,
+    private readonly key: string | null, // the server's token, which stays in the link
+  ) {
+    this.#chosenLanguage = first.language && first.language in LANGUAGES ? first.language : null;
+    language.code = this.#chosenLanguage ?? preferred(navigator.languages);
+    this.#modelName = first.model ?? null;
+    this.#take(first);
+  }
+
+  /** Opens the model, and shows the first board. */
+  async start(hasText: boolean): Promise<void> {
+    try {
+      this.models = await this.engine.models();
+      this.model = await this.engine.model(this.#modelName ?? undefined);
+    } catch (error) {
+      this.fail(error);
+      return;
+    }
+    if (!hasText) this.text = this.model.example;
+    await this.update();
+  }
+
+  /** The text to run, with its edits. */
+  get request(): TextRequest {
+    return { ...this.base, edits: this.edits };
+  }
+
+  /** The same without edits. */
+  get base(): TextRequest {
+    const model = this.#modelName === null ? {} : { model: this.#modelName };
+    return this.ids ? { ...model, ids: this.ids } : { ...model, text: this.text };
+  }
+
+  /** The state that the address of the page holds. */
+  get state(): State {
+    return {
+      ...EMPTY,
+      text: this.text,
+      ids: this.ids,
+      model: this.#modelName,
+      position: this.position,
+      token: this.token,
+      against: this.against,
+      selection: this.isChosen ? null : this.selection,
+      edits: this.edits,
+      other: this.other,
+      otherModel: this.otherModel,
+      language: this.#chosenLanguage,
+    };
+  }
+
+  /** The address of the page with everything on it. */
+  get address(): string {
+    return write(this.state) + (this.key ? `&key=${this.key}` : "");
+  }
+
+  /** The names of the answer and of its rival, for texts. */
+  get names(): { answer: string; rival: string } {
+    const { answer } = this;
+    return answer ? { answer: this.label(answer.facts.token), rival: this.label(answer.facts.against) } : { answer: "", rival: "" };
+  }
+
+  /** A token of the vocabulary that the answer names, for a reader. */
+  label(id: number): string {
+    return visible(this.answer?.facts.labels[id] ?? this.unchanged?.facts.labels[id] ?? `#${id}`);
+  }
+
+  /** The token at a position of the text, for a reader. */
+  name(position: number): string {
+    return visible(this.answer?.facts.tokens[position]?.label ?? "");
+  }
+
+  /** Runs the text anew, after anything of the state changed. */
+  async update(): Promise<void> {
+    this.#running?.abort();
+    const mine = (this.#running = new AbortController());
+    const asked = { reads: BOARD, position: this.position ?? -1, token: this.token, against: this.against };
+    try {
+      const base = this.edits.length ? await this.#run({ ...this.base, ...asked }, mine.signal) : null;
+      // Edits are judged by what was the answer without them.
+      const pair = base ? { token: base.facts.token, against: base.facts.against } : {};
+      const found = await this.#run({ ...this.request, ...asked, ...pair }, mine.signal);
+      if (mine.signal.aborted) return;
+      [this.answer, this.unchanged, this.failure] = [found, base, ""];
+      if (this.isChosen || !this.#fits(found)) this.#choose(found);
+    } catch (error) {
+      if (!mine.signal.aborted) this.fail(error);
+    }
+  }
+
+  /** Reads of the run that the board shows, for a panel: addresses and derived values. */
+  read(request: RunRequest, signal?: AbortSignal): Promise<Answer<RunFacts>> {
+    return this.#run(request, signal);
+  }
+
+  /**
+   * Loads reads for a component whenever they change, of the board's own run: the same tokens, edits, position and
+   * answer. Null loads nothing.
+   */
+  reads(wanted: () => (Omit<RunRequest, "text" | "ids" | "model"> & { reads: string[] }) | null): Resource<RunRequest, Answer<RunFacts>> {
+    return new Resource(
+      () => {
+        const asked = wanted();
+        const facts = this.answer?.facts;
+        if (!asked || !facts) return null;
+        const { position, token, against } = facts;
+        const ids = facts.tokens.map((one) => one.id);
+        const { model } = this.base;
+        return { ...(model ? { model } : {}), ids, edits: this.edits, position, token, against, ...asked };
+      },
+      (request, signal) => this.#run(request, signal),
+    );
+  }
+
+  /** Shows an error as a sentence. */
+  fail(error: unknown): void {
+    if (error instanceof Superseded) return;
+    if (!(error instanceof EngineError)) throw error;
+    this.failure = error.message || t("no-server");
+  }
+
+  type(text: string): void {
+    [this.text, this.ids, this.position, this.token, this.against] = [text, null, null, null, null];
+    void this.update();
+  }
+
+  /** Takes another list of tokens, which need not be the tokens of their text. */
+  setIds(ids: number[], text: string): void {
+    [this.ids, this.text, this.position, this.token, this.against] = [ids, text, null, null, null];
+    void this.update();
+  }
+
+  setEdits(edits: Edit[]): void {
+    this.edits = edits;
+    if (this.selection) this.isChosen = false;
+    void this.update();
+  }
+
+  /** Explains another prediction: at another position, of another token, or against another one; null for the page's choice. */
+  explain(wanted: { position?: number | null; token?: number | null; against?: number | null }): void {
+    if (wanted.position !== undefined && wanted.position !== this.position) [this.position, this.token, this.against] = [wanted.position, null, null];
+    if (wanted.token !== undefined) [this.token, this.against] = [wanted.token, null];
+    if (wanted.against !== undefined) this.against = wanted.against;
+    void this.update();
+  }
+
+  select(chosen: Selection): void {
+    [this.selection, this.isChosen] = [chosen, false];
+  }
+
+  async openModel(name: string): Promise<void> {
+    try {
+      const model = await this.engine.model(name);
+      [this.#modelName, this.model, this.ids, this.edits] = [name, model, null, []];
+      [this.position, this.token, this.against, this.isChosen] = [null, null, null, true];
+      await this.update();
+    } catch (error) {
+      this.fail(error);
+    }
+  }
+
+  setLanguage(code: string): void {
+    language.code = this.#chosenLanguage = code;
+  }
+
+  /** Takes the state of an address, such as after going back in the browser. */
+  go(state: Partial<State>): void {
+    this.#take(state);
+    void this.update();
+  }
+
+  #take(state: Partial<State>): void {
+    if (state.text !== undefined) this.text = state.text;
+    this.ids = state.ids ?? null;
+    this.edits = state.edits ?? [];
+    [this.position, this.token, this.against] = [state.position ?? null, state.token ?? null, state.against ?? null];
+    [this.other, this.otherModel] = [state.other ?? null, state.otherModel ?? null];
+    [this.selection, this.isChosen] = [state.selection ?? null, !state.selection];
+  }
+
+  /** Runs a request, or returns the answer that is kept. */
+  #run(request: RunRequest, signal?: AbortSignal): Promise<Answer<RunFacts>> {
+    const written = JSON.stringify(request);
+    const kept = this.#kept.get(written);
+    this.#kept.delete(written);
+    const found = kept ?? this.engine.run(request, signal);
+    this.#kept.set(written, found); // the most recently used comes last
+    found.catch(() => this.#kept.get(written) === found && this.#kept.delete(written));
+    if (this.#kept.size > KEPT) this.#kept.delete(this.#kept.keys().next().value!);
+    return found;
+  }
+
+  #fits(found: Answer<RunFacts>): boolean {
+    const chosen = this.selection;
+    if (chosen === null) return false;
+    if (chosen.kind === "value" || chosen.kind === "tool") return true;
+    const [layers, heads, positions] = found.arrays["sources"]!.shape as [number, number, number];
+    const inside = (value: number | undefined, size: number) => value === undefined || (value >= 0 && value < size);
+    if (chosen.kind === "norm") return inside(chosen.position, positions);
+    if (chosen.kind === "token") return inside(chosen.position, positions);
+    if (chosen.kind === "cell") return chosen.state <= layers && inside(chosen.position, positions);
+    if (!inside(chosen.layer, layers)) return false;
+    if (chosen.kind !== "head") return inside(chosen.position, positions);
+    return inside(chosen.head, heads) && inside(chosen.query, positions) && inside(chosen.key, positions);
+  }
+
+  /** Selects the head with the largest direct effect. */
+  #choose(found: Answer<RunFacts>): void {
+    const heads = found.arrays["effects.heads"]!;
+    const [layers, count] = heads.shape as [number, number];
+    let best = { layer: 0, head: 0 };
+    for (let layer = 0; layer < layers; layer++)
+      for (let head = 0; head < count; head++)
+        if (Math.abs(at(heads, layer, head)) > Math.abs(at(heads, best.layer, best.head))) best = { layer, head };
+    [this.selection, this.isChosen] = [{ kind: "head", ...best }, true];
+  }
+}
+
+/** A token's text with its spaces and line breaks visible. */
+export function visible(label: string): string {
+  return label.replaceAll(" ", "␣").replaceAll("\n", "⏎").replaceAll("\t", "⇥");
+}
+
+const CONTEXT = Symbol("explorer");
+
+/** Hands the explorer to all components below. */
+export const provide = (explorer: Explorer) => setContext(CONTEXT, explorer);
+
+/** The explorer; to be called while a component is set up. */
+export const useExplorer = () => getContext<Explorer>(CONTEXT);
