@@ -40,7 +40,13 @@ export class Explorer {
   answer = $state.raw<Answer<RunFacts> | null>(null);
   /** The same without edits, where there are any. */
   unchanged = $state.raw<Answer<RunFacts> | null>(null);
+  /** The board of the other text or model, where there is one. */
+  compared = $state.raw<Answer<RunFacts> | null>(null);
   failure = $state("");
+  /** Which values the board shows, where there are edits: those with them, without them, or the difference. */
+  shows = $state<"after" | "before" | "difference">("after");
+  /** The head under the pointer, whose lines are lit. */
+  hovered = $state.raw<{ layer: number; head: number } | null>(null);
 
   #modelName: string | null;
   #running: AbortController | null = null;
@@ -133,10 +139,29 @@ export class Explorer {
       const found = await this.#run({ ...this.request, ...asked, ...pair }, mine.signal);
       if (mine.signal.aborted) return;
       [this.answer, this.unchanged, this.failure] = [found, base, ""];
+      if (!base) this.shows = "after";
+      this.compared = this.isComparing ? await this.#run(this.#comparison(found.facts), mine.signal) : null;
+      if (mine.signal.aborted) return;
       if (this.isChosen || !this.#fits(found)) this.#choose(found);
     } catch (error) {
       if (!mine.signal.aborted) this.fail(error);
     }
+  }
+
+  get isComparing(): boolean {
+    return this.other !== null || this.otherModel !== null;
+  }
+
+  /** Shows another text, another model, or both beside the first; null for the same as there. */
+  compare(other: string | null, otherModel: string | null): void {
+    [this.other, this.otherModel] = [other, otherModel];
+    void this.update();
+  }
+
+  /** The run of the other text or model. In the same model it is about the same two tokens. */
+  #comparison({ token, against }: RunFacts): RunRequest {
+    const text = this.other === null ? this.base : { ...(this.base.model ? { model: this.base.model } : {}), text: this.other };
+    return this.otherModel === null ? { ...text, reads: BOARD, token, against } : { ...text, model: this.otherModel, reads: BOARD };
   }
 
   /** Reads of the run that the board shows, for a panel: addresses and derived values. */

@@ -1,5 +1,4 @@
 import { describe, expect, it } from "vitest";
-import { strongest } from "../src/lib/lines";
 import { nucleus, percent, signed, softmax } from "../src/lib/numbers";
 
 describe("numbers", () => {
@@ -20,15 +19,5 @@ describe("numbers", () => {
   it("writes signs and shares", () => {
     expect([signed(-1.234), signed(0.001), signed(-0.001)]).toEqual(["−1.23", "+0.00", "+0.00"]);
     expect([percent(0.5), percent(0.00999), percent(1e-6), percent(0)]).toEqual(["50.0 %", "1.00 %", "1.0e-4 %", "0 %"]);
-  });
-});
-
-describe("lines", () => {
-  it("keeps the strongest effects, with their places", () => {
-    const sources = { shape: [1, 2, 3], data: Float32Array.from([0, -5, 0.1, 2, 0, 0]) };
-    expect(strongest(sources)).toEqual([
-      { layer: 0, head: 0, key: 1, effect: -5 },
-      { layer: 0, head: 1, key: 0, effect: 2 },
-    ]);
   });
 });
