@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from explorer_page import NEEDS_PAGE, number
 
-from onnxlens.plugins.explorer._engine import RunRequest
+from onnxlens.plugins.explorer._requests import RunRequest
 
 pytestmark = NEEDS_PAGE
 
