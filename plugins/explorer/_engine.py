@@ -163,7 +163,7 @@ class Engine:
             position = request.position % length
             is_short = length <= _SHORT
             read = list(dict.fromkeys([*every, *(near if is_short else [])]))
-            logits, cache = lens.run_with_cache(np.array(ids), names_filter=read)
+            logits, cache = lens.run_with_cache(np.array(ids), names_filter=read or "ln_final.hook_scale")
             place, close = position, cache
             if near and not is_short:
                 _, close = lens.run_with_cache(

@@ -241,7 +241,7 @@ def _costs(run: Run) -> None:
 
     def part(name: str, weights: list[str], extra: int = 0, extra_cached: int = 0, per_token: bool = True) -> None:
         sizes = [lens.weights[one] for one in weights]
-        matrices = sum(one.size for one in sizes if one.ndim > 1) if per_token else 0
+        matrices = sum(lens.weights[one].size for one in weights if ".W_" in one) if per_token else 0
         parts.append(
             {
                 "part": name,
