@@ -10,7 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 import numpy as np
@@ -32,6 +32,7 @@ from onnxlens.plugins.explorer._requests import (
     ViewRequest,
 )
 from onnxlens.plugins.explorer._sweeps import swept
+from onnxlens.runtime._activations.cache import ActivationCache
 from onnxlens.runtime._running.logits import top_ids
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
 
@@ -163,21 +164,20 @@ class Engine:
             position = request.position % length
             is_short = length <= _SHORT
             read = list(dict.fromkeys([*every, *(near if is_short else [])]))
-            logits, cache = lens.run_with_cache(np.array(ids), names_filter=read or "ln_final.hook_scale")
+            needs_all = position < length - 1 or any(one.name == "logits" for one in tensors)
+            logits, cache = _pass(lens, ids, read, logits="all" if needs_all else "last")
             place, close = position, cache
             if near and not is_short:
-                _, close = lens.run_with_cache(
-                    np.array(ids), names_filter=list(dict.fromkeys(near)), pos_slice=position
-                )
+                _, close = _pass(lens, ids, list(dict.fromkeys(near)), position, logits="none")
                 place = 0
-            row = logits[0, position]  # [V]
+            row = logits[position if needs_all else -1]  # [V]
             token = self._token(lens, request.token, int(row.argmax()))
             against = self._token(lens, request.against, self._rival(lens, row, token))
             flat = _without_rows(cache)
             guesses = self._guesses.setdefault(id(lens), Guesses(lens))
-            run = Run(lens, guesses, request, ids, logits[0], flat, close, place, token, against, position)
+            run = Run(lens, guesses, request, ids, row, flat, close, place, token, against, position)
             for one, text in zip(tensors, (name for name in request.reads if name not in READS), strict=True):
-                run.arrays.update(_taken(lens, flat, one, text, run))
+                run.arrays.update(_taken(lens, flat, one, text, logits))
             for name in derived:
                 READS[name](run)
         labels = {str(one): _label(lens, one) for one in sorted({token, against, *run.named})}
@@ -314,10 +314,22 @@ def _sizes(lens: Lens) -> dict[str, int]:
     return sizes(lens.config)
 
 
-def _taken(lens: Lens, cache: Any, address: Address, text: str, run: Run) -> dict[str, np.ndarray]:
+def _pass(
+    lens: Lens, ids: list[int], names: list[str], position: int | None = None, *, logits: Literal["all", "last", "none"]
+) -> tuple[np.ndarray, ActivationCache]:
+    """Runs a text: logits [P, V], [1, V] or [0, V], and activations, at one position where it is given."""
+    text = np.array([ids])
+    output = lens.run(text, names_filter=names or None, pos_slice=position, logits=logits, keep_cache=False)
+    positions = None if position is None else [position]
+    facts = lens.runner.bundle.facts
+    cache = ActivationCache(output.activations, text, facts=facts, positions=positions, applied=output.applied)
+    return output.logits[0], cache
+
+
+def _taken(lens: Lens, cache: Any, address: Address, text: str, logits: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of an address, by the names under which the answer has them."""
     if address.name == "logits":
-        return {text: np.ascontiguousarray(address.take(run.logits))}
+        return {text: np.ascontiguousarray(address.take(logits))}
     if address.name in lens.weights:
         return {text: np.ascontiguousarray(address.take(lens.weights[address.name]), dtype=np.float32)}
     names = [name for name in cache if fnmatchcase(name, address.name)]

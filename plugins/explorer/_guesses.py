@@ -30,10 +30,10 @@ class Guesses:
         self._lens = lens
         self._ids: list[int] = []
         self._top = 0
-        self._kept: tuple[np.ndarray, np.ndarray] | None = None
+        self._kept: tuple[np.ndarray, ...] | None = None
 
-    def of(self, ids: Sequence[int], states: np.ndarray, top: int, *, keep: bool) -> tuple[np.ndarray, np.ndarray]:
-        """Returns the most probable tokens, most probable first, and their probabilities.
+    def of(self, ids: Sequence[int], states: np.ndarray, top: int, *, keep: bool) -> tuple[np.ndarray, ...]:
+        """Returns the most probable tokens at all positions, most probable first, and their probabilities.
 
         Args:
             ids: the text's token ids.
@@ -45,20 +45,28 @@ class Guesses:
             [S, P, top] int32, and [S, P, top] float32.
         """
         known = self._known(ids, top) if keep else 0
-        found = [(self._kept[0][:, :known], self._kept[1][:, :known])] if known and self._kept else []
-        count, size = len(states), self._lens.config.d_vocab
-        step = max(1, _MOST_LOGITS // (count * size))
-        for start in range(known, len(ids), step):
-            logits = self.logits(states[:, start : start + step])  # [S, step, V]
+        found = self.at(states[:, known:], top)
+        if known and self._kept is not None:
+            kept = zip(self._kept, found, strict=True)
+            found = tuple(np.concatenate([one[:, :known], other], 1) for one, other in kept)
+        if keep:
+            self._ids, self._top, self._kept = list(ids), top, found
+        return found
+
+    def at(self, states: np.ndarray, top: int) -> tuple[np.ndarray, ...]:
+        """The same for some states [S, n, D]."""
+        count, length = states.shape[:2]
+        ids, shares = np.empty((count, length, top), np.int32), np.empty((count, length, top), np.float32)
+        step = max(1, _MOST_LOGITS // (count * self._lens.config.d_vocab))
+        for start in range(0, length, step):
+            here = slice(start, start + step)
+            logits = self.logits(states[:, here])  # [S, step, V]
             best = top_ids(logits, top)  # [S, step, top]
             largest = np.take_along_axis(logits, best, -1)
             total = np.exp(logits - largest[..., :1]).sum(-1, keepdims=True, dtype=np.float64)
-            shares = np.exp((largest - largest[..., :1]).astype(np.float64)) / total
-            found.append((best.astype(np.int32), shares.astype(np.float32)))
-        both = np.concatenate([one for one, _ in found], 1), np.concatenate([one for _, one in found], 1)
-        if keep:
-            self._ids, self._top, self._kept = list(ids), top, both
-        return both
+            ids[:, here] = best
+            shares[:, here] = np.exp((largest - largest[..., :1]).astype(np.float64)) / total
+        return ids, shares
 
     def logits(self, states: np.ndarray) -> np.ndarray:
         """The logits that the final normalisation and the unembedding make of states [S, P, D], as [S, P, V]."""

@@ -40,7 +40,7 @@ class Run:
         guesses: computes its logit lens.
         request: what was asked.
         ids: the text's token ids.
-        logits: those of all positions, [P, V].
+        row: the logits at the position that predicts, [V].
         cache: the activations at all positions, without the batch axis.
         near: those that are needed at the position that predicts, with the batch axis.
         place: the place of that position in `near`.
@@ -56,7 +56,7 @@ class Run:
     guesses: Guesses
     request: RunRequest
     ids: list[int]
-    logits: np.ndarray
+    row: np.ndarray
     cache: ActivationCache
     near: ActivationCache
     place: int
@@ -66,12 +66,6 @@ class Run:
     facts: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     named: set[int] = field(default_factory=set)
-
-    @property
-    def row(self) -> np.ndarray:
-        """The logits at the position that predicts, [V]."""
-        found: np.ndarray = self.logits[self.position]
-        return found
 
     @property
     def states(self) -> np.ndarray:
@@ -93,10 +87,16 @@ def _next(run: Run) -> None:
 
 
 def _guesses(run: Run) -> None:
-    """The logit lens: ids and probabilities, [states, P, top]."""
+    """The logit lens: ids and probabilities, [states, P, top], or [states, n, top] at the positions of the request."""
     if final := sorted(name for name in run.cache.changed if name.startswith("ln_final.")):
         raise InputError(f"The best guesses need the model's own final normalisation, but {final[0]!r} is edited.")
-    ids, shares = run.guesses.of(run.ids, run.states, run.request.top, keep=not run.request.edits)
+    request = run.request
+    if request.positions is None:
+        ids, shares = run.guesses.of(run.ids, run.states, request.top, keep=not request.edits)
+    else:
+        if outside := [one for one in request.positions if not 0 <= one < len(run.ids)]:
+            raise InputError(f"positions must be from 0 to {len(run.ids) - 1}, not {outside[0]}.")
+        ids, shares = run.guesses.at(run.states[:, request.positions], request.top)
     run.arrays["guesses.ids"], run.arrays["guesses.probabilities"] = ids, shares
     layers = run.lens.config.n_layers
     run.facts["states"] = [*(f"{layer}_pre" for layer in range(layers)), "final_post"]

@@ -65,6 +65,7 @@ class RunRequest(TextRequest, kw_only=True):
     Attributes:
         reads: addresses of hook points and weights, globs of hook points, and the names in `Engine.DERIVED`.
         position: the position that predicts; negative ones count from the end.
+        positions: the positions at which `guesses` are computed; None for all.
         token: the answer, a token id; None for the most probable one.
         against: a token id whose logit is subtracted; None for the most probable token that is another word.
         top: how many candidates to name at each place.
@@ -75,6 +76,7 @@ class RunRequest(TextRequest, kw_only=True):
 
     reads: list[str] = []
     position: int = -1
+    positions: list[int] | None = None
     token: int | None = None
     against: int | None = None
     top: int = 5

@@ -12,6 +12,7 @@ import {
   type TextRequest,
 } from "./engine/types";
 import { language, LANGUAGES, preferred, t } from "./lang/index.svelte";
+import { filled, LONG, unknown, withRoom } from "./lib/guesses";
 import { at } from "./lib/numbers";
 import { Resource } from "./lib/resource.svelte";
 import type { Selection } from "./lib/selection";
@@ -131,16 +132,16 @@ export class Explorer {
   async update(): Promise<void> {
     this.#running?.abort();
     const mine = (this.#running = new AbortController());
-    const asked = { reads: BOARD, position: this.position ?? -1, token: this.token, against: this.against };
+    const asked = { reads: this.#board(this.text), position: this.position ?? -1, token: this.token, against: this.against };
     try {
-      const base = this.edits.length ? await this.#run({ ...this.base, ...asked }, mine.signal) : null;
+      const base = this.edits.length ? withRoom(await this.#run({ ...this.base, ...asked }, mine.signal)) : null;
       // Edits are judged by what was the answer without them.
       const pair = base ? { token: base.facts.token, against: base.facts.against } : {};
-      const found = await this.#run({ ...this.request, ...asked, ...pair }, mine.signal);
+      const found = withRoom(await this.#run({ ...this.request, ...asked, ...pair }, mine.signal));
       if (mine.signal.aborted) return;
       [this.answer, this.unchanged, this.failure] = [found, base, ""];
       if (!base) this.shows = "after";
-      this.compared = this.isComparing ? await this.#run(this.#comparison(found.facts), mine.signal) : null;
+      this.compared = this.isComparing ? withRoom(await this.#run(this.#comparison(found.facts), mine.signal)) : null;
       if (mine.signal.aborted) return;
       if (this.isChosen || !this.#fits(found)) this.#choose(found);
     } catch (error) {
@@ -161,7 +162,31 @@ export class Explorer {
   /** The run of the other text or model. In the same model it is about the same two tokens. */
   #comparison({ token, against }: RunFacts): RunRequest {
     const text = this.other === null ? this.base : { ...(this.base.model ? { model: this.base.model } : {}), text: this.other };
-    return this.otherModel === null ? { ...text, reads: BOARD, token, against } : { ...text, model: this.otherModel, reads: BOARD };
+    const reads = this.#board(this.other ?? this.text);
+    return this.otherModel === null ? { ...text, reads, token, against } : { ...text, model: this.otherModel, reads };
+  }
+
+  /** What the board reads of a text: guesses of a long one are loaded where they are shown. */
+  #board(text: string): string[] {
+    return text.length <= LONG ? BOARD : BOARD.filter((name) => name !== "guesses");
+  }
+
+  /** Loads the guesses of some positions of a board that does not have them yet. */
+  async loadGuesses(which: "answer" | "unchanged" | "compared", positions: readonly number[]): Promise<void> {
+    const board = this[which];
+    const missing = board ? unknown(board, positions) : [];
+    if (!board || !missing.length) return;
+    const { position, token, against } = board.facts;
+    const model = (which === "compared" ? this.otherModel : null) ?? this.base.model;
+    const edits = which === "answer" ? this.edits : [];
+    const ids = board.facts.tokens.map((one) => one.id);
+    try {
+      const found = await this.#run({ ...(model ? { model } : {}), ids, edits, reads: ["guesses"], positions: missing, position, token, against });
+      const now = this[which];
+      if (now?.facts.tokens === board.facts.tokens) this[which] = filled(now, found, missing); // else another text came
+    } catch (error) {
+      this.fail(error);
+    }
   }
 
   /** Reads of the run that the board shows, for a panel: addresses and derived values. */

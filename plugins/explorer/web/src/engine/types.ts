@@ -123,7 +123,8 @@ export interface TextRequest {
  * Reads are addresses of hook points and weights (globs without brackets, too), and these:
  *
  * - `next`: `next.logits` [V], `next.ids` [top], the most probable first
- * - `guesses`: the logit lens: `guesses.ids` and `guesses.probabilities` [states, P, top]; `states` in the facts
+ * - `guesses`: the logit lens: `guesses.ids` and `guesses.probabilities` [states, P, top], or [states, n, top] at the n
+ *   `positions` of the request; `states` in the facts
  * - `effects`: `effects.heads` [L, H], `effects.mlps` [L]; the rest in the facts
  * - `sources`: `sources` [L, H, P], the direct effect of each head through each token
  * - `ranks`: `ranks` [states], the rank of the answer at `position` in each state, 0 for the most probable token, and
@@ -139,6 +140,7 @@ export interface TextRequest {
 export interface RunRequest extends TextRequest {
   reads: string[];
   position?: number; // the one that predicts; negative ones count from the end
+  positions?: number[]; // at which `guesses` are computed; all where it is left out
   token?: number | null; // the answer; null for the most probable one
   against?: number | null; // null for the most probable token that is another word
   top?: number;
