@@ -1,0 +1,62 @@
+import type { Model, Token } from "../../engine/types";
+import { formatAddress, type Index } from "../address";
+import type { Quantity, Read } from "./types";
+
+/** The values of a run as rules need them, each read once. */
+export class Values {
+  #arrays = new Map<string, ArrayLike<number>>();
+
+  constructor(
+    readonly model: Model,
+    readonly tokens: readonly Token[],
+    private readonly read: Read,
+  ) {}
+
+  get positions(): number {
+    return this.tokens.length;
+  }
+
+  /** Whether the model has such a hook point. */
+  hasPoint(name: string): boolean {
+    return this.model.hook_points.some((one) => one.name === name);
+  }
+
+  /** Whether the model has such a weight. */
+  hasWeight(name: string): boolean {
+    return this.model.weights.some((one) => one.name === name);
+  }
+
+  /** Loads what is at addresses, in one request, so that `array` and `number` have it. */
+  async load(...addresses: (string | null)[]): Promise<void> {
+    const missing = [...new Set(addresses)].filter((one): one is string => one !== null && !this.#arrays.has(one));
+    if (!missing.length) return;
+    const found = await this.read(missing);
+    for (const address of missing) {
+      const tensor = found[address];
+      if (!tensor) throw new Error(`The engine did not answer with ${address}, which was asked for.`);
+      this.#arrays.set(address, tensor.data);
+    }
+  }
+
+  /** The numbers at an address that was loaded. */
+  array(address: string): ArrayLike<number> {
+    return this.#arrays.get(address)!;
+  }
+
+  /** The one number at an address that was loaded. */
+  number(address: string): number {
+    return this.array(address)[0]!;
+  }
+
+  /** The one number at an address that was loaded, as an operand. */
+  quantity(address: string): Quantity {
+    return { value: this.number(address), address };
+  }
+
+  /** Loads a vector, and returns its numbers as operands; `entry` gives the address of each. */
+  async vector(name: string, indices: readonly Index[], entry: (i: number) => Index[]): Promise<Quantity[]> {
+    const address = formatAddress(name, ...indices);
+    await this.load(address);
+    return Array.from(this.array(address), (value, i) => ({ value, address: formatAddress(name, ...entry(i)) }));
+  }
+}
