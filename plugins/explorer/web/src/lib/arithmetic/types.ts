@@ -16,7 +16,7 @@ export interface Quantity {
 export type Name =
   | "mean" | "variance" | "mean-square" | "epsilon" | "inside-root" | "centred" | "largest" | "shifted" | "exponential" | "sum"
   | "divisor" | "count" | "position" | "frequency" | "angle" | "cosine" | "sine" | "minus-sine" | "activated" | "weighted" | "bias"
-  | "token" | "part" | "result"; // prettier-ignore
+  | "result"; // prettier-ignore
 
 /** What is computed from the operands a, b, c of a step. */
 export const OPERATIONS = {
