@@ -41,6 +41,7 @@ class Written {
   constructor(
     readonly value: number,
     public decimals: number,
+    public isInColumn = false, // where all numbers have the same decimals
   ) {}
 
   get units(): bigint {
@@ -93,9 +94,12 @@ export function display(lines: readonly Line[], count = 12, firsts: ReadonlyMap<
     windows.set(line, window);
     const parts = [...window.terms.map((one) => one.result), ...rests(window)].map(of);
     const group = [...parts, of(line.total)];
-    const largest = Math.max(...group.map((one) => Math.abs(one.value)));
-    const decimals = Math.max(decimalsFor(largest, DIGITS), Math.min(decimalsFor(line.total.value, 3), decimalsFor(largest, 9)));
-    for (const one of group) one.decimals = decimals;
+    const exponent = (value: number) => (value === 0 || !Number.isFinite(value) ? 0 : Math.floor(Math.log10(Math.abs(value))));
+    const largest = Math.max(...group.map((one) => (Number.isFinite(one.value) ? exponent(one.value) : 0)));
+    // Enough for the largest; and for a small total, as far as float32 knows it.
+    const wanted = Math.max(DIGITS - 1 - largest, Math.min(2 - exponent(line.total.value), 8 - largest), 0);
+    const decimals = group.every((one) => Number.isInteger(one.value)) ? 0 : Math.min(wanted, 90);
+    for (const one of group) [one.decimals, one.isInColumn] = [decimals, true];
     groups.set(line, group);
   }
   const add = (one: Sum): bigint => groups.get(one)!.slice(0, -1).reduce((total, part) => total + part.units, 0n);
@@ -163,18 +167,20 @@ function holds(line: Step, operands: Written[], result: Written): boolean {
   return Number(found.toFixed(result.decimals)) === result.rounded;
 }
 
-/** How many decimals give a number so many significant digits; none are needed for a whole number. */
+/** How many decimals give a number so many significant digits, or fewer if these are all it has. */
 function decimalsFor(value: number, digits: number): number {
   if (value === 0 || !Number.isFinite(value) || (Number.isInteger(value) && Math.abs(value) < 1e9)) return 0;
-  return Math.min(Math.max(digits - 1 - Math.floor(Math.log10(Math.abs(value))), 0), 90);
+  let enough = digits;
+  while (enough > 1 && Number(value.toPrecision(enough - 1)) === value) enough--;
+  return Math.min(Math.max(enough - 1 - Math.floor(Math.log10(Math.abs(value))), 0), 90);
 }
 
-/** Small numbers are written with a power of ten, with the same last digit. */
-function textOf({ value, decimals }: Written): string {
+/** Small numbers are written with a power of ten, with the same last digit; but not in a column, where they are added. */
+function textOf({ value, decimals, isInColumn }: Written): string {
   if (value === Infinity || value === -Infinity) return value < 0 ? "−∞" : "∞";
   const size = Math.abs(value);
   const exponent = size === 0 ? 0 : Math.floor(Math.log10(size));
-  if (decimals > 8 && exponent < -4 && decimals + exponent >= 0) return value.toExponential(decimals + exponent).replaceAll("-", "−");
+  if (!isInColumn && decimals > 8 && exponent < -4 && decimals + exponent >= 0) return value.toExponential(decimals + exponent).replaceAll("-", "−");
   const text = size.toFixed(decimals);
   return (value < 0 && Number(text) !== 0 ? "−" : "") + text;
 }

@@ -63,9 +63,11 @@ export function words(model: Model, address: string, tokens: readonly Token[], t
   return t(`arithmetic-title-${key}`, values);
 }
 
-/** An address without what all operands of a number share: the block, and the prefixes of hook points. */
-export function short(address: string): string {
-  return address.replace(/^blocks\.(\d+)\.(?:attn\.|mlp\.)?/, "").replace("hook_", "");
+/** An address without the prefixes of hook points; the number of its block is left out where it is `layer`. */
+export function short(address: string, layer: string | null): string {
+  return address
+    .replace(/^blocks\.(\d+)\.(?:attn\.|mlp\.)?/, (_, block: string) => (block === layer ? "" : `${block}.`))
+    .replace("hook_", "");
 }
 
 /** How an operation is written: text, and the places of its operands. */
@@ -75,7 +77,7 @@ export const WRITTEN: { [Name in Operation]: (string | number)[] } = {
   divide: [0, " ÷ ", 1],
   add: [0, " + ", 1],
   subtract: [0, " − ", 1],
-  root: ["√", 0],
+  root: ["√(", 0, ")"],
   exp: ["exp(", 0, ")"],
   "exp-difference": ["exp(", 0, " − ", 1, ")"],
   "square-share": [0, "² ÷ ", 1],
