@@ -1,4 +1,5 @@
 import { describe, expect, it } from "vitest";
+import { largest } from "../src/lib/arithmetic/largest";
 import { display, rounded, windowOf } from "../src/lib/arithmetic/show";
 import { OPERATIONS, step, sum, type Line, type Quantity, type Sum } from "../src/lib/arithmetic/types";
 import { lcg, normal } from "./seeded";
@@ -81,6 +82,15 @@ describe("what is shown", () => {
     expect(values(2, 2)).toEqual([2, 1, 0.5]); // a line for one term that is left out would take as much room
     expect(windowOf(line, 0, 2).smaller).toEqual({ count: 3, sum: { value: 3.5 } });
     expect(windowOf(line, 2, 2).larger).toEqual({ count: 2, sum: { value: -7 } });
+  });
+
+  it("finds the largest values whether they are few or many", () => {
+    const random = lcg(10);
+    for (const length of [1, 7, 40, 3000]) {
+      const values = Float64Array.from({ length }, () => (random() < 0.1 ? -Infinity : Math.round(normal(random) * 20)));
+      const sorted = [...values.keys()].filter((i) => values[i] !== -Infinity).sort((a, b) => values[b]! - values[a]! || a - b);
+      for (const count of [0, 1, 5, length]) expect(largest(values, count)).toEqual(sorted.slice(0, count));
+    }
   });
 
   it("does not show more digits than a number has, nor hide a small one", () => {

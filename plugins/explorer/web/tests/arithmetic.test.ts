@@ -5,7 +5,7 @@ import { axesOf, formatAddress } from "../src/lib/address";
 import { explain, type Arithmetic, type Kind } from "../src/lib/arithmetic";
 import { frequency } from "../src/lib/arithmetic/rotary";
 import { touches } from "../src/lib/arithmetic/touches";
-import { added, OPERATIONS } from "../src/lib/arithmetic/types";
+import { added, OPERATIONS, termsOf } from "../src/lib/arithmetic/types";
 import { float32Text, short, words } from "../src/lib/arithmetic/words";
 import { made, type Made } from "./made";
 
@@ -30,7 +30,7 @@ describe.each(models)("in a model with %s", (_, run) => {
       expect([address, found.agrees, found.total, found.stored]).toEqual([address, true, found.total, found.stored]);
       expect(found.kind).not.toBe("unknown");
       // The bound is about rounding, so it must be far below the numbers that are added.
-      const largest = Math.max(1e-3, Math.abs(found.total === -Infinity ? 0 : found.total), ...found.lines.flatMap((line) => (line.kind === "sum" ? line.terms.map((one) => one.size) : [line.size])));
+      const largest = Math.max(1e-3, Math.abs(found.total === -Infinity ? 0 : found.total), ...found.lines.flatMap((line) => (line.kind === "sum" ? termsOf(line).map((one) => one.size) : [line.size])));
       expect(found.bound).toBeLessThan(3e-5 * largest);
     }
   });
@@ -42,7 +42,7 @@ describe.each(models)("in a model with %s", (_, run) => {
       seen.set(address, "unknown");
       const found = await explained(run, address);
       seen.set(address, found.kind);
-      const steps = found.lines.flatMap((line) => (line.kind === "sum" ? line.terms.slice(0, 2) : [line]));
+      const steps = found.lines.flatMap((line) => (line.kind === "sum" ? termsOf(line).slice(0, 2) : [line]));
       if (found.kind !== "given") expect([address, steps.length > 0]).toEqual([address, true]);
       for (const one of steps)
         for (const operand of one.operands) {

@@ -1,6 +1,6 @@
 import { ALL, formatAddress, type Index } from "../address";
 import { inputOf, linear, products } from "./linear";
-import { added, boundOfSum, ROUNDING, SMALLEST, step, sum, type Quantity, type Rule } from "./types";
+import { added, boundOfSum, ROUNDING, SMALLEST, step, sum, sumOf, type Quantity, type Rule } from "./types";
 import type { Values } from "./values";
 
 /** The head of keys and values that a head of queries shares; there may be fewer of them (Ainslie et al. 2023, "GQA"). */
@@ -46,39 +46,44 @@ export async function scores(values: Values, layer: number, head: number, query:
 
 /** A share of attention: the softmax over the scores of a query. */
 export async function pattern(values: Values, layer: number, head: number, query: number, key: number): Promise<Rule> {
-  const name = `blocks.${layer}.attn.hook_attn_scores`;
-  const row = await values.vector(name, [head, query, ALL], (i) => [head, query, i]);
-  return softmax(row, key, "keys");
+  return softmax(values, `blocks.${layer}.attn.hook_attn_scores`, [head, query], key, "keys");
 }
 
 /** The probability of a token, over the full vocabulary. */
 export async function probabilities(values: Values, position: number, token: number): Promise<Rule> {
-  const row = await values.vector("logits", [position, ALL], (i) => [position, i]);
-  return softmax(row, token, "vocabulary");
+  return softmax(values, "logits", [position], token, "vocabulary");
 }
 
-function softmax(row: Quantity[], entry: number, of: "keys" | "vocabulary"): Rule {
-  const largest: Quantity = row.reduce((most, one) => (one.value > most.value ? one : most));
-  const most: Quantity = { ...largest, name: "largest" };
-  const seen = row.filter((one) => one.value !== -Infinity); // exp of the others is 0
-  const total = sum(
-    seen.map((one) => step("exp-difference", [one, most])),
-    { name: "sum" },
-  );
-  const mine = row[entry]!;
+async function softmax(values: Values, name: string, row: number[], entry: number, of: "keys" | "vocabulary"): Promise<Rule> {
+  const address = formatAddress(name, ...row);
+  await values.load(address);
+  const scores = values.array(address);
+  const at = (i: number): Quantity => ({ value: scores[i]!, address: formatAddress(name, ...row, i) });
+  let first = 0;
+  for (let i = 1; i < scores.length; i++) if (scores[i]! > scores[first]!) first = i;
+  const most: Quantity = { ...at(first), name: "largest" };
+  const seen: number[] = []; // exp of the others is 0
+  for (let i = 0; i < scores.length; i++) if (scores[i] !== -Infinity) seen.push(i);
+  const [powers, shifts] = [new Float64Array(seen.length), new Float64Array(seen.length)];
+  for (let place = 0; place < seen.length; place++) {
+    const shift = scores[seen[place]!]! - most.value;
+    powers[place] = Math.exp(shift);
+    shifts[place] = powers[place]! * -shift;
+  }
+  const total = sumOf(powers, (place) => step("exp-difference", [at(seen[place]!), most]), { name: "sum" });
+  const mine = at(entry);
   const word = of === "keys" ? "score" : "logit";
   const shared = {
     kind: "softmax" as const,
     formula: `share = exp(${word} − max) ÷ Σⱼ exp(${word}[j] − max)`,
-    pictures: [{ kind: "softmax" as const, scores: row.map((one) => one.value), of, marked: entry }],
+    pictures: [{ kind: "softmax" as const, scores, of, marked: entry }],
   };
   if (mine.value === -Infinity) return { ...shared, lines: [total], total: 0, bound: 0 };
   const shifted = step("subtract", [mine, most], { name: "shifted" });
   const power = step("exp", [shifted.result], { name: "exponential" });
   const found = step("divide", [power.result, total.total], { name: "result" });
   // The differences are rounded before the exponential function makes relative errors of their absolute ones.
-  const shifts = added(total.terms.map((one) => one.result.value * Math.abs(one.operands[0]!.value - most.value))) / total.total.value;
-  const roundings = seen.length + 16 + 2 * Math.abs(shifted.result.value) + 2 * shifts;
+  const roundings = seen.length + 16 + 2 * Math.abs(shifted.result.value) + (2 * added(shifts)) / total.total.value;
   const bound = roundings * ROUNDING * found.result.value + SMALLEST;
   return { ...shared, lines: [total, shifted, power, found], total: found.result.value, bound };
 }

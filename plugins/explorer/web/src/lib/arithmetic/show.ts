@@ -5,6 +5,7 @@
  * rest of them add up to the total that is shown, to its last digit; and whoever multiplies, divides and so on what is
  * shown, and rounds, gets what is shown. Numbers get as many digits as that takes.
  */
+import { largest } from "./largest";
 import { added, OPERATIONS, type Line, type Quantity, type Step, type Sum } from "./types";
 
 /** A number on screen. */
@@ -64,12 +65,20 @@ class Written {
 
 /** The terms by size, from `first` on, so many of them. */
 export function windowOf(line: Sum, first: number, count: number): Window {
-  const sorted = [...line.terms].sort((a, b) => Math.abs(b.result.value) - Math.abs(a.result.value));
-  const rest = (terms: Step[]) => (terms.length ? { count: terms.length, sum: { value: added(terms.map((one) => one.result.value)) } } : null);
+  const { values } = line;
   // One term takes no more room than a line that says that it was left out.
-  const before = first === 1 ? 0 : first;
-  const end = sorted.length - first - count === 1 ? sorted.length : first + count;
-  return { terms: sorted.slice(before, end), larger: rest(sorted.slice(0, before)), smaller: rest(sorted.slice(end)) };
+  const start = Math.min(first === 1 ? 0 : first, values.length);
+  const end = values.length - first - count === 1 ? values.length : Math.min(first + count, values.length);
+  const [sizes, left] = [new Float64Array(values.length), new Float64Array(values.length)];
+  for (let i = 0; i < values.length; i++) sizes[i] = Math.abs((left[i] = values[i]!));
+  const order = largest(sizes, end);
+  for (const place of order) left[place] = 0;
+  const before = order.slice(0, start).map((place) => values[place]!);
+  return {
+    terms: order.slice(start).map((place) => line.term(place)),
+    larger: start ? { count: start, sum: { value: added(before) } } : null,
+    smaller: end < values.length ? { count: values.length - end, sum: { value: added(left) } } : null,
+  };
 }
 
 /**
@@ -95,9 +104,9 @@ export function display(lines: readonly Line[], count = 12, firsts: ReadonlyMap<
     const parts = [...window.terms.map((one) => one.result), ...rests(window)].map(of);
     const group = [...parts, of(line.total)];
     const exponent = (value: number) => (value === 0 || !Number.isFinite(value) ? 0 : Math.floor(Math.log10(Math.abs(value))));
-    const largest = Math.max(...group.map((one) => (Number.isFinite(one.value) ? exponent(one.value) : 0)));
+    const most = Math.max(...group.map((one) => (Number.isFinite(one.value) ? exponent(one.value) : 0)));
     // Enough for the largest; and for a small total, as far as float32 knows it.
-    const wanted = Math.max(DIGITS - 1 - largest, Math.min(2 - exponent(line.total.value), 8 - largest), 0);
+    const wanted = Math.max(DIGITS - 1 - most, Math.min(2 - exponent(line.total.value), 8 - most), 0);
     const decimals = group.every((one) => Number.isInteger(one.value)) ? 0 : Math.min(wanted, 90);
     for (const one of group) [one.decimals, one.isInColumn] = [decimals, true];
     groups.set(line, group);

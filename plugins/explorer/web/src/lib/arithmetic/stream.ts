@@ -31,10 +31,10 @@ export async function state(values: Values, name: string, position: number, entr
   const short = (one: string) => one.replace(/^blocks\.(\d+)\.hook_/, "$1.").replace(/^hook_/, "");
   const terms = names.map((one) => step("same", [values.quantity(at(one))]));
   const line = sum(terms);
-  const whole = sum(all.map((one) => step("same", [values.quantity(at(one))])));
+  const whole = all.map((one) => step("same", [values.quantity(at(one))]));
   // Without edits of the stream itself, its parts add up to it.
-  const change = values.number(at(name)) - whole.total.value;
-  const isChanged = Math.abs(change) > boundOfSum(whole.terms);
+  const change = values.number(at(name)) - sum(whole).total.value;
+  const isChanged = Math.abs(change) > boundOfSum(whole);
   const bars = all.map((one) => ({ address: at(one), value: values.number(at(one)) }));
   const formula = `${short(name)} = ${names.map(short).join(" + ")}`;
   if (names.length === 1) {

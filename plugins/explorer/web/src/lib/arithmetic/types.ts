@@ -53,10 +53,11 @@ export interface Step {
   size: number; // of the numbers that were added on the way, which bounds the rounding; at least that of the result
 }
 
-/** A sum of terms, each a step of its own. */
+/** A sum of terms, each a step of its own. There may be as many as tokens in the vocabulary, so they are made when asked for. */
 export interface Sum {
   kind: "sum";
-  terms: Step[];
+  values: ArrayLike<number>; // of the terms
+  term(place: number): Step; // the same one each time
   total: Quantity;
 }
 
@@ -69,7 +70,7 @@ export type Picture =
   | { kind: "waterfall"; parts: { address: string; value: number }[]; change: number }
   | { kind: "products"; products: number[] }
   | { kind: "norm"; before: number[]; mean: number; scale: number; marked: number }
-  | { kind: "softmax"; scores: number[]; of: "keys" | "vocabulary"; marked: number }
+  | { kind: "softmax"; scores: ArrayLike<number>; of: "keys" | "vocabulary"; marked: number }
   | { kind: "mask"; scores: number[]; query: number; marked: number }
   | { kind: "activation"; activation: Activation; at: number }
   | { kind: "rotary"; pair: [number, number]; angle: number; entry: 0 | 1 };
@@ -122,9 +123,21 @@ export function step(operation: Operation, operands: Quantity[], result: Omit<Qu
   return { kind: "step", operation, operands, result: { ...result, value }, size: Math.max(Math.abs(value), size) };
 }
 
-/** A sum. */
-export function sum(terms: Step[], total: Omit<Quantity, "value"> = {}): Sum {
-  return { kind: "sum", terms, total: { ...total, value: added(terms.map((one) => one.result.value)) } };
+/** A sum of these terms. */
+export function sum(terms: readonly Step[], total: Omit<Quantity, "value"> = {}): Sum {
+  return sumOf(terms.map((one) => one.result.value), (place) => terms[place]!, total); // prettier-ignore
+}
+
+/** A sum of terms with these values, each of which is made when it is asked for. */
+export function sumOf(values: ArrayLike<number>, make: (place: number) => Step, total: Omit<Quantity, "value"> = {}): Sum {
+  const made = new Map<number, Step>();
+  const term = (place: number): Step => made.get(place) ?? made.set(place, make(place)).get(place)!;
+  return { kind: "sum", values, term, total: { ...total, value: added(values) } };
+}
+
+/** All terms of a sum. */
+export function termsOf(line: Sum): Step[] {
+  return Array.from(line.values, (_, place) => line.term(place));
 }
 
 /** The sum of numbers, in float64 and compensated, so that its order does not matter (Neumaier 1974). */
