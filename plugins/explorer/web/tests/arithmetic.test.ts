@@ -9,13 +9,13 @@ import { added, OPERATIONS, termsOf } from "../src/lib/arithmetic/types";
 import { float32Text, short, words } from "../src/lib/arithmetic/words";
 import { made, type Made } from "./made";
 
-const models: [string, Made][] = [["learned positions", made("learned")], ["rotary positions", made("rotary")]]; // prettier-ignore
+const models: [string, Made][] = [["learned positions", made("learned")], ["rotary positions", made("rotary")]];
 
 /** All addresses of single numbers of a value. */
 function entries(run: Made, name: string): string[] {
   const sizes = axesOf(run.model, name)!.map((axis) => axis.size ?? run.tokens.length);
   return sizes.reduce<number[][]>((found, size) => found.flatMap((one) => Array.from({ length: size }, (_, i) => [...one, i])), [[]])
-    .map((indices) => formatAddress(name, ...indices)); // prettier-ignore
+    .map((indices) => formatAddress(name, ...indices));
 }
 
 const explained = (run: Made, address: string, edits: Edit[] = []): Promise<Arithmetic> =>
@@ -97,6 +97,17 @@ describe.each(models)("in a model with %s", (_, run) => {
 
   it("an address that is none is refused in a sentence", async () => {
     await expect(explained(run, "blocks.0.hook_resid_mid[9,0]")).rejects.toThrow("'blocks.0.hook_resid_mid[9,0]' is not the address of a number of this model and text.");
+  });
+
+  it("attention's output is explained where there is no hook point of what each head writes", async () => {
+    const less = { ...run.model, hook_points: run.model.hook_points.filter((one) => !one.name.endsWith("hook_result")) };
+    const found = await explain(less, "blocks.1.hook_attn_out[3,2]", { tokens: run.tokens, edits: [] }, run.read);
+    expect(found).toMatchObject({ kind: "dot", agrees: true });
+    const [line] = found.lines;
+    if (line?.kind !== "sum") throw new Error();
+    const { operands } = line.term(6);
+    expect(operands.map((one) => one.address)).toEqual(["blocks.1.attn.hook_z[3,1,2]", "blocks.1.attn.W_O[1,2,2]"]);
+    for (const one of operands) expect((await explained(run, one.address!)).stored).toBe(one.value);
   });
 
   it("a hook point without a rule is said to be one", async () => {
@@ -182,6 +193,7 @@ describe("the parts of the rules", () => {
   it("write numbers and addresses briefly", () => {
     expect([0.1, -1.5, 3e-9, 16777216, -Infinity].map((one) => float32Text(Math.fround(one)))).toEqual(["0.1", "−1.5", "3e−9", "16777216", "−∞"]);
     expect(short("blocks.4.attn.hook_q[13,1,5]", "4")).toBe("q[13,1,5]");
+    expect(short("unembed.W_U[3,5]", "")).toBe("W_U[3,5]");
     expect(short("blocks.4.hook_resid_post[13,5]", "5")).toBe("4.resid_post[13,5]");
   });
 });

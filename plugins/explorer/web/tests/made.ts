@@ -43,7 +43,7 @@ export function made(kind: "learned" | "rotary"): Made {
     n_layers: L, n_heads: H, n_key_value_heads: K, d_model: D, d_head: d, d_mlp: M, d_vocab: V, n_ctx: 16,
     act_fn: isRotary ? "silu" : "gelu", gated_mlp: isRotary, use_attn_scale: true, scale_attn_by_inverse_layer_idx: !isRotary,
     rotary_dim: isRotary ? d : null, rotary_base: isRotary ? 100 : null, rotary_scaling_factor: 1, use_NTK_by_parts_rope: false,
-  }; // prettier-ignore
+  };
   const ids = [3, 1, 4, 1, 8];
   const normalizations: Model["normalizations"] = {};
 
@@ -99,13 +99,13 @@ export function made(kind: "learned" | "rotary"): Made {
     const group = H / K;
     const scores = keep(`${attn}.hook_attn_scores`, "head query_pos key_pos", times(H, (h) =>
       times(P, (a) => times(P, (b) => (b > a ? -Infinity : total(q[a]![h]!.map((one, i) => one * k[b]![Math.floor(h / group)]![i]!)) / divisor))),
-    )); // prettier-ignore
+    ));
     const pattern = keep(`${attn}.hook_pattern`, "head query_pos key_pos", scores.map((rows) =>
       rows.map((row) => row.map((one) => Math.exp(one) / total(row.map(Math.exp)))),
-    )); // prettier-ignore
+    ));
     const z = keep(`${attn}.hook_z`, "pos head d_head", times(P, (p) =>
       times(H, (h) => times(d, (i) => total(times(P, (b) => pattern[h]![p]![b]! * v[b]![Math.floor(h / group)]![i]!)))),
-    )); // prettier-ignore
+    ));
     const out = weight<number[][][]>(`${attn}.W_O`, H, d, D);
     const bias = weight<number[]>(`${attn}.b_O`, D);
     keep(`${attn}.hook_result`, "pos head d_model", z.map((row) => row.map((one, h) => project([one], out[h]!, Array(D).fill(0))[0]!)));

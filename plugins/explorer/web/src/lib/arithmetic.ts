@@ -18,6 +18,9 @@ import { Values } from "./arithmetic/values";
 
 export type * from "./arithmetic/types";
 
+/** An address is not that of one number of the model and text. */
+export class NoSuchNumber extends Error {}
+
 /**
  * Explains one number.
  *
@@ -25,11 +28,11 @@ export type * from "./arithmetic/types";
  *     that of a weight, or of a normalisation's output, such as `blocks.4.ln1[13,5]`
  * @param context the tokens of the run, and its edits
  * @param read reads addresses of the same run
- * @throws Error the address is not that of a number of this model and text
+ * @throws NoSuchNumber the address is not that of a number of this model and text
  */
 export async function explain(model: Model, value: string, context: Context, read: Read): Promise<Arithmetic> {
   const found = parseValue(model, value, context.tokens.length);
-  if (!found) throw new Error(`'${value}' is not the address of a number of this model and text.`);
+  if (!found) throw new NoSuchNumber(`'${value}' is not the address of a number of this model and text.`);
   const { name, indices } = found;
   const values = new Values(model, context.tokens, read);
   const isWeight = values.hasWeight(name);

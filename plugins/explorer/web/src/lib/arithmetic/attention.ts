@@ -102,6 +102,7 @@ export async function z(values: Values, layer: number, position: number, head: n
 /** What attention adds to the stream: the sum of what its heads write, and the bias. */
 export async function attentionOutput(values: Values, layer: number, position: number, entry: number): Promise<Rule> {
   const attn = `blocks.${layer}.attn`;
+  if (!values.hasPoint(`${attn}.hook_result`)) return allHeads(values, attn, position, entry);
   const [z, weight] = [formatAddress(`${attn}.hook_z`, position), formatAddress(`${attn}.W_O`, ALL, ALL, entry)];
   const bias = values.hasWeight(`${attn}.b_O`) ? formatAddress(`${attn}.b_O`, entry) : null;
   await values.load(z, weight, bias, formatAddress(`${attn}.hook_result`, position, ALL, entry));
@@ -123,4 +124,19 @@ export async function attentionOutput(values: Values, layer: number, position: n
     total: line.total.value,
     bound: boundOfSum(terms, width + 8),
   };
+}
+
+/** The same of a model that does not have what each head writes: one dot product over the heads side by side. */
+async function allHeads(values: Values, attn: string, position: number, entry: number): Promise<Rule> {
+  const width = values.model.cfg.d_head;
+  const place = (i: number): [number, number] => [Math.floor(i / width), i % width];
+  const z = await values.vector(`${attn}.hook_z`, [position], (i) => [position, ...(place(i as number) as Index[])]);
+  const weights = await values.vector(`${attn}.W_O`, [ALL, ALL, entry], (i) => [...(place(i as number) as Index[]), entry]);
+  const bias = formatAddress(`${attn}.b_O`, entry);
+  const terms = products(inputOf(z, "z"), weights);
+  if (values.hasWeight(`${attn}.b_O`)) {
+    await values.load(bias);
+    if (values.number(bias) !== 0) terms.push(step("same", [values.quantity(bias)], { name: "bias" }));
+  }
+  return linear(terms, `attn_out = Σₕᵢ z[h,i] · W_O[h,i,${entry}]${terms.length > z.length ? " + b_O" : ""}`);
 }

@@ -46,7 +46,7 @@ export async function rotated(values: Values, source: string, [position, head, e
   const pair = isFirst ? entry : entry - half;
   await values.load(place(pair), place(pair + half));
   const [x, y] = [values.quantity(place(pair)), values.quantity(place(pair + half))];
-  const angle = step("multiply", [{ value: position, name: "position" }, { value: frequency({ ...cfg, rotary_dim: turned }, pair), name: "frequency" }], { name: "angle" }); // prettier-ignore
+  const angle = step("multiply", [{ value: position, name: "position" }, { value: frequency({ ...cfg, rotary_dim: turned }, pair), name: "frequency" }], { name: "angle" });
   const cosine = step("cos", [angle.result], { name: "cosine" });
   const sine = step("sin", [angle.result], { name: "sine" });
   const minus: Quantity = { value: -sine.result.value, name: "minus-sine" };

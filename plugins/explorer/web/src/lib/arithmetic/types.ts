@@ -3,7 +3,7 @@ import type { Edit, Tensor, Token } from "../../engine/types";
 /** How a number comes about. `given` is a weight, `unknown` a value whose rule the page does not know. */
 export type Kind =
   | "given" | "unknown" | "lookup" | "copy" | "sum" | "dot" | "norm" | "scale" | "softmax" | "scores" | "activation"
-  | "product" | "rotary"; // prettier-ignore
+  | "product" | "rotary";
 
 /** A number in the arithmetic of another: with an address where it can be explained itself, or with a name. */
 export interface Quantity {
@@ -16,7 +16,7 @@ export interface Quantity {
 export type Name =
   | "mean" | "variance" | "mean-square" | "epsilon" | "inside-root" | "centred" | "largest" | "shifted" | "exponential" | "sum"
   | "divisor" | "count" | "position" | "frequency" | "angle" | "cosine" | "sine" | "minus-sine" | "activated" | "weighted" | "bias"
-  | "result"; // prettier-ignore
+  | "result";
 
 /** What is computed from the operands a, b, c of a step. */
 export const OPERATIONS = {
@@ -125,7 +125,7 @@ export function step(operation: Operation, operands: Quantity[], result: Omit<Qu
 
 /** A sum of these terms. */
 export function sum(terms: readonly Step[], total: Omit<Quantity, "value"> = {}): Sum {
-  return sumOf(terms.map((one) => one.result.value), (place) => terms[place]!, total); // prettier-ignore
+  return sumOf(terms.map((one) => one.result.value), (place) => terms[place]!, total);
 }
 
 /** A sum of terms with these values, each of which is made when it is asked for. */

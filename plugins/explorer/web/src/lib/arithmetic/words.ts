@@ -67,6 +67,7 @@ export function words(model: Model, address: string, tokens: readonly Token[], t
 export function short(address: string, layer: string | null): string {
   return address
     .replace(/^blocks\.(\d+)\.(?:attn\.|mlp\.)?/, (_, block: string) => (block === layer ? "" : `${block}.`))
+    .replace(/^(?:pos_embed|embed|unembed)\./, "")
     .replace("hook_", "");
 }
 
