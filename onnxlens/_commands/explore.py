@@ -27,8 +27,10 @@ def command(text: str | None, host: str, port: int, browser: bool, run: RunOptio
     import ipaddress
     import secrets
     import sys
+    from dataclasses import replace
     from urllib.parse import quote
 
+    from onnxlens._catalog import installed
     from onnxlens.runtime.errors import MissingLibraryError, OutputError
 
     try:
@@ -48,10 +50,10 @@ def command(text: str | None, host: str, port: int, browser: bool, run: RunOptio
         is_local = False
     token = None if is_local else secrets.token_urlsafe(24)
     with free_socket(host, port) as bound, run.open_lens() as lens:
-        engine = Engine(lens)
+        engine = Engine(lens, [found.name for found in installed()], lambda name: replace(run, model=name).open_lens())
         engine.prepare(text)  # so that the first board is there as soon as the page asks for it
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
-        state = [f"text={quote(text)}" if text else "", f"token={token}" if token else ""]
+        state = [f"text={quote(text)}" if text else "", f"key={token}" if token else ""]
         link = address + ("#" + "&".join(filter(None, state)) if any(state) else "")
         if run.as_json:
             print_json({"model": lens.bundle.name, "provider": lens.provider, "address": link}, indent=None)

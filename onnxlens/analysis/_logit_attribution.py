@@ -14,8 +14,9 @@ from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from onnxlens._lens import Lens
+    from onnxlens.runtime._activations.cache import ActivationCache
 
-__all__ = ["LogitAttribution", "attribute_logit"]
+__all__ = ["LogitAttribution", "attribute_logit", "parts_of_logit", "parts_read"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,27 +89,67 @@ def attribute_logit(
     length = ids.shape[1]
     if not is_integer(position) or not -length <= position < length:
         raise InputError(f"position must be a whole number from {-length} to {length - 1}, not {position!r}.")
-    names = ["hook_*embed", "*.hook_z", "*.hook_mlp_out", "ln_final.hook_scale", *(["*.mlp.hook_post"] * neurons)]
-    if lens.is_changed:  # the parts of a change are found from its result
-        names += ["*.hook_result", f"blocks.{lens.config.n_layers - 1}.hook_resid_post"]
-    logits, cache = lens.run_with_cache(ids, names_filter=names, pos_slice=position)
-    if neurons and (found := sorted(name for name in cache.changed if name.endswith("hook_mlp_out"))):
-        raise InputError(f"{found[0]!r} is changed, so neurons do not add up to their MLP; leave neurons out.")
+    logits, cache = lens.run_with_cache(ids, names_filter=parts_read(lens, neurons), pos_slice=position)
     row = logits[0, position].astype(np.float64)  # [V]
     chosen = int(row.argmax()) if token is None else one_token(lens, token)
     other = None if against is None else one_token(lens, against)
-    parts, labels = cache.get_full_resid_decomposition(expand_neurons=False, return_labels=True)  # [C, 1, 1, D]
-    values = cache.logit_attrs(parts, chosen, other).astype(np.float64)[:, 0, 0]  # [C]
+    return parts_of_logit(lens, cache, ids[0], row, chosen, other, position % length, neurons=neurons)
+
+
+def parts_read(lens: Lens, neurons: bool = False) -> list[str]:
+    """The hook points that `parts_of_logit` needs."""
+    names = ["hook_*embed", "*.hook_z", "*.hook_mlp_out", "ln_final.hook_scale", *(["*.mlp.hook_post"] * neurons)]
+    if lens.is_changed:  # the parts of a change are found from its result
+        names += ["*.hook_result", f"blocks.{lens.config.n_layers - 1}.hook_resid_post"]
+    return names
+
+
+def parts_of_logit(
+    lens: Lens,
+    cache: ActivationCache,
+    ids: np.ndarray,
+    logits: np.ndarray,
+    token: int,
+    against: int | None,
+    position: int,
+    *,
+    pos_slice: int | None = None,
+    neurons: bool = False,
+) -> LogitAttribution:
+    """Takes a logit apart from what a run read; see `attribute_logit`.
+
+    Args:
+        lens: the model.
+        cache: of one text, with its batch axis: the hook points of `parts_read`.
+        ids: the text's token ids, [P].
+        logits: those at the position, [V].
+        token: the token's id.
+        against: the id of the token whose logit to subtract, or None.
+        position: the position that predicts.
+        pos_slice: its place among the positions in the cache; None where that has no other.
+        neurons: take MLPs apart into neurons, too.
+
+    Raises:
+        InputError: a change was made after which the parts do not add up.
+    """
+    if neurons and (found := sorted(name for name in cache.changed if name.endswith("hook_mlp_out"))):
+        raise InputError(f"{found[0]!r} is changed, so neurons do not add up to their MLP; leave neurons out.")
+    parts, labels = cache.get_full_resid_decomposition(
+        expand_neurons=False, return_labels=True, pos_slice=pos_slice
+    )  # [C, 1, 1, D], without the axis of positions where one was taken
+    values = cache.logit_attrs(parts, token, against, pos_slice=pos_slice).astype(np.float64).reshape(len(parts))  # [C]
     count = lens.config.n_layers * lens.config.n_heads
     heads, mlps, _ = np.split(values, [count, count + lens.config.n_layers])
     rest = dict(zip(labels, values.tolist(), strict=True))
-    bias = float(cache.logit_bias(chosen, other))
+    bias = float(cache.logit_bias(token, against))
     each = None
     if neurons:
         weights = lens.weights
-        direction = weights["W_U"][:, chosen] - (0 if other is None else weights["W_U"][:, other])
-        found = cache.stack_neuron_results(apply_ln=True, project_output_onto=direction * weights["ln_final.w"])
-        each = found.astype(np.float64).reshape(lens.config.n_layers, -1)  # [layers, neurons]
+        direction = weights["W_U"][:, token] - (0 if against is None else weights["W_U"][:, against])
+        results = cache.stack_neuron_results(
+            apply_ln=True, project_output_onto=direction * weights["ln_final.w"], pos_slice=pos_slice
+        )
+        each = results.astype(np.float64).reshape(lens.config.n_layers, -1)  # [layers, neurons]
     return LogitAttribution(
         heads=heads.reshape(lens.config.n_layers, lens.config.n_heads),
         mlps=mlps,
@@ -117,9 +158,9 @@ def attribute_logit(
         biases=rest["bias"] + bias,
         change=rest.get("change", 0.0),
         neurons=each,
-        logit=float(row[chosen] - (0 if other is None else row[other])),
-        token=chosen,
-        against=other,
-        position=position % length,
-        tokens=ids[0],
+        logit=float(logits[token] - (0 if against is None else logits[against])),
+        token=token,
+        against=against,
+        position=position,
+        tokens=ids,
     )

@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from onnxlens.analysis._sweeps import Text, one_text, one_token
+from onnxlens.runtime._activations.attribution import logit_direction
 from onnxlens.runtime._numbers import is_integer
 from onnxlens.runtime._result import Result
 from onnxlens.runtime.errors import InputError
 
 if TYPE_CHECKING:
     from onnxlens._lens import Lens
+    from onnxlens.runtime._activations.cache import ActivationCache
 
-__all__ = ["SourceAttribution", "attribute_sources"]
+__all__ = ["SourceAttribution", "attribute_sources", "effects_by_source"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +68,7 @@ def attribute_sources(
         InputError: the text, a token or the position cannot be used.
     """
     ids = one_text(lens, text, "attribute_sources")
-    length, config = ids.shape[1], lens.config
+    length = ids.shape[1]
     if not is_integer(position) or not -length <= position < length:
         raise InputError(f"position must be a whole number from {-length} to {length - 1}, not {position!r}.")
     position %= length
@@ -78,26 +80,43 @@ def attribute_sources(
         remove_batch_dim=True,
     )
     _, values = lens.run_with_cache(ids, names_filter="*.attn.hook_v", remove_batch_dim=True)
-    row = logits[0, position]  # [V]
-    chosen = int(row.argmax()) if token is None else one_token(lens, token)
+    chosen = int(logits[0, position].argmax()) if token is None else one_token(lens, token)
     other = None if against is None else one_token(lens, against)
-    weights = lens.weights
-    direction = weights["W_U"][:, chosen].astype(np.float64) - (0 if other is None else weights["W_U"][:, other])
-    direction = direction * weights["ln_final.w"]  # [D]
-    if config.normalization_type == "LN":
-        direction = direction - direction.mean()
-    direction /= cache["ln_final.hook_scale"].astype(np.float64).item()
+    found = effects_by_source(lens, cache, values, chosen, other)
+    return SourceAttribution(values=found, token=chosen, against=other, position=position, tokens=ids[0])
+
+
+def effects_by_source(
+    lens: Lens, cache: ActivationCache, values: ActivationCache, token: int, against: int | None, position: int = 0
+) -> np.ndarray:
+    """Computes the direct effect of each head through each token from what a run read.
+
+    Args:
+        lens: the model, and what changes its runs.
+        cache: of one text without its batch axis: `hook_pattern`, `hook_z` and `ln_final.hook_scale`.
+        values: the `hook_v` of all positions.
+        token: the token's id.
+        against: the id of the token whose logit to subtract, or None.
+        position: the query, as `cache` counts its positions.
+
+    Returns:
+        [layers, heads, P] float64.
+    """
+    config, weights = lens.config, lens.weights
+    direction = logit_direction(cache, token, against).astype(np.float64)  # [D]
+    direction /= cache["ln_final.hook_scale"][position].astype(np.float64).item()
+    length = len(values["v", 0])
     found = np.empty((config.n_layers, config.n_heads, length))
     for layer in range(config.n_layers):
         read = weights[f"blocks.{layer}.attn.W_O"] @ direction  # [H, d]
         carried = values["v", layer].astype(np.float64)  # [P, K, d]
         carried = np.repeat(carried, config.n_heads // carried.shape[1], axis=1)  # [P, H, d]
-        weight = cache["pattern", layer][:, 0].astype(np.float64)  # [H, P]
+        weight = cache["pattern", layer][:, position].astype(np.float64)  # [H, P]
         found[layer] = weight * np.einsum("phd,hd->hp", carried, read)
         if lens.is_changed:
             gathered = np.einsum("hp,phd->hd", weight, carried)
-            found[layer] *= _share(cache["z", layer][0].astype(np.float64), gathered)[:, np.newaxis]
-    return SourceAttribution(values=found, token=chosen, against=other, position=position, tokens=ids[0])
+            found[layer] *= _share(cache["z", layer][position].astype(np.float64), gathered)[:, np.newaxis]
+    return found
 
 
 def _share(outputs: np.ndarray, gathered: np.ndarray) -> np.ndarray:

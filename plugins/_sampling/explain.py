@@ -65,6 +65,7 @@ class Explanation:
         choice: the sampler that chose, with its options; None where a single token was left.
         tokens: the number of tokens that could have been chosen.
         probabilities: the final distribution, from which the token was chosen, [V] float64.
+        logits: those of the model, and those that each of the stages left, [V] each.
         candidates: its most probable tokens, the most probable first.
         chosen: the token that was chosen.
         number: the random number in [0, 1), if the choice was a draw with one.
@@ -80,6 +81,7 @@ class Explanation:
     chosen: Likely
     number: float | None
     interval: tuple[float, float]
+    logits: tuple[np.ndarray, ...] = field(default=(), repr=False, compare=False)
 
     @property
     def reason(self) -> str:
@@ -148,9 +150,10 @@ def explain(sampler: Sampler, logits: np.ndarray, context: Context, *, top: int 
     stages = list(sampler.stages if isinstance(sampler, Chain) else (sampler,))
     last = stages.pop() if stages and stages[-1].chooses else None
     model = before = softmax(logits)[0]
-    done = []
+    done, rows = [], [logits[0]]
     for stage in stages:
         left = apply(stage, logits, context)
+        rows.append(left[0])
         after = softmax(left)[0]
         done.append(_stage(stage, logits[0], before, left[0], after))
         logits, before = left, after
@@ -183,6 +186,7 @@ def explain(sampler: Sampler, logits: np.ndarray, context: Context, *, top: int 
         likely(chosen),
         number,
         interval,
+        tuple(rows),
     )
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from onnxlens.runtime._lazy import lazy_names
 
 if TYPE_CHECKING:
-    from onnxlens.plugins.explorer._engine import Answer, Engine
+    from onnxlens.plugins.explorer._engine import Engine
+    from onnxlens.plugins.explorer._requests import Answer
     from onnxlens.plugins.explorer._server import application, free_socket, serve
 
 __all__ = ["Answer", "Engine", "application", "free_socket", "serve"]
@@ -16,7 +17,7 @@ __all__ = ["Answer", "Engine", "application", "free_socket", "serve"]
 __getattr__, __dir__ = lazy_names(
     __name__,
     {
-        "Answer": "onnxlens.plugins.explorer._engine",
+        "Answer": "onnxlens.plugins.explorer._requests",
         "Engine": "onnxlens.plugins.explorer._engine",
         "application": "onnxlens.plugins.explorer._server",
         "free_socket": "onnxlens.plugins.explorer._server",

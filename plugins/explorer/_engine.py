@@ -1,120 +1,69 @@
-"""The engine behind the page: it tokenizes, runs, sweeps and continues, and answers in plain values and arrays.
+"""The engine behind the page: it describes models, tokenizes, runs, sweeps, continues and draws.
 
-The page knows this interface only; `web/src/engine/types.ts` has the same in TypeScript.
+It answers in plain values and arrays. The page knows this interface only; `web/src/engine/types.ts` has the same in
+TypeScript.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass, field
+from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 
-from onnxlens.analysis import ablate_heads, attribute_logit, attribute_sources, logit_lens
-from onnxlens.metrics import AnyMetric, log_probability, logit_difference
-from onnxlens.runtime import Intervention
+from onnxlens.plugins._options import json_schema
+from onnxlens.plugins.explorer._addresses import Address
+from onnxlens.plugins.explorer._edits import interventions
+from onnxlens.plugins.explorer._guesses import Guesses
+from onnxlens.plugins.explorer._models import Models
+from onnxlens.plugins.explorer._reads import READS, Run, needed
+from onnxlens.plugins.explorer._requests import (
+    Answer,
+    ContinueRequest,
+    ModelRequest,
+    RunRequest,
+    SweepRequest,
+    TextRequest,
+    TokenizeRequest,
+    ViewRequest,
+)
+from onnxlens.plugins.explorer._sweeps import swept
 from onnxlens.runtime._running.logits import top_ids
-from onnxlens.runtime.errors import InputError
+from onnxlens.runtime.errors import HookPointError, InputError, suggestion
 
 if TYPE_CHECKING:
     from onnxlens._lens import GenerateKeywords, Lens
 
-__all__ = ["Answer", "ContinueRequest", "Engine", "RunRequest", "SweepRequest", "decoded"]
+__all__ = ["EXAMPLE", "Engine"]
 
-EXAMPLE = "When Mary and John went to the shop, John gave a drink to"  # as in web/src/App.svelte
+EXAMPLE = "When Mary and John went to the shop, John gave a drink to"
 _MOST_TOP = 100
-_MOST_KEPT = 32  # answers to boards, which are small: going back and switching off again need no run
-
-
-class _Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """The parts that requests share.
-
-    Attributes:
-        text: the text; or `ids` in its place.
-        ids: its token ids.
-        edits: interventions, as `Intervention.from_dict` reads them.
-    """
-
-    text: str | None = None
-    ids: list[int] | None = None
-    edits: list[dict[str, Any]] = []
-
-
-class RunRequest(_Request):
-    """A run of a text.
-
-    Attributes:
-        reads: hook points, and the names in `Engine.DERIVED`.
-        position: the position that predicts; negative ones count from the end.
-        token: the answer, a token id; None for the most probable one.
-        against: a token id whose logit is subtracted; None for the most probable token that is another word.
-        top: how many candidates to name at each place.
-    """
-
-    reads: list[str] = []
-    position: int = -1
-    token: int | None = None
-    against: int | None = None
-    top: int = 5
-
-
-class SweepRequest(_Request):
-    """Each head switched off in turn; `token` and `against` as in `RunRequest`."""
-
-    token: int | None = None
-    against: int | None = None
-
-
-class ContinueRequest(_Request):
-    """A continuation of a text; the options are those of `Lens.generate`."""
-
-    max_new_tokens: int = 1
-    temperature: float = 1.0
-    top_k: int | None = None
-    top_p: float | None = None
-    sampler: str | None = None
-    seed: int | None = None
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a run returns.
-
-    Attributes:
-        facts: plain values: the tokens, the answer, the labels of all token ids in the arrays.
-        arrays: numbers by name.
-    """
-
-    facts: dict[str, Any]
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
+_MOST_KEPT = 64  # answers
+_LARGEST_KEPT = 2**20  # bytes of one that is kept
+_LARGEST_ANSWER = 2**28  # bytes
+_SHORT = 64  # tokens: up to here, one pass that reads everything at all positions is the fastest
 
 
 class Engine:
-    """Answers the page from an open model.
+    """Answers the page from open models.
 
     Args:
-        lens: the model.
-
-    Attributes:
-        lens: the same.
+        lens: the model to begin with.
+        known: the names of other models that can be opened.
+        opener: opens one of these.
     """
 
-    # Values that are computed from activations: see `_next`, `_guesses`, `_effects` and `_sources`.
-    DERIVED = ("next", "guesses", "effects", "sources")
+    # Values that are computed from activations; see `_reads`.
+    DERIVED = tuple(READS)
 
-    def __init__(self, lens: Lens) -> None:
-        self.lens = lens
+    def __init__(self, lens: Lens, known: Sequence[str] = (), opener: Callable[[str], Lens] | None = None) -> None:
+        self._models = Models(lens, known, opener)
         self._kept: OrderedDict[bytes, Answer] = OrderedDict()
-        self._derived: dict[str, Callable[[_Run], None]] = {
-            "next": self._next,
-            "guesses": self._guesses,
-            "effects": self._effects,
-            "sources": self._sources,
-        }
+        self._guesses: dict[int, Guesses] = {}
 
     def prepare(self, text: str | None = None) -> None:
         """Computes the first board in advance: that of a text, or of the example with which the page begins.
@@ -122,25 +71,60 @@ class Engine:
         Raises:
             OnnxLensError: the text cannot be run.
         """
-        self.run(RunRequest(text=EXAMPLE if text is None else text, reads=[*self.DERIVED], edits=[]))
+        self.run(RunRequest(text=EXAMPLE if text is None else text, reads=["next", "guesses", "effects", "sources"]))
 
-    def models(self) -> dict[str, Any]:
-        """Returns the open model: its name, shape and hook points."""
-        lens = self.lens
+    def close(self) -> None:
+        """Closes the models that it opened."""
+        self._models.close()
+
+    def models(self) -> list[dict[str, Any]]:
+        """Returns the names of the models, the one to begin with first, and whether each is open."""
+        return [{"name": name, "isOpen": self._models.is_open(name)} for name in self._models.names]
+
+    def model(self, request: ModelRequest) -> dict[str, Any]:
+        """Describes a model, which is opened if need be.
+
+        Raises:
+            OnnxLensError: it cannot be opened.
+        """
+        lens = self._models.get(request.model)
+        description = lens.runner.bundle.description
+        sizes = _sizes(lens)
         points = [
-            {"name": point.name, "axes": list(point.axes), "meaning": point.meaning} for point in lens.hook_points
+            {
+                "name": point.name,
+                "axes": [{"name": axis, "size": sizes.get(axis)} for axis in point.axes if axis != "batch"],
+                "meaning": point.meaning,
+            }
+            for point in lens.hook_points
         ]
-        model = {"name": lens.bundle.name, "cfg": lens.config.to_dict(), "hook_points": points}
-        return {"models": [{**model, "provider": lens.provider}]}
+        entries = description.to_dict()
+        return {
+            "name": lens.bundle.name,
+            "provider": lens.provider,
+            "example": EXAMPLE,
+            "cfg": lens.config.to_dict(),
+            "hook_points": points,
+            "weights": [{"name": name, "shape": list(lens.weights[name].shape)} for name in lens.weights],
+            "normalizations": entries["normalizations"],
+            "residual_stream": entries["residual_stream"],
+            "has_gradients": lens.runner.bundle.has_gradients,
+            "samplers": _plugins(lens, "sampler"),
+            "visualizers": _plugins(lens, "visualizer"),
+        }
 
-    def tokenize(self, text: str) -> dict[str, Any]:
+    def tokenize(self, request: TokenizeRequest) -> dict[str, Any]:
         """Returns the tokens of a text, each with its id, its text for a reader, and its bytes in hexadecimal.
+
+        Also the words that the tokenizer cut the text into, each with the merges that made its tokens.
 
         Raises:
             InputError: the text cannot be encoded.
         """
-        ids = self.lens.tokenizer.encode(text)
-        return {"tokens": self._tokens(ids), "limit": self.lens.config.n_ctx}
+        lens = self._models.get(request.model)
+        ids = self._ids(lens, request)
+        text = request.text if request.text is not None else lens.tokenizer.decode(ids)
+        return {"tokens": _tokens(lens, ids), "words": _words(lens, text, ids), "limit": lens.config.n_ctx}
 
     def run(self, request: RunRequest) -> Answer:
         """Runs a text and returns what it reads.
@@ -150,9 +134,12 @@ class Engine:
         """
         key = msgspec.json.encode(request)
         if key in self._kept:
+            self._kept.move_to_end(key)
             return self._kept[key]
         answer = self._answer(request)
-        if all(name in self.DERIVED for name in request.reads):  # activations may be large
+        is_drawn = "chain" in request.reads and request.seed is None
+        is_small = sum(array.nbytes for array in answer.arrays.values()) <= _LARGEST_KEPT
+        if is_small and not is_drawn and "costs" not in request.reads:
             self._kept[key] = answer
             if len(self._kept) > _MOST_KEPT:
                 self._kept.popitem(last=False)
@@ -161,28 +148,42 @@ class Engine:
     def _answer(self, request: RunRequest) -> Answer:
         if not 1 <= request.top <= _MOST_TOP:
             raise InputError(f"top must be from 1 to {_MOST_TOP}, not {request.top}.")
-        ids = self._ids(request)
+        lens = self._models.get(request.model)
+        ids = self._ids(lens, request)
         length = len(ids)
         if not -length <= request.position < length:
             raise InputError(f"position must be from {-length} to {length - 1}, not {request.position}.")
-        with self._changed(request):
-            logits, cache = self.lens.run_with_cache(
-                np.array(ids),
-                names_filter=[name for name in request.reads if name not in self.DERIVED] or None,
-                remove_batch_dim=True,
-            )
-            row = logits[0, request.position].astype(np.float64)  # [V]
-            token = int(row.argmax()) if request.token is None else request.token
-            against = self._rival(row, token) if request.against is None else request.against
-            run = _Run(ids, row, token, against, request.position % length, request.top)
-            run.arrays.update(cache.items())
-            for name in self.DERIVED:
-                if name in request.reads:
-                    self._derived[name](run)
-        labels = {str(one): self._label(one) for one in sorted({token, against, *run.named})}
+        derived = [name for name in READS if name in request.reads]
+        tensors = [Address.parse(name) for name in request.reads if name not in READS]
+        activations = self._activations(lens, tensors)
+        self._check_size(lens, activations, length)
+        with self._edited(lens, request, ids):
+            every, near = needed(lens, derived, request.directions)
+            every += [one.name for one in activations]
+            position = request.position % length
+            is_short = length <= _SHORT
+            read = list(dict.fromkeys([*every, *(near if is_short else [])]))
+            logits, cache = lens.run_with_cache(np.array(ids), names_filter=read or "ln_final.hook_scale")
+            place, close = position, cache
+            if near and not is_short:
+                _, close = lens.run_with_cache(
+                    np.array(ids), names_filter=list(dict.fromkeys(near)), pos_slice=position
+                )
+                place = 0
+            row = logits[0, position]  # [V]
+            token = self._token(lens, request.token, int(row.argmax()))
+            against = self._token(lens, request.against, self._rival(lens, row, token))
+            flat = _without_rows(cache)
+            guesses = self._guesses.setdefault(id(lens), Guesses(lens))
+            run = Run(lens, guesses, request, ids, logits[0], flat, close, place, token, against, position)
+            for one, text in zip(tensors, (name for name in request.reads if name not in READS), strict=True):
+                run.arrays.update(_taken(lens, flat, one, text, run))
+            for name in derived:
+                READS[name](run)
+        labels = {str(one): _label(lens, one) for one in sorted({token, against, *run.named})}
         facts = {
-            "tokens": self._tokens(ids),
-            "position": run.position,
+            "tokens": _tokens(lens, ids),
+            "position": position,
             "token": token,
             "against": against,
             "labels": labels,
@@ -191,22 +192,19 @@ class Engine:
         return Answer(facts, run.arrays)
 
     def sweep(self, request: SweepRequest) -> Answer:
-        """Returns the effect of switching off each head on the answer: the metric with all heads minus that without.
+        """Returns a metric's change for each part of the model; see `SweepRequest` in `types.ts`.
 
         Raises:
             OnnxLensError: the text, a token or an edit cannot be used.
         """
-        ids = self._ids(request)
-        with self._changed(request):
-            if request.token is None:
-                request.token = int(self.lens.predict(np.array(ids)).logits.argmax())
-            metric: AnyMetric
-            if request.against is None:
-                metric = log_probability(request.token)
-            else:
-                metric = logit_difference(request.token, request.against)
-            found = ablate_heads(self.lens, np.array([ids]), metric)
-        return Answer({"baseline": found.baseline, "token": request.token}, {"effects": -found.effects})
+        key = msgspec.json.encode(request)
+        if key not in self._kept:
+            lens = self._models.get(request.model)
+            ids = self._ids(lens, request)
+            with self._edited(lens, request, ids):
+                self._kept[key] = swept(lens, ids, request)
+        self._kept.move_to_end(key)
+        return self._kept[key]
 
     def continuation(self, request: ContinueRequest) -> Iterator[dict[str, Any]]:
         """Yields each generated token, with its id, text, log-probability in nats, and why it was chosen.
@@ -214,115 +212,173 @@ class Engine:
         Raises:
             OnnxLensError: the text or an option cannot be used.
         """
+        lens = self._models.get(request.model)
+        ids = self._ids(lens, request)
         options: GenerateKeywords = {
             "max_new_tokens": request.max_new_tokens,
             "top_k": request.top_k,
             "top_p": request.top_p,
             "seed": request.seed,
-            "interventions": self._edits(request),
+            "interventions": interventions(lens, request.edits, ids),
             "explain": True,
         }
         if request.sampler is None:
             options["temperature"] = request.temperature
         else:
             options["sampler"] = request.sampler
-        generation = self.lens.generate(np.array(self._ids(request)), **options)
+        generation = lens.generate(np.array(ids), **options)
         for token in generation:
-            yield {**token.to_dict(), "label": self._label(token.id), "seed": generation.seed}
+            yield {**token.to_dict(), "label": _label(lens, token.id), "seed": generation.seed}
 
-    def _next(self, run: _Run) -> None:
-        """Logits of the next token over the full vocabulary, [V] float32, and the ids of the largest, [top]."""
-        best = top_ids(run.logits, run.top)
-        run.arrays["next.logits"] = run.logits.astype(np.float32)
-        run.arrays["next.ids"] = best.astype(np.int32)
-        run.named.update(best.tolist())
+    def view(self, request: ViewRequest) -> str:
+        """Returns the page of a visualizer.
 
-    def _guesses(self, run: _Run) -> None:
-        """The logit lens: ids and probabilities [states, P, top], and the rank of the answer [states, P]."""
-        found = logit_lens(self.lens, np.array([run.ids]), top=run.top, watch=[run.token])
-        run.arrays["guesses.ids"] = found.ids.astype(np.int32)
-        run.arrays["guesses.probabilities"] = found.probabilities.astype(np.float32)
-        run.arrays["guesses.rank"] = found.watched_rank[..., 0].astype(np.int32)
-        run.facts["states"] = list(found.labels)
-        run.named.update(np.unique(found.ids).tolist())
+        Raises:
+            OnnxLensError: the text, the visualizer or an option cannot be used.
+        """
+        lens = self._models.get(request.model)
+        ids = self._ids(lens, request)
+        with self._edited(lens, request, ids):
+            return lens.view(request.visualizer, np.array(ids), **request.options).html()
 
-    def _effects(self, run: _Run) -> None:
-        """Direct logit attribution: heads [L, H], MLPs [L], and the other parts, which add up to the difference."""
-        found = attribute_logit(self.lens, np.array([run.ids]), run.token, run.against, position=run.position)
-        run.arrays["effects.heads"] = found.heads.astype(np.float32)
-        run.arrays["effects.mlps"] = found.mlps.astype(np.float32)
-        rest = {"embed": found.embed, "pos_embed": found.pos_embed, "biases": found.biases, "change": found.change}
-        run.facts["effects"] = {**rest, "logit": found.logit}
+    def _activations(self, lens: Lens, tensors: Sequence[Address]) -> list[Address]:
+        """The addresses that are hook points; the others are weights.
 
-    def _sources(self, run: _Run) -> None:
-        """The direct effect of each head through each token, [L, H, P]."""
-        found = attribute_sources(self.lens, np.array([run.ids]), run.token, run.against, position=run.position)
-        run.arrays["sources"] = found.values.astype(np.float32)
+        Raises:
+            HookPointError: one is neither.
+        """
+        names = [point.name for point in lens.hook_points]
+        found = []
+        for one in tensors:
+            if any(fnmatchcase(name, one.name) for name in names):
+                found.append(one)
+            elif one.name not in lens.weights and one.name != "logits":
+                near = suggestion(one.name, [*names, *lens.weights])
+                raise HookPointError(f"Unknown hook point or weight {one.name!r:.200}.{near}")
+        return found
 
-    def _rival(self, logits: np.ndarray, token: int) -> int:
+    def _check_size(self, lens: Lens, tensors: Sequence[Address], length: int) -> None:
+        """Checks that activations fit into an answer.
+
+        Raises:
+            InputError: they do not.
+        """
+        total = 0
+        for point in lens.hook_points:
+            if any(fnmatchcase(point.name, one.name) for one in tensors):
+                total += 4 * int(np.prod(point.shape(lens.config, 1, length)))
+        if total > _LARGEST_ANSWER:
+            raise InputError(
+                f"These reads take {total:,} bytes of activations, and a request may take {_LARGEST_ANSWER:,}; read "
+                "fewer hook points, or a shorter text."
+            )
+
+    def _rival(self, lens: Lens, logits: np.ndarray, token: int) -> int:
         """The most probable token but the answer that differs from it in more than spaces and case."""
-        word = self._label(token).strip().lower()
-        others = [one for one in top_ids(logits, _MOST_TOP).tolist() if one != token]
-        return next((one for one in others if self._label(one).strip().lower() != word), others[0] if others else token)
+        word = _label(lens, token).strip().lower()
+        others = [one for one in top_ids(logits, min(_MOST_TOP, len(logits))).tolist() if one != token]
+        return next(
+            (one for one in others if _label(lens, one).strip().lower() != word), others[0] if others else token
+        )
 
-    def _ids(self, request: _Request) -> list[int]:
+    def _token(self, lens: Lens, given: int | None, default: int) -> int:
+        if given is None:
+            return default
+        if not 0 <= given < lens.config.d_vocab:
+            raise InputError(f"Token id {given} is out of range: this model's ids are 0 to {lens.config.d_vocab - 1}.")
+        return given
+
+    def _ids(self, lens: Lens, request: TokenizeRequest) -> list[int]:
         if (request.text is None) == (request.ids is None):
             raise InputError("Give either text or ids.")
         if request.text is not None:
-            return self.lens.tokenizer.encode(request.text)
-        checked: list[int] = self.lens.runner.check_ids(np.array(request.ids, dtype=np.int64))[0].tolist()
-        return checked
+            ids = lens.tokenizer.encode(request.text)
+        else:
+            ids = lens.runner.check_ids(np.array(request.ids, dtype=np.int64))[0].tolist()
+        lens.runner.check_text(ids)
+        return ids
 
-    def _edits(self, request: _Request) -> list[Intervention]:
-        return [Intervention.from_dict(one) for one in request.edits]
-
-    def _changed(self, request: _Request) -> Any:
-        edits = self._edits(request)
-        return self.lens.hooks(interventions=edits) if edits else nullcontext()
-
-    def _tokens(self, ids: Sequence[int]) -> list[dict[str, Any]]:
-        tokenizer = self.lens.tokenizer
-        return [{"id": one, "label": self._label(one), "bytes": tokenizer.token_bytes(one).hex()} for one in ids]
-
-    def _label(self, token: int) -> str:
-        (piece,) = self.lens.tokenizer.pieces([token])
-        return piece
+    @contextmanager
+    def _edited(self, lens: Lens, request: TextRequest, ids: Sequence[int]) -> Iterator[None]:
+        edits = interventions(lens, request.edits, ids)
+        if not edits:
+            yield
+            return
+        with lens.hooks(interventions=edits):
+            yield
 
 
-@dataclass
-class _Run:
-    """A run whose derived values are being computed.
+def _sizes(lens: Lens) -> dict[str, int]:
+    from onnxlens.runtime._bundle.hooks import sizes
 
-    Attributes:
-        ids: the text's token ids.
-        logits: those after the position, [V] float64.
-        token: the answer's id.
-        against: the id of the token whose logit is subtracted.
-        position: the position that predicts.
-        top: how many candidates to name.
-        facts: plain values found.
-        arrays: arrays found.
-        named: ids of tokens that the arrays name.
-    """
-
-    ids: list[int]
-    logits: np.ndarray
-    token: int
-    against: int
-    position: int
-    top: int
-    facts: dict[str, Any] = field(default_factory=dict)
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)
-    named: set[int] = field(default_factory=set)
+    return sizes(lens.config)
 
 
-def decoded(kind: type[msgspec.Struct], content: bytes) -> Any:
-    """Reads a request from JSON.
+def _taken(lens: Lens, cache: Any, address: Address, text: str, run: Run) -> dict[str, np.ndarray]:
+    """The arrays of an address, by the names under which the answer has them."""
+    if address.name == "logits":
+        return {text: np.ascontiguousarray(address.take(run.logits))}
+    if address.name in lens.weights:
+        return {text: np.ascontiguousarray(address.take(lens.weights[address.name]), dtype=np.float32)}
+    names = [name for name in cache if fnmatchcase(name, address.name)]
+    if names == [address.name]:
+        return {text: np.ascontiguousarray(address.take(cache[address.name]))}
+    if address.places:
+        raise InputError(f"{text} names several hook points; places are for one.")
+    return {name: np.ascontiguousarray(cache[name]) for name in names}
 
-    Raises:
-        InputError: it is not JSON, or has an unknown entry or a wrong type.
-    """
-    try:
-        return msgspec.json.decode(content, type=kind)
-    except msgspec.DecodeError as error:
-        raise InputError(f"The request cannot be used: {str(error).rstrip('.')}.") from error
+
+def _plugins(lens: Lens, kind: str) -> list[dict[str, Any]]:
+    return [
+        {"name": entry.name, "summary": entry.summary, "options": json_schema(entry.plugin)}
+        for entry in lens.plugins.entries(kind).values()
+    ]
+
+
+def _tokens(lens: Lens, ids: Sequence[int]) -> list[dict[str, Any]]:
+    tokenizer = lens.tokenizer
+    return [{"id": one, "label": _label(lens, one), "bytes": tokenizer.token_bytes(one).hex()} for one in ids]
+
+
+def _words(lens: Lens, text: str, ids: Sequence[int]) -> list[dict[str, Any]]:
+    """The words of a text, each with its tokens and merges; empty where the ids are not the tokens of the text."""
+    if lens.tokenizer.encode(text) != list(ids):
+        return []
+    words, position = [], 0
+    while position < len(ids):
+        try:
+            places, merges = lens.tokenizer.merge_steps(text, position)
+        except InputError:  # not a byte-level byte-pair encoding
+            return []
+        words.append(
+            {
+                "text": b"".join(lens.tokenizer.token_bytes(ids[place]) for place in places).decode("utf-8", "replace"),
+                "tokens": list(places),
+                "merges": [
+                    {
+                        "rank": one.rank,
+                        "pair": [part.hex() for part in one.pair],
+                        "pieces": [p.hex() for p in one.pieces],
+                    }
+                    for one in merges
+                ],
+            }
+        )
+        position = places.stop
+    return words
+
+
+def _hex(pieces: Sequence[bytes]) -> list[str]:
+    return [piece.hex() for piece in pieces]
+
+
+def _label(lens: Lens, token: int) -> str:
+    (piece,) = lens.tokenizer.pieces([token])
+    return piece
+
+
+def _without_rows(cache: Any) -> Any:
+    """The activations without their batch axis; the cache itself stays as it is."""
+    import copy
+
+    return copy.copy(cache).remove_batch_dim()

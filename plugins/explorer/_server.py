@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from safetensors.numpy import save
 from starlette.applications import Starlette
-from starlette.concurrency import iterate_in_threadpool, run_in_threadpool
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
@@ -25,7 +25,16 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from onnxlens.plugins.explorer._engine import ContinueRequest, Engine, RunRequest, SweepRequest, decoded
+from onnxlens.plugins.explorer._engine import Engine
+from onnxlens.plugins.explorer._requests import (
+    ContinueRequest,
+    ModelRequest,
+    RunRequest,
+    SweepRequest,
+    TokenizeRequest,
+    ViewRequest,
+    decoded,
+)
 from onnxlens.runtime.errors import OnnxLensError, OutputError
 
 if TYPE_CHECKING:
@@ -40,8 +49,8 @@ _TAB = "x-onnxlens-tab"  # the header with an id of the tab, whose newer runs re
 _LARGEST_BODY = 1_000_000  # bytes
 _MOST_WAITING = 16  # runs
 _POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
+    "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _HEADERS = {
     "content-security-policy": _POLICY,
@@ -64,12 +73,17 @@ class _Queue:
     async def turn(self, tab: str) -> AsyncIterator[None]:
         """Waits for its turn.
 
+        Args:
+            tab: what a newer request replaces the older one of; empty for a request that nothing replaces.
+
         Raises:
             HTTPException: 503 if too many wait, 409 if a newer request of the tab came meanwhile.
         """
         if self._waiting >= _MOST_WAITING:
             raise HTTPException(503, "The server is busy; try again in a moment.", {"retry-after": "1"})
-        number = self._newest[tab] = self._newest.get(tab, 0) + 1
+        number = self._newest.get(tab, 0) + 1
+        if tab:
+            self._newest[tab] = number
         self._waiting += 1
         try:
             async with self._turn:
@@ -142,37 +156,56 @@ def application(engine: Engine, *, hosts: frozenset[str] | None = None, token: s
     queue = _Queue()
 
     async def models(_: Request) -> Response:
-        return JSONResponse(engine.models())
+        return JSONResponse({"models": engine.models()})
 
-    async def tokenize(request: Request) -> Response:
-        asked = decoded(_TokenizeRequest, await _body(request))
-        return JSONResponse(await run_in_threadpool(engine.tokenize, asked.text))
+    def plain(kind: type[msgspec.Struct], method: Callable[[Any], Any]) -> Callable[[Request], Any]:
+        async def answer(request: Request) -> Response:
+            asked = decoded(kind, await _body(request))
+            return JSONResponse(await run_in_threadpool(method, asked))
+
+        return answer
+
+    async def queued(request: Request, method: Callable[[Any], Any], asked: Any) -> Any:
+        """Runs a method when its turn comes, unless the client has gone away by then."""
+        async with queue.turn(request.headers.get(_TAB, "")):
+            if await request.is_disconnected():
+                raise ClientDisconnect
+            return await run_in_threadpool(method, asked)
 
     def arrays(kind: type[msgspec.Struct], method: Callable[[Any], Any]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
-            asked = decoded(kind, await _body(request))
-            async with queue.turn(request.headers.get(_TAB, "")):
-                found = await run_in_threadpool(method, asked)
+            found = await queued(request, method, decoded(kind, await _body(request)))
             facts = {"facts": msgspec.json.encode(found.facts).decode()}
             return Response(save(found.arrays, facts), media_type="application/octet-stream")
 
         return answer
 
+    async def view(request: Request) -> Response:
+        page = await queued(request, engine.view, decoded(ViewRequest, await _body(request)))
+        return Response(page, media_type="text/html", headers={"content-disposition": "attachment"})
+
     async def continuation(request: Request) -> Response:
-        asked = decoded(ContinueRequest, await _body(request))
-        tokens = iterate_in_threadpool(engine.continuation(asked))
-        async with queue.turn(request.headers.get(_TAB, "")):
-            first = await anext(tokens, None)  # errors in the options become an error here
+        tokens = engine.continuation(decoded(ContinueRequest, await _body(request)))
+
+        async def following() -> dict[str, Any] | None:
+            # Each token waits for its turn, so that other requests are answered in between.
+            found: dict[str, Any] | None = await queued(request, lambda given: next(given, None), tokens)
+            return found
+
+        first = await following()  # errors in the options become an error here
 
         async def lines() -> AsyncIterator[bytes]:
-            if first is None:
-                return
-            yield msgspec.json.encode(first) + b"\n"
+            token = first
             try:
-                async for token in tokens:
+                while token is not None:
                     yield msgspec.json.encode(token) + b"\n"
+                    token = await following()
             except OnnxLensError as error:
                 yield msgspec.json.encode({"error": str(error)}) + b"\n"
+            except HTTPException as error:
+                yield msgspec.json.encode({"error": error.detail}) + b"\n"
+            except ClientDisconnect:
+                return
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 
@@ -191,10 +224,12 @@ def application(engine: Engine, *, hosts: frozenset[str] | None = None, token: s
 
     api = [
         Route("/models", models),
-        Route("/tokenize", tokenize, methods=["POST"]),
+        Route("/model", plain(ModelRequest, engine.model), methods=["POST"]),
+        Route("/tokenize", plain(TokenizeRequest, engine.tokenize), methods=["POST"]),
         Route("/run", arrays(RunRequest, engine.run), methods=["POST"]),
         Route("/sweep", arrays(SweepRequest, engine.sweep), methods=["POST"]),
         Route("/continue", continuation, methods=["POST"]),
+        Route("/view", view, methods=["POST"]),
         Route("/openapi.json", described),
     ]
     routes: list[BaseRoute] = [Mount("/api", routes=api)]
@@ -207,24 +242,25 @@ def application(engine: Engine, *, hosts: frozenset[str] | None = None, token: s
     )
 
 
-class _TokenizeRequest(msgspec.Struct, forbid_unknown_fields=True):
-    text: str
-
-
 def openapi() -> dict[str, Any]:
     """The OpenAPI description of the server, made from the types of its requests."""
     requests = {
-        "tokenize": (_TokenizeRequest, "The tokens of a text.", "application/json"),
+        "model": (ModelRequest, "A model, which is opened if need be.", "application/json"),
+        "tokenize": (TokenizeRequest, "The tokens and words of a text.", "application/json"),
         "run": (RunRequest, "Runs a text and returns what it reads.", "application/octet-stream"),
-        "sweep": (SweepRequest, "The effect of switching off each head.", "application/octet-stream"),
+        "sweep": (
+            SweepRequest,
+            "A metric without each part, or with another's.",
+            "application/octet-stream",
+        ),
         "continue": (ContinueRequest, "Continues a text, one line for each token.", "application/x-ndjson"),
+        "view": (ViewRequest, "The page of a visualizer.", "text/html"),
     }
     kinds = [kind for kind, _, _ in requests.values()]
     schemas, components = msgspec.json.schema_components(kinds, ref_template="#/components/schemas/{name}")
     error = {"description": "An error, as a sentence.", "content": {"application/json": {}}}
-    paths: dict[str, Any] = {
-        "/api/models": {"get": {"summary": "The open model.", "responses": {"200": {"description": "The model."}}}}
-    }
+    names = {"200": {"description": "The names."}}
+    paths: dict[str, Any] = {"/api/models": {"get": {"summary": "The names of the models.", "responses": names}}}
     for schema, (name, (_, summary, media)) in zip(schemas, requests.items(), strict=True):
         answer = {"description": "The answer.", "content": {media: {}}}
         paths[f"/api/{name}"] = {

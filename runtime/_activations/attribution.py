@@ -20,7 +20,7 @@ from onnxlens.runtime.errors import InputError
 if TYPE_CHECKING:
     from onnxlens.runtime._activations.cache import ActivationCache
 
-__all__ = ["Tokens", "logit_attrs", "logit_bias"]
+__all__ = ["Tokens", "logit_attrs", "logit_bias", "logit_direction"]
 
 Tokens = str | int | np.ndarray | list[int] | list[list[int]]
 
@@ -57,18 +57,14 @@ def logit_attrs(
         InputError: a token is out of range or text is not one token, shapes do not fit, the cache does not know its
             model's weights, or `ln_final.hook_normalized` was changed, so that it is not a sum of parts.
     """
-    weights = weights_of(cache, "logit_attrs")
-    check_normalized(cache, config_of(cache, "logit_attrs").n_layers, False)
-    stack = rows_of(cache, residual_stack, batch_slice, has_batch_dim)
-    direction = _difference(cache, weights["unembed.W_U"].T, tokens, incorrect_tokens)
-    direction = direction * weights["ln_final.w"]  # [D], or [B, D], [P, D], [B, P, D]
-    # (x - mean(x)) @ u = x @ (u - mean(u)), which copies no stack.
     layers = config_of(cache, "logit_attrs").n_layers
-    direction = normalization_at(cache, layers, False).centred(direction)
+    check_normalized(cache, layers, False)
+    stack = rows_of(cache, residual_stack, batch_slice, has_batch_dim)
+    direction = logit_direction(cache, tokens, incorrect_tokens)  # [D], or [B, D], [P, D], [B, P, D]
     batched = cache.has_batch_dim if has_batch_dim is None else has_batch_dim
     if batched and stack.ndim == 4 and direction.ndim == 2 and len(direction) == stack.shape[1]:
         direction = direction[:, np.newaxis]  # [B, 1, D]: one token for all positions of a row
-    scale = scale_of(cache, stack, config_of(cache, "logit_attrs").n_layers, False, pos_slice, batch_slice)
+    scale = scale_of(cache, stack, layers, False, pos_slice, batch_slice)
     try:
         attributions: np.ndarray = np.einsum("...d,...d->...", stack, direction)
         attributions = attributions / scale[..., 0]
@@ -78,6 +74,28 @@ def logit_attrs(
             f"scales of shape {list(scale.shape[:-1])}; give one token, one per row, or one per row and position."
         ) from error
     return attributions
+
+
+def logit_direction(cache: ActivationCache, tokens: Tokens, incorrect_tokens: Tokens | None = None) -> np.ndarray:
+    """The direction u of the final stream for which `x @ u / scale` is what a part x contributes to a logit.
+
+    It is `ln_final.w * W_U[:, token]`, without its mean where the final normalisation centres:
+    `(x - mean(x)) @ u = x @ (u - mean(u))`, which copies no stack.
+
+    Args:
+        tokens: a token's text or id, or ids.
+        incorrect_tokens: of the same shape, to subtract.
+
+    Returns:
+        [D] for each token, in the shape of `tokens`.
+
+    Raises:
+        InputError: a token is out of range or text is not one token, or the cache does not know its model's weights.
+    """
+    weights = weights_of(cache, "logit_direction")
+    direction = _difference(cache, weights["unembed.W_U"].T, tokens, incorrect_tokens) * weights["ln_final.w"]
+    layers = config_of(cache, "logit_direction").n_layers
+    return normalization_at(cache, layers, False).centred(direction)
 
 
 def logit_bias(cache: ActivationCache, tokens: Tokens, incorrect_tokens: Tokens | None = None) -> np.ndarray:

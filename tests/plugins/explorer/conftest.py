@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from explorer_page import CHROMIUM
 from safetensors.numpy import load as parse
 
 import onnxlens
@@ -88,3 +89,39 @@ def served() -> Iterator[Callable[..., Server]]:
         server.should_exit = True
         thread.join(30)
         lens.close()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
+        )
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def visit(browser: Any, served: Callable[..., Server]) -> Iterator[Callable[..., Any]]:
+    """Opens the page with a state; fails on any console message, error, or request to another origin."""
+    said: list[str] = []
+    pages = []
+
+    def visit(state: str = "", bundle: Any = None, **options: Any) -> Any:
+        server = served(bundle)
+        page = browser.new_page(**options)
+        pages.append(page)
+        # Chromium itself reports each error status of a response; the page shows the error.
+        page.on("console", lambda message: "status of 400" in message.text or said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda one: one.url.startswith((server.address, "data:", "blob:")) or said.append(one.url))
+        page.goto(f"{server.address}#{state}")
+        page.get_by_test_id("difference").wait_for()
+        return page, server.engine
+
+    yield visit
+    for page in pages:
+        page.close()
+    assert said == []

@@ -55,7 +55,7 @@ def test_it_serves_this_machine_and_ends_on_ctrl_c(explore):
 def test_another_address_needs_a_token(explore):
     _, said = explore("--host", "0.0.0.0")
     address, state = said["address"].split("#")
-    found = re.fullmatch(r"token=([\w-]{32})", state)
+    found = re.fullmatch(r"key=([\w-]{32})", state)
     asked = urllib.request.Request(f"{address}api/models")
     with pytest.raises(urllib.error.HTTPError, match="401"):
         urllib.request.urlopen(asked, timeout=60)

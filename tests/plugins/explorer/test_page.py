@@ -2,68 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
 
 import numpy as np
 import pytest
+from explorer_page import NEEDS_PAGE, number
 
-from onnxlens.plugins.explorer._engine import RunRequest
-from onnxlens.plugins.explorer._server import BUILT
+from onnxlens.plugins.explorer._requests import RunRequest
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 READS = ["next", "guesses", "effects", "sources"]
-pytestmark = [
-    pytest.mark.xdist_group("browser"),
-    pytest.mark.skipif(
-        CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium on the PATH: apt-get install chromium"
-    ),
-    pytest.mark.skipif(
-        not (BUILT / "index.html").is_file() and "CI" not in os.environ, reason="needs the built page: make explore"
-    ),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield opened
-        opened.close()
-
-
-@pytest.fixture
-def visit(browser, served):
-    """Opens the page with a state; fails on any console message, error, or request to another origin."""
-    said: list[str] = []
-    pages = []
-
-    def visit(state="", bundle=None, **options):
-        server = served(bundle)
-        page = browser.new_page(**options)
-        pages.append(page)
-        # Chromium itself reports each error status of a response; the page shows the error.
-        page.on("console", lambda message: "status of 400" in message.text or said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.on("request", lambda one: one.url.startswith(server.address) or said.append(one.url))
-        page.goto(f"{server.address}#{state}")
-        page.get_by_test_id("difference").wait_for()
-        return page, server.engine
-
-    yield visit
-    for page in pages:
-        page.close()
-    assert said == []
-
-
-def number(text):
-    """The number in a text of the page, whose minus is a real one."""
-    return float(re.search(r"[-+]?[\d.]+(e-?\d+)?", text.replace("−", "-")).group())
+pytestmark = NEEDS_PAGE
 
 
 @pytest.mark.parametrize("name", [None, "llama", "base-float16"])
@@ -78,7 +26,7 @@ def test_the_numbers_are_the_engines(visit, bundle, name):
         button = page.get_by_test_id(f"head-{layer}-{head}")
         assert abs(number(button.get_attribute("aria-label").partition(":")[2]) - heads[layer, head]) <= 0.00501
         assert (button.get_attribute("aria-pressed") == "true") == ((layer, head) == chosen)
-    for state, position in np.ndindex(answer.arrays["guesses.rank"].shape):
+    for state, position in np.ndindex(answer.arrays["guesses.ids"].shape[:2]):
         cell = page.get_by_test_id(f"cell-{state}-{position}")
         best = answer.facts["labels"][str(answer.arrays["guesses.ids"][state, position, 0])]
         label, share = cell.locator("span").all_text_contents()
@@ -100,7 +48,7 @@ def test_the_numbers_are_the_engines(visit, bundle, name):
 
 
 def test_the_arithmetic_of_a_pair_adds_up(visit):
-    page, engine = visit("head=4.1.1")
+    page, engine = visit("at=head:4,1,13,1")
     line = page.get_by_test_id("arithmetic")
     line.wait_for()
     total, divisor, score, count, share = map(float, re.findall(r"-?[\d.]+", line.text_content()))
@@ -114,7 +62,7 @@ def test_the_arithmetic_of_a_pair_adds_up(visit):
 
 @pytest.mark.parametrize("way", ["mouse", "keyboard"])
 def test_a_head_is_switched_off_and_on(visit, way):
-    page, engine = visit("head=4.1")
+    page, engine = visit("at=head:4,1")
     page.get_by_test_id("head-line").wait_for()
     toggle = (
         (lambda: page.get_by_role("button", name="(X)").click())
@@ -155,14 +103,14 @@ def test_arrow_keys_move_between_cells(visit):
     page.keyboard.press("Enter")
     page.get_by_test_id("guess-0").wait_for()
     assert page.evaluate("document.activeElement.id") == "cell-4-12"
-    assert "cell=4.12" in page.url
+    assert "at=cell:4,12" in page.url
 
 
 def test_the_page_speaks_chinese(visit):
     page, _ = visit("lang=zh")
     assert page.evaluate("document.documentElement.lang") == "zh"
     assert "接下来是什么" in page.locator("aside").text_content()
-    page.get_by_role("combobox").select_option("en")
+    page.get_by_label("语言").select_option("en")
     assert "What comes next?" in page.locator("aside").text_content()
 
 

@@ -11,7 +11,7 @@ import jsonschema
 import numpy as np
 import pytest
 
-from onnxlens.plugins.explorer._engine import Answer, RunRequest
+from onnxlens.plugins.explorer._requests import Answer, RunRequest
 from onnxlens.plugins.explorer._server import free_socket, openapi
 from onnxlens.runtime.errors import OutputError
 
@@ -21,7 +21,8 @@ TEXT = "When Mary and John went to the shop, John gave a drink to"
 def test_the_api_answers_as_the_engine_does(served):
     server = served()
     (model,) = server.ask("api/models").json["models"]
-    assert model["name"] == "tiny" and model["cfg"]["n_layers"] == 5
+    assert model == {"name": "tiny", "isOpen": True}
+    assert server.ask("api/model", {}).json["cfg"]["n_layers"] == 5
     assert [one["label"] for one in server.ask("api/tokenize", {"text": "a cat"}).json["tokens"]] == ["a", " cat"]
     reply = server.ask("api/run", {"text": TEXT, "reads": ["next", "sources"]})
     expected = server.engine.run(RunRequest(text=TEXT, reads=["next", "sources"]))
@@ -44,7 +45,7 @@ def test_the_api_answers_as_the_engine_does(served):
             "The request cannot be used: Object contains unknown field",
         ),
         ("api/run", {"text": 5}, 400, "The request cannot be used: Expected `str | null`, got `int`"),
-        ("api/run", {"text": "a", "reads": ["nothing"]}, 400, "Unknown hook point 'nothing'"),
+        ("api/run", {"text": "a", "reads": ["nothing"]}, 400, "Unknown hook point or weight 'nothing'"),
         ("api/continue", {"text": "a", "temperature": -1}, 400, "temperature"),
         ("api/nothing", None, 404, "Not Found"),
         ("api/run", None, 405, "Method Not Allowed"),
@@ -97,7 +98,7 @@ def test_a_newer_request_of_a_tab_replaces_the_one_that_waits(served, monkeypatc
         return Answer({"text": request.text})
 
     # The routes hold the method of the served engine, whose lens is the same object.
-    monkeypatch.setattr(type(server.engine), "_ids", lambda self, request: slow(request) and [5])
+    monkeypatch.setattr(type(server.engine), "_ids", lambda self, lens, request: slow(request) and [5])
     with ThreadPoolExecutor(3) as pool:
         first = pool.submit(server.ask, "api/run", {"text": "a"}, x_onnxlens_tab="one")
         assert begun.wait(30)

@@ -54,8 +54,8 @@ export interface Columns {
   width: number; // of everything
 }
 
-const NUMBERED = 92, WORD = 50, TINT = 11; // the least widths of a cell
-const GAP = { most: 110, least: 40, narrow: 22, tint: 4 };
+const NUMBERED = 92, WORD = 46, TINT = 11; // the least widths of a cell
+const GAP = { most: 110, least: 40, narrow: 16, tint: 4 };
 
 /**
  * Places the columns in a room. Few blocks get words and numbers; more get words; where even these have no room, all are
@@ -86,20 +86,20 @@ export function columnsOf(states: number, room: number, focused: number): Column
     return place(Array.from({ length: states }, () => ({ width: NUMBERED, detail: "number" })), gap);
   }
   if (each >= WORD + GAP.narrow) {
-    const width = Math.floor(each - GAP.narrow - 4);
+    const width = Math.floor(each - GAP.narrow);
     return place(Array.from({ length: states }, () => ({ width, detail: width >= NUMBERED - 14 ? "number" : "word" })), GAP.narrow);
   }
   const lens = (state: number) => Math.abs(state - focused) <= 1;
   const inLens = Array.from({ length: states }, (_, state) => state).filter(lens).length;
   const rest = (room - tokenWidth - inLens * NUMBERED - gaps * GAP.tint) / Math.max(1, states - inLens);
-  const tint = Math.max(TINT, Math.min(28, Math.floor(rest)));
+  const tint = Math.max(TINT, Math.min(40, Math.floor(rest)));
   return place(
     Array.from({ length: states }, (_, state) => (lens(state) ? { width: NUMBERED, detail: "number" } : { width: tint, detail: "tint" })),
     GAP.tint,
   );
 }
 
-/** How the heads of a block are laid out in a width: how many in a row, and whether a number fits. */
+/** How the heads of a block are laid out in a width: how many in a row, and whether numbers fit. */
 export function headsOf(count: number, width: number): { columns: number; hasNumbers: boolean } {
   if (width / count >= 30) return { columns: count, hasNumbers: true };
   const columns = Math.max(1, Math.min(count, Math.floor(width / 11)));

@@ -152,7 +152,7 @@ export interface Tensor {
   data: Float32Array | Int32Array;
 }
 
-/** One stage of a sampler chain, with the tokens that matter: those kept last, and the largest that it removed. */
+/** One stage of a sampler chain, with the tokens that matter: the most probable before all stages and after them. */
 export interface Stage {
   sampler: string;
   tokens: number; // that remain
@@ -164,6 +164,7 @@ export interface Stage {
 
 /** How the next token is drawn. */
 export interface Chain {
+  logits: { id: number; logit: number }[]; // the model's, of the same tokens
   stages: Stage[];
   choice: string | null; // the sampler that chose; null where a single token was left
   tokens: number; // that could be chosen
@@ -200,7 +201,7 @@ export interface RunFacts {
   effects?: { embed: number; pos_embed: number; biases: number; change: number; logit: number };
   chain?: Chain;
   promoted?: Promoted[];
-  costs?: { parts: Cost[]; seconds: number; kv_cache_bytes: number; seconds_cached: number };
+  costs?: { parts: Cost[]; seconds: number; kv_cache_bytes: number; seconds_cached: number | null };
 }
 
 export interface Answer<Facts> {

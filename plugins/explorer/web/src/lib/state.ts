@@ -42,7 +42,7 @@ export function write(state: State): string {
   if (state.selection) entries.set("at", writeSelection(state.selection));
   if (state.edits.length) entries.set("edits", JSON.stringify(state.edits));
   if (state.language) entries.set("lang", state.language);
-  return "#" + entries.toString();
+  return "#" + entries.toString().replaceAll("%3A", ":").replaceAll("%2C", ","); // which need no escape here
 }
 
 /** Reads what `write` returned; entries that cannot be read are left out. `key` is the server's token of a link. */
