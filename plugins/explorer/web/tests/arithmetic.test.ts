@@ -67,6 +67,15 @@ describe.each(models)("in a model with %s", (_, run) => {
     expect(found[0]).toMatchObject({ kind: "softmax", stored: null, agrees: null });
   });
 
+  it("one number takes one request", async () => {
+    for (const name of [...names, "probabilities", "blocks.0.ln1"]) {
+      let requests = 0;
+      const read: Made["read"] = (addresses) => (requests++, run.read(addresses));
+      await explain(run.model, entries(run, name)[1]!, { tokens: run.tokens, edits: [] }, read);
+      expect([name, requests]).toEqual([name, 1]);
+    }
+  });
+
   it("a wrong number is noticed", async () => {
     const wrong: Made = {
       ...run,

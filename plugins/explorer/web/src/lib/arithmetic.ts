@@ -37,9 +37,9 @@ export async function explain(model: Model, value: string, context: Context, rea
   const values = new Values(model, context.tokens, read);
   const isWeight = values.hasWeight(name);
   const isStored = isWeight || name === "logits" || values.hasPoint(name);
-  if (isStored) await values.load(value);
+  const [made] = await Promise.all([isWeight ? null : ruleOf(values, name, indices), values.load(isStored ? value : null)]);
   const stored = isStored ? values.number(value) : null;
-  const rule = (isWeight ? null : await ruleOf(values, name, indices)) ?? nothing(isWeight, name, stored);
+  const rule = made ?? nothing(isWeight, name, stored);
   const agrees = stored === null ? null : stored === rule.total || Math.abs(stored - rule.total) <= rule.bound;
   const edits = context.edits.filter((one) => touches(one, model, name, indices, context.tokens.length));
   return { address: value, name, indices, ...rule, stored, agrees, edits };
@@ -53,7 +53,7 @@ function nothing(isWeight: boolean, name: string, stored: number | null): Rule {
 async function ruleOf(values: Values, name: string, indices: number[]): Promise<Rule | null> {
   const { model } = values;
   const [first, second, third] = indices as [number, number, number];
-  if (name === "logits") return dot(values, "logit", await finalInput(values, first), "unembed.W_U", [null, second], { name: "unembed.b_U", indices: [second] });
+  if (name === "logits") return dot(values, "logit", finalInput(values, first), "unembed.W_U", [null, second], { name: "unembed.b_U", indices: [second] });
   if (name === "probabilities") return probabilities(values, first, second);
   if (name === "hook_embed") return lookup(values, "embed.W_E", values.tokens[first]!.id, second, "embed");
   if (name === "hook_pos_embed") return lookup(values, "pos_embed.W_pos", first, second, "pos_embed");
@@ -72,7 +72,7 @@ async function ruleOf(values: Values, name: string, indices: number[]): Promise<
     case "attn.hook_k":
     case "attn.hook_v": {
       const letter = rest.slice(-1);
-      const input = await inputOfPart(values, name, `blocks.${layer}.ln1`, first);
+      const input = inputOfPart(values, name, `blocks.${layer}.ln1`, first);
       const bias = { name: `${attn}.b_${letter.toUpperCase()}`, indices: [second, third] };
       return dot(values, letter, input, `${attn}.W_${letter.toUpperCase()}`, [second, null, third], bias);
     }
@@ -86,22 +86,22 @@ async function ruleOf(values: Values, name: string, indices: number[]): Promise<
     case "attn.hook_z":
       return z(values, layer, first, second, third);
     case "attn.hook_result": {
-      const heads = await values.vector(`${attn}.hook_z`, [first, second, ALL], (i) => [first, second, i]);
-      return dot(values, "result", inputOf(heads, "z"), `${attn}.W_O`, [second, null, third], null);
+      const heads = values.vector(`${attn}.hook_z`, [first, second, ALL], (i) => [first, second, i]);
+      return dot(values, "result", heads.then((one) => inputOf(one, "z")), `${attn}.W_O`, [second, null, third], null);
     }
     case "hook_attn_out":
       return attentionOutput(values, layer, first, second);
     case "mlp.hook_pre":
     case "mlp.hook_pre_linear": {
       const part = rest === "mlp.hook_pre" && model.cfg.gated_mlp ? "gate" : "in";
-      const input = await inputOfPart(values, name, `blocks.${layer}.ln2`, first);
+      const input = inputOfPart(values, name, `blocks.${layer}.ln2`, first);
       return dot(values, rest.slice("mlp.hook_".length), input, `${mlp}.W_${part}`, [null, second], { name: `${mlp}.b_${part}`, indices: [second] });
     }
     case "mlp.hook_post":
       return post(values, layer, first, second);
     case "hook_mlp_out": {
-      const neurons = await values.vector(`${mlp}.hook_post`, [first, ALL], (i) => [first, i]);
-      return dot(values, "mlp_out", inputOf(neurons, "post"), `${mlp}.W_out`, [null, second], { name: `${mlp}.b_out`, indices: [second] });
+      const neurons = values.vector(`${mlp}.hook_post`, [first, ALL], (i) => [first, i]);
+      return dot(values, "mlp_out", neurons.then((one) => inputOf(one, "post")), `${mlp}.W_out`, [null, second], { name: `${mlp}.b_out`, indices: [second] });
     }
     default:
       return null;

@@ -22,9 +22,11 @@ export async function scores(values: Values, layer: number, head: number, query:
   const shared = keyHead(values, head);
   const [q, k] = values.hasPoint(`${attn}.hook_rot_q`) ? ["rot_q", "rot_k"] : ["q", "k"];
   const row = formatAddress(`${attn}.hook_attn_scores`, head, query);
-  await values.load(row);
-  const left = await values.vector(`${attn}.hook_${q}`, [query, head, ALL], (i) => [query, head, i]);
-  const right = await values.vector(`${attn}.hook_${k}`, [key, shared, ALL], (i) => [key, shared, i]);
+  const [left, right] = await Promise.all([
+    values.vector(`${attn}.hook_${q}`, [query, head, ALL], (i) => [query, head, i]),
+    values.vector(`${attn}.hook_${k}`, [key, shared, ALL], (i) => [key, shared, i]),
+    values.load(row),
+  ]);
   const terms = products(inputOf(left, q!), right);
   const divisor = divisorOf(values, layer);
   const total = sum(terms, { name: "sum" });
@@ -92,8 +94,10 @@ async function softmax(values: Values, name: string, row: number[], entry: numbe
 export async function z(values: Values, layer: number, position: number, head: number, entry: number): Promise<Rule> {
   const attn = `blocks.${layer}.attn`;
   const shared = keyHead(values, head);
-  const shares = await values.vector(`${attn}.hook_pattern`, [head, position, ALL], (k) => [head, position, k]);
-  const carried = await values.vector(`${attn}.hook_v`, [ALL, shared, entry], (k) => [k, shared, entry]);
+  const [shares, carried] = await Promise.all([
+    values.vector(`${attn}.hook_pattern`, [head, position, ALL], (k) => [head, position, k]),
+    values.vector(`${attn}.hook_v`, [ALL, shared, entry], (k) => [k, shared, entry]),
+  ]);
   const visible = position + 1; // later positions have a share of 0
   const left = inputOf(shares.slice(0, visible), "pattern");
   return linear(products(left, carried), "z = Σₖ pattern[k] · v[k]");

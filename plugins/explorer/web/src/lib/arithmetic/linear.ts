@@ -24,15 +24,14 @@ export function inputOf(entries: Quantity[], words: string): Input {
 export async function dot(
   values: Values,
   name: string,
-  input: Input,
+  given: Promise<Input>,
   weight: string,
   column: (number | null)[],
   bias: { name: string; indices: number[] } | null,
 ): Promise<Rule> {
   const added = bias && values.hasWeight(bias.name) ? formatAddress(bias.name, ...bias.indices) : null;
-  await values.load(added);
   const at = (i: Index): Index[] => column.map((one) => one ?? i);
-  const weights = await values.vector(weight, at(ALL), at);
+  const [input, weights] = await Promise.all([given, values.vector(weight, at(ALL), at), values.load(added)]);
   const terms = products(input, weights);
   const hasBias = added !== null && values.number(added) !== 0; // models without biases have them as zeros
   if (hasBias) terms.push(step("same", [values.quantity(added)], { name: "bias" }));

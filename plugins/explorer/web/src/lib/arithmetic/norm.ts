@@ -27,8 +27,7 @@ export async function scale(values: Values, norm: string, position: number): Pro
 /** An entry of a normalised value, before weight and bias. */
 export async function normalized(values: Values, norm: string, position: number, entry: number): Promise<Rule> {
   const divisor = formatAddress(`${norm}.hook_scale`, position, 0);
-  await values.load(divisor);
-  const { x, lines, mean } = await read(values, norm, position);
+  const [{ x, lines, mean }] = await Promise.all([read(values, norm, position), values.load(divisor)]);
   const centred = mean && step("subtract", [x[entry]!, mean], { name: "centred" });
   const found = step("divide", [centred?.result ?? x[entry]!, values.quantity(divisor)], { name: "result" });
   const size = mean ? Math.abs(x[entry]!.value) + (x.length + 8) * Math.sqrt(meanSquare(x)) : Math.abs(x[entry]!.value);

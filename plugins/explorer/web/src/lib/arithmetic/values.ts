@@ -5,6 +5,7 @@ import type { Quantity, Read } from "./types";
 /** The values of a run as rules need them, each read once. */
 export class Values {
   #arrays = new Map<string, ArrayLike<number>>();
+  #next: { wanted: Set<string>; done: Promise<void> } | null = null; // the request that is being put together
 
   constructor(
     readonly model: Model,
@@ -26,16 +27,25 @@ export class Values {
     return this.model.weights.some((one) => one.name === name);
   }
 
-  /** Loads what is at addresses, in one request, so that `array` and `number` have it. */
-  async load(...addresses: (string | null)[]): Promise<void> {
-    const missing = [...new Set(addresses)].filter((one): one is string => one !== null && !this.#arrays.has(one));
-    if (!missing.length) return;
-    const found = await this.read(missing);
-    for (const address of missing) {
-      const tensor = found[address];
-      if (!tensor) throw new Error(`The engine did not answer with ${address}, which was asked for.`);
-      this.#arrays.set(address, tensor.data);
+  /** Loads what is at addresses, so that `array` and `number` have it. What is asked for at once is one request. */
+  load(...addresses: (string | null)[]): Promise<void> {
+    const missing = addresses.filter((one): one is string => one !== null && !this.#arrays.has(one));
+    if (!missing.length) return Promise.resolve();
+    if (!this.#next) {
+      const wanted = new Set<string>();
+      const done = Promise.resolve().then(async () => {
+        this.#next = null;
+        const found = await this.read([...wanted]);
+        for (const address of wanted) {
+          const tensor = found[address];
+          if (!tensor) throw new Error(`The engine did not answer with ${address}, which was asked for.`);
+          this.#arrays.set(address, tensor.data);
+        }
+      });
+      this.#next = { wanted, done };
     }
+    for (const one of missing) this.#next.wanted.add(one);
+    return this.#next.done;
   }
 
   /** The numbers at an address that was loaded. */
