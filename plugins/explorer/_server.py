@@ -295,7 +295,8 @@ def free_socket(host: str, port: int) -> socket.socket:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     for number in range(port, port + (21 if port else 1)):
-        bound = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio turns off the delay of small packets (Nagle) only for sockets that name their protocol.
+        bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             bound.bind((host, number))
