@@ -20,6 +20,9 @@ import { EMPTY, write, type State } from "./lib/state";
 
 /** What the board reads of each run. */
 export const BOARD = ["next", "guesses", "effects", "sources"];
+/** A request without its text. */
+export type Wanted = Omit<RunRequest, "text" | "ids" | "model">;
+
 const KEPT = 64; // answers, so that going back loads nothing
 
 /** The state of the page and what can be done to it. Views read it and call its methods; nothing else holds state that others need. */
@@ -198,19 +201,22 @@ export class Explorer {
    * Loads reads for a component whenever they change, of the board's own run: the same tokens, edits, position and
    * answer. Null loads nothing.
    */
-  reads(wanted: () => (Omit<RunRequest, "text" | "ids" | "model"> & { reads: string[] }) | null): Resource<RunRequest, Answer<RunFacts>> {
+  reads(wanted: () => Wanted | null): Resource<RunRequest, Answer<RunFacts>> {
     return new Resource(
       () => {
         const asked = wanted();
-        const facts = this.answer?.facts;
-        if (!asked || !facts) return null;
-        const { position, token, against } = facts;
-        const ids = facts.tokens.map((one) => one.id);
-        const { model } = this.base;
-        return { ...(model ? { model } : {}), ids, edits: this.edits, position, token, against, ...asked };
+        return asked && this.answer ? this.here(asked) : null;
       },
       (request, signal) => this.#run(request, signal),
     );
+  }
+
+  /** A request about the board's own run. */
+  here(asked: Wanted): RunRequest {
+    const { position, token, against, tokens } = this.answer!.facts;
+    const ids = tokens.map((one) => one.id);
+    const { model } = this.base;
+    return { ...(model ? { model } : {}), ids, edits: this.edits, position, token, against, ...asked };
   }
 
   /** Shows an error as a sentence. */

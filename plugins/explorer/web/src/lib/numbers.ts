@@ -48,3 +48,17 @@ export function nucleus(probabilities: Float64Array, p: number): number {
 export function isDark(share: number): boolean {
   return share > 0.55;
 }
+
+/** The length of a vector. */
+export function length(values: ArrayLike<number>): number {
+  let total = 0;
+  for (let place = 0; place < values.length; place++) total += values[place]! ** 2;
+  return Math.sqrt(total);
+}
+
+/** The mean of numbers. */
+export function average(values: ArrayLike<number>): number {
+  let total = 0;
+  for (let place = 0; place < values.length; place++) total += values[place]!;
+  return total / values.length;
+}

@@ -1,5 +1,7 @@
 import type { Explorer } from "../explorer.svelte";
 import { t } from "../lang/index.svelte";
+import { parseValue } from "./address";
+import { words } from "./arithmetic/words";
 import type { Selection } from "./selection";
 
 /** A selection in words, for headings and the breadcrumb. */
@@ -26,8 +28,11 @@ export function title(chosen: Selection, explorer: Explorer): string {
       return t("title-mlp", { layer: chosen.layer }) + at(chosen.position);
     case "neuron":
       return t("title-neuron", { layer: chosen.layer, neuron: chosen.neuron }) + at(chosen.position);
-    case "value":
-      return chosen.address;
+    case "value": {
+      const { model, answer } = explorer;
+      if (!model || !answer || !parseValue(model, chosen.address, answer.facts.tokens.length)) return chosen.address;
+      return words(model, chosen.address, answer.facts.tokens, (id) => explorer.label(id), t);
+    }
     case "tool":
       return t(`tool-${chosen.name}`);
   }
