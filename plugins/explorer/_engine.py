@@ -32,6 +32,7 @@ from onnxlens.plugins.explorer._requests import (
     ViewRequest,
 )
 from onnxlens.plugins.explorer._sweeps import swept
+from onnxlens.runtime import Intervention
 from onnxlens.runtime._activations.cache import ActivationCache
 from onnxlens.runtime._running.logits import top_ids
 from onnxlens.runtime.errors import HookPointError, InputError, suggestion
@@ -158,7 +159,7 @@ class Engine:
         tensors = [Address.parse(name) for name in request.reads if name not in READS]
         activations = self._activations(lens, tensors)
         self._check_size(lens, activations, length)
-        with self._edited(lens, request, ids):
+        with self._edited(lens, request, ids) as edits:
             every, near = needed(lens, derived, request.directions)
             every += [one.name for one in activations]
             position = request.position % length
@@ -175,7 +176,7 @@ class Engine:
             against = self._token(lens, request.against, self._rival(lens, row, token))
             flat = _without_rows(cache)
             guesses = self._guesses.setdefault(id(lens), Guesses(lens))
-            run = Run(lens, guesses, request, ids, row, flat, close, place, token, against, position)
+            run = Run(lens, guesses, request, ids, row, flat, close, place, token, against, position, edits)
             for one, text in zip(tensors, (name for name in request.reads if name not in READS), strict=True):
                 run.arrays.update(_taken(lens, flat, one, text, logits))
             for name in derived:
@@ -299,13 +300,13 @@ class Engine:
         return ids
 
     @contextmanager
-    def _edited(self, lens: Lens, request: TextRequest, ids: Sequence[int]) -> Iterator[None]:
+    def _edited(self, lens: Lens, request: TextRequest, ids: Sequence[int]) -> Iterator[list[Intervention]]:
         edits = interventions(lens, request.edits, ids)
         if not edits:
-            yield
+            yield edits
             return
         with lens.hooks(interventions=edits):
-            yield
+            yield edits
 
 
 def _sizes(lens: Lens) -> dict[str, int]:

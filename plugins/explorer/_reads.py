@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from onnxlens.metrics import logit_difference
 from onnxlens.plugins._sampling.sampler import softmax
 from onnxlens.plugins.explorer._addresses import Address
 from onnxlens.plugins.explorer._requests import RunRequest
+from onnxlens.runtime import Intervention
 from onnxlens.runtime._running.logits import top_ids
 from onnxlens.runtime.errors import InputError
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["READS", "Run", "needed"]
 
+_NEXT = 20  # tokens that `next` names at least
 _PROMOTED = 10  # tokens that a direction promotes, and that it suppresses
 
 
@@ -47,6 +49,7 @@ class Run:
         token: the answer's id.
         against: the id of the token whose logit is subtracted.
         position: the position that predicts.
+        edits: the interventions of the request.
         facts: plain values found.
         arrays: arrays found.
         named: ids of tokens that the answer names.
@@ -63,6 +66,7 @@ class Run:
     token: int
     against: int
     position: int
+    edits: Sequence[Intervention]
     facts: dict[str, Any] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
     named: set[int] = field(default_factory=set)
@@ -79,8 +83,8 @@ def _states(lens: Lens) -> list[str]:
 
 
 def _next(run: Run) -> None:
-    """Logits of the next token over the full vocabulary, [V] float32, and the ids of the largest, [top]."""
-    best = top_ids(run.row, run.request.top)
+    """Logits of the next token over the full vocabulary, [V] float32, and the ids of the largest."""
+    best = top_ids(run.row, min(max(run.request.top, _NEXT), len(run.row)))
     run.arrays["next.logits"] = run.row.astype(np.float32)
     run.arrays["next.ids"] = best.astype(np.int32)
     run.named.update(best.tolist())
@@ -155,6 +159,11 @@ def _surprisal(run: Run) -> None:
     found = surprisal(run.lens, np.array(run.ids))
     run.arrays["surprisal"] = found.values.astype(np.float32)
     run.arrays["surprisal.ranks"] = found.rank.astype(np.int32)
+
+
+def _edits(run: Run) -> None:
+    """The edits as interventions with all their values, as `--intervene` reads them."""
+    run.facts["edits"] = [one.to_dict() for one in run.edits]
 
 
 def _neurons(run: Run) -> None:
@@ -301,6 +310,7 @@ READS: dict[str, Callable[[Run], None]] = {
     "ranks": _ranks,
     "norms": _norms,
     "surprisal": _surprisal,
+    "edits": _edits,
     "neurons": _neurons,
     "chain": _chain,
     "unembedded": _unembedded,

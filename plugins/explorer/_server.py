@@ -52,6 +52,12 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+# A visualizer's page: it may run its own scripts, but in an origin of its own, without this page and the network.
+_FRAME = "/frame.html"
+_FRAME_POLICY = (
+    "sandbox allow-scripts; default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src 'unsafe-inline'; "
+    "img-src data: blob:; font-src data:; frame-ancestors 'self'"
+)
 _HEADERS = {
     "content-security-policy": _POLICY,
     "x-content-type-options": "nosniff",
@@ -118,9 +124,10 @@ class _Guard:
 
         async def safe(message: Any) -> None:
             if message["type"] == "http.response.start":
+                added = {**_HEADERS, "content-security-policy": _FRAME_POLICY} if scope["path"] == _FRAME else _HEADERS
                 message["headers"] = [
                     *message["headers"],
-                    *((name.encode(), value.encode()) for name, value in _HEADERS.items()),
+                    *((name.encode(), value.encode()) for name, value in added.items()),
                 ]
             await send(message)
 

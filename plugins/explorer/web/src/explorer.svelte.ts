@@ -11,7 +11,9 @@ import {
   type RunRequest,
   type TextRequest,
 } from "./engine/types";
+import { Generation } from "./generation/generation.svelte";
 import { language, LANGUAGES, preferred, t } from "./lang/index.svelte";
+import { active, type PageEdit } from "./lib/edits";
 import { filled, LONG, unknown, withRoom } from "./lib/guesses";
 import { at } from "./lib/numbers";
 import { Resource } from "./lib/resource.svelte";
@@ -29,7 +31,8 @@ const KEPT = 64; // answers, so that going back loads nothing
 export class Explorer {
   text = $state("");
   ids = $state.raw<number[] | null>(null);
-  edits = $state.raw<Edit[]>([]);
+  /** All edits, also those that are switched off for now. */
+  allEdits = $state.raw<PageEdit[]>([]);
   position = $state<number | null>(null);
   token = $state<number | null>(null);
   against = $state<number | null>(null);
@@ -37,6 +40,9 @@ export class Explorer {
   otherModel = $state<string | null>(null);
   selection = $state.raw<Selection | null>(null);
   isChosen = $state(true); // whether the page chose the selection, not the reader
+
+  /** The step of the tour, from 0; null outside of it. */
+  tour = $state<number | null>(null);
 
   models = $state.raw<ModelName[]>([]);
   model = $state.raw<Model | null>(null);
@@ -52,6 +58,7 @@ export class Explorer {
   /** The head under the pointer, whose lines are lit. */
   hovered = $state.raw<{ layer: number; head: number } | null>(null);
 
+  readonly generation: Generation = new Generation(this);
   #modelName: string | null;
   #running: AbortController | null = null;
   #kept = new Map<string, Promise<Answer<RunFacts>>>();
@@ -81,6 +88,11 @@ export class Explorer {
     await this.update();
   }
 
+  /** The edits that are made. */
+  get edits(): Edit[] {
+    return active(this.allEdits);
+  }
+
   /** The text to run, with its edits. */
   get request(): TextRequest {
     return { ...this.base, edits: this.edits };
@@ -103,9 +115,10 @@ export class Explorer {
       token: this.token,
       against: this.against,
       selection: this.isChosen ? null : this.selection,
-      edits: this.edits,
+      edits: this.allEdits,
       other: this.other,
       otherModel: this.otherModel,
+      tour: this.tour,
       language: this.#chosenLanguage,
     };
   }
@@ -237,8 +250,8 @@ export class Explorer {
     void this.update();
   }
 
-  setEdits(edits: Edit[]): void {
-    this.edits = edits;
+  setEdits(edits: PageEdit[]): void {
+    this.allEdits = edits;
     if (this.selection) this.isChosen = false;
     void this.update();
   }
@@ -258,7 +271,7 @@ export class Explorer {
   async openModel(name: string): Promise<void> {
     try {
       const model = await this.engine.model(name);
-      [this.#modelName, this.model, this.ids, this.edits] = [name, model, null, []];
+      [this.#modelName, this.model, this.ids, this.allEdits] = [name, model, null, []];
       [this.position, this.token, this.against, this.isChosen] = [null, null, null, true];
       await this.update();
     } catch (error) {
@@ -279,8 +292,9 @@ export class Explorer {
   #take(state: Partial<State>): void {
     if (state.text !== undefined) this.text = state.text;
     this.ids = state.ids ?? null;
-    this.edits = state.edits ?? [];
+    this.allEdits = state.edits ?? [];
     [this.position, this.token, this.against] = [state.position ?? null, state.token ?? null, state.against ?? null];
+    this.tour = state.tour ?? null;
     [this.other, this.otherModel] = [state.other ?? null, state.otherModel ?? null];
     [this.selection, this.isChosen] = [state.selection ?? null, !state.selection];
   }

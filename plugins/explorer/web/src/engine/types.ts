@@ -122,7 +122,7 @@ export interface TextRequest {
 /**
  * Reads are addresses of hook points and weights (globs without brackets, too), and these:
  *
- * - `next`: `next.logits` [V], `next.ids` [top], the most probable first
+ * - `next`: `next.logits` [V], `next.ids` [20 or `top`], the most probable first
  * - `guesses`: the logit lens: `guesses.ids` and `guesses.probabilities` [states, P, top], or [states, n, top] at the n
  *   `positions` of the request; `states` in the facts
  * - `effects`: `effects.heads` [L, H], `effects.mlps` [L]; the rest in the facts
@@ -135,6 +135,7 @@ export interface TextRequest {
  * - `chain`: the sampler chain, stage by stage; see `Chain` in the facts
  * - `unembedded`: for each of `directions`, the tokens that it promotes and suppresses most; see `Promoted`
  * - `gradient`: gradient × input of each token, [P], where the bundle has gradients
+ * - `edits`: the edits with all their values, as `onnxlens predict --intervene` reads them; `edits` in the facts
  * - `costs`: time, bytes and multiply-adds of each part; see `Cost` in the facts
  */
 export interface RunRequest extends TextRequest {
@@ -203,6 +204,7 @@ export interface RunFacts {
   effects?: { embed: number; pos_embed: number; biases: number; change: number; logit: number };
   chain?: Chain;
   promoted?: Promoted[];
+  edits?: Record<string, unknown>[];
   costs?: { parts: Cost[]; seconds: number; kv_cache_bytes: number; seconds_cached: number | null };
 }
 

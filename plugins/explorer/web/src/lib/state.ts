@@ -1,4 +1,4 @@
-import type { Edit } from "../engine/types";
+import type { PageEdit } from "./edits";
 import { readSelection, writeSelection, type Selection } from "./selection";
 
 /** Everything that the address of the page holds. */
@@ -10,9 +10,10 @@ export interface State {
   token: number | null; // the answer; null for the most probable token
   against: number | null; // the rival; null for the most probable other word
   selection: Selection | null; // null for the one that the page chooses
-  edits: Edit[];
+  edits: PageEdit[];
   other: string | null; // a second text, to compare and to take values from
   otherModel: string | null;
+  tour: number | null; // the step of the tour
   language: string | null;
 }
 
@@ -26,10 +27,11 @@ export const EMPTY: Omit<State, "text"> = {
   edits: [],
   other: null,
   otherModel: null,
+  tour: null,
   language: null,
 };
 
-const NUMBERS = ["position", "token", "against"] as const;
+const NUMBERS = ["position", "token", "against", "tour"] as const;
 const TEXTS = ["model", "other", "otherModel"] as const;
 
 /** The state in the part of the address after `#`. */
