@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from onnxlens._commands.options import RunOptions, print_json, run_options
+from onnxlens._commands.options import RunOptions, print_json, run_options, status
 from onnxlens.runtime._escape import escape_controls
 
 _PORT = 8642
@@ -17,12 +17,15 @@ _PORT = 8642
     "--port", default=_PORT, show_default=True, metavar="N", help="The port, or one of the next 20; 0 for any."
 )
 @click.option("--browser/--no-browser", default=True, help="Open the page in the browser.  [default: browser]")
+@click.option("--save", metavar="FILE", help="Write a page with recorded answers for TEXT, and serve nothing.")
 @run_options
-def command(text: str | None, host: str, port: int, browser: bool, run: RunOptions) -> None:
+def command(text: str | None, host: str, port: int, browser: bool, save: str | None, run: RunOptions) -> None:
     """Open a page on this machine that shows what happens inside the model while it reads TEXT.
 
     Nothing leaves this machine. On another address than 127.0.0.1, the link has a token, without which the server does
     not answer. Ctrl-C ends it.
+
+    With --save, one HTML file has the page and what it shows of TEXT. It opens offline, from a disk or a mail.
     """
     import ipaddress
     import secrets
@@ -44,6 +47,9 @@ def command(text: str | None, host: str, port: int, browser: bool, run: RunOptio
         ) from error
     if not (BUILT / "index.html").is_file():
         raise OutputError("The page of the explorer is not built: in a checkout, run 'make explore'.")
+    if save is not None:
+        _save(text, save, run)
+        return
     try:
         is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -63,3 +69,23 @@ def command(text: str | None, host: str, port: int, browser: bool, run: RunOptio
             click.echo("No browser could be opened; open this address in one.", err=True)
         sys.stdout.flush()
         serve(engine, bound, token=token)
+
+
+def _save(text: str | None, path: str, run: RunOptions) -> None:
+    """Writes a page with recorded answers."""
+    from onnxlens.plugins.explorer import Engine
+    from onnxlens.plugins.explorer._engine import EXAMPLE
+    from onnxlens.plugins.explorer._recording import page, record
+    from onnxlens.plugins.explorer._server import BUILT
+    from onnxlens.runtime._files import check_ending, replaced
+
+    check_ending(path, ".html", "a page is HTML")
+    with run.open_lens() as lens, status("recording") as say:
+        facts, arrays = record(Engine(lens), EXAMPLE if text is None else text, say)
+        content = page(BUILT, facts, arrays).encode()
+        with replaced(path) as scratch:
+            scratch.write_bytes(content)
+    if run.as_json:
+        print_json({"file": path, "bytes": len(content)}, indent=None)
+    else:
+        click.echo(f"{escape_controls(path)}: {len(content) / 1e6:.1f} MB")

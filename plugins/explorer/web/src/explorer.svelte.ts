@@ -221,6 +221,7 @@ export class Explorer {
         return asked && this.answer ? this.here(asked) : null;
       },
       (request, signal) => this.#run(request, signal),
+      (error) => this.fail(error),
     );
   }
 
@@ -265,7 +266,7 @@ export class Explorer {
   }
 
   select(chosen: Selection): void {
-    [this.selection, this.isChosen] = [chosen, false];
+    [this.selection, this.isChosen, this.failure] = [chosen, false, ""];
   }
 
   async openModel(name: string): Promise<void> {

@@ -13,5 +13,5 @@ export function parse<Facts>(buffer: ArrayBuffer): Answer<Facts> {
     else if (entry.dtype === "I32") arrays[name] = { shape: entry.shape, data: new Int32Array(bytes) };
     else throw new Error(`The data type ${entry.dtype} of ${name} is not known.`);
   }
-  return { facts: JSON.parse(header.__metadata__.facts), arrays };
+  return { facts: JSON.parse(header.__metadata__?.facts ?? "null"), arrays };
 }

@@ -10,14 +10,14 @@ export interface Loaded<K, V> {
  * Loads a value whenever its key changes; to be called while a component is set up.
  *
  * `current` stays the last loaded one until the next has arrived, so show what belongs to `current.key`. A key of null
- * loads nothing. Keys are compared as JSON.
+ * loads nothing. Keys are compared as JSON. After an error there is no current one, and `failed` is called.
  */
 export class Resource<K, V> {
   current = $state.raw<Loaded<K, V> | null>(null);
   error = $state("");
   isLoading = $state(false);
 
-  constructor(key: () => K | null, load: (key: K, signal: AbortSignal) => Promise<V>) {
+  constructor(key: () => K | null, load: (key: K, signal: AbortSignal) => Promise<V>, failed: (error: unknown) => void = () => {}) {
     let last = "";
     let running: AbortController | null = null;
     const begin = (wanted: K): void => {
@@ -32,7 +32,9 @@ export class Resource<K, V> {
         (error) => {
           if (mine.signal.aborted) return;
           if (error instanceof Superseded) return begin(wanted); // somebody else gave up the same run
-          [this.error, this.isLoading] = [error.message, false];
+          // What was loaded before belongs to another key.
+          [this.current, this.error, this.isLoading] = [null, error.message, false];
+          failed(error);
         },
       );
     };

@@ -3,12 +3,17 @@ import type { Values } from "../lang/index.svelte";
 import { at, average, length, percent, signed, softmax } from "../lib/numbers";
 import type { Selection } from "../lib/selection";
 
+/** What a step says: the key of its text after `tour-KEY`, and the values in it. */
+export interface Said {
+  text: string;
+  values: Values;
+}
+
 /** A step of the tour: what it selects, and what it says with numbers of the model and text at hand. */
 export interface Step {
   key: string; // of its texts: `tour-KEY-title`, and those that `say` names
   selection: (explorer: Explorer) => Selection;
-  /** The key of its text after `tour-KEY`, and the values in it. */
-  say: (explorer: Explorer) => Promise<{ text: string; values: Values }>;
+  say: (explorer: Explorer) => Promise<Said>;
   /** Whether the reader has done what the step asks for; a step without it asks for nothing. */
   isDone?: (explorer: Explorer) => boolean;
 }
@@ -46,7 +51,7 @@ export const STEPS: Step[] = [
   {
     key: "tokens",
     selection: (explorer) => ({ kind: "token", position: second(explorer) }),
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const { tokens } = explorer.answer!.facts;
       const token = tokens[second(explorer)]!;
       return { text: "text", values: { count: tokens.length, token: explorer.name(second(explorer)), id: token.id, vocabulary: explorer.model!.cfg.d_vocab } };
@@ -55,7 +60,7 @@ export const STEPS: Step[] = [
   {
     key: "embedding",
     selection: (explorer) => ({ kind: "token", position: second(explorer) }),
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const here = second(explorer);
       const name = `hook_embed[${here}]`;
       const arrays = await read(explorer, name);
@@ -65,7 +70,7 @@ export const STEPS: Step[] = [
   {
     key: "positions",
     selection: (explorer) => ({ kind: "token", position: second(explorer) }),
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const here = second(explorer);
       if (!has(explorer, "hook_pos_embed")) return { text: "rotary", values: {} };
       const name = `hook_pos_embed[${here}]`;
@@ -76,12 +81,12 @@ export const STEPS: Step[] = [
   {
     key: "stream",
     selection: (explorer) => ({ kind: "block", layer: bestHead(explorer).layer }),
-    say: async (explorer) => ({ text: "text", values: { layers: explorer.model!.cfg.n_layers, width: explorer.model!.cfg.d_model } }),
+    say: async (explorer): Promise<Said> => ({ text: "text", values: { layers: explorer.model!.cfg.n_layers, width: explorer.model!.cfg.d_model } }),
   },
   {
     key: "norm",
     selection: (explorer) => ({ kind: "norm", name: `blocks.${bestHead(explorer).layer}.ln1` }),
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const name = `blocks.${bestHead(explorer).layer}.ln1`;
       const norm = explorer.model!.normalizations[name]!;
       const here = position(explorer);
@@ -94,7 +99,7 @@ export const STEPS: Step[] = [
   {
     key: "qkv",
     selection: (explorer) => ({ kind: "head", layer: bestHead(explorer).layer, head: bestHead(explorer).head }),
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const { layer, head } = bestHead(explorer);
       const { n_heads, d_head, n_key_value_heads } = explorer.model!.cfg;
       const keys = n_key_value_heads ?? n_heads;
@@ -107,7 +112,7 @@ export const STEPS: Step[] = [
       const { layer, head, key } = bestHead(explorer);
       return { kind: "head", layer, head, query: position(explorer), key };
     },
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const { layer, head, key } = bestHead(explorer);
       const here = position(explorer);
       const names = ["hook_attn_scores", "hook_pattern"].map((name) => `blocks.${layer}.attn.${name}[${head},${here},${key}]`);
@@ -122,7 +127,7 @@ export const STEPS: Step[] = [
   {
     key: "heads",
     selection: (explorer) => ({ kind: "tool", name: "heads" }),
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const { layer, head, effect, key } = bestHead(explorer);
       return { text: effect >= 0 ? "text" : "opposes", values: { ...explorer.names, layer, head, effect: signed(effect), key: explorer.name(key) } };
     },
@@ -130,12 +135,12 @@ export const STEPS: Step[] = [
   {
     key: "output",
     selection: (explorer) => ({ kind: "head", layer: bestHead(explorer).layer, head: bestHead(explorer).head }),
-    say: async (explorer) => ({ text: "text", values: { layer: bestHead(explorer).layer, head: bestHead(explorer).head, width: explorer.model!.cfg.d_model, small: explorer.model!.cfg.d_head } }),
+    say: async (explorer): Promise<Said> => ({ text: "text", values: { layer: bestHead(explorer).layer, head: bestHead(explorer).head, width: explorer.model!.cfg.d_model, small: explorer.model!.cfg.d_head } }),
   },
   {
     key: "residual",
     selection: (explorer) => ({ kind: "cell", state: explorer.model!.cfg.n_layers, position: position(explorer) }),
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const here = position(explorer);
       await explorer.loadGuesses("answer", [here]);
       const ids = explorer.answer!.arrays["guesses.ids"]!;
@@ -152,7 +157,7 @@ export const STEPS: Step[] = [
   {
     key: "mlp",
     selection: (explorer) => ({ kind: "mlp", layer: bestMlp(explorer).layer }),
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const { layer, effect } = bestMlp(explorer);
       const { d_model, d_mlp, act_fn, gated_mlp } = explorer.model!.cfg;
       return { text: gated_mlp ? "gated" : "text", values: { ...explorer.names, layer, width: d_model, neurons: d_mlp, activation: act_fn, effect: signed(effect) } };
@@ -161,12 +166,12 @@ export const STEPS: Step[] = [
   {
     key: "dropout",
     selection: (explorer) => ({ kind: "block", layer: bestMlp(explorer).layer }),
-    say: async () => ({ text: "text", values: {} }),
+    say: async (): Promise<Said> => ({ text: "text", values: {} }),
   },
   {
     key: "logits",
     selection: (explorer) => ({ kind: "value", address: `probabilities[${position(explorer)},${explorer.answer!.facts.token}]` }),
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const { token } = explorer.answer!.facts;
       const logits = explorer.answer!.arrays["next.logits"]!.data;
       return { text: "text", values: { ...explorer.names, vocabulary: logits.length, logit: logits[token]!.toFixed(2), share: percent(chance(explorer)) } };
@@ -175,13 +180,13 @@ export const STEPS: Step[] = [
   {
     key: "sampling",
     selection: () => ({ kind: "tool", name: "sampling" }),
-    say: async (explorer) => ({ text: "text", values: { ...explorer.names, share: percent(chance(explorer)) } }),
+    say: async (explorer): Promise<Said> => ({ text: "text", values: { ...explorer.names, share: percent(chance(explorer)) } }),
     isDone: (explorer) => explorer.generation.shape.temperature !== 1,
   },
   {
     key: "break",
     selection: (explorer) => ({ kind: "head", layer: bestHead(explorer).layer, head: bestHead(explorer).head }),
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       const { layer, head } = bestHead(explorer);
       return { text: "text", values: { ...explorer.names, layer, head } };
     },
@@ -190,7 +195,7 @@ export const STEPS: Step[] = [
   {
     key: "end",
     selection: (explorer) => explorer.selection ?? { kind: "token", position: 0 },
-    say: async (explorer) => {
+    say: async (explorer): Promise<Said> => {
       if (!explorer.unchanged) return { text: "whole", values: explorer.names };
       const before = explorer.unchanged.facts.effects!.logit, after = explorer.answer!.facts.effects!.logit;
       const values = { ...explorer.names, before: signed(before), after: signed(after) };
