@@ -42,14 +42,15 @@ const painted = (test) => new Promise((done) => {
 });
 """
 _TYPE = (
-    "async ([text, last]) => {"
+    "async ([text]) => {"
     + _PAINTED
     + """
-  const box = document.querySelector("[data-testid=text], header input[type=text], header textarea");
+  const box = document.querySelector("[data-testid=text]");
+  const { boards } = document.querySelector("main").dataset;
   const started = performance.now();
   box.value = text;
   box.dispatchEvent(new InputEvent("input", { bubbles: true }));
-  await painted(() => document.querySelectorAll("[data-testid^=token-]").length === last);
+  await painted(() => document.querySelector("main").dataset.boards !== boards);
   return performance.now() - started;
 }"""
 )
@@ -64,7 +65,7 @@ _OPEN = (
 }"""
 )
 _DRAG = """async () => {
-  const slider = document.querySelector("aside input[type=range]");
+  const slider = document.querySelector("[data-testid=temperature]");
   const [low, high] = [Number(slider.min), Number(slider.max)];
   const frames = [];
   let last = performance.now();
@@ -137,12 +138,14 @@ def typed(browser: Browser, address: str, rounds: int, name: str, wanted: str) -
     """From a keystroke at 20 tokens to the board, and from a click to the drawer."""
     page = visit(browser, address, EXAMPLE)
     text, keys = EXAMPLE, []
-    for place, word in enumerate([" the", " man", " and", " the", " dog", " of"]):
-        text += word
-        keys.append(page.evaluate(_TYPE, [text, 15 + place]))
-    for _ in range(rounds):  # one letter at a time at about 20 tokens
-        keys.append(page.evaluate(_TYPE, [text, 20]))
-        keys.append(page.evaluate(_TYPE, [text.rsplit(" ", 1)[0], 19]))
+    text += " the man and the dog"
+    page.evaluate(_TYPE, [text])
+    for _ in range(rounds):
+        for letter in " of":
+            text += letter
+            keys.append(page.evaluate(_TYPE, [text]))
+        text = text[:-3]
+        keys.append(page.evaluate(_TYPE, [text]))
     panels = []
     for block in range(5):
         panels.append(page.evaluate(_OPEN, [f"head-{block}-0", f"head:{block},0"]))

@@ -295,7 +295,7 @@ class Engine:
         if request.text is not None:
             ids = lens.tokenizer.encode(request.text)
         else:
-            ids = lens.runner.check_ids(np.array(request.ids, dtype=np.int64))[0].tolist()
+            ids = [self._token(lens, one, one) for one in request.ids or []]
         lens.runner.check_text(ids)
         return ids
 
@@ -359,8 +359,8 @@ def _tokens(lens: Lens, ids: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _words(lens: Lens, text: str, ids: Sequence[int]) -> list[dict[str, Any]]:
-    """The words of a text, each with its tokens and merges; empty where the ids are not the tokens of the text."""
-    if lens.tokenizer.encode(text) != list(ids):
+    """The words of a text, each with its tokens and merges; none where the ids are not the tokens of the text."""
+    if not text or lens.tokenizer.encode(text) != list(ids):  # an empty text starts from a token that is not in it
         return []
     words, position = [], 0
     while position < len(ids):

@@ -226,6 +226,9 @@ def application(engine: Engine, *, hosts: frozenset[str] | None = None, token: s
         assert isinstance(error, HTTPException)
         return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
+    async def broken(_: Request, error: Exception) -> Response:
+        return JSONResponse({"error": f"The server failed: {type(error).__name__}. Its terminal has the details."}, 500)
+
     async def gone(_: Request, error: Exception) -> Response:
         return Response(status_code=499)  # the client went away, so nobody reads this
 
@@ -245,7 +248,7 @@ def application(engine: Engine, *, hosts: frozenset[str] | None = None, token: s
     return Starlette(
         routes=routes,
         middleware=[Middleware(_Guard, hosts=hosts, token=token)],
-        exception_handlers={OnnxLensError: failed, HTTPException: refused, ClientDisconnect: gone},
+        exception_handlers={OnnxLensError: failed, HTTPException: refused, ClientDisconnect: gone, Exception: broken},
     )
 
 

@@ -188,6 +188,12 @@ def test_words_have_the_merges_that_made_their_tokens(bundle, lens):
             assert word["merges"][-1]["pieces"] == tokens
 
 
+@pytest.mark.parametrize("asked", [{"text": ""}, {"ids": [5, 5, 5]}, {"text": "<|endoftext|> a"}])
+def test_any_text_and_ids_are_tokenized(lens, asked):
+    found = Engine(lens).tokenize(TokenizeRequest(**asked))
+    assert found["tokens"] and all(set(word["tokens"]) <= set(range(len(found["tokens"]))) for word in found["words"])
+
+
 def test_gradients_are_those_of_the_analysis(bundle):
     with onnxlens.load(bundle("base-gradients"), provider="cpu", threads=1) as lens:
         answer = Engine(lens).run(RunRequest(text="the cat sat", reads=["gradient"]))

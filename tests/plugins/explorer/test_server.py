@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import jsonschema
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from onnxlens.plugins.explorer._requests import Answer, RunRequest
 from onnxlens.plugins.explorer._server import free_socket, openapi
@@ -117,6 +122,99 @@ def test_many_clients_get_answers_or_are_told_that_the_server_is_busy(served):
         replies = [one.result(120) for one in asked]
     assert {one.status for one in replies} <= {200, 503} and any(one.status == 200 for one in replies)
     assert all("busy" in one.json["error"] for one in replies if one.status == 503)
+
+
+def test_fifty_clients_that_type_at_once_get_answers_or_are_told_why_not(served):
+    server = served()
+
+    def type_text(client):
+        replies = []
+        for end in range(1, 9):
+            asked = {"text": f"{client} {TEXT[: 6 * end]}", "reads": ["next", "guesses", "effects", "sources"]}
+            replies.append(server.ask("api/run", asked, x_onnxlens_tab=f"tab-{client}"))
+        return replies
+
+    with ThreadPoolExecutor(50) as pool:
+        replies = [one for client in pool.map(type_text, range(50)) for one in client]
+    assert {one.status for one in replies} <= {200, 409, 503}
+    assert sum(one.status == 200 for one in replies) >= 50
+    assert all(one.json["error"] for one in replies if one.status != 200)
+    assert server.ask("api/run", {"text": TEXT, "reads": ["next"]}).status == 200  # and then it is free again
+
+
+def test_a_client_that_goes_away_frees_its_place(served):
+    server = served()
+    host = server.address.removeprefix("http://").rstrip("/")
+    for _ in range(300):
+        connection = http.client.HTTPConnection(host, timeout=30)
+        body = json.dumps({"text": "a cat", "max_new_tokens": 200, "temperature": 1.0})
+        connection.request("POST", "/api/continue", body, {"content-type": "application/json"})
+        connection.close()  # without reading the answer
+    deadline = time.monotonic() + 60
+    while (status := server.ask("api/run", {"text": "a dog", "reads": ["next"]}).status) != 200:
+        assert status == 503 and time.monotonic() < deadline
+        time.sleep(0.1)
+    deadline = time.monotonic() + 60
+    while len(threading.enumerate()) > 60 or open_sockets() > 40:
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def open_sockets():
+    """How many sockets this process has open; 0 where that cannot be told."""
+    folder = Path("/proc/self/fd")
+    if not folder.is_dir():
+        return 0
+    found = 0
+    for one in folder.iterdir():
+        with contextlib.suppress(OSError):
+            found += one.readlink().name.startswith("socket:")
+    return found
+
+
+def values(schema, components):
+    """Values that a JSON schema allows, of the kinds that the description has."""
+    if "$ref" in schema:
+        return values(components["schemas"][schema["$ref"].rpartition("/")[2]], components)
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if "anyOf" in schema:
+        return st.one_of([values(one, components) for one in schema["anyOf"]])
+    if schema.get("type") == "array":
+        return st.lists(values(schema.get("items", {}), components), max_size=4)
+    if schema.get("type") == "object":
+        required = {name: values(schema["properties"][name], components) for name in schema.get("required", ())}
+        others = {name: values(one, components) for name, one in schema.get("properties", {}).items()}
+        return st.fixed_dictionaries(required, optional={k: v for k, v in others.items() if k not in required})
+    words = st.sampled_from(
+        ["a cat", "", "next", "blocks.*", "hook_embed[0]", "hook_embed[0,0,0]", "top_k=3", "x|", "tiny"]
+    )
+    kinds = {
+        "string": words | st.text(max_size=20),
+        "integer": st.integers(-3, 300) | st.integers(-(2**70), 2**70),
+        "number": st.floats(allow_nan=False, allow_infinity=False),
+        "boolean": st.booleans(),
+        "null": st.none(),
+    }
+    return kinds.get(schema.get("type"), st.none() | st.integers() | st.text(max_size=5))
+
+
+@pytest.mark.parametrize("path", ["model", "tokenize", "run", "sweep", "continue", "view"])
+def test_requests_made_from_the_description_never_break_the_server(served, path):
+    server = served()
+    described = openapi()
+    content = described["paths"][f"/api/{path}"]["post"]["requestBody"]["content"]["application/json"]["schema"]
+
+    @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
+    @given(values(content, described["components"]))
+    def check(body):
+        body.pop("max_new_tokens", None)  # which takes as long as it says
+        reply = server.ask(f"api/{path}", body)
+        assert reply.status in (200, 400, 503), (body, reply.status, reply.body[:300])
+        if reply.status != 200:
+            assert reply.json["error"].strip()
+
+    check()
 
 
 def test_the_description_is_of_the_requests(served):

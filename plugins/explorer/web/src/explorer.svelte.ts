@@ -52,6 +52,8 @@ export class Explorer {
   unchanged = $state.raw<Answer<RunFacts> | null>(null);
   /** The board of the other text or model, where there is one. */
   compared = $state.raw<Answer<RunFacts> | null>(null);
+  /** How many boards have been shown, so that whoever waits for the next one can tell. */
+  boards = $state(0);
   failure = $state("");
   /** Which values the board shows, where there are edits: those with them, without them, or the difference. */
   shows = $state<"after" | "before" | "difference">("after");
@@ -155,7 +157,7 @@ export class Explorer {
       const pair = base ? { token: base.facts.token, against: base.facts.against } : {};
       const found = withRoom(await this.#run({ ...this.request, ...asked, ...pair }, mine.signal));
       if (mine.signal.aborted) return;
-      [this.answer, this.unchanged, this.failure] = [found, base, ""];
+      [this.answer, this.unchanged, this.failure, this.boards] = [found, base, "", this.boards + 1];
       if (!base) this.shows = "after";
       this.compared = this.isComparing ? withRoom(await this.#run(this.#comparison(found.facts), mine.signal)) : null;
       if (mine.signal.aborted) return;
