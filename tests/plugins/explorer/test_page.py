@@ -39,10 +39,11 @@ def test_the_numbers_are_the_engines(visit, bundle, name):
         assert abs(shown - sources[(*chosen, key)]) <= 0.00501
     logits = answer.arrays["next.logits"].astype(np.float64)
     probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    for one in answer.arrays["next.ids"].tolist():
+    for one in answer.arrays["next.ids"].tolist()[:8]:
         assert number(page.get_by_test_id(f"next-{one}").text_content()) == pytest.approx(
             100 * probabilities[one], rel=0.06
         )
+    page.get_by_test_id("top_p").fill("0.9")
     count = int((np.cumsum(-np.sort(-probabilities)) < 0.9).sum()) + 1
     assert page.get_by_test_id("nucleus").text_content().startswith(f"{count} of {len(logits)} ")
 
@@ -87,11 +88,11 @@ def test_a_head_is_switched_off_and_on(visit, way):
 
 def test_typing_updates_the_board_and_the_address(visit):
     page, _ = visit()
-    page.get_by_role("textbox").fill("Once upon a time")
+    page.get_by_test_id("text").fill("Once upon a time")
     page.get_by_test_id("cell-5-4").wait_for(state="detached")
     assert page.get_by_test_id("cell-5-3").is_visible()
     assert "text=Once+upon+a+time" in page.url
-    page.get_by_role("button", name="Next token").click()
+    page.get_by_test_id("next").click()
     page.get_by_test_id("cell-5-4").wait_for()
 
 
@@ -117,14 +118,14 @@ def test_the_page_speaks_chinese(visit):
 def test_hostile_text_is_inert(visit):
     text = "<img src=x onerror=alert(1)> {{7*7}} ${x} \u202e"
     page, _ = visit()
-    page.get_by_role("textbox").fill(text)
+    page.get_by_test_id("text").fill(text)
     page.get_by_test_id("cell-5-20").wait_for()
     assert page.locator("img").count() == 0
 
 
 def test_an_error_of_the_server_is_a_sentence_on_the_page(visit):
     page, _ = visit()
-    page.get_by_role("textbox").fill("a " * 400)
+    page.get_by_test_id("text").fill("a " * 400)
     page.get_by_role("alert").get_by_text("positions; shorten it").wait_for()
 
 

@@ -35,7 +35,7 @@ export class ServerEngine implements Engine {
 
   async run(request: RunRequest, signal?: AbortSignal): Promise<Answer<RunFacts>> {
     // A newer board of this tab replaces one that waits; reads of a panel do not replace each other.
-    const kind = request.reads.includes("guesses") ? "board" : "";
+    const kind = request.reads.includes("sources") ? "board" : "";
     return parse<RunFacts>(await (await this.#ask("run", request, signal, kind)).arrayBuffer());
   }
 
