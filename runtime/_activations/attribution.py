@@ -57,6 +57,7 @@ def logit_attrs(
         InputError: a token is out of range or text is not one token, shapes do not fit, the cache does not know its
             model's weights, or `ln_final.hook_normalized` was changed, so that it is not a sum of parts.
     """
+    weights_of(cache, "logit_attrs")
     layers = config_of(cache, "logit_attrs").n_layers
     check_normalized(cache, layers, False)
     stack = rows_of(cache, residual_stack, batch_slice, has_batch_dim)

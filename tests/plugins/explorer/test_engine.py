@@ -51,7 +51,9 @@ def test_a_run_has_what_it_reads(lens):
     assert "".join(one["label"] for one in facts["tokens"]) == TEXT
     prediction = lens.predict(TEXT, top=4)
     close(arrays["next.logits"], prediction.logits)
-    assert arrays["next.ids"].tolist() == [one.id for one in prediction.top]
+    likeliest = lens.predict(TEXT, top=len(arrays["next.ids"])).top
+    assert len(likeliest) >= 20  # whatever the number of guesses
+    assert arrays["next.ids"].tolist() == [one.id for one in likeliest]
     guesses = logit_lens(lens, TEXT, top=4, watch=[token])
     assert np.array_equal(arrays["guesses.ids"], guesses.ids)
     close(arrays["guesses.probabilities"], guesses.probabilities)

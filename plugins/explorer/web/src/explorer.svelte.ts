@@ -302,16 +302,22 @@ export class Explorer {
     [this.selection, this.isChosen] = [state.selection ?? null, !state.selection];
   }
 
-  /** Runs a request, or returns the answer that is kept. */
-  #run(request: RunRequest, signal?: AbortSignal): Promise<Answer<RunFacts>> {
+  /** Runs a request, or returns the answer that is kept or on its way. */
+  async #run(request: RunRequest, signal?: AbortSignal): Promise<Answer<RunFacts>> {
     const written = JSON.stringify(request);
     const kept = this.#kept.get(written);
     this.#kept.delete(written);
     const found = kept ?? this.engine.run(request, signal);
     this.#kept.set(written, found); // the most recently used comes last
-    found.catch(() => this.#kept.get(written) === found && this.#kept.delete(written));
     if (this.#kept.size > KEPT) this.#kept.delete(this.#kept.keys().next().value!);
-    return found;
+    try {
+      return await found;
+    } catch (error) {
+      if (this.#kept.get(written) === found) this.#kept.delete(written);
+      const wasGivenUp = kept && error instanceof Superseded && !signal?.aborted; // by who asked first
+      if (wasGivenUp) return this.#run(request, signal);
+      throw error;
+    }
   }
 
   #fits(found: Answer<RunFacts>): boolean {

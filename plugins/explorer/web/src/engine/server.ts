@@ -16,6 +16,16 @@ import {
   type ViewRequest,
 } from "./types";
 
+/** What a connection brings; one that breaks is an `EngineError`, one that was given up is `Superseded`. */
+async function whole<T>(part: Promise<T>, signal?: AbortSignal): Promise<T> {
+  try {
+    return await part;
+  } catch {
+    if (signal?.aborted) throw new Superseded("cancelled");
+    throw new EngineError(""); // the page has a sentence for a server that does not answer
+  }
+}
+
 /** The engine of `onnxlens explore`: a server on this machine. */
 export class ServerEngine implements Engine {
   #tab = crypto.randomUUID();
@@ -36,15 +46,15 @@ export class ServerEngine implements Engine {
   async run(request: RunRequest, signal?: AbortSignal): Promise<Answer<RunFacts>> {
     // A newer board of this tab replaces one that waits; reads of a panel do not replace each other.
     const kind = request.reads.includes("sources") ? "board" : "";
-    return parse<RunFacts>(await (await this.#ask("run", request, signal, kind)).arrayBuffer());
+    return parse<RunFacts>(await whole((await this.#ask("run", request, signal, kind)).arrayBuffer(), signal));
   }
 
   async sweep(request: SweepRequest, signal?: AbortSignal): Promise<Answer<SweepFacts>> {
-    return parse<SweepFacts>(await (await this.#ask("sweep", request, signal)).arrayBuffer());
+    return parse<SweepFacts>(await whole((await this.#ask("sweep", request, signal)).arrayBuffer(), signal));
   }
 
   async view(request: ViewRequest, signal?: AbortSignal): Promise<string> {
-    return (await this.#ask("view", request, signal)).text();
+    return whole((await this.#ask("view", request, signal)).text(), signal);
   }
 
   async *continue(request: ContinueRequest, signal?: AbortSignal): AsyncIterable<Generated> {
@@ -53,7 +63,7 @@ export class ServerEngine implements Engine {
     let rest = "";
     try {
       for (;;) {
-        const { done, value } = await reader.read();
+        const { done, value } = await whole(reader.read(), signal);
         if (done) return;
         const lines = (rest + value).split("\n");
         rest = lines.pop()!;
@@ -64,7 +74,7 @@ export class ServerEngine implements Engine {
         }
       }
     } finally {
-      await reader.cancel(); // so that the server stops, too
+      await reader.cancel().catch(() => {}); // so that the server stops, too, if it has not
     }
   }
 
@@ -72,18 +82,15 @@ export class ServerEngine implements Engine {
     const headers: Record<string, string> = {};
     if (kind) headers["x-onnxlens-tab"] = `${this.#tab}-${kind}`;
     if (this.token) headers["x-onnxlens-token"] = this.token;
-    let response: Response;
-    try {
-      response = await fetch(`api/${path}`, {
+    const response = await whole(
+      fetch(`api/${path}`, {
         method: body === undefined ? "GET" : "POST",
         headers: body === undefined ? headers : { ...headers, "content-type": "application/json" },
         body: body === undefined ? undefined : JSON.stringify(body),
         signal,
-      });
-    } catch (error) {
-      if (signal?.aborted) throw new Superseded("cancelled");
-      throw new EngineError("");  // the page has a sentence for a server that does not answer
-    }
+      }),
+      signal,
+    );
     if (response.status === 409) throw new Superseded("superseded");
     if (!response.ok) {
       const { error } = await response.json().catch(() => ({ error: `${response.status} ${response.statusText}` }));

@@ -1,5 +1,3 @@
-import { Superseded } from "../engine/types";
-
 /** What was loaded last, with the key that it was loaded for. */
 export interface Loaded<K, V> {
   key: K;
@@ -31,7 +29,6 @@ export class Resource<K, V> {
         },
         (error) => {
           if (mine.signal.aborted) return;
-          if (error instanceof Superseded) return begin(wanted); // somebody else gave up the same run
           // What was loaded before belongs to another key.
           [this.current, this.error, this.isLoading] = [null, error.message, false];
           failed(error);
