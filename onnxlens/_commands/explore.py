@@ -18,8 +18,11 @@ _PORT = 8642
 )
 @click.option("--browser/--no-browser", default=True, help="Open the page in the browser.  [default: browser]")
 @click.option("--save", metavar="FILE", help="Write a page with recorded answers for TEXT, and serve nothing.")
+@click.option("--edits", metavar="JSON", help="Begin with changes, as the page writes them in its commands.")
 @run_options
-def command(text: str | None, host: str, port: int, browser: bool, save: str | None, run: RunOptions) -> None:
+def command(
+    text: str | None, host: str, port: int, browser: bool, save: str | None, edits: str | None, run: RunOptions
+) -> None:
     """Open a page on this machine that shows what happens inside the model while it reads TEXT.
 
     Nothing leaves this machine. On another address than 127.0.0.1, the link has a token, without which the server does
@@ -48,8 +51,12 @@ def command(text: str | None, host: str, port: int, browser: bool, save: str | N
     if not (BUILT / "index.html").is_file():
         raise OutputError("The page of the explorer is not built: in a checkout, run 'make explore'.")
     if save is not None:
+        if edits is not None:
+            raise click.UsageError("Give either --save or --edits: a saved page begins without changes.")
         _save(text, save, run)
         return
+    if edits is not None:
+        _check_edits(edits)
     try:
         is_local = host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -59,7 +66,11 @@ def command(text: str | None, host: str, port: int, browser: bool, save: str | N
         engine = Engine(lens, [found.name for found in installed()], lambda name: replace(run, model=name).open_lens())
         engine.prepare(text)  # so that the first board is there as soon as the page asks for it
         address = f"http://{f'[{host}]' if ':' in host else host}:{bound.getsockname()[1]}/"
-        state = [f"text={quote(text)}" if text else "", f"key={token}" if token else ""]
+        state = [
+            f"text={quote(text)}" if text else "",
+            f"edits={quote(edits)}" if edits else "",
+            f"key={token}" if token else "",
+        ]
         link = address + ("#" + "&".join(filter(None, state)) if any(state) else "")
         if run.as_json:
             print_json({"model": lens.bundle.name, "provider": lens.provider, "address": link}, indent=None)
@@ -69,6 +80,25 @@ def command(text: str | None, host: str, port: int, browser: bool, save: str | N
             click.echo("No browser could be opened; open this address in one.", err=True)
         sys.stdout.flush()
         serve(engine, bound, token=token)
+
+
+def _check_edits(text: str) -> None:
+    """Checks that edits are a JSON list of objects; the engine checks what they say.
+
+    Raises:
+        InputError: they are not.
+    """
+    import json
+
+    from onnxlens.runtime._escape import quoted
+    from onnxlens.runtime.errors import InputError
+
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise InputError(f"--edits takes a JSON list of changes, as the page writes it, not {quoted(text)}.")
 
 
 def _save(text: str | None, path: str, run: RunOptions) -> None:
@@ -85,7 +115,12 @@ def _save(text: str | None, path: str, run: RunOptions) -> None:
         content = page(BUILT, facts, arrays).encode()
         with replaced(path) as scratch:
             scratch.write_bytes(content)
+    left_out = facts["left_out"]
     if run.as_json:
-        print_json({"file": path, "bytes": len(content)}, indent=None)
-    else:
-        click.echo(f"{escape_controls(path)}: {len(content) / 1e6:.1f} MB")
+        print_json({"file": path, "bytes": len(content), "left_out": left_out}, indent=None)
+        return
+    click.echo(f"{escape_controls(path)}: {len(content) / 1e6:.1f} MB")
+    if left_out:
+        click.echo(
+            f"Too large, so not in the file: {', '.join(left_out[:5])}{' …' if len(left_out) > 5 else ''}", err=True
+        )

@@ -6,6 +6,7 @@ import base64
 import gzip
 import hashlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from safetensors.numpy import save
 from onnxlens.plugins.explorer._engine import Engine
 from onnxlens.plugins.explorer._requests import (
     Answer,
+    ContinueRequest,
     ModelRequest,
     RunRequest,
     SweepKind,
@@ -28,18 +30,24 @@ from onnxlens.runtime.errors import OutputError
 __all__ = ["page", "record"]
 
 _LARGEST = 48 * 2**20  # bytes of all arrays, before compression
+_SMALL_WEIGHT = 2**14  # bytes: weights up to here are recorded, which are normalisations and biases
 _BOARD = ["next", "guesses", "effects", "sources"]
 _MORE = ["ranks", "norms"]
 _SWEEPS: tuple[SweepKind, ...] = ("head_scores", "ablate_heads", "ablate_mlps")
+_CONTINUED = 5  # tokens of the greedy continuation
+_STRONGEST = 8  # neurons of each MLP whose promoted tokens are recorded
+# What the view of a sampler chain asks first: its chain, its seed, and how many candidates.
+_CHAINS = (("multinomial", 0, 10), ("greedy", 0, 10))
 
 Progress = Callable[[str], None]
 
 
 def record(engine: Engine, text: str, progress: Progress = lambda text: None) -> tuple[dict[str, Any], bytes]:
-    """Runs what the page asks of a text, and keeps the answers.
+    """Runs what the page asks of a text, and keeps the answers, in float32.
 
-    Recorded are, as far as they fit: the board at each position; the board without each head and each MLP; the sweeps;
-    all activations; what heads and MLPs promote.
+    Recorded are, as far as they fit: the sweeps; all activations, from which the page cuts the parts that it reads; the
+    board at each position, without each head and each MLP, and of a greedy continuation; small weights; what heads,
+    MLPs and the strongest neurons promote.
 
     Args:
         engine: answers.
@@ -47,20 +55,50 @@ def record(engine: Engine, text: str, progress: Progress = lambda text: None) ->
         progress: called with what is being recorded.
 
     Returns:
-        Plain values, and the arrays as safetensors.
+        Plain values, and the arrays as safetensors. `left_out` in the values names what did not fit.
 
     Raises:
         OnnxLensError: the text cannot be run.
     """
     model = engine.model(ModelRequest())
     tokenization = engine.tokenize(TokenizeRequest(text=text))
-    first = engine.run(RunRequest(text=text, reads=[*_BOARD, *_MORE, "surprisal", "neurons"]))
+    gradient = ["gradient"] if model["has_gradients"] else []
     recording = _Recording()
-    recording.add("run||-1", first)
+    first = engine.run(RunRequest(text=text, reads=[*_BOARD, *_MORE, "surprisal", "neurons", *gradient]))
+    recording.add("board", _key(), first)
     ids = [token["id"] for token in first.facts["tokens"]]
+    for name, key, size, attempt in _attempts(engine, model, ids, first):
+        progress(name)
+        if recording.has_room(name, size):
+            recording.add(name, key, attempt())
+    continued = _continued(engine, ids, model["cfg"]["n_ctx"])
+    for count in range(1, len(continued["tokens"]) + 1):
+        progress(f"continuation {count}")
+        longer = [*ids, *(token["id"] for token in continued["tokens"][:count])]
+        if len(longer) <= model["cfg"]["n_ctx"]:
+            recording.add(
+                f"continuation {count}", _key(longer), engine.run(RunRequest(ids=longer, reads=[*_BOARD, *_MORE]))
+            )
+    facts = {
+        "text": text,
+        "name": model["name"],
+        "model": {**model, "example": text},  # with which the page begins
+        "tokenization": tokenization,
+        "answers": recording.facts,
+        "continuation": continued,
+        "left_out": recording.left_out,
+    }
+    return facts, save(recording.arrays)
+
+
+def _attempts(
+    engine: Engine, model: dict[str, Any], ids: list[int], first: Answer
+) -> Iterator[tuple[str, str, int, Callable[[], Answer]]]:
+    """What to record, the most useful first: its name, its key, its size in bytes (0: not known), and how."""
     pair = {"token": first.facts["token"], "against": first.facts["against"]}
     layers, heads = first.arrays["effects.heads"].shape
     last = len(ids) - 1
+    board = sum(array.nbytes for name, array in first.arrays.items() if name.partition(".")[0] in {*_BOARD, *_MORE})
 
     def run(**entries: Any) -> Callable[[], Answer]:
         return lambda: engine.run(RunRequest(ids=ids, **entries))
@@ -68,37 +106,55 @@ def record(engine: Engine, text: str, progress: Progress = lambda text: None) ->
     def sweep(kind: SweepKind) -> Callable[[], Answer]:
         return lambda: engine.sweep(SweepRequest(ids=ids, kind=kind, **pair))
 
-    def attempts() -> Iterator[tuple[str, str, Callable[[], Answer]]]:
-        """What to record, the most useful first: its name, its key, and how."""
-        for kind in _SWEEPS:
-            yield kind, f"sweep|{kind}", sweep(kind)
-        edits: list[tuple[str, dict[str, Any]]] = []
-        for place in np.argsort(-np.abs(first.arrays["effects.heads"]), axis=None).tolist():
-            layer, head = divmod(place, heads)
-            hook = f"blocks.{layer}.attn.hook_z"
-            edits.append((f"head {layer}.{head}", {"hook": hook, "heads": head, "operation": "zero"}))
-        for layer in range(layers):
-            edits.append((f"MLP {layer}", {"hook": f"blocks.{layer}.hook_mlp_out", "operation": "zero"}))
-        for name, edit in edits:
-            yield name, _key([edit]), run(edits=[edit], reads=[*_BOARD, *_MORE], **pair)
-        for position in range(last):
-            reads = [*_BOARD, *_MORE, "neurons"]
-            yield f"position {position}", f"run||{position}", run(position=position, reads=reads)
-        for point in model["hook_points"]:
-            name = point["name"]
-            yield name, f"tensor|{name}", run(reads=[name])
-
-    for name, key, attempt in attempts():
-        progress(name)
-        recording.add(key, attempt())
+    for kind in _SWEEPS:
+        yield kind, f"sweep|{kind}", 0, sweep(kind)
+    for sampler, seed, top in _CHAINS:
+        yield (
+            f"chain {sampler}",
+            f"chain|{sampler}|{seed}|{top}",
+            0,
+            run(reads=["chain"], sampler=sampler, seed=seed, top=top),
+        )
+    strongest = np.argsort(-np.abs(first.arrays["neurons"]), axis=1, kind="stable")[:, :_STRONGEST].tolist()
     directions = [f"blocks.{layer}.attn.hook_result[{last},{head}]" for layer in range(layers) for head in range(heads)]
     directions += [f"blocks.{layer}.hook_mlp_out[{last}]" for layer in range(layers)]
-    promoted = engine.run(RunRequest(ids=ids, reads=["unembedded"], directions=directions, **pair))
-    recording.add("promoted", promoted)
-    name = model["name"]
-    model = {**model, "example": text}  # with which the page begins
-    facts = {"text": text, "model": model, "tokenization": tokenization, "name": name, "answers": recording.facts}
-    return facts, save(recording.arrays)
+    directions += [f"blocks.{layer}.mlp.W_out[{neuron}]" for layer in range(layers) for neuron in strongest[layer]]
+    yield "promoted tokens", "promoted", 0, run(reads=["unembedded"], directions=directions, **pair)
+    for point in model["hook_points"]:
+        size = 4 * math.prod(len(ids) if axis["size"] is None else axis["size"] for axis in point["axes"])
+        yield point["name"], f"tensor|{point['name']}", size, run(reads=[point["name"]])
+    for weight in model["weights"]:
+        if 4 * math.prod(weight["shape"]) <= _SMALL_WEIGHT:
+            yield (
+                weight["name"],
+                f"tensor|{weight['name']}",
+                4 * math.prod(weight["shape"]),
+                run(reads=[weight["name"]]),
+            )
+    for position in range(last):
+        reads = [*_BOARD, *_MORE, "neurons"]
+        yield f"position {position}", _key(position=position), board, run(position=position, reads=reads)
+    edits = []
+    for place in np.argsort(-np.abs(first.arrays["effects.heads"]), axis=None, kind="stable").tolist():
+        layer, head = divmod(place, heads)
+        edit = {"hook": f"blocks.{layer}.attn.hook_z", "heads": head, "operation": "zero"}
+        edits.append((f"head {layer}.{head} off", edit))
+    for layer in range(layers):
+        edits.append((f"MLP {layer} off", {"hook": f"blocks.{layer}.hook_mlp_out", "operation": "zero"}))
+    for name, edit in edits:
+        yield name, _key(edits=[edit]), board, run(edits=[edit], reads=[*_BOARD, *_MORE, "edits"], **pair)
+
+
+def _continued(engine: Engine, ids: list[int], limit: int) -> dict[str, Any]:
+    """The greedy continuation: its tokens, and whether the model ended there."""
+    most = min(_CONTINUED, limit - len(ids))
+    if most <= 0:
+        return {"tokens": [], "is_ended": False}
+    # A greedy choice draws nothing, so the seed changes nothing; without one, each recording would name another.
+    request = ContinueRequest(ids=ids, sampler="greedy", seed=0, max_new_tokens=most)
+    wanted = ("id", "text", "label", "logprob", "seed")
+    tokens = [{name: token[name] for name in wanted} for token in engine.continuation(request)]
+    return {"tokens": tokens, "is_ended": len(tokens) < most}
 
 
 class _Recording:
@@ -107,22 +163,32 @@ class _Recording:
     def __init__(self) -> None:
         self.facts: dict[str, Any] = {}
         self.arrays: dict[str, np.ndarray] = {}
+        self.left_out: list[str] = []
         self._bytes = 0
 
-    def add(self, key: str, answer: Answer) -> None:
+    def has_room(self, name: str, size: int) -> bool:
+        """Says whether so many bytes fit; if not, remembers that this is left out."""
+        fits = self._bytes + size <= _LARGEST
+        if not fits:
+            self.left_out.append(name)
+        return fits
+
+    def add(self, name: str, key: str, answer: Answer) -> None:
         size = sum(array.nbytes for array in answer.arrays.values())
-        if self._bytes + size > _LARGEST:
+        if not self.has_room(name, size):
             return
         self._bytes += size
-        self.facts[key] = answer.facts
-        for name, array in answer.arrays.items():
-            # A tensor is found by its name alone.
-            self.arrays[f"{key}|{name}" if not key.startswith("tensor|") else key] = array
+        is_tensor = key.startswith("tensor|")  # found by its name alone, and with the facts of the board
+        if not is_tensor:
+            self.facts[key] = answer.facts
+        for entry, array in answer.arrays.items():
+            self.arrays[key if is_tensor else f"{key}|{entry}"] = array
 
 
-def _key(edits: list[dict[str, Any]]) -> str:
-    """The key of a run with edits at the last position; `recorded.ts` makes the same."""
-    return f"run|{json.dumps(edits, separators=(',', ':'), sort_keys=True)}|-1"
+def _key(ids: list[int] | None = None, *, edits: list[dict[str, Any]] | None = None, position: int = -1) -> str:
+    """The key of a run: of the text where there are no ids; `recorded.ts` makes the same."""
+    written = json.dumps(edits, separators=(",", ":"), sort_keys=True) if edits else ""
+    return f"run|{'.'.join(map(str, ids or []))}|{written}|{position}"
 
 
 def page(built: Path, facts: dict[str, Any], arrays: bytes) -> str:
@@ -143,8 +209,9 @@ def page(built: Path, facts: dict[str, Any], arrays: bytes) -> str:
     if script is None or style is None:
         raise OutputError("The page of the explorer is not as expected: build it anew with 'make explore'.")
     # In a script element, only its own end and the beginning of a comment mean something to HTML.
-    code = (built / script[1]).read_text(encoding="utf-8").replace("</script", r"<\/script").replace("<!--", r"<\!--")
-    css = (built / style[1]).read_text(encoding="utf-8").replace("</style", r"<\/style")
+    code = (built / script[1]).read_text(encoding="utf-8")
+    code = re.sub(r"<(/script|!--)", r"<\\\1", code, flags=re.IGNORECASE)
+    css = re.sub("<(/style)", r"<\\\1", (built / style[1]).read_text(encoding="utf-8"), flags=re.IGNORECASE)
     policy = (
         f"default-src 'none'; script-src {_hash(code)}; style-src {_hash(css)}; img-src data: blob:; "
         "base-uri 'none'; form-action 'none'"

@@ -2,9 +2,11 @@ import { mount } from "svelte";
 import App from "./App.svelte";
 import { recordedEngine } from "./engine/recorded";
 import { ServerEngine } from "./engine/server";
+import { followScheme } from "./export/scheme.svelte";
 import { Explorer } from "./explorer.svelte";
 import { read } from "./lib/state";
 import "./tokens.css";
+import "./export/print.css";
 
 async function begin(): Promise<void> {
   const first = read(location.hash);
@@ -12,7 +14,8 @@ async function begin(): Promise<void> {
   const engine = recorded ?? new ServerEngine(first.key ?? null);
   Object.assign(window, { onnxlensEngine: engine }); // for the console of the browser
   const explorer = new Explorer(engine, first, first.key ?? null);
-  mount(App, { target: document.getElementById("app")!, props: { explorer } });
+  followScheme();
+  mount(App, { target: document.getElementById("app")!, props: { explorer, isSaved: recorded !== null } });
   await explorer.start(first.text !== undefined || first.ids !== undefined);
 }
 

@@ -5,6 +5,7 @@ import { parse } from "./safetensors";
 import {
   EngineError,
   type Answer,
+  type ContinueRequest,
   type Edit,
   type Engine,
   type Generated,
@@ -16,7 +17,9 @@ import {
   type SweepFacts,
   type SweepRequest,
   type Tensor,
+  type Token,
   type Tokenization,
+  type ViewRequest,
 } from "./types";
 
 /** What `plugins/explorer/_recording.py` keeps of a text. */
@@ -26,52 +29,61 @@ export interface Recording {
   model: Model;
   tokenization: Tokenization;
   answers: Record<string, RunFacts>; // the arrays of an answer are named by its key
+  continuation: { tokens: Generated[]; is_ended: boolean }; // the greedy one
+  left_out: string[]; // what was too large
 }
+
+const TOP = 5; // guesses that are recorded, and that a request without `top` wants
+const TOP_NEXT = 20; // tokens that `next` always names
 
 /** Answers that were recorded, in a file of their own. What was not recorded is an error that names the command that shows it. */
 export class RecordedEngine implements Engine {
+  readonly #ids: number[];
+
   constructor(
-    private readonly recording: Recording,
+    readonly recording: Recording,
     private readonly arrays: Record<string, Tensor>,
-  ) {}
+  ) {
+    this.#ids = recording.tokenization.tokens.map((token) => token.id);
+  }
 
   async models(): Promise<ModelName[]> {
     return [{ name: this.recording.name, isOpen: true }];
   }
 
   async model(name?: string): Promise<Model> {
-    if (name !== undefined && name !== this.recording.name) throw this.#missing();
+    if (name !== undefined && name !== this.recording.name) throw this.#missing({ model: name });
     return this.recording.model;
   }
 
-  async tokenize(request: { text?: string; ids?: number[] }): Promise<Tokenization> {
-    const { tokenization, text } = this.recording;
-    if (request.text === text || String(request.ids) === String(tokenization.tokens.map((token) => token.id))) return tokenization;
+  async tokenize(request: { model?: string; text?: string; ids?: number[] }): Promise<Tokenization> {
+    const { tokenization } = this.recording;
+    if (this.#isOpen(request) && this.#isOwn(request)) return tokenization;
     // A token that an answer names can be told without a tokenizer.
-    const [id] = request.ids ?? [];
-    const label = id === undefined ? undefined : Object.values(this.recording.answers).map((facts) => facts.labels?.[id]).find((one) => one !== undefined);
-    const named = request.text === undefined ? undefined : this.#named(request.text);
-    if (named !== undefined) return { tokens: [named], words: [], limit: tokenization.limit };
-    if (label === undefined || request.ids?.length !== 1) throw this.#missing();
-    return { tokens: [{ id: id!, label, bytes: "" }], words: [], limit: tokenization.limit };
+    const one = !this.#isOpen(request) ? undefined : request.ids ? (request.ids.length === 1 ? this.#named(request.ids[0]!) : undefined) : this.#namedAs(request.text!);
+    if (one === undefined) throw this.#missing(request);
+    return { tokens: [one], words: [], limit: tokenization.limit };
   }
 
   async run(request: RunRequest): Promise<Answer<RunFacts>> {
-    const count = this.recording.tokenization.tokens.length;
-    if (!this.#isText(request)) throw this.#missing();
-    const position = request.position ?? -1;
-    const key = `run|${request.edits?.length ? sortedJson(request.edits) : ""}|${position === count - 1 ? -1 : position}`;
-    const facts = this.recording.answers[key];
-    if (!facts || differs(request.token, facts.token) || differs(request.against, facts.against)) throw this.#missing();
+    const edits = request.edits ?? [];
+    const isOwn = this.#isOwn(request);
+    const count = isOwn ? this.#ids.length : (request.ids?.length ?? 0);
+    const asked = request.position ?? -1;
+    const position = asked === count - 1 ? -1 : asked < -1 ? asked + count : asked;
+    const key = `run|${isOwn ? "" : (request.ids ?? []).join(".")}|${edits.length ? sortedJson(edits) : ""}|${position}`;
+    const facts = (isOwn || request.ids) && this.#isOpen(request) ? this.recording.answers[key] : undefined;
+    if (!facts || differs(request.token, facts.token) || differs(request.against, facts.against)) throw this.#missing(request);
+    // Edits were recorded for the pair of the text without them; what is most probable with them is another question.
+    if (edits.length && (request.token == null || request.against == null)) throw this.#missing(request);
     const found: Answer<RunFacts> = { facts: { ...facts }, arrays: {} };
     for (const read of request.reads) {
-      if (read === "unembedded") {
-        found.facts.promoted = (request.directions ?? []).map((one) => this.#promoted(one, found));
-      } else if (this.#derived(key, read, request, found)) {
-        continue;
-      } else if (!request.edits?.length) {
-        this.#tensors(read, found);
-      } else throw this.#missing();
+      if (read === "unembedded") found.facts.promoted = (request.directions ?? []).map((one) => this.#promoted(one, found, request));
+      else if (read === "chain") this.#chain(key, found, request);
+      else if (read === "edits") found.facts.edits = facts.edits ?? (edits.length ? this.#fail(request) : []);
+      else if (this.#derived(key, read, request, found)) continue;
+      else if (isOwn && !edits.length) this.#tensors(read, found, request);
+      else throw this.#missing(request);
     }
     return found;
   }
@@ -79,24 +91,37 @@ export class RecordedEngine implements Engine {
   async sweep(request: SweepRequest): Promise<Answer<SweepFacts>> {
     const key = `sweep|${request.kind}`;
     const facts = this.recording.answers[key] as unknown as SweepFacts | undefined;
-    const own = this.recording.answers["run||-1"]!;
-    const isOwn = request.kind === "head_scores" || (request.token === own.token && request.against === own.against);
-    if (!facts || request.edits?.length || !this.#isText(request) || !isOwn) throw this.#missing();
+    const board = this.recording.answers["run|||-1"]!;
+    const isAsked = request.kind === "head_scores" || (request.token === board.token && request.against === board.against);
+    if (!facts || request.edits?.length || !this.#isOpen(request) || !this.#isOwn(request) || !isAsked) throw this.#missing(request);
     return { facts, arrays: this.#arraysOf(key) };
   }
 
-  async *continue(): AsyncIterable<Generated> {
-    throw this.#missing();
+  /** The greedy continuation, as far as it was recorded. */
+  async *continue(request: ContinueRequest): AsyncIterable<Generated> {
+    const { tokens, is_ended } = this.recording.continuation;
+    const isGreedy = request.sampler === "greedy" || (request.sampler == null && request.temperature === 0);
+    const whole = [...this.#ids, ...tokens.map((token) => token.id)];
+    const ids = this.#isOwn(request) ? this.#ids : (request.ids ?? []);
+    const isPart = ids.length >= this.#ids.length && ids.every((id, place) => id === whole[place]);
+    if (!isGreedy || !isPart || request.edits?.length || !this.#isOpen(request)) throw this.#missing(request);
+    const wanted = request.max_new_tokens ?? 1;
+    const given = tokens.slice(ids.length - this.#ids.length, ids.length - this.#ids.length + wanted);
+    yield* given;
+    if (given.length < wanted && !is_ended) throw this.#missing({ ids: [...ids, ...given.map((token) => token.id)] });
   }
 
-  async view(): Promise<string> {
-    throw this.#missing();
+  async view(request: ViewRequest): Promise<string> {
+    throw this.#missing(request);
   }
 
-  #isText(request: { text?: string; ids?: number[]; model?: string }): boolean {
-    const { text, tokenization, name } = this.recording;
-    if (request.model !== undefined && request.model !== name) return false;
-    return request.ids ? String(request.ids) === String(tokenization.tokens.map((token) => token.id)) : request.text === text;
+  #isOpen(request: { model?: string }): boolean {
+    return request.model === undefined || request.model === this.recording.name;
+  }
+
+  /** Whether this is the recorded text. */
+  #isOwn(request: { text?: string; ids?: number[] }): boolean {
+    return request.ids ? String(request.ids) === String(this.#ids) : request.text === this.recording.text;
   }
 
   #arraysOf(key: string): Record<string, Tensor> {
@@ -108,51 +133,91 @@ export class RecordedEngine implements Engine {
   #derived(key: string, read: string, request: RunRequest, found: Answer<RunFacts>): boolean {
     const own = this.#arraysOf(key);
     const names = Object.keys(own).filter((name) => name === read || name.startsWith(`${read}.`) || (read === "effects" && name.startsWith("effects.")));
-    for (const name of names) found.arrays[name] = read === "guesses" && request.positions ? rows(own[name]!, request.positions) : own[name]!;
+    const top = request.top ?? TOP;
+    if (names.length && ((read === "guesses" && top > TOP) || (read === "next" && top > TOP_NEXT))) throw this.#missing(request);
+    for (const name of names) found.arrays[name] = read === "guesses" ? guesses(own[name]!, request.positions, top) : own[name]!;
     return names.length > 0;
   }
 
-  #tensors(read: string, found: Answer<RunFacts>): void {
+  #tensors(read: string, found: Answer<RunFacts>, request: RunRequest): void {
     const address = parseAddress(read);
-    if (!address) throw this.#missing();
+    if (!address) throw this.#missing(request);
     const pattern = new RegExp(`^${address.name.replace(/[.+^${}()|\\]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".")}$`);
-    const points = this.recording.model.hook_points.map((point) => point.name).filter((name) => pattern.test(name));
-    if (address.name === "logits") return this.#logits(read, address.indices, found);
-    if (!points.length) throw this.#missing();
-    for (const name of points) {
+    const { hook_points, weights } = this.recording.model;
+    const points = hook_points.map((point) => point.name).filter((name) => pattern.test(name));
+    if (address.name === "logits") return this.#logits(read, address.indices, found, request);
+    const names = points.length ? points : weights.map((one) => one.name).filter((name) => name === address.name);
+    if (!names.length) throw this.#missing(request);
+    for (const name of names) {
       const tensor = this.arrays[`tensor|${name}`];
-      if (!tensor) throw this.#missing();
-      found.arrays[address.indices.length ? read : name] = cut(tensor, address.indices);
+      if (!tensor) throw this.#missing(request);
+      found.arrays[name === address.name ? read : name] = cut(tensor, address.indices);
     }
   }
 
   /** The logits of a position, which its board has. */
-  #logits(read: string, [position, ...rest]: Index[], found: Answer<RunFacts>): void {
-    const count = this.recording.tokenization.tokens.length;
-    const logits = typeof position === "number" ? this.arrays[`run||${position === count - 1 ? -1 : position}|next.logits`] : undefined;
-    if (!logits) throw this.#missing();
+  #logits(read: string, [position, ...rest]: Index[], found: Answer<RunFacts>, request: RunRequest): void {
+    const logits = typeof position === "number" ? this.arrays[`run|||${position === this.#ids.length - 1 ? -1 : position}|next.logits`] : undefined;
+    if (!logits) throw this.#missing(request);
     found.arrays[read] = cut(logits, rest);
   }
 
-  #promoted(direction: string, found: Answer<RunFacts>): Promoted {
-    const facts = this.recording.answers["promoted"];
+  #chain(key: string, found: Answer<RunFacts>, request: RunRequest): void {
+    const facts = key === "run|||-1" ? this.recording.answers[`chain|${request.sampler}|${request.seed}|${request.top ?? TOP}`] : undefined;
+    if (!facts?.chain) throw this.#missing(request);
+    found.facts.chain = facts.chain;
+    found.facts.labels = { ...found.facts.labels, ...facts.labels };
+  }
+
+  #promoted(direction: string, found: Answer<RunFacts>, request: RunRequest): Promoted {
+    const facts = request.edits?.length || !this.#isOwn(request) ? undefined : this.recording.answers["promoted"];
     const one = facts?.promoted?.find((each) => each.direction === direction);
-    if (!one) throw this.#missing();
+    if (!one) throw this.#missing(request);
     found.facts.labels = { ...found.facts.labels, ...facts!.labels };
     return one;
   }
 
-  #named(text: string): { id: number; label: string; bytes: string } | undefined {
-    for (const facts of Object.values(this.recording.answers))
-      for (const [id, label] of Object.entries(facts.labels ?? {})) if (label === text) return { id: Number(id), label, bytes: "" };
-    return undefined;
+  /** A token that the recording has, by its id. */
+  #named(id: number): Token | undefined {
+    const own = this.recording.tokenization.tokens.find((token) => token.id === id);
+    const label = Object.values(this.recording.answers).map((facts) => facts.labels?.[id]).find((one) => one !== undefined);
+    return own ?? (label === undefined ? undefined : { id, label, bytes: hex(label) });
   }
 
-  #missing(): EngineError {
-    const { name, text } = this.recording;
-    return new EngineError(t("not-recorded", { command: `onnxlens explore -m ${shell(name)} ${shell(text)}` }));
+  /** A token that the recording has, by its text. */
+  #namedAs(text: string): Token | undefined {
+    for (const facts of Object.values(this.recording.answers))
+      for (const [id, label] of Object.entries(facts.labels ?? {})) if (label === text) return this.#named(Number(id));
+    return this.recording.tokenization.tokens.find((token) => token.label === text);
+  }
+
+  /** The text of a request; that of the recording where its ids are not known here. */
+  #textOf(request: { text?: string; ids?: number[] }): string {
+    if (request.text !== undefined) return request.text;
+    if (!request.ids || this.#isOwn(request)) return this.recording.text;
+    const known = new Map<number, string>();
+    for (const token of this.recording.continuation.tokens) known.set(token.id, hex(token.text));
+    for (const token of this.recording.tokenization.tokens) known.set(token.id, token.bytes);
+    const bytes = request.ids.map((id) => known.get(id));
+    if (bytes.includes(undefined)) return this.recording.text;
+    const pairs = bytes.join("").match(/../g) ?? [];
+    return new TextDecoder().decode(Uint8Array.from(pairs, (pair) => parseInt(pair, 16)));
+  }
+
+  /** The error for what was not recorded: it names the command that shows it. */
+  #missing(request: { model?: string; text?: string; ids?: number[]; edits?: Edit[] }): EngineError {
+    const edits = request.edits?.length ? ` --edits ${shell(JSON.stringify(request.edits))}` : "";
+    const text = this.#textOf(request);
+    const command = `onnxlens explore -m ${shell(request.model ?? this.recording.name)}${edits} ${text.startsWith("-") ? "-- " : ""}${shell(text)}`;
+    return new EngineError(t("not-recorded", { command }));
+  }
+
+  #fail(request: RunRequest): never {
+    throw this.#missing(request);
   }
 }
+
+const hex = (text: string) => Array.from(new TextEncoder().encode(text), (byte) => byte.toString(16).padStart(2, "0")).join("");
 
 const differs = (asked: number | null | undefined, recorded: number) => asked !== null && asked !== undefined && asked !== recorded;
 
@@ -161,14 +226,14 @@ function sortedJson(edits: readonly Edit[]): string {
   return JSON.stringify(edits.map((edit) => Object.fromEntries(Object.entries(edit).filter(([, value]) => value !== undefined).sort(([a], [b]) => (a < b ? -1 : 1)))));
 }
 
-/** Some positions of guesses [states, P, top]. */
-function rows(tensor: Tensor, positions: readonly number[]): Tensor {
-  const [states, count, top] = tensor.shape as [number, number, number];
-  const data = tensor.data.slice(0, states * positions.length * top);
-  for (let state = 0; state < states; state++)
-    for (const [place, position] of positions.entries())
-      for (let one = 0; one < top; one++) data[(state * positions.length + place) * top + one] = tensor.data[(state * count + position) * top + one]!;
-  return { shape: [states, positions.length, top], data };
+/** Some positions, and the first of the candidates, of guesses [states, P, top]. */
+function guesses(tensor: Tensor, positions: readonly number[] | undefined, top: number): Tensor {
+  const [states, count, most] = tensor.shape as [number, number, number];
+  const places = positions ?? Array.from({ length: count }, (_, place) => place);
+  const outside = places.find((place) => !(place >= 0 && place < count));
+  if (outside !== undefined) throw new EngineError(t("outside", { index: outside, size: count }));
+  const taken = Array.from({ length: states }, (_, state) => places.map((place) => Array.from({ length: top }, (_, one) => tensor.data[(state * count + place) * most + one]!))).flat(2);
+  return { shape: [states, places.length, top], data: tensor.data instanceof Float32Array ? Float32Array.from(taken) : Int32Array.from(taken) };
 }
 
 /** The part of a tensor that an address names. */
@@ -179,7 +244,7 @@ export function cut(tensor: Tensor, indices: readonly Index[]): Tensor {
   for (const [axis, size] of shape.entries()) {
     const index = indices[axis];
     const [from, to] = index === undefined ? [0, size] : typeof index === "number" ? [index, index + 1] : [index.from ?? 0, Math.min(size, index.to ?? size)];
-    if (from >= size || to > size) throw new EngineError(`Place ${from} is outside of an axis of ${size} entries.`);
+    if (from >= size || to > size) throw new EngineError(t("outside", { index: Math.max(from, to - 1), size }));
     places = places.flatMap((place) => Array.from({ length: to - from }, (_, step) => place * size + from + step));
     if (typeof index !== "number") kept.push(to - from);
   }

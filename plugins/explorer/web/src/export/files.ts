@@ -42,12 +42,12 @@ export function safetensors(tensors: Record<string, Tensor>): Uint8Array<ArrayBu
   return found;
 }
 
-/** A tensor as text: a line for each entry, with its place along each axis. */
-export function csv(tensor: Tensor, axes: readonly string[]): string {
+/** A tensor as text: a line for each entry, with its place along each axis, counted from where the axis begins. */
+export function csv(tensor: Tensor, axes: readonly string[], starts: readonly number[] = []): string {
   const lines = [[...axes, "value"].join(",")];
   const place = tensor.shape.map(() => 0);
   for (const value of tensor.data) {
-    lines.push([...place, value].join(","));
+    lines.push([...place.map((one, axis) => one + (starts[axis] ?? 0)), value].join(","));
     for (let axis = place.length - 1; axis >= 0 && ++place[axis]! === tensor.shape[axis]; axis--) place[axis] = 0;
   }
   return lines.join("\n") + "\n";

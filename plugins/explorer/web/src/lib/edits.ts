@@ -139,8 +139,12 @@ export function asCommand(text: string, model: string): string {
   return `onnxlens predict -m ${shell(model)} --intervene edits.json ${shell(text)}`;
 }
 
-/** A word of a shell command. */
+/** A word of a shell command. Control characters are escaped, so that the command stays on its line. */
 export function shell(text: string): string {
+  if (/[\x00-\x1f\x7f]/.test(text)) {
+    const escape = (one: string) => (one === "\n" ? "\\n" : one === "\t" ? "\\t" : /[\\']/.test(one) ? `\\${one}` : `\\x${one.charCodeAt(0).toString(16).padStart(2, "0")}`);
+    return `$'${text.replace(/[\x00-\x1f\x7f\\']/g, escape)}'`;
+  }
   return `'${text.replaceAll("'", `'\\''`)}'`;
 }
 

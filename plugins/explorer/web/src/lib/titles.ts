@@ -1,5 +1,5 @@
 import type { Explorer } from "../explorer.svelte";
-import { t } from "../lang/index.svelte";
+import { LANGUAGES, t } from "../lang/index.svelte";
 import { parseValue } from "./address";
 import { words } from "./arithmetic/words";
 import type { Selection } from "./selection";
@@ -34,6 +34,6 @@ export function title(chosen: Selection, explorer: Explorer): string {
       return words(model, chosen.address, answer.facts.tokens, (id) => explorer.label(id), t);
     }
     case "tool":
-      return t(`tool-${chosen.name}`);
+      return `tool-${chosen.name}` in LANGUAGES.en! ? t(`tool-${chosen.name}`) : chosen.name; // a link may name any tool
   }
 }

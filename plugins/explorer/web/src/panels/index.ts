@@ -2,7 +2,6 @@ import type { Component } from "svelte";
 import type { Selection } from "../lib/selection";
 import Continuations from "../tools/Continuations.svelte";
 import Costs from "../tools/Costs.svelte";
-import Export from "../tools/Export.svelte";
 import Game from "../tools/Game.svelte";
 import Gradient from "../tools/Gradient.svelte";
 import Heads from "../tools/Heads.svelte";
@@ -47,5 +46,4 @@ export const TOOLS: Record<string, Component> = {
   steer: Steer,
   costs: Costs,
   views: Views,
-  export: Export,
 };
