@@ -84,7 +84,10 @@ export class RecordedEngine implements Engine {
     const own = this.recording.answers["run||-1"]!;
     const isOwn = request.kind === "head_scores" || (request.token === own.token && request.against === own.against);
     if (!facts || request.edits?.length || !this.#isText(request) || !isOwn) throw this.#missing();
-    return { facts, arrays: this.#arraysOf(key) };
+    const { layers } = request;
+    const arrays = this.#arraysOf(key);
+    if (layers) for (const [name, tensor] of Object.entries(arrays)) arrays[name] = cut(tensor, [{ from: layers[0]!, to: layers.at(-1)! + 1 }]);
+    return { facts, arrays };
   }
 
   async *continue(): AsyncIterable<Generated> {

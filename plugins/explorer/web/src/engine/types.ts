@@ -226,6 +226,7 @@ export interface Answer<Facts> {
 export interface SweepRequest extends TextRequest {
   kind: "ablate_heads" | "ablate_mlps" | "patch_resid_pre" | "patch_attn_out" | "patch_mlp_out" | "patch_heads" | "head_scores";
   other?: string; // the corrupted text
+  layers?: number[]; // to measure, so that a long sweep can be asked for in parts: the rows of `effects`; without it all
   token?: number | null;
   against?: number | null;
 }
