@@ -28,6 +28,6 @@ NEEDS_PAGE = [
 
 def number(text: str) -> float:
     """The first number in a text of the page, whose minus is a real one."""
-    found = re.search(r"[-+]?[\d.]+(e-?\d+)?", text.replace("−", "-"))
+    found = re.search(r"[-+]?\d+(\.\d+)?(e-?\d+)?", text.replace("−", "-"))
     assert found, f"no number in {text!r}"
     return float(found.group())

@@ -109,12 +109,12 @@ def visit(browser: Any, served: Callable[..., Server]) -> Iterator[Callable[...,
     said: list[str] = []
     pages = []
 
-    def visit(state: str = "", bundle: Any = None, **options: Any) -> Any:
+    def visit(state: str = "", bundle: Any = None, *, allowed: str = "status of 400", **options: Any) -> Any:
         server = served(bundle)
         page = browser.new_page(**options)
         pages.append(page)
         # Chromium itself reports each error status of a response; the page shows the error.
-        page.on("console", lambda message: "status of 400" in message.text or said.append(message.text))
+        page.on("console", lambda message: allowed in message.text or said.append(message.text))
         page.on("pageerror", lambda error: said.append(str(error)))
         page.on("request", lambda one: one.url.startswith((server.address, "data:", "blob:")) or said.append(one.url))
         page.goto(f"{server.address}#{state}")
