@@ -188,10 +188,11 @@ export interface Promoted {
 /** What one part of the model costs at this length. */
 export interface Cost {
   part: string; // such as `blocks.0.attn`
-  parameters: number;
-  bytes: number; // of the weights
-  multiply_adds: number; // of all positions
+  parameters: number; // those that an earlier part shares count there
+  bytes: number; // of these, in float32
+  multiply_adds: number; // of all positions; the unembedding's of the last one
   multiply_adds_cached: number; // of one more token with the KV cache
+  seconds: number | null; // in the fastest of several passes; null where it cannot be measured
 }
 
 export interface RunFacts {
