@@ -73,7 +73,7 @@ def _of_text(lens: Lens, edit: dict[str, Any]) -> Intervention:
         raise InputError("'from' of an edit needs either text or ids.")
     if "value" in edit:
         raise InputError("An edit has either a value or 'from', not both.")
-    first = source.ids if source.text is None else lens.tokenizer.encode(source.text)
+    first = source.ids or [] if source.text is None else lens.tokenizer.encode(source.text)
     values = _read(lens, edit, first)
     if source.position is None and source.minus is None:
         return Intervention.of_run(values, edit)

@@ -330,15 +330,20 @@ def _pass(
 def _taken(lens: Lens, cache: Any, address: Address, text: str, logits: np.ndarray) -> dict[str, np.ndarray]:
     """The arrays of an address, by the names under which the answer has them."""
     if address.name == "logits":
-        return {text: np.ascontiguousarray(address.take(logits))}
+        return {text: _float32(address.take(logits))}
     if address.name in lens.weights:
-        return {text: np.ascontiguousarray(address.take(lens.weights[address.name]), dtype=np.float32)}
+        return {text: _float32(address.take(lens.weights[address.name]))}
     names = [name for name in cache if fnmatchcase(name, address.name)]
     if names == [address.name]:
-        return {text: np.ascontiguousarray(address.take(cache[address.name]))}
+        return {text: _float32(address.take(cache[address.name]))}
     if address.places:
         raise InputError(f"{text} names several hook points; places are for one.")
-    return {name: np.ascontiguousarray(cache[name]) for name in names}
+    return {name: _float32(cache[name]) for name in names}
+
+
+def _float32(values: np.ndarray) -> np.ndarray:
+    """Values in the order and type in which they are sent; a single number has no axes."""
+    return np.require(values, np.float32, "C")
 
 
 def _plugins(lens: Lens, kind: str) -> list[dict[str, Any]]:

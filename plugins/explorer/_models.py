@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING
 
@@ -26,12 +26,10 @@ class Models:
         opener: opens one of these.
     """
 
-    def __init__(
-        self, first: Lens, known: list[str] | None = None, opener: Callable[[str], Lens] | None = None
-    ) -> None:
+    def __init__(self, first: Lens, known: Sequence[str] = (), opener: Callable[[str], Lens] | None = None) -> None:
         self.first = first
         self._name = first.bundle.name
-        self._known = [name for name in known or [] if name != self._name] if opener is not None else []
+        self._known = [name for name in known if name != self._name] if opener is not None else []
         self._opener = opener
         self._open: OrderedDict[str, Lens] = OrderedDict()
         self._lock = Lock()

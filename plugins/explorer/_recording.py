@@ -15,7 +15,14 @@ import numpy as np
 from safetensors.numpy import save
 
 from onnxlens.plugins.explorer._engine import Engine
-from onnxlens.plugins.explorer._requests import Answer, ModelRequest, RunRequest, SweepRequest, TokenizeRequest
+from onnxlens.plugins.explorer._requests import (
+    Answer,
+    ModelRequest,
+    RunRequest,
+    SweepKind,
+    SweepRequest,
+    TokenizeRequest,
+)
 from onnxlens.runtime.errors import OutputError
 
 __all__ = ["page", "record"]
@@ -23,7 +30,7 @@ __all__ = ["page", "record"]
 _LARGEST = 48 * 2**20  # bytes of all arrays, before compression
 _BOARD = ["next", "guesses", "effects", "sources"]
 _MORE = ["ranks", "norms"]
-_SWEEPS = ("head_scores", "ablate_heads", "ablate_mlps")
+_SWEEPS: tuple[SweepKind, ...] = ("head_scores", "ablate_heads", "ablate_mlps")
 
 Progress = Callable[[str], None]
 
@@ -47,7 +54,7 @@ def record(engine: Engine, text: str, progress: Progress = lambda text: None) ->
     """
     model = engine.model(ModelRequest())
     tokenization = engine.tokenize(TokenizeRequest(text=text))
-    first = engine.run(RunRequest(text=text, reads=[*_BOARD, *_MORE, "surprisal", "neurons", "costs"]))
+    first = engine.run(RunRequest(text=text, reads=[*_BOARD, *_MORE, "surprisal", "neurons"]))
     recording = _Recording()
     recording.add("run||-1", first)
     ids = [token["id"] for token in first.facts["tokens"]]
@@ -55,31 +62,31 @@ def record(engine: Engine, text: str, progress: Progress = lambda text: None) ->
     layers, heads = first.arrays["effects.heads"].shape
     last = len(ids) - 1
 
+    def run(**entries: Any) -> Callable[[], Answer]:
+        return lambda: engine.run(RunRequest(ids=ids, **entries))
+
+    def sweep(kind: SweepKind) -> Callable[[], Answer]:
+        return lambda: engine.sweep(SweepRequest(ids=ids, kind=kind, **pair))
+
     def attempts() -> Iterator[tuple[str, str, Callable[[], Answer]]]:
         """What to record, the most useful first: its name, its key, and how."""
         for kind in _SWEEPS:
-            asked = SweepRequest(ids=ids, kind=kind, **pair)
-            yield kind, f"sweep|{kind}", lambda asked=asked: engine.sweep(asked)
-        order = np.argsort(-np.abs(first.arrays["effects.heads"]), axis=None).tolist()
-        for place in order:
+            yield kind, f"sweep|{kind}", sweep(kind)
+        edits: list[tuple[str, dict[str, Any]]] = []
+        for place in np.argsort(-np.abs(first.arrays["effects.heads"]), axis=None).tolist():
             layer, head = divmod(place, heads)
-            edit = {"hook": f"blocks.{layer}.attn.hook_z", "heads": head, "operation": "zero"}
-            yield f"head {layer}.{head}", _key([edit]), lambda edit=edit: _edited(edit)
+            hook = f"blocks.{layer}.attn.hook_z"
+            edits.append((f"head {layer}.{head}", {"hook": hook, "heads": head, "operation": "zero"}))
         for layer in range(layers):
-            edit = {"hook": f"blocks.{layer}.hook_mlp_out", "operation": "zero"}
-            yield f"MLP {layer}", _key([edit]), lambda edit=edit: _edited(edit)
+            edits.append((f"MLP {layer}", {"hook": f"blocks.{layer}.hook_mlp_out", "operation": "zero"}))
+        for name, edit in edits:
+            yield name, _key([edit]), run(edits=[edit], reads=[*_BOARD, *_MORE], **pair)
         for position in range(last):
-            yield (
-                f"position {position}",
-                f"run||{position}",
-                lambda at=position: engine.run(RunRequest(ids=ids, position=at, reads=[*_BOARD, *_MORE, "neurons"])),
-            )
+            reads = [*_BOARD, *_MORE, "neurons"]
+            yield f"position {position}", f"run||{position}", run(position=position, reads=reads)
         for point in model["hook_points"]:
             name = point["name"]
-            yield name, f"tensor|{name}", lambda name=name: engine.run(RunRequest(ids=ids, reads=[name]))
-
-    def _edited(edit: dict[str, Any]) -> Answer:
-        return engine.run(RunRequest(ids=ids, edits=[edit], reads=[*_BOARD, *_MORE], **pair))
+            yield name, f"tensor|{name}", run(reads=[name])
 
     for name, key, attempt in attempts():
         progress(name)

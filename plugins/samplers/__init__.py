@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from onnxlens.plugins._sampling.chain_text import parse
     from onnxlens.plugins._sampling.explain import Explanation, Likely, Stage, explain
     from onnxlens.plugins._sampling.sampler import Chain, Context, Sampler, only, softmax
-    from onnxlens.plugins._sampling.standard import standard
     from onnxlens.plugins.samplers.allowed import Allowed
     from onnxlens.plugins.samplers.builtin import SAMPLERS
     from onnxlens.plugins.samplers.choosing import Greedy, Gumbel, Multinomial
@@ -40,6 +39,7 @@ if TYPE_CHECKING:
         SuppressTokens,
         Temperature,
     )
+    from onnxlens.plugins.samplers.standard import standard
     from onnxlens.plugins.samplers.truncation import (
         XTC,
         Epsilon,
@@ -152,6 +152,6 @@ __getattr__, __dir__ = lazy_names(
         "only": "onnxlens.plugins._sampling.sampler",
         "parse": "onnxlens.plugins._sampling.chain_text",
         "softmax": "onnxlens.plugins._sampling.sampler",
-        "standard": "onnxlens.plugins._sampling.standard",
+        "standard": "onnxlens.plugins.samplers.standard",
     },
 )

@@ -9,7 +9,9 @@ import "./tokens.css";
 async function begin(): Promise<void> {
   const first = read(location.hash);
   const recorded = await recordedEngine();
-  const explorer = new Explorer(recorded ?? new ServerEngine(first.key ?? null), first, first.key ?? null);
+  const engine = recorded ?? new ServerEngine(first.key ?? null);
+  Object.assign(window, { onnxlensEngine: engine }); // for the console of the browser
+  const explorer = new Explorer(engine, first, first.key ?? null);
   mount(App, { target: document.getElementById("app")!, props: { explorer } });
   await explorer.start(first.text !== undefined || first.ids !== undefined);
 }

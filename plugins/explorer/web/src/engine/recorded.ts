@@ -67,8 +67,6 @@ export class RecordedEngine implements Engine {
     for (const read of request.reads) {
       if (read === "unembedded") {
         found.facts.promoted = (request.directions ?? []).map((one) => this.#promoted(one, found));
-      } else if (read === "costs" && facts.costs) {
-        continue;
       } else if (this.#derived(key, read, request, found)) {
         continue;
       } else if (!request.edits?.length) {

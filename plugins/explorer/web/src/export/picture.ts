@@ -14,11 +14,11 @@ export function svgOf(element: HTMLElement): string {
   for (const [from, to] of pairs) {
     const style = getComputedStyle(from);
     const kept = KEPT.map((name) => `${name}:${style.getPropertyValue(name)}`).join(";");
-    to.setAttribute("style", kept);
+    (to as HTMLElement | SVGElement).style.cssText = kept; // a style attribute would be against the page's policy
     if (from instanceof HTMLCanvasElement) {
       const picture = document.createElement("img");
       picture.setAttribute("src", from.toDataURL());
-      picture.setAttribute("style", kept);
+      picture.style.cssText = kept;
       to.replaceWith(picture);
     }
   }
