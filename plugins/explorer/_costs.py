@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["costs"]
 
 _TIMES = 3  # measurements, of which the fastest counts
+_LONG = 0.5  # seconds from which on a pass is measured once
 
 
 def costs(run: Run) -> None:
@@ -23,12 +24,13 @@ def costs(run: Run) -> None:
     lens, config, count = run.lens, run.lens.config, len(run.ids)
     prefix, token = np.array([run.ids]), np.array([[run.token]])
     output = lens.runner.run(prefix, logits="last")  # opens what the measured passes need
-    seconds = _fastest(lambda: lens.runner.run(prefix, logits="last"))
+    seconds = _fastest(lambda: lens.runner.run(prefix, logits="last"), 1)
+    times = 1 if seconds > _LONG else _TIMES
+    seconds = min(seconds, _fastest(lambda: lens.runner.run(prefix, logits="last"), times - 1))
     cached = None
     if count < config.n_ctx:
-        lens.runner.run(token, logits="last", kv_cache=output.kv_cache)
-        cached = _fastest(lambda: lens.runner.run(token, logits="last", kv_cache=output.kv_cache))
-    measured = _by_part(lens, prefix)
+        cached = _fastest(lambda: lens.runner.run(token, logits="last", kv_cache=output.kv_cache), times)
+    measured = _by_part(lens, prefix, times)
     parts = _counted(lens, count)
     for part in parts:
         part["seconds"] = None if measured is None else measured.get(part["part"], 0.0)
@@ -36,6 +38,7 @@ def costs(run: Run) -> None:
         "parts": parts,
         "seconds": seconds,
         "seconds_cached": cached,
+        "times": times,
         "kv_cache_bytes": 2 * config.n_layers * config.key_value_heads * config.d_head * count * 4,
     }
 
@@ -83,9 +86,9 @@ def _counted(lens: Lens, count: int) -> list[dict[str, Any]]:
     return found
 
 
-def _by_part(lens: Lens, prefix: np.ndarray) -> dict[str, float] | None:
+def _by_part(lens: Lens, prefix: np.ndarray, times: int) -> dict[str, float] | None:
     """The seconds of each part in the fastest of several passes; None where they cannot be measured."""
-    found = lens.runner.profile(prefix, times=_TIMES)
+    found = lens.runner.profile(prefix, times=times)
     if found is None:
         return None
     seconds: dict[str, float] = {}
@@ -111,10 +114,10 @@ def _part(value: str, lens: Lens) -> str:
     return f"blocks.{layer}.{'mlp' if is_mlp else 'attn'}"
 
 
-def _fastest(call: Callable[[], object]) -> float:
-    """The shortest of several times that a call takes, in seconds."""
-    found = []
-    for _ in range(_TIMES):
+def _fastest(call: Callable[[], object], times: int) -> float:
+    """The shortest of several times that a call takes, in seconds; infinite if it is not called."""
+    found = [float("inf")]
+    for _ in range(times):
         started = time.perf_counter()
         call()
         found.append(time.perf_counter() - started)

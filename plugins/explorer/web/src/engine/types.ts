@@ -206,7 +206,8 @@ export interface RunFacts {
   chain?: Chain;
   promoted?: Promoted[];
   edits?: Record<string, unknown>[];
-  costs?: { parts: Cost[]; seconds: number; kv_cache_bytes: number; seconds_cached: number | null };
+  /** `times`: how many passes were measured, of which the fastest counts. */
+  costs?: { parts: Cost[]; seconds: number; kv_cache_bytes: number; seconds_cached: number | null; times: number };
 }
 
 export interface Answer<Facts> {
