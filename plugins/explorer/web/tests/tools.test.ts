@@ -1,8 +1,10 @@
 import { describe, expect, it } from "vitest";
 import type { Answer, Model, SweepFacts, SweepRequest } from "../src/engine/types";
 import { corruptions } from "../src/lib/corrupted";
+import { metric } from "../src/lib/numbers";
 import { pooled } from "../src/lib/pool";
 import { ranking } from "../src/lib/ranking";
+import { optionsOf, valueOf } from "../src/lib/schema";
 import { parts, sweepInParts, type Sweep } from "../src/lib/sweep";
 import { lcg } from "./seeded";
 
@@ -95,5 +97,46 @@ describe("the corrupted text", () => {
       expect(found.length).toBeLessThanOrEqual(12);
     }
     expect(corruptions("the cat sat on the mat").length).toBeGreaterThan(0);
+  });
+});
+
+describe("options of a plugin", () => {
+  const schema = {
+    properties: {
+      layer: { description: "the block", anyOf: [{ type: "integer" }, { type: "null" }], default: null },
+      neurons: { type: "integer", minimum: 1, maximum: 200, default: 20 },
+      values: { enum: ["pattern", "scores"], default: "pattern" },
+      watch: { type: "array", items: { type: "string" }, default: [] },
+      options: { type: "object", default: {} },
+      corrupted: { type: "string" },
+      is_long: { type: "boolean", default: false },
+    },
+    required: ["corrupted"],
+  };
+
+  it("are read from its schema", () => {
+    const found = optionsOf(schema);
+    expect(found.map((one) => [one.name, one.kind, one.standard])).toEqual([
+      ["layer", "whole", ""], ["neurons", "whole", "20"], ["values", "choice", "pattern"], ["watch", "texts", ""],
+      ["options", "json", "{}"], ["corrupted", "text", ""], ["is_long", "truth", "false"],
+    ]);
+    expect(found.filter((one) => one.isRequired).map((one) => one.name)).toEqual(["corrupted"]);
+    expect([found[1]!.low, found[1]!.high, found[2]!.choices]).toEqual([1, 200, ["pattern", "scores"]]);
+    expect(optionsOf({})).toEqual([]);
+  });
+
+  it("have values of their kind; what is none is left to the plugin, which says so", () => {
+    expect(valueOf("", "text")).toBeUndefined();
+    expect([valueOf("3", "whole"), valueOf("0.5", "number"), valueOf("three", "whole")]).toEqual([3, 0.5, "three"]);
+    expect([valueOf("true", "truth"), valueOf("false", "truth"), valueOf("maybe", "truth")]).toEqual([true, false, "maybe"]);
+    expect([valueOf(" Mary\n\n John", "texts"), valueOf('{"a": 1}', "json"), valueOf("{", "json")]).toEqual([[" Mary", " John"], { a: 1 }, "{"]);
+    expect(valueOf("3", "text")).toBe("3");
+  });
+});
+
+describe("a number with a prefix", () => {
+  it("has three digits", () => {
+    const pairs: [number, string][] = [[0, "0"], [512, "512"], [0.123, "0.12"], [999, "999"], [999.6, "1.00 k"], [1048576, "1.05 M"], [65536, "65.5 k"], [123456789, "123 M"], [5.0e9, "5.00 G"]];
+    for (const [value, text] of pairs) expect(metric(value)).toBe(text);
   });
 });
