@@ -36,7 +36,8 @@ def cells(page, testid, shape, count, seed=0):
     chosen = page.get_by_test_id(testid)
     chosen.focus()
     found = []
-    for place in np.random.default_rng(seed).choice(shape[0] * shape[1], min(count, shape[0] * shape[1]), replace=False):
+    size = shape[0] * shape[1]
+    for place in np.random.default_rng(seed).choice(size, min(count, size), replace=False):
         row, column = divmod(int(place), shape[1])
         for key, times in (("Home", 1), ("PageUp", 1), ("ArrowDown", row), ("ArrowRight", column)):
             for _ in range(times):
@@ -146,7 +147,7 @@ def test_a_click_on_a_map_goes_to_the_place(visit):
 
 
 def test_the_page_proposes_a_text_to_patch_from(visit):
-    page, engine = visit("at=tool:sweeps")
+    page, _ = visit("at=tool:sweeps")
     page.get_by_test_id("sweep-compare").wait_for()
     assert page.get_by_test_id("sweep-other").input_value() == OTHER
     page.get_by_test_id("sweep-compare").click()
@@ -284,7 +285,8 @@ def test_costs_are_counted_and_measured(visit, bundle, name):
     assert page.get_by_test_id("cost-total").text_content() == metric(whole)
     said = page.get_by_test_id("cache-saves").text_content()
     assert "KV cache" in said and f"with {whole / cached:.1f} times fewer multiply-adds" in said
-    assert metric(lens.runner.bundle.manifest.parameters) in page.get_by_test_id("costs").locator("tfoot").text_content()
+    totals = page.get_by_test_id("costs").locator("tfoot").text_content()
+    assert metric(lens.runner.bundle.manifest.parameters) in totals
 
 
 def test_the_cost_of_a_text_that_fills_the_model(visit, bundle):

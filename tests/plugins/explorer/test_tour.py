@@ -1,4 +1,4 @@
-"""The tour in Chromium: each step says in each language what the engine computes, and goes on when its action is done."""
+"""The tour in Chromium: each step says what the engine computes, in each language, and goes on after its action."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ pytestmark = NEEDS_PAGE
 TEXT = "When Mary and John went to the shop, John gave a drink to"
 LANGUAGES = Path(__file__).parents[3] / "plugins" / "explorer" / "web" / "src" / "lang"
 TEXTS = {code: json.loads((LANGUAGES / code / "tour.json").read_text(encoding="utf-8")) for code in ("en", "zh")}
-STEPS = (
-    "tokens embedding positions stream norm qkv attention heads output residual mlp dropout logits sampling break type end"
-).split()
+STEPS = [
+    *("tokens", "embedding", "positions", "stream", "norm", "qkv", "attention", "heads", "output", "residual", "mlp"),
+    *("dropout", "logits", "sampling", "break", "type", "end"),
+]
 EDIT = {"hook": "blocks.4.attn.hook_z", "operation": "zero", "heads": 1}
 
 
