@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -59,6 +60,7 @@ def ablate_heads(
     hook: str = "z",
     operation: Literal["zero", "mean"] = "zero",
     reference: Text | list[str] | None = None,
+    layers: Sequence[int] | None = None,
 ) -> HeadAblation:
     """Replaces the output of each head, one head at a time, at all positions.
 
@@ -73,6 +75,7 @@ def ablate_heads(
             depend on the position.
         reference: for `mean`, the texts over whose positions the mean is taken; None for `text` itself, or for all
             texts together.
+        layers: the layers to measure, in this order; None for all.
 
     Raises:
         InputError: the text, metric or an option cannot be used.
@@ -81,7 +84,7 @@ def ablate_heads(
         raise InputError(f"operation must be 'zero' or 'mean', not {operation!r}.")
     if reference is not None and operation != "mean":
         raise InputError("A reference is for operation='mean'; 'zero' needs none.")
-    names = hooks(lens, hook, HEADS + LAYERS)
+    names = hooks(lens, hook, HEADS + LAYERS, layers)
     texts: list[Any] = list(text) if is_several(text) else [text]
     rows = [one_text(lens, one, "ablate_heads") for one in texts]
     metrics = [of_row(metric, row, len(rows), lens.tokenizer, lens.config.d_vocab) for row in range(len(rows))]

@@ -100,6 +100,7 @@ def patch_activations(
     hook: str = "resid_pre",
     by_position: bool = False,
     span: int = 1,
+    layers: Sequence[int] | None = None,
 ) -> Patching:
     """Puts values of a clean run into a corrupted one, one at a time.
 
@@ -116,11 +117,12 @@ def patch_activations(
         by_position: for heads, patch each position by itself instead of all positions at once; for patterns, the
             positions of queries.
         span: how many neighbouring positions are patched together: more of them take fewer runs, with a coarser result.
+        layers: the layers to patch, in this order; None for all.
 
     Raises:
         InputError: the texts have different numbers of tokens, or an argument cannot be used.
     """
-    names = hooks(lens, hook, STREAM + HEADS)
+    names = hooks(lens, hook, STREAM + HEADS, layers)
     if by_position and hook in STREAM:
         raise InputError(f"{hook!r} is patched at each position anyway; by_position is for heads.")
     if not is_integer(span) or span < 1:

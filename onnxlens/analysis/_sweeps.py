@@ -51,17 +51,21 @@ LAYERS = ("attn_out", "mlp_out", "mlp.pre", "mlp.post")
 STREAM = ("resid_pre", "resid_mid", "resid_post", *LAYERS)
 
 
-def hooks(lens: Lens, hook: str, known: Sequence[str]) -> list[str]:
-    """The hook points that a shorthand stands for, one for each layer.
+def hooks(lens: Lens, hook: str, known: Sequence[str], layers: Sequence[int] | None = None) -> list[str]:
+    """The hook points that a shorthand stands for, one for each layer, or for each of some layers.
 
     Raises:
-        InputError: it is unknown.
+        InputError: it is unknown, or there is no such layer.
     """
     if hook not in known:
         raise InputError(f"hook must be one of {', '.join(known)}, not {hook!r:.100}.{suggestion(str(hook), known)}")
+    count = lens.config.n_layers
+    chosen = range(count) if layers is None else list(layers)
+    if not chosen or any(not is_integer(layer) or not 0 <= layer < count for layer in chosen):
+        raise InputError(f"layers must be some of 0 to {count - 1}, not {layers!r:.100}.")
     part, _, name = hook.rpartition(".")
     inside = "attn." if hook in HEADS else f"{part}." if part else ""
-    return [f"blocks.{layer}.{inside}hook_{name}" for layer in range(lens.config.n_layers)]
+    return [f"blocks.{layer}.{inside}hook_{name}" for layer in chosen]
 
 
 def heads_at(lens: Lens, name: str) -> int:

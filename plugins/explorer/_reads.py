@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from onnxlens.analysis._source_attribution import effects_by_source
 from onnxlens.metrics import logit_difference
 from onnxlens.plugins._sampling.sampler import softmax
 from onnxlens.plugins.explorer._addresses import Address
+from onnxlens.plugins.explorer._costs import costs
 from onnxlens.plugins.explorer._requests import RunRequest
 from onnxlens.runtime import Intervention
 from onnxlens.runtime._running.logits import top_ids
@@ -243,65 +243,6 @@ def _gradient(run: Run) -> None:
     run.arrays["gradient"] = next(iter(found.scores.values()))[0].astype(np.float32)
 
 
-def _costs(run: Run) -> None:
-    """What each part of the model costs: parameters, bytes, multiply-adds; and measured times."""
-    lens, config, count = run.lens, run.lens.config, len(run.ids)
-    parts = []
-
-    def part(name: str, weights: list[str], extra: int = 0, extra_cached: int = 0, per_token: bool = True) -> None:
-        sizes = [lens.weights[one] for one in weights]
-        matrices = sum(lens.weights[one].size for one in weights if ".W_" in one) if per_token else 0
-        parts.append(
-            {
-                "part": name,
-                "parameters": sum(one.size for one in sizes),
-                "bytes": sum(one.nbytes for one in sizes),
-                "multiply_adds": count * matrices + extra,
-                "multiply_adds_cached": matrices + extra_cached,
-            }
-        )
-
-    names = list(lens.weights)
-    is_in = {name: [one for one in names if one.startswith(name)] for name in ("embed.", "pos_embed.", "unembed.")}
-    for name, weights in is_in.items():
-        if weights:
-            part(name.rstrip("."), weights, per_token=name == "unembed.")
-    # Scores and weighted values: each of the queries looks at itself and the positions before it.
-    width = 2 * config.n_heads * config.d_head
-    for layer in range(config.n_layers):
-        for kind in ("attn", "mlp"):
-            mine = [one for one in names if one.startswith(f"blocks.{layer}.{kind}.")]
-            looked = kind == "attn"
-            part(
-                f"blocks.{layer}.{kind}",
-                mine,
-                width * count * (count + 1) // 2 if looked else 0,
-                width * (count + 1) if looked else 0,
-            )
-    prefix = np.array([run.ids])
-    output = lens.runner.run(prefix, logits="last")
-    seconds = _fastest(lambda: lens.runner.run(prefix, logits="last"))
-    token = np.array([[run.token]])
-    fits = count < config.n_ctx
-    cached = _fastest(lambda: lens.runner.run(token, logits="last", kv_cache=output.kv_cache)) if fits else None
-    run.facts["costs"] = {
-        "parts": parts,
-        "seconds": seconds,
-        "seconds_cached": cached,
-        "kv_cache_bytes": 2 * config.n_layers * config.key_value_heads * config.d_head * count * 4,
-    }
-
-
-def _fastest(call: Callable[[], object], times: int = 3) -> float:
-    """The shortest of several times that a call takes, in seconds."""
-    found = []
-    for _ in range(times):
-        started = time.perf_counter()
-        call()
-        found.append(time.perf_counter() - started)
-    return min(found)
-
-
 READS: dict[str, Callable[[Run], None]] = {
     "next": _next,
     "guesses": _guesses,
@@ -315,7 +256,7 @@ READS: dict[str, Callable[[Run], None]] = {
     "chain": _chain,
     "unembedded": _unembedded,
     "gradient": _gradient,
-    "costs": _costs,
+    "costs": costs,
 }
 
 

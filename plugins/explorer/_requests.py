@@ -86,10 +86,17 @@ class RunRequest(TextRequest, kw_only=True):
 
 
 class SweepRequest(TextRequest, kw_only=True):
-    """A sweep over a model; `token` and `against` as in `RunRequest`, `other` is the corrupted text of a patching."""
+    """A sweep over a model; `token` and `against` as in `RunRequest`.
+
+    Attributes:
+        kind: what is measured; see `SweepRequest` in `types.ts`.
+        other: the corrupted text of a patching.
+        layers: the layers to measure, so that a long sweep can be asked for in parts; None for all.
+    """
 
     kind: SweepKind = "ablate_heads"
     other: str | None = None
+    layers: list[int] | None = None
     token: int | None = None
     against: int | None = None
 

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["swept"]
 
+_REPEATED = 50  # random tokens, before they repeat
+_LARGEST_PASS = 2**28  # bytes of patterns that are read in one pass
+
 
 def swept(lens: Lens, ids: list[int], request: SweepRequest) -> Answer:
     """Runs a sweep; its kinds are described in `web/src/engine/types.ts`.
@@ -38,12 +41,13 @@ def swept(lens: Lens, ids: list[int], request: SweepRequest) -> Answer:
     text = np.array([ids])
     if request.kind in ("ablate_heads", "ablate_mlps"):
         hook = "z" if request.kind == "ablate_heads" else "mlp_out"
-        ablation = ablate_heads(lens, text, metric, hook=hook)
+        ablation = ablate_heads(lens, text, metric, hook=hook, layers=request.layers)
         return Answer({**facts, "baseline": ablation.baseline}, {"effects": _float32(-ablation.effects)})
     if request.other is None:
         raise InputError(f"The sweep {request.kind!r} needs another text, under 'other'.")
     hook = "z" if request.kind == "patch_heads" else request.kind.removeprefix("patch_")
-    patching = patch_activations(lens, text, np.array([lens.tokenizer.encode(request.other)]), metric, hook=hook)
+    other = np.array([lens.tokenizer.encode(request.other)])
+    patching = patch_activations(lens, text, other, metric, hook=hook, layers=request.layers)
     return Answer(
         {**facts, "baseline": patching.clean, "corrupted": patching.corrupted},
         {"effects": _float32(patching.recovered)},
@@ -52,25 +56,33 @@ def swept(lens: Lens, ids: list[int], request: SweepRequest) -> Answer:
 
 def _scores(lens: Lens, ids: list[int]) -> Answer:
     """How each head attends: to known patterns on random tokens that repeat, and how far and widely on this text."""
-    length = min(50, (lens.config.n_ctx - 1) // 2)
-    found = head_scores(lens, length=length)
+    length = min(_REPEATED, (lens.config.n_ctx - 1) // 2)
+    heads = lens.config.n_layers * lens.config.n_heads
+    # The patterns of all heads are read at once: fewer sequences in a pass where there are many heads.
+    rows = min(8, max(1, _LARGEST_PASS // (4 * heads * (2 * length + 1) ** 2)))
+    found = head_scores(lens, length=length, rows=rows)
+    count = len(ids)
+    back = (np.arange(count)[:, np.newaxis] - np.arange(count)).clip(0)  # [P, P]
     distance, entropy = [], []
-    for layer in range(lens.config.n_layers):
-        _, cache = lens.run_with_cache(
-            np.array(ids), names_filter=f"blocks.{layer}.attn.hook_pattern", remove_batch_dim=True
-        )
-        pattern = cache["pattern", layer].astype(np.float64)  # [H, P, P]
-        places = np.arange(len(ids))
-        back = (places[:, np.newaxis] - places).clip(0)  # [P, P]
-        distance.append((pattern * back).sum(-1).mean(-1))
-        logs = np.log(np.where(pattern > 0, pattern, 1))
-        entropy.append(-(pattern * logs).sum(-1).mean(-1))
+    together = max(1, _LARGEST_PASS // (4 * lens.config.n_heads * count**2))  # layers in a pass
+    for start in range(0, lens.config.n_layers, together):
+        layers = range(start, min(start + together, lens.config.n_layers))
+        names = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
+        output = lens.run(np.array([ids]), names_filter=names, logits="none", keep_cache=False)
+        for name in names:
+            for_distance, for_entropy = [], []
+            for one in output.activations[name][0]:  # head by head: [P, P] float64 is large for a long text
+                pattern = one.astype(np.float64)
+                for_distance.append((pattern * back).sum(-1).mean())
+                for_entropy.append(-(pattern * np.log(np.where(pattern > 0, pattern, 1))).sum(-1).mean())
+            distance.append(for_distance)
+            entropy.append(for_entropy)
     arrays = {
         "induction": found.induction,
         "previous_token": found.previous,
         "duplicate_token": found.duplicate,
-        "distance": np.stack(distance),
-        "entropy": np.stack(entropy),
+        "distance": np.array(distance),
+        "entropy": np.array(entropy),
     }
     facts = {"token": -1, "against": None, "baseline": None, "accuracy": found.accuracy}
     return Answer(facts, {name: _float32(values) for name, values in arrays.items()})

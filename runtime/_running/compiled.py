@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
-from typing import Any, NoReturn, TypeAlias
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import numpy as np
 import onnxruntime
@@ -21,6 +22,9 @@ from onnxlens.runtime._running.providers import Provider, run_bound
 from onnxlens.runtime._running.session import Session
 from onnxlens.runtime._running.unembedding import Unembedding
 from onnxlens.runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 __all__ = ["CompiledRequest", "RequestCache", "SegmentSession", "refuse"]
 
@@ -59,9 +63,9 @@ class SegmentSession:
         return cls(session, prepared.provider, segment.inputs, segment.outputs, segment.calls)
 
     @classmethod
-    def open_plain(cls, prepared: Prepared, threads: int | None) -> SegmentSession:
-        """Opens a session on the request that reads no hook point; errors likewise."""
-        session = prepared.open_plain(threads)
+    def open_plain(cls, prepared: Prepared, threads: int | None, *, profile: Path | None = None) -> SegmentSession:
+        """Opens a session on the request that reads no hook point; `profile` as in `Prepared.open_plain`."""
+        session = prepared.open_plain(threads, profile=profile)
         opened = session.get()
         inputs, outputs = (tuple(v.name for v in values) for values in (opened.get_inputs(), opened.get_outputs()))
         return cls(session, prepared.provider, inputs, outputs)
@@ -182,6 +186,21 @@ class RequestCache:
         """
         return self._opener.embedding if self._opener is not None else refuse()
 
+    def open_profiled(self, profile: Path) -> tuple[SegmentSession, ModelProto]:
+        """Opens a session of its own on the request that reads no hook point, which writes the time of each node.
+
+        Args:
+            profile: the beginning of the name of the file.
+
+        Returns:
+            The session, which is not kept, and its graph.
+
+        Raises:
+            BundleError: it cannot be opened.
+            InputError: they are closed.
+        """
+        return self._opener.open_profiled(profile) if self._opener is not None else refuse()
+
     @property
     def is_closed(self) -> bool:
         """Whether nothing can be opened any more."""
@@ -220,6 +239,10 @@ class _Opener:
             SegmentSession.open(segment, self._prepared, self._threads, takes_turns=several) for segment in segments
         ]
         return CompiledRequest(opened, self._unembedding if request.logits == "all" else None)
+
+    def open_profiled(self, profile: Path) -> tuple[SegmentSession, ModelProto]:
+        session = SegmentSession.open_plain(self._prepared, self._threads, profile=profile)
+        return session, self._prepared.plain_graph
 
     @cached_property
     def _unembedding(self) -> Unembedding:

@@ -72,15 +72,28 @@ class Prepared:
         """
         return self._open(graph.SerializeToString(), threads, takes_turns)
 
-    def open_plain(self, threads: int | None) -> Session:
-        """Opens a session on the graph of the request that reads no hook point; arguments and errors likewise."""
-        return self._open(self._file(PLAIN_REQUEST).read(), threads, False)
+    def open_plain(self, threads: int | None, *, profile: Path | None = None) -> Session:
+        """Opens a session on the graph of the request that reads no hook point; errors likewise.
+
+        Args:
+            threads: as in `session_options`.
+            profile: the beginning of the name of a file to which ONNX Runtime writes the time of each node.
+        """
+        return self._open(self._file(PLAIN_REQUEST).read(), threads, False, profile)
+
+    @property
+    def plain_graph(self) -> ModelProto:
+        """The graph of the request that reads no hook point, without weights; errors as in `graph`."""
+        import onnx
+
+        with self._opening():
+            return onnx.load_from_string(self._file(PLAIN_REQUEST).read())
 
     def open_matrix(self, name: str, width: int) -> MatrixFile:
         """Opens `EMBEDDING` or `UNEMBEDDING`, whose rows are that wide; errors likewise."""
         return MatrixFile(self._file(name), width)
 
-    def _open(self, graph: bytes, threads: int | None, takes_turns: bool) -> Session:
+    def _open(self, graph: bytes, threads: int | None, takes_turns: bool, profile: Path | None = None) -> Session:
         weights = self._files.get(_WEIGHTS)
 
         def check() -> None:
@@ -91,6 +104,8 @@ class Prepared:
             check()
             real = weights.real_path() if weights is not None else None
             options = session_options(threads, real.parent if real is not None else None, takes_turns=takes_turns)
+            if profile is not None:
+                options.enable_profiling, options.profile_file_prefix = True, str(profile)
             if weights is not None and (real is None or real.name != _WEIGHTS):
                 # Its path is gone; from memory, ONNX Runtime takes a copy, for which the memory must stay till then.
                 mapped = weights.map()

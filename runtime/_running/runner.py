@@ -250,6 +250,32 @@ class Runner:
         """
         return self.execute(self._last_piece(self.plan(input_ids, attention_mask, **options)))
 
+    def profile(self, input_ids: npt.ArrayLike, *, times: int = 3) -> dict[str, float] | None:
+        """Measures how long each value of a pass takes that computes the last logits.
+
+        The times are ONNX Runtime's, of the nodes of the graph. A node counts for the first of the hook points and
+        outputs that need it.
+
+        Args:
+            input_ids: token ids of one text, [P].
+            times: how many passes to measure, of which the fastest counts.
+
+        Returns:
+            Seconds by hook point and output; None on a GPU, or where a text is so long that it is computed in pieces.
+
+        Raises:
+            InputError: the ids cannot be used, or this is closed.
+            ContextLengthError: more positions than the model has.
+        """
+        from onnxlens.runtime._running.profile import profiled
+
+        plan = self.plan(input_ids, logits="last")
+        ids = plan.inputs["input_ids"]
+        if self.provider is not CPU or ids.shape[1] > _LONGEST_PASS:
+            return None
+        feeds = {**plan.past.values, **plan.inputs, EMBEDDED: self._requests.embedding.rows(ids)}
+        return profiled(self._requests, feeds, plan.shapes, self.hook_names, times)
+
     def _last_piece(self, plan: Plan) -> Plan:
         """Computes all but the end of a long pass, where it can be computed in pieces; returns the rest."""
         past: KVCache | None = plan.past

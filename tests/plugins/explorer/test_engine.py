@@ -13,12 +13,13 @@ from onnxlens.analysis import (
     ablate_heads,
     attribute_logit,
     gradient_times_input,
+    head_scores,
     logit_lens,
     patch_activations,
     surprisal,
 )
 from onnxlens.metrics import logit_difference
-from onnxlens.plugins.explorer import Engine
+from onnxlens.plugins.explorer import Engine, _sweeps
 from onnxlens.plugins.explorer._engine import EXAMPLE
 from onnxlens.plugins.explorer._requests import (
     ContinueRequest,
@@ -176,8 +177,18 @@ def test_costs_count_every_weight_once_for_each_token(lens):
     assert parts["blocks.0.attn"]["multiply_adds"] == 14 * attention + looked
     assert parts["blocks.0.mlp"]["multiply_adds"] == 14 * 2 * config.d_model * config.d_mlp
     assert parts["blocks.0.mlp"]["multiply_adds_cached"] == 2 * config.d_model * config.d_mlp
+    assert parts["unembed"]["multiply_adds"] == config.d_model * config.d_vocab  # of the last token
     assert found["kv_cache_bytes"] == 2 * config.n_layers * config.n_heads * config.d_head * 14 * 4
     assert found["seconds"] > 0 and found["seconds_cached"] > 0
+    assert all(part["seconds"] > 0 for part in parts.values())
+
+
+@pytest.mark.parametrize("name", [None, "base", "llama"])
+def test_costs_have_every_parameter_once(bundle, name):
+    with onnxlens.load(None if name is None else bundle(name), provider="cpu", threads=1) as lens:
+        found = Engine(lens).run(RunRequest(ids=[1, 2, 3], reads=["costs"])).facts["costs"]["parts"]
+        assert sum(part["parameters"] for part in found) == lens.runner.bundle.manifest.parameters
+        assert all(part["seconds"] >= 0 for part in found)
 
 
 def test_words_have_the_merges_that_made_their_tokens(bundle, lens):
@@ -283,6 +294,31 @@ def test_patching_sweeps_are_the_share_that_is_restored(lens, kind):
     hook = {"patch_resid_pre": "resid_pre", "patch_heads": "z"}[kind]
     expected = patch_activations(lens, TEXT, OTHER, logit_difference(token, against), hook=hook)
     close(answer.arrays["effects"], expected.recovered)
+
+
+@pytest.mark.parametrize("kind", ["ablate_heads", "ablate_mlps", "patch_resid_pre", "patch_heads"])
+def test_a_sweep_can_be_asked_for_in_parts(lens, kind):
+    asked = {"text": TEXT, "token": 1080, "against": 7, "kind": kind}
+    asked |= {"other": OTHER} if kind.startswith("patch") else {}
+    engine = Engine(lens)
+    whole = engine.sweep(SweepRequest(**asked)).arrays["effects"]
+    parts = [engine.sweep(SweepRequest(**asked, layers=layers)).arrays["effects"] for layers in ([0, 1], [2], [3, 4])]
+    close(np.concatenate(parts), whole, scale=np.abs(whole).max())
+    with pytest.raises(InputError, match="layers must be some of 0 to 4, not \\[5\\]"):
+        engine.sweep(SweepRequest(**asked, layers=[5]))
+
+
+@pytest.mark.parametrize("largest", [None, 1])
+def test_distance_and_entropy_of_heads_are_those_of_the_patterns(lens, monkeypatch, largest):
+    if largest is not None:  # one layer in a pass, as with a long text
+        monkeypatch.setattr(_sweeps, "_LARGEST_PASS", largest)
+    found = Engine(lens).sweep(SweepRequest(text=TEXT, kind="head_scores")).arrays
+    _, cache = lens.run_with_cache(TEXT, names_filter="*.hook_pattern", remove_batch_dim=True)
+    pattern = np.stack([cache["pattern", layer] for layer in range(lens.config.n_layers)]).astype(np.float64)
+    places = np.arange(14)
+    close(found["distance"], (pattern * (places[:, None] - places).clip(0)).sum(-1).mean(-1))
+    close(found["entropy"], -np.where(pattern > 0, pattern * np.log(pattern + (pattern == 0)), 0).sum(-1).mean(-1))
+    close(found["induction"], head_scores(lens).induction)
 
 
 def test_an_edit_changes_the_run(lens):

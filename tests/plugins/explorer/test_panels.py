@@ -158,7 +158,7 @@ def test_a_head_says_its_kind_and_its_effect_by_ablation(visit):
     swept = engine.sweep(SweepRequest(text=TEXT, token=facts["token"], against=facts["against"], kind="ablate_heads"))
     page.get_by_test_id("ablation").wait_for()
     said = page.get_by_test_id("ablation").text_content()
-    assert number(said.rpartition("by")[2]) == pytest.approx(float(swept.arrays["effects"][4, 1]), abs=0.00501)
+    assert number(said.rpartition("by")[2]) == pytest.approx(-float(swept.arrays["effects"][4, 1]), abs=0.00501)
     scores = engine.sweep(SweepRequest(text=TEXT, kind="head_scores")).arrays
     kind = page.get_by_test_id("head-kind").text_content()
     assert kind.strip().startswith("An induction head")

@@ -2,7 +2,7 @@ import { mount } from "svelte";
 import App from "./App.svelte";
 import { recordedEngine } from "./engine/recorded";
 import { ServerEngine } from "./engine/server";
-import { followScheme } from "./export/scheme.svelte";
+import { followScheme } from "./lib/scheme.svelte";
 import { Explorer } from "./explorer.svelte";
 import { read } from "./lib/state";
 import "./tokens.css";

@@ -94,7 +94,10 @@ export class RecordedEngine implements Engine {
     const board = this.recording.answers["run|||-1"]!;
     const isAsked = request.kind === "head_scores" || (request.token === board.token && request.against === board.against);
     if (!facts || request.edits?.length || !this.#isOpen(request) || !this.#isOwn(request) || !isAsked) throw this.#missing(request);
-    return { facts, arrays: this.#arraysOf(key) };
+    const arrays = this.#arraysOf(key);
+    const { layers } = request;
+    if (layers) for (const [name, tensor] of Object.entries(arrays)) arrays[name] = cut(tensor, [{ from: layers[0]!, to: layers.at(-1)! + 1 }]);
+    return { facts, arrays };
   }
 
   /** The greedy continuation, as far as it was recorded. */

@@ -188,10 +188,11 @@ export interface Promoted {
 /** What one part of the model costs at this length. */
 export interface Cost {
   part: string; // such as `blocks.0.attn`
-  parameters: number;
-  bytes: number; // of the weights
-  multiply_adds: number; // of all positions
+  parameters: number; // those that an earlier part shares count there
+  bytes: number; // of these, in float32
+  multiply_adds: number; // of all positions; the unembedding's of the last one
   multiply_adds_cached: number; // of one more token with the KV cache
+  seconds: number | null; // in the fastest of several passes; null where it cannot be measured
 }
 
 export interface RunFacts {
@@ -205,7 +206,8 @@ export interface RunFacts {
   chain?: Chain;
   promoted?: Promoted[];
   edits?: Record<string, unknown>[];
-  costs?: { parts: Cost[]; seconds: number; kv_cache_bytes: number; seconds_cached: number | null };
+  /** `times`: how many passes were measured, of which the fastest counts. */
+  costs?: { parts: Cost[]; seconds: number; kv_cache_bytes: number; seconds_cached: number | null; times: number };
 }
 
 export interface Answer<Facts> {
@@ -226,6 +228,7 @@ export interface Answer<Facts> {
 export interface SweepRequest extends TextRequest {
   kind: "ablate_heads" | "ablate_mlps" | "patch_resid_pre" | "patch_attn_out" | "patch_mlp_out" | "patch_heads" | "head_scores";
   other?: string; // the corrupted text
+  layers?: number[]; // to measure, so that a long sweep can be asked for in parts: the rows of `effects`; without it all
   token?: number | null;
   against?: number | null;
 }

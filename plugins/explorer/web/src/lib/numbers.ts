@@ -62,3 +62,12 @@ export function average(values: ArrayLike<number>): number {
   for (let place = 0; place < values.length; place++) total += values[place]!;
   return total / values.length;
 }
+
+/** A number of at least 0 with three digits and a metric prefix, such as "1.23 M". */
+export function metric(value: number): string {
+  for (const [size, prefix] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]] as const) if (value >= 0.9995 * size) return `${digits(value / size)} ${prefix}`;
+  return Number.isInteger(value) ? String(value) : digits(value);
+}
+
+/** Three digits, without an exponent. */
+const digits = (value: number) => Number(value.toPrecision(3)).toFixed(value >= 99.95 ? 0 : value >= 9.995 ? 1 : 2);

@@ -10,7 +10,7 @@ function keyHead(values: Values, head: number): number {
 }
 
 /** What the products of queries and keys are divided by in a block. */
-export function divisorOf(values: Values, layer: number): number {
+export function divisorOf(values: Pick<Values, "model">, layer: number): number {
   const { cfg } = values.model;
   const byWidth = cfg.use_attn_scale === false ? 1 : Math.sqrt(cfg.d_head);
   return cfg.scale_attn_by_inverse_layer_idx === true ? byWidth * (layer + 1) : byWidth;
