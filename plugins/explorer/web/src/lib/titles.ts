@@ -27,7 +27,7 @@ export function title(chosen: Selection, explorer: Explorer): string {
     case "neuron":
       return t("title-neuron", { layer: chosen.layer, neuron: chosen.neuron }) + at(chosen.position);
     case "value":
-      return chosen.address;
+      return t("title-value");
     case "tool":
       return t(`tool-${chosen.name}`);
   }

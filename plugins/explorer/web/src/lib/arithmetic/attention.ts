@@ -4,13 +4,13 @@ import { added, boundOfSum, ROUNDING, SMALLEST, step, sum, sumOf, type Quantity,
 import type { Values } from "./values";
 
 /** The head of keys and values that a head of queries shares; there may be fewer of them (Ainslie et al. 2023, "GQA"). */
-function keyHead(values: Values, head: number): number {
+export function keyHead(values: Pick<Values, "model">, head: number): number {
   const { n_heads, n_key_value_heads } = values.model.cfg;
   return Math.floor(head / (n_heads / (n_key_value_heads ?? n_heads)));
 }
 
 /** What the products of queries and keys are divided by in a block. */
-export function divisorOf(values: Values, layer: number): number {
+export function divisorOf(values: Pick<Values, "model">, layer: number): number {
   const { cfg } = values.model;
   const byWidth = cfg.use_attn_scale === false ? 1 : Math.sqrt(cfg.d_head);
   return cfg.scale_attn_by_inverse_layer_idx === true ? byWidth * (layer + 1) : byWidth;
