@@ -13,6 +13,11 @@ export function signed(value: number, digits = 2): string {
   return (value < 0 && Number(shown) !== 0 ? "−" : "+") + shown;
 }
 
+/** A number with so many decimals, and a real minus. */
+export function fixed(value: number, digits = 2): string {
+  return value < 0 ? signed(value, digits) : value.toFixed(digits);
+}
+
 /** A probability as a percentage; tiny ones in scientific notation. */
 export function percent(value: number): string {
   const share = 100 * value;
