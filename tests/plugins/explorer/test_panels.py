@@ -347,7 +347,7 @@ def test_a_number_opens_its_arithmetic_and_back(visit, way):
     page, _ = visit()
     for state in ("token:3", "cell:2,5", "block:2,5", "norm:blocks.2.ln1,5", "head:2,1,6,2", "mlp:2,5", "neuron:2,5,5"):
         drawer = opened(page, TEXTS[None], state)
-        stripe = drawer.get_by_role("slider").first
+        stripe = drawer.locator(".stripe [role=slider]").first
         if way == "mouse":
             drawer.locator("button[data-address]").first.click()
         else:
