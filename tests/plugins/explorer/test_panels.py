@@ -390,6 +390,10 @@ def test_panels_of_one_token_and_of_a_long_text(visit, text):
     page, engine = visit(f"text={text}", viewport={"width": 360, "height": 780})
     length = len(lens_of(engine).tokenizer.encode(text))
     for state in ("token:0", "cell:2,0", "block:2", "norm:ln_final", "head:2,1", "head:2,1,0,0", "mlp:2", "neuron:2,5"):
+        # A newer board's guesses would replace those that are still loading, which Chromium reports.
+        page.wait_for_function(
+            "() => ![...document.querySelectorAll('.cell')].some(one => one.textContent.includes('…'))"
+        )
         shown = shown_numbers(opened(page, text, state))
         true = true_numbers(engine, text, [address for address, _ in shown])
         for address, digits in shown:
