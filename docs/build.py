@@ -116,6 +116,7 @@ _ELSEWHERE = (
     "onnxlens.runtime.KVCache",
     "onnxlens.runtime.HookPoint",
     "onnxlens.runtime.NamedWeights",
+    "onnxlens.runtime.Stop",
     "onnxlens.runtime.ModelFacts",
     "onnxlens.runtime.folded_logits",
 )

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from onnxlens.runtime._running.kv_cache import KVCache
     from onnxlens.runtime._running.plan import PassOptions
     from onnxlens.runtime._running.runner import Output, Runner
+    from onnxlens.runtime._running.stopping import Stop
     from onnxlens.runtime._text.tokenizer import Tokenizer
     from onnxlens.runtime.errors import OnnxLensError
 
@@ -49,6 +50,7 @@ __all__ = [
     "Output",
     "PassOptions",
     "Runner",
+    "Stop",
     "Tokenizer",
     "TransformerLensConfig",
     "folded_logits",
@@ -76,6 +78,7 @@ __getattr__, __dir__ = lazy_names(
         "Output": "onnxlens.runtime._running.runner",
         "PassOptions": "onnxlens.runtime._running.plan",
         "Runner": "onnxlens.runtime._running.runner",
+        "Stop": "onnxlens.runtime._running.stopping",
         "Tokenizer": "onnxlens.runtime._text.tokenizer",
         "TransformerLensConfig": "onnxlens.runtime._bundle.cfg",
         "folded_logits": "onnxlens.runtime._activations.folding",

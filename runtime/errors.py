@@ -22,6 +22,7 @@ __all__ = [
     "OutputError",
     "PluginError",
     "ProviderError",
+    "StoppedError",
     "TraceError",
     "parsing",
     "suggestion",
@@ -85,6 +86,10 @@ class PluginError(OnnxLensError):
 
 class ProviderError(OnnxLensError):
     """An execution provider is unknown, not installed, or does not start."""
+
+
+class StoppedError(OnnxLensError):
+    """A computation was stopped by another thread; see `onnxlens.runtime.Stop`."""
 
 
 class TraceError(OnnxLensError):

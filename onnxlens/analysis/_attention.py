@@ -15,7 +15,7 @@ from onnxlens.runtime.errors import InputError
 if TYPE_CHECKING:
     from onnxlens._lens import Lens
 
-__all__ = ["AttentionRollout", "HeadScores", "attention_rollout", "head_scores", "rolled_out"]
+__all__ = ["AttentionRollout", "HeadScores", "attention_rollout", "distance_and_entropy", "head_scores", "rolled_out"]
 
 _PATTERN = "blocks.{}.attn.hook_pattern"
 
@@ -71,6 +71,22 @@ def attention_rollout(lens: Lens, text: Text) -> AttentionRollout:
     _, cache = lens.run_with_cache(ids, names_filter=_PATTERN.format("*"))
     patterns = np.stack([cache["pattern", layer][0] for layer in range(lens.config.n_layers)])
     return AttentionRollout(values=rolled_out(patterns), tokens=ids[0])
+
+
+def distance_and_entropy(patterns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How far back and how widely heads attend, on average over the tokens of a text.
+
+    Args:
+        patterns: [..., Q, K], each row a distribution over tokens up to its own.
+
+    Returns:
+        The mean distance in tokens and the mean entropy in nats, each [...] float64.
+    """
+    patterns = patterns.astype(np.float64)
+    places = np.arange(patterns.shape[-1])
+    distance = (patterns * (places[:, np.newaxis] - places)).sum(-1).mean(-1)
+    logs = np.log(patterns, where=patterns > 0, out=np.zeros_like(patterns))
+    return distance, -(patterns * logs).sum(-1).mean(-1)
 
 
 def rolled_out(patterns: np.ndarray) -> np.ndarray:

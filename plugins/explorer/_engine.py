@@ -362,28 +362,18 @@ def _words(lens: Lens, text: str, ids: Sequence[int]) -> list[dict[str, Any]]:
     """The words of a text, each with its tokens and merges; none where the ids are not the tokens of the text."""
     if not text or lens.tokenizer.encode(text) != list(ids):  # an empty text starts from a token that is not in it
         return []
-    words, position = [], 0
-    while position < len(ids):
-        try:
-            places, merges = lens.tokenizer.merge_steps(text, position)
-        except InputError:  # not a byte-level byte-pair encoding
-            return []
-        words.append(
-            {
-                "text": b"".join(lens.tokenizer.token_bytes(ids[place]) for place in places).decode("utf-8", "replace"),
-                "tokens": list(places),
-                "merges": [
-                    {
-                        "rank": one.rank,
-                        "pair": [part.hex() for part in one.pair],
-                        "pieces": [p.hex() for p in one.pieces],
-                    }
-                    for one in merges
-                ],
-            }
-        )
-        position = places.stop
-    return words
+    try:
+        words = lens.tokenizer.words(text)
+    except InputError:  # not a byte-level byte-pair encoding
+        return []
+    return [
+        {
+            "text": b"".join(lens.tokenizer.token_bytes(ids[place]) for place in places).decode("utf-8", "replace"),
+            "tokens": list(places),
+            "merges": [{"rank": one.rank, "pair": _hex(one.pair), "pieces": _hex(one.pieces)} for one in merges],
+        }
+        for places, merges in words
+    ]
 
 
 def _hex(pieces: Sequence[bytes]) -> list[str]:

@@ -72,6 +72,7 @@ class RunRequest(TextRequest, kw_only=True):
         sampler: the chain that `chain` explains; None for a draw from the model's distribution.
         seed: the seed of its draw; None draws a seed.
         directions: addresses of vectors [d_model] for `unembedded`.
+        dtype: as which the server sends fractions; all are computed in float32.
     """
 
     reads: list[str] = []
@@ -83,6 +84,7 @@ class RunRequest(TextRequest, kw_only=True):
     sampler: str | None = None
     seed: int | None = None
     directions: list[str] = []
+    dtype: Literal["float32", "float16"] = "float32"
 
 
 class SweepRequest(TextRequest, kw_only=True):
@@ -117,7 +119,6 @@ class ViewRequest(TextRequest, kw_only=True):
 
     visualizer: str
     options: dict[str, Any] = {}
-    theme: Literal["light", "dark"] = "light"
 
 
 @dataclass(frozen=True)

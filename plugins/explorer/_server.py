@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
+import numpy as np
+from anyio import CancelScope
 from safetensors.numpy import save
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
@@ -35,7 +37,8 @@ from onnxlens.plugins.explorer._requests import (
     ViewRequest,
     decoded,
 )
-from onnxlens.runtime.errors import OnnxLensError, OutputError
+from onnxlens.runtime import Stop
+from onnxlens.runtime.errors import InputError, OnnxLensError, OutputError, StoppedError
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -48,6 +51,8 @@ _TAB = "x-onnxlens-tab"  # the header with an id of the tab, whose newer runs re
 
 _LARGEST_BODY = 1_000_000  # bytes
 _MOST_WAITING = 16  # runs
+_CHECKED_EVERY = 0.1  # seconds: whether the client of a run is still there
+_SHORTER = "ask for less, such as a shorter text or fewer layers of a sweep."
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data: blob:; connect-src 'self'; "
     "frame-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -152,13 +157,16 @@ class _Guard:
         return None
 
 
-def application(engine: Engine, *, hosts: frozenset[str] | None = None, token: str | None = None) -> Starlette:
+def application(
+    engine: Engine, *, hosts: frozenset[str] | None = None, token: str | None = None, longest: float = 120
+) -> Starlette:
     """Makes the ASGI application of an engine.
 
     Args:
         engine: answers requests.
         hosts: values of the Host header that are accepted; None for all.
         token: the token that requests for the API must state; None for none.
+        longest: seconds after which a run is stopped.
     """
     queue = _Queue()
 
@@ -173,17 +181,42 @@ def application(engine: Engine, *, hosts: frozenset[str] | None = None, token: s
         return answer
 
     async def queued(request: Request, method: Callable[[Any], Any], asked: Any) -> Any:
-        """Runs a method when its turn comes, unless the client has gone away by then."""
+        """Runs a method when its turn comes; stops it when the client goes away, or when it takes too long."""
+
+        def work() -> Any:
+            with stop.watching():
+                return method(asked)
+
         async with queue.turn(request.headers.get(_TAB, "")):
-            if await request.is_disconnected():
-                raise ClientDisconnect
-            return await run_in_threadpool(method, asked)
+            stop = Stop()
+            running = asyncio.ensure_future(run_in_threadpool(work))
+            ends = asyncio.get_running_loop().time() + longest
+            is_gone = False
+            try:
+                while not (await asyncio.wait({running}, timeout=_CHECKED_EVERY))[0]:
+                    is_gone = is_gone or await request.is_disconnected()
+                    if is_gone or asyncio.get_running_loop().time() > ends:
+                        stop.now()
+                return running.result()
+            except StoppedError as error:
+                if is_gone:
+                    raise ClientDisconnect from error
+                raise HTTPException(503, f"Stopped after {longest:g} seconds; {_SHORTER}") from error
+            finally:
+                # Cancelled, such as by a server that is interrupted: the next one's turn comes when the thread is free.
+                stop.now()
+                with CancelScope(shield=True):
+                    await asyncio.wait({running})
+                if not running.cancelled():
+                    running.exception()  # or asyncio would report that nobody asked for it
 
     def arrays(kind: type[msgspec.Struct], method: Callable[[Any], Any]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
-            found = await queued(request, method, decoded(kind, await _body(request)))
+            asked = decoded(kind, await _body(request))
+            found = await queued(request, method, asked)
             facts = {"facts": msgspec.json.encode(found.facts).decode()}
-            return Response(save(found.arrays, facts), media_type="application/octet-stream")
+            sent = _float16(found.arrays) if getattr(asked, "dtype", "") == "float16" else found.arrays
+            return Response(save(sent, facts), media_type="application/octet-stream")
 
         return answer
 
@@ -286,6 +319,22 @@ def openapi() -> dict[str, Any]:
         "paths": paths,
         "components": {"schemas": components},
     }
+
+
+def _float16(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays with their fractions as float16.
+
+    Raises:
+        InputError: a number is too large for it.
+    """
+    found = {}
+    for name, array in arrays.items():
+        with np.errstate(over="ignore"):
+            found[name] = array.astype(np.float16) if array.dtype == np.float32 else array
+        if array.dtype == np.float32 and np.any(np.isinf(found[name]) & np.isfinite(array)):
+            largest = np.abs(array[np.isfinite(array)]).max()
+            raise InputError(f"{name} has numbers up to {largest:.6g}, which float16 cannot hold; ask for float32.")
+    return found
 
 
 async def _body(request: Request) -> bytes:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from onnxlens.analysis import ablate_heads, head_scores, patch_activations
+from onnxlens.analysis._attention import distance_and_entropy
 from onnxlens.metrics import AnyMetric, log_probability, logit_difference
 from onnxlens.plugins.explorer._requests import Answer, SweepRequest
 from onnxlens.runtime.errors import InputError
@@ -62,7 +63,6 @@ def _scores(lens: Lens, ids: list[int]) -> Answer:
     rows = min(8, max(1, _LARGEST_PASS // (4 * heads * (2 * length + 1) ** 2)))
     found = head_scores(lens, length=length, rows=rows)
     count = len(ids)
-    back = (np.arange(count)[:, np.newaxis] - np.arange(count)).clip(0)  # [P, P]
     distance, entropy = [], []
     together = max(1, _LARGEST_PASS // (4 * lens.config.n_heads * count**2))  # layers in a pass
     for start in range(0, lens.config.n_layers, together):
@@ -70,13 +70,10 @@ def _scores(lens: Lens, ids: list[int]) -> Answer:
         names = [f"blocks.{layer}.attn.hook_pattern" for layer in layers]
         output = lens.run(np.array([ids]), names_filter=names, logits="none", keep_cache=False)
         for name in names:
-            for_distance, for_entropy = [], []
-            for one in output.activations[name][0]:  # head by head: [P, P] float64 is large for a long text
-                pattern = one.astype(np.float64)
-                for_distance.append((pattern * back).sum(-1).mean())
-                for_entropy.append(-(pattern * np.log(np.where(pattern > 0, pattern, 1))).sum(-1).mean())
-            distance.append(for_distance)
-            entropy.append(for_entropy)
+            # Head by head: [P, P] float64 is large for a long text.
+            of_heads = [distance_and_entropy(pattern) for pattern in output.activations[name][0]]
+            distance.append([one for one, _ in of_heads])
+            entropy.append([one for _, one in of_heads])
     arrays = {
         "induction": found.induction,
         "previous_token": found.previous,

@@ -30,14 +30,12 @@ class Rollout(Visualizer):
 
     def draw(self, view: View) -> Stack:
         """Returns the rollout after the last block, and the mean distance and entropy of each head."""
-        from onnxlens.analysis._attention import rolled_out
+        from onnxlens.analysis._attention import distance_and_entropy, rolled_out
 
         layers, heads = range(view.config.n_layers), range(view.config.n_heads)
         patterns = np.stack([view.cache["pattern", layer] for layer in layers]).astype(np.float64)  # [L, H, Q, K]
         places = np.arange(len(view.ids))
-        distance = (patterns * (places[:, np.newaxis] - places)).sum(-1).mean(-1)  # [L, H]
-        logs = np.log(patterns, where=patterns > 0, out=np.zeros_like(patterns))
-        entropy = -(patterns * logs).sum(-1).mean(-1)  # [L, H]
+        distance, entropy = distance_and_entropy(patterns)  # [L, H]
         names = [f"head {head}" for head in heads], [f"block {layer}" for layer in layers]
         maps = [
             Heatmap(title, values, names[1], names[0], unit=unit, row_axis="block", column_axis="head")

@@ -15,7 +15,8 @@ from typing import Any, Literal
 import onnxruntime
 
 from onnxlens.runtime._running.session import keep_when_forked
-from onnxlens.runtime.errors import ProviderError
+from onnxlens.runtime._running.stopping import current_stop
+from onnxlens.runtime.errors import ProviderError, StoppedError
 
 __all__ = ["CPU", "PROVIDERS", "Provider", "ProviderName", "candidates", "open_session", "run_bound", "session_options"]
 
@@ -134,10 +135,19 @@ def run_bound(session: onnxruntime.InferenceSession, binding: onnxruntime.IOBind
     """Runs a session on bound inputs and outputs; on a GPU, waits until these are copied.
 
     Binding an input only queues its copy, and the array may be freed before the copy is made.
+
+    Raises:
+        StoppedError: another thread stopped it.
     """
     if provider is not CPU:
         binding.synchronize_inputs()
-    session.run_with_iobinding(binding)
+    stop = current_stop()
+    try:
+        session.run_with_iobinding(binding, None if stop is None else stop.run_options)
+    except Exception as error:
+        if stop is not None and stop.is_stopped:
+            raise StoppedError("Stopped before the end, as another thread asked.") from error
+        raise
     if provider is not CPU:
         binding.synchronize_outputs()
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from itertools import groupby
 from pathlib import Path
 
+from tokenizers import Encoding
 from tokenizers import Tokenizer as FastTokenizer
 from tokenizers.decoders import DecodeStream
 
@@ -196,7 +197,17 @@ class Tokenizer:
         Raises:
             InputError: the tokenizer is not a byte-level byte-pair encoding.
         """
+        return self._word(self._fast.encode(text), position)
+
+    def words(self, text: str) -> list[tuple[range, list[Merge]]]:
+        """Returns `merge_steps` of each word of a text, in order; errors as there."""
         encoded = self._fast.encode(text)
+        found: list[tuple[range, list[Merge]]] = []
+        while (start := found[-1][0].stop if found else 0) < len(encoded.ids):
+            found.append(self._word(encoded, start))
+        return found
+
+    def _word(self, encoded: Encoding, position: int) -> tuple[range, list[Merge]]:
         words, first, last = encoded.word_ids, position, position + 1
         while first > 0 and words[first - 1] == words[position]:
             first -= 1

@@ -69,20 +69,21 @@ def served() -> Iterator[Callable[..., Server]]:
 
     running: dict[Any, tuple[Any, threading.Thread, Any, Server]] = {}
 
-    def start(bundle: Any = None, token: str | None = None) -> Server:
-        if (bundle, token) not in running:
+    def start(bundle: Any = None, token: str | None = None, longest: float = 120) -> Server:
+        key = bundle, token, longest
+        if key not in running:
             lens = onnxlens.load(bundle, provider="cpu", threads=1)
             bound = free_socket("127.0.0.1", 0)
             port = bound.getsockname()[1]
             hosts = frozenset({f"127.0.0.1:{port}"}) if token is None else None
-            app = application(Engine(lens), hosts=hosts, token=token)
+            app = application(Engine(lens), hosts=hosts, token=token, longest=longest)
             server = uvicorn.Server(uvicorn.Config(app, log_level="error"))
             thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
             thread.start()
             while not server.started:
                 thread.join(0.01)
-            running[bundle, token] = (server, thread, lens, Server(f"http://127.0.0.1:{port}/", Engine(lens)))
-        return running[bundle, token][3]
+            running[key] = (server, thread, lens, Server(f"http://127.0.0.1:{port}/", Engine(lens)))
+        return running[key][3]
 
     yield start
     for server, thread, lens, _ in running.values():

@@ -17,6 +17,39 @@ OTHER = "When Mary and Tom went to the shop, Mary gave a drink to"
 LONG = " ".join([TEXT + " Mary."] * 7)
 
 
+WORDS = ["the", "cat", "and", "a", "dog", "ran", "to", "Mary", "while", "John", "gave", "them", "an", "old", "house"]
+
+# Reads what all cells of the board say at once.
+CELLS = """() => Array.from(document.querySelectorAll(".cell"), (cell) => {
+  const [, state, position] = cell.id.split("-").map(Number);
+  const [label, share] = Array.from(cell.querySelectorAll("span"), (one) => one.textContent);
+  return [state, position, label, Number(share)];
+})"""
+
+
+TOKENS = """() => Array.from(document.querySelectorAll("[data-testid^=token-]"), (one) =>
+  one.textContent.replace(/^\\d+ /, ""))"""
+
+
+def readable(label):
+    return label.replace(" ", "␣").replace("\n", "⏎").replace("\t", "⇥")
+
+
+def until(page, script, expected):
+    """Waits until a script returns what is expected, and returns it."""
+    for _ in range(200):
+        found = page.evaluate(script)
+        if expected(found) if callable(expected) else found == expected:
+            return found
+        page.wait_for_timeout(25)
+    raise AssertionError(f"{found!r} is not {expected!r}")
+
+
+def go(page, state):
+    """Goes to another state of the page, as a link does."""
+    page.evaluate("state => { location.hash = state; }", state)
+
+
 def board(engine, **request):
     """The board of a run, as the page reads it."""
     return engine.run(RunRequest(reads=["next", "guesses", "effects", "sources"], **request))
@@ -136,3 +169,25 @@ def test_a_phone_shows_one_column_of_depth_and_the_drawer_as_a_sheet(visit):
         slider.press("ArrowLeft")
     page.get_by_role("button", name="Hide the details").click()
     assert page.locator(".drawer").bounding_box()["height"] < 120
+
+
+@pytest.mark.parametrize(("name", "texts", "length"), [(None, 32, 50), ("llama", 12, 11), ("base-float16", 12, 11)])
+def test_the_cells_of_many_texts_are_the_engines(visit, bundle, name, texts, length):
+    rng = np.random.default_rng(7)
+    page, engine = visit("text=a", None if name is None else bundle(name), viewport={"width": 1600, "height": 900})
+    seen = 0
+    for _ in range(texts):
+        text = " ".join(rng.choice(WORDS, length))
+        answer = engine.run(RunRequest(text=text, reads=["next", "guesses", "effects", "sources"]))
+        tokens = [readable(token["label"]) for token in answer.facts["tokens"]]
+        assert len(tokens) < 60  # else it would be folded
+        go(page, f"text={text}")
+        until(page, TOKENS, tokens)
+        cells = until(page, CELLS, lambda found: all(label != "…" for _, _, label, _ in found))
+        ids, shares = answer.arrays["guesses.ids"], answer.arrays["guesses.probabilities"]
+        for state, position, label, share in cells:
+            best = answer.facts["labels"][str(ids[state, position, 0])]
+            assert label == readable(best)
+            assert abs(share - 100 * shares[state, position, 0]) <= 0.501
+            seen += 1
+    assert seen >= (6 if name is None else 3) * texts * 25

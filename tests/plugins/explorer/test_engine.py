@@ -394,3 +394,37 @@ def test_a_family_with_shared_keys_and_rotated_positions(bundle):
         )
         shares = logit_lens(lens, "the cat sat").probabilities
         close(answer.arrays["guesses.probabilities"], shares)
+
+
+def test_visualizers_show_the_same_numbers(lens):
+    """What a visualizer and the page both show comes from one function."""
+    engine = Engine(lens)
+    pair = {"token": " Mary", "against": " James"}
+    ids = {name: int(lens.to_tokens(text)[0, 0]) for name, text in pair.items()}
+    answer = engine.run(RunRequest(text=TEXT, reads=[*BOARD, "surprisal", "blocks.4.attn.hook_pattern"], **ids))
+    effects, facts = answer.arrays["effects.heads"], answer.facts["effects"]
+
+    def same(shown, value):
+        assert np.array_equal(np.asarray(shown, np.float32), np.asarray(value, np.float32))
+
+    waterfall, heads, *_ = lens.view("attribution", TEXT, **pair).charts
+    same(heads.panels[""], effects)
+    parts = dict(waterfall.lists[""])
+    same([parts[f"block {layer} MLP"] for layer in range(5)], answer.arrays["effects.mlps"])
+    same(parts["token embedding"], facts["embed"])
+    same(parts["biases"], facts["biases"])
+    ablation = lens.view("ablation", TEXT, **pair)
+    same(ablation.panels[""], engine.sweep(SweepRequest(text=TEXT, kind="ablate_heads", **ids)).arrays["effects"])
+    patching = lens.view("patching", TEXT, corrupted=OTHER, hook="resid_pre", **pair)
+    swept = engine.sweep(SweepRequest(text=TEXT, kind="patch_resid_pre", other=OTHER, **ids))
+    same(patching.panels[""], swept.arrays["effects"])
+    _, distance, entropy = lens.view("rollout", TEXT).charts
+    scores = engine.sweep(SweepRequest(text=TEXT, kind="head_scores")).arrays
+    same(distance.panels[""], scores["distance"])
+    same(entropy.panels[""], scores["entropy"])
+    same(lens.view("surprisal", TEXT).values[1:], answer.arrays["surprisal"])
+    states = lens.view("logit_lens", TEXT).panels["probability of the most probable"]
+    close(answer.arrays["guesses.probabilities"][:, :, 0], states)  # several positions together, which round otherwise
+    attention = lens.view("attention", TEXT, layer=4, head=1)
+    (shown,) = attention.panels.values()
+    same(np.nan_to_num(shown), answer.arrays["blocks.4.attn.hook_pattern"][1])

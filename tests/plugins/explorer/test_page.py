@@ -52,7 +52,7 @@ def test_the_arithmetic_of_a_pair_adds_up(visit):
     page, engine = visit("at=head:4,1,13,1")
     line = page.get_by_test_id("arithmetic")
     line.wait_for()
-    total, divisor, score, count, share = map(float, re.findall(r"-?[\d.]+", line.text_content()))
+    total, divisor, score, count, share = map(float, re.findall(r"-?[\d.]+", line.text_content().replace("−", "-")))
     assert total / divisor == pytest.approx(score, abs=0.01)
     text = "When Mary and John went to the shop, John gave a drink to"
     cache = engine.run(RunRequest(text=text, reads=["blocks.4.attn.*"])).arrays

@@ -145,7 +145,7 @@ def test_fifty_clients_that_type_at_once_get_answers_or_are_told_why_not(served)
 def test_a_client_that_goes_away_frees_its_place(served):
     server = served()
     host = server.address.removeprefix("http://").rstrip("/")
-    for _ in range(300):
+    for _ in range(1000):
         connection = http.client.HTTPConnection(host, timeout=30)
         body = json.dumps({"text": "a cat", "max_new_tokens": 200, "temperature": 1.0})
         connection.request("POST", "/api/continue", body, {"content-type": "application/json"})
@@ -158,6 +158,47 @@ def test_a_client_that_goes_away_frees_its_place(served):
     while len(threading.enumerate()) > 60 or open_sockets() > 40:
         assert time.monotonic() < deadline
         time.sleep(0.1)
+
+
+def runs_without_end(self, lens, request):
+    """Runs the model again and again, in place of reading the request."""
+    while True:
+        lens.run(np.array([[1, 2, 3]]))
+
+
+def test_a_run_that_takes_too_long_is_stopped(served, monkeypatch):
+    server = served(longest=0.3)
+    with monkeypatch.context() as patched:
+        patched.setattr(type(server.engine), "_ids", runs_without_end)
+        reply = server.ask("api/run", {"text": "a cat", "reads": ["next"]})
+    assert reply.status == 503
+    assert reply.json["error"].startswith("Stopped after 0.3 seconds; ask for less")
+    assert server.ask("api/run", {"text": "a cow", "reads": ["next"]}).status == 200
+
+
+def test_a_client_that_goes_away_stops_its_run(served, monkeypatch):
+    server = served()
+    connection = http.client.HTTPConnection(server.address.removeprefix("http://").rstrip("/"), timeout=30)
+    with monkeypatch.context() as patched:
+        begun = threading.Event()
+        patched.setattr(type(server.engine), "_ids", lambda *asked: begun.set() or runs_without_end(*asked))
+        connection.request("POST", "/api/run", '{"text": "a cat"}', {"content-type": "application/json"})
+        assert begun.wait(30)
+    connection.close()
+    assert server.ask("api/run", {"text": "a sow", "reads": ["next"]}).status == 200  # its turn came
+
+
+def test_fractions_come_as_float16_where_they_fit(served, monkeypatch):
+    server = served()
+    asked = {"text": TEXT, "reads": ["blocks.1.attn.hook_pattern", "next"]}
+    whole, half = (server.ask("api/run", {**asked, "dtype": dtype}).arrays for dtype in ("float32", "float16"))
+    for name, array in whole.items():
+        assert half[name].dtype == (np.float16 if array.dtype == np.float32 else array.dtype)
+        assert np.array_equal(half[name], array.astype(half[name].dtype))
+    edit = {"hook": "blocks.0.mlp.hook_post", "operation": "scale", "factor": 1e6}
+    reply = server.ask("api/run", {**asked, "reads": ["blocks.0.mlp.hook_post"], "dtype": "float16", "edits": [edit]})
+    assert reply.status == 400
+    assert "which float16 cannot hold; ask for float32" in reply.json["error"]
 
 
 def open_sockets():

@@ -29,7 +29,7 @@ def test_steps_end_at_the_tokens(tokenizer, text):
     ids = tokenizer.encode(text)
     encoded = [tokenizer.token_bytes(token) for token in ids]
     assert b"".join(encoded) == text.encode()
-    at = 0
+    at, words = 0, []
     while at < len(ids):
         places, steps = tokenizer.merge_steps(text, at)
         assert places.start == at
@@ -44,7 +44,9 @@ def test_steps_end_at_the_tokens(tokenizer, text):
         if tokenizer.str_tokens([ids[at]]) != ["<|endoftext|>"]:
             assert pieces == encoded[at : places.stop]
         assert all(tokenizer.merge_steps(text, place) == (places, steps) for place in places)
+        words.append((places, steps))
         at = places.stop
+    assert tokenizer.words(text) == words
 
 
 def test_the_pair_that_was_learned_first_is_joined():

@@ -287,9 +287,19 @@ export class Explorer {
   }
 
   /** Takes the state of an address, such as after going back in the browser. */
-  go(state: Partial<State>): void {
+  async go(state: Partial<State>): Promise<void> {
+    if (state.language && state.language in LANGUAGES) this.setLanguage(state.language);
+    if (state.model && state.model !== this.model?.name) {
+      try {
+        this.model = await this.engine.model(state.model);
+      } catch (error) {
+        this.fail(error);
+        return;
+      }
+      this.#modelName = state.model;
+    }
     this.#take(state);
-    void this.update();
+    await this.update();
   }
 
   #take(state: Partial<State>): void {

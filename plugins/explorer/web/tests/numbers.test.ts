@@ -18,6 +18,6 @@ describe("numbers", () => {
 
   it("writes signs and shares", () => {
     expect([signed(-1.234), signed(0.001), signed(-0.001)]).toEqual(["−1.23", "+0.00", "+0.00"]);
-    expect([percent(0.5), percent(0.00999), percent(1e-6), percent(0)]).toEqual(["50.0 %", "1.00 %", "1.0e-4 %", "0 %"]);
+    expect([percent(0.5), percent(0.00999), percent(4.2e-6), percent(1e-7), percent(0)]).toEqual(["50.0 %", "1.00 %", "0.00042 %", "1.0e-5 %", "0 %"]);
   });
 });

@@ -261,7 +261,6 @@ export interface Generated {
 export interface ViewRequest extends TextRequest {
   visualizer: string;
   options?: Record<string, unknown>;
-  theme?: "light" | "dark";
 }
 
 export interface Engine {

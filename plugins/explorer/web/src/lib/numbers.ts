@@ -13,11 +13,17 @@ export function signed(value: number, digits = 2): string {
   return (value < 0 && Number(shown) !== 0 ? "−" : "+") + shown;
 }
 
-/** A probability as a percentage; tiny ones in scientific notation. */
+/** A number with so many decimals, and a real minus. */
+export function fixed(value: number, digits = 2): string {
+  return value < 0 ? signed(value, digits) : value.toFixed(digits);
+}
+
+/** A probability as a percentage: at least two digits of it; tiny ones in scientific notation. */
 export function percent(value: number): string {
   const share = 100 * value;
   if (share >= 10) return `${share.toFixed(1)} %`;
   if (share >= 0.1) return `${share.toFixed(2)} %`;
+  if (share >= 1e-4) return `${share.toPrecision(2)} %`;
   return share === 0 ? "0 %" : `${share.toExponential(1)} %`;
 }
 
@@ -47,13 +53,6 @@ export function nucleus(probabilities: Float64Array, p: number): number {
 /** Black or white, whichever is legible on a tint of this share. */
 export function isDark(share: number): boolean {
   return share > 0.55;
-}
-
-/** The length of a vector. */
-export function length(values: ArrayLike<number>): number {
-  let total = 0;
-  for (let place = 0; place < values.length; place++) total += values[place]! ** 2;
-  return Math.sqrt(total);
 }
 
 /** The mean of numbers. */

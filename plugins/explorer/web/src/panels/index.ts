@@ -18,6 +18,7 @@ import Neuron from "./Neuron.svelte";
 import Norm from "./Norm.svelte";
 import Token from "./Token.svelte";
 import Value from "./Value.svelte";
+import "./panels.css";
 
 /**
  * The panel of each kind of selection. A panel gets the selection as its property; the explorer comes from

@@ -4,7 +4,8 @@ import type { Values } from "../lang/index.svelte";
 import { divisorOf } from "../lib/arithmetic/attention";
 import { corruptions } from "../lib/corrupted";
 import { isSwitchedOff } from "../lib/edits";
-import { at, average, length, percent, signed, softmax } from "../lib/numbers";
+import { at, average, percent, signed, softmax } from "../lib/numbers";
+import { lengthOf } from "../lib/vectors";
 import { shape, sorted } from "../lib/sampling";
 import type { Selection } from "../lib/selection";
 
@@ -131,7 +132,7 @@ export const STEPS: Step[] = [
       const name = `hook_embed[${here}]`;
       const arrays = await read(explorer, name);
       const { d_model } = explorer.model!.cfg;
-      return one("text", { width: d_model, token: explorer.name(here), id: explorer.answer!.facts.tokens[here]!.id, value: fixed(length(arrays[name]!.data), 2) });
+      return one("text", { width: d_model, token: explorer.name(here), id: explorer.answer!.facts.tokens[here]!.id, value: fixed(lengthOf(arrays[name]!.data), 2) });
     },
   },
   {
@@ -150,7 +151,7 @@ export const STEPS: Step[] = [
       }
       const name = `hook_pos_embed[${here}]`;
       const arrays = await read(explorer, name);
-      return one("learned", { position: here, token: explorer.name(here), value: fixed(length(arrays[name]!.data), 2), limit: n_ctx });
+      return one("learned", { position: here, token: explorer.name(here), value: fixed(lengthOf(arrays[name]!.data), 2), limit: n_ctx });
     },
   },
   {
@@ -230,7 +231,7 @@ export const STEPS: Step[] = [
       const name = `blocks.${layer}.attn.hook_result[${here},${head}]`;
       const arrays = await read(explorer, name);
       const { d_model, d_head } = explorer.model!.cfg;
-      return one("text", { layer, head, width: d_model, small: d_head, token: explorer.name(here), value: fixed(length(arrays[name]!.data), 2) });
+      return one("text", { layer, head, width: d_model, small: d_head, token: explorer.name(here), value: fixed(lengthOf(arrays[name]!.data), 2) });
     },
   },
   {

@@ -4,7 +4,7 @@ import { added, boundOfSum, ROUNDING, SMALLEST, step, sum, sumOf, type Quantity,
 import type { Values } from "./values";
 
 /** The head of keys and values that a head of queries shares; there may be fewer of them (Ainslie et al. 2023, "GQA"). */
-function keyHead(values: Values, head: number): number {
+export function keyHead(values: Pick<Values, "model">, head: number): number {
   const { n_heads, n_key_value_heads } = values.model.cfg;
   return Math.floor(head / (n_heads / (n_key_value_heads ?? n_heads)));
 }
