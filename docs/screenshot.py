@@ -24,10 +24,11 @@ def main() -> None:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
         thread.start()
         browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
+        page = browser.new_page(viewport={"width": 1280, "height": 1120}, color_scheme="light")
         page.goto(f"http://127.0.0.1:{bound.getsockname()[1]}/")
-        page.get_by_test_id("arithmetic").wait_for()
-        page.screenshot(path=PICTURE, full_page=True)
+        for measured in ("arithmetic", "kind", "head-ablated"):
+            page.get_by_test_id(measured).wait_for()
+        page.screenshot(path=PICTURE)
         browser.close()
         server.should_exit = True
         thread.join()
