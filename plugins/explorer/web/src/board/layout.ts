@@ -55,6 +55,7 @@ export interface Columns {
 }
 
 const NUMBERED = 92, WORD = 46, TINT = 11; // the least widths of a cell
+const WIDEST = 160; // of a cell, where there is more room than the gaps take
 const GAP = { most: 110, least: 40, narrow: 16, tint: 4 };
 
 /**
@@ -83,7 +84,8 @@ export function columnsOf(states: number, room: number, focused: number): Column
   const gaps = Math.max(1, states - 1);
   if (each >= NUMBERED + GAP.least) {
     const gap = Math.min(GAP.most, Math.floor((room - tokenWidth - states * NUMBERED) / gaps));
-    return place(Array.from({ length: states }, () => ({ width: NUMBERED, detail: "number" })), gap);
+    const width = Math.min(WIDEST, Math.max(NUMBERED, Math.floor((room - tokenWidth - gaps * gap) / states)));
+    return place(Array.from({ length: states }, () => ({ width, detail: "number" })), gap);
   }
   if (each >= WORD + GAP.narrow) {
     const width = Math.floor(each - GAP.narrow);
