@@ -18,10 +18,22 @@ _PORT = 8642
 )
 @click.option("--browser/--no-browser", default=True, help="Open the page in the browser.  [default: browser]")
 @click.option("--save", metavar="FILE", help="Write a page with recorded answers for TEXT, and serve nothing.")
+@click.option(
+    "--site", metavar="DIR", help="Write a folder for any web server: the model runs in the browser, without Python."
+)
+@click.option("--add", multiple=True, metavar="NAME", help="A further model of the site; may be repeated.")
 @click.option("--edits", metavar="JSON", help="Begin with changes, as the page writes them in its commands.")
 @run_options
 def command(
-    text: str | None, host: str, port: int, browser: bool, save: str | None, edits: str | None, run: RunOptions
+    text: str | None,
+    host: str,
+    port: int,
+    browser: bool,
+    save: str | None,
+    site: str | None,
+    add: tuple[str, ...],
+    edits: str | None,
+    run: RunOptions,
 ) -> None:
     """Open a page on this machine that shows what happens inside the model while it reads TEXT.
 
@@ -29,6 +41,9 @@ def command(
     not answer. Ctrl-C ends it.
 
     With --save, one HTML file has the page and what it shows of TEXT. It opens offline, from a disk or a mail.
+
+    With --site, a folder has the page and the model, which runs in the browser of whoever opens it. Put it on any web
+    server, or try it with 'python -m http.server -d DIR'.
     """
     import ipaddress
     import secrets
@@ -50,6 +65,13 @@ def command(
         ) from error
     if not (BUILT / "index.html").is_file():
         raise OutputError("The page of the explorer is not built: in a checkout, run 'make explore'.")
+    if add and site is None:
+        raise click.UsageError("--add names models of a site: give --site DIR with it.")
+    if site is not None:
+        if save is not None or edits is not None:
+            raise click.UsageError("Give --site without --save and --edits.")
+        _write_site(text, site, [run, *(replace(run, model=name) for name in add)])
+        return
     if save is not None:
         if edits is not None:
             raise click.UsageError("Give either --save or --edits: a saved page begins without changes.")
@@ -99,6 +121,23 @@ def _check_edits(text: str) -> None:
         found = None
     if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
         raise InputError(f"--edits takes a JSON list of changes, as the page writes it, not {quoted(text)}.")
+
+
+def _write_site(text: str | None, folder: str, runs: list[RunOptions]) -> None:
+    """Writes a folder with the page and models that run in the browser."""
+    from contextlib import ExitStack
+    from pathlib import Path
+
+    from onnxlens.plugins.explorer._server import BUILT
+    from onnxlens.plugins.explorer._site import write_site
+
+    with ExitStack() as stack, status("writing") as say:
+        lenses = [stack.enter_context(run.open_lens()) for run in runs]
+        size = write_site(Path(folder), lenses, BUILT, text, say)
+    if runs[0].as_json:
+        print_json({"folder": folder, "models": [lens.bundle.name for lens in lenses], "bytes": size}, indent=None)
+    else:
+        click.echo(f"{escape_controls(folder)}: {size / 1e6:.1f} MB")
 
 
 def _save(text: str | None, path: str, run: RunOptions) -> None:

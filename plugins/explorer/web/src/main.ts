@@ -2,20 +2,32 @@ import { mount } from "svelte";
 import App from "./App.svelte";
 import { recordedEngine } from "./engine/recorded";
 import { ServerEngine } from "./engine/server";
+import type { Engine } from "./engine/types";
 import { followScheme } from "./lib/scheme.svelte";
+import { loading } from "./lib/loading.svelte";
 import { Explorer } from "./explorer.svelte";
 import { read } from "./lib/state";
 import "./tokens.css";
 import "./export/print.css";
 
+/** The engine of this page: that of a saved file, of a site, or of the server that the page came from. */
+async function engineOf(key: string | null): Promise<{ engine: Engine; isSaved: boolean }> {
+  const recorded = await recordedEngine();
+  if (recorded) return { engine: recorded, isSaved: true };
+  if (!document.getElementById("site")) return { engine: new ServerEngine(key), isSaved: false };
+  const { browserEngine } = await import("./engine/browser");
+  void navigator.serviceWorker?.register("./sw.js").catch(() => {}); // without it, the page works while the site is there
+  const engine = browserEngine((loaded, size) => loading.report(loaded, size), (error) => loading.fail(error))!;
+  return { engine, isSaved: false };
+}
+
 async function begin(): Promise<void> {
   const first = read(location.hash);
-  const recorded = await recordedEngine();
-  const engine = recorded ?? new ServerEngine(first.key ?? null);
+  const { engine, isSaved } = await engineOf(first.key ?? null);
   Object.assign(window, { onnxlensEngine: engine }); // for the console of the browser
   const explorer = new Explorer(engine, first, first.key ?? null);
   followScheme();
-  mount(App, { target: document.getElementById("app")!, props: { explorer, isSaved: recorded !== null } });
+  mount(App, { target: document.getElementById("app")!, props: { explorer, isSaved } });
   await explorer.start(first.text !== undefined || first.ids !== undefined);
 }
 

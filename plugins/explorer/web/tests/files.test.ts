@@ -1,7 +1,7 @@
 import { describe, expect, it } from "vitest";
 import { unzipSync } from "fflate";
 import { csv, npy, npz, safetensors } from "../src/export/files";
-import { cut } from "../src/engine/recorded";
+import { cut } from "../src/lib/tensors";
 import { parse } from "../src/engine/safetensors";
 
 const tensor = { shape: [2, 3], data: Float32Array.from([1, 2, 3, 4, 5, 6.5]) };
@@ -32,6 +32,6 @@ describe("a part of a tensor", () => {
     expect(cut(tensor, [{ from: null, to: null }, 2])).toEqual({ shape: [2], data: Float32Array.from([3, 6.5]) });
     expect(cut(tensor, [0, { from: 1, to: null }])).toEqual({ shape: [2], data: Float32Array.from([2, 3]) });
     expect(cut(ids, [1])).toEqual({ shape: [], data: Int32Array.from([-1]) });
-    expect(() => cut(tensor, [2])).toThrow("There is no place 2 on an axis of 2 entries.");
+    expect(() => cut(tensor, [2])).toThrow("Place 2 is outside of an axis of 2 entries.");
   });
 });

@@ -1,6 +1,7 @@
 import { t } from "../lang/index.svelte";
 import { parseAddress, type Index } from "../lib/address";
 import { shell } from "../lib/edits";
+import { cut } from "../lib/tensors";
 import { parse } from "./safetensors";
 import {
   EngineError,
@@ -237,22 +238,6 @@ function guesses(tensor: Tensor, positions: readonly number[] | undefined, top: 
   if (outside !== undefined) throw new EngineError(t("outside", { index: outside, size: count }));
   const taken = Array.from({ length: states }, (_, state) => places.map((place) => Array.from({ length: top }, (_, one) => tensor.data[(state * count + place) * most + one]!))).flat(2);
   return { shape: [states, places.length, top], data: tensor.data instanceof Float32Array ? Float32Array.from(taken) : Int32Array.from(taken) };
-}
-
-/** The part of a tensor that an address names. */
-export function cut(tensor: Tensor, indices: readonly Index[]): Tensor {
-  const { shape, data } = tensor;
-  const kept: number[] = [];
-  let places: number[] = [0]; // of the entries taken so far, as offsets
-  for (const [axis, size] of shape.entries()) {
-    const index = indices[axis];
-    const [from, to] = index === undefined ? [0, size] : typeof index === "number" ? [index, index + 1] : [index.from ?? 0, Math.min(size, index.to ?? size)];
-    if (from >= size || to > size) throw new EngineError(t("outside", { index: Math.max(from, to - 1), size }));
-    places = places.flatMap((place) => Array.from({ length: to - from }, (_, step) => place * size + from + step));
-    if (typeof index !== "number") kept.push(to - from);
-  }
-  const taken = data instanceof Float32Array ? Float32Array.from(places, (place) => data[place]!) : Int32Array.from(places, (place) => data[place]!);
-  return { shape: kept, data: taken };
 }
 
 /** The engine of a saved page; null where the page is not a saved one. */

@@ -1,0 +1,70 @@
+import { EngineError } from "../types";
+
+const KEPT = "onnxlens";
+
+/**
+ * Loads a file of the site, and checks that it is whole.
+ *
+ * @param path where it is, relative to the page
+ * @param known its size and SHA-256, in hexadecimal
+ * @param progress called with the number of bytes that came
+ */
+export async function download(path: string, known?: { size: number; sha256: string }, progress: (bytes: number) => void = () => {}): Promise<Response> {
+  const kept = known && (await fromStore(path, known.sha256));
+  if (kept) {
+    progress(known.size);
+    return kept;
+  }
+  let response: Response;
+  try {
+    response = await fetch(path);
+  } catch {
+    throw new EngineError(`${name(path)} could not be loaded: there is no connection to the site, or the browser refused it.`);
+  }
+  if (!response.ok) throw new EngineError(`${name(path)} could not be loaded: the site answered ${response.status}.`);
+  if (!known) return response;
+  const parts: Uint8Array<ArrayBuffer>[] = [];
+  try {
+    const reader = response.body!.getReader();
+    for (let part = await reader.read(); !part.done; part = await reader.read()) {
+      parts.push(part.value as Uint8Array<ArrayBuffer>);
+      progress(part.value.length);
+    }
+  } catch {
+    throw new EngineError(`${name(path)} was cut off on its way; try again.`);
+  }
+  const blob = new Blob(parts);
+  const bytes = await blob.arrayBuffer();
+  if (bytes.byteLength !== known.size || (await sha256(bytes)) !== known.sha256)
+    throw new EngineError(`${name(path)} is not as the site describes it: ${bytes.byteLength} bytes came of ${known.size}. It was cut off on its way, or the site is half updated; try again.`);
+  await store(path, known.sha256, bytes);
+  return new Response(bytes);
+}
+
+const name = (path: string) => path.split("/").at(-1)!;
+
+/** SHA-256 in hexadecimal; empty where the browser has no such function, which it has on secure origins only. */
+async function sha256(bytes: ArrayBuffer): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", bytes);
+  return Array.from(new Uint8Array(digest), (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// The browser's store of the site, by content: a model that was updated is another entry. Where storage is blocked or
+// full, files are loaded each time.
+const key = (path: string, hash: string) => new Request(new URL(`${path}?sha256=${hash}`, location.href));
+
+async function fromStore(path: string, hash: string): Promise<Response | undefined> {
+  try {
+    return await (await caches.open(KEPT)).match(key(path, hash));
+  } catch {
+    return undefined;
+  }
+}
+
+async function store(path: string, hash: string, bytes: ArrayBuffer): Promise<void> {
+  try {
+    await (await caches.open(KEPT)).put(key(path, hash), new Response(bytes));
+  } catch {
+    // Not kept, then.
+  }
+}

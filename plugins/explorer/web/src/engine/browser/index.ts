@@ -1,0 +1,135 @@
+import { EngineError, Superseded, type Answer, type ContinueRequest, type Engine, type Generated, type Model, type ModelName, type RunFacts, type RunRequest, type SweepFacts, type SweepRequest, type Tokenization, type ViewRequest } from "../types";
+import { parse } from "../safetensors";
+import { download } from "./files";
+import type { Site } from "./site";
+import type { Asked, Said } from "./worker";
+
+interface Waiting {
+  done: (value: unknown) => void;
+  failed: (error: unknown) => void;
+  token?: (value: Generated) => void;
+}
+
+type Request = Exclude<Asked, { kind: "cancel" }> extends infer One ? (One extends { id: number } ? Omit<One, "id"> : never) : never;
+
+/** The engine of a site: the model runs in the browser, in a worker. */
+export class BrowserEngine implements Engine {
+  #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+  #waiting = new Map<number, Waiting>();
+  #next = 0;
+  #opened = new Set<string>();
+  #first = new Map<string, { text: string; answer: Promise<Answer<RunFacts>> }>(); // boards that were computed when the site was made
+
+  /**
+   * @param site what the site has
+   * @param progress called while a model is loaded, with bytes; with equal numbers when all are there
+   * @param failed called when a model cannot be loaded
+   */
+  constructor(
+    private readonly site: Site,
+    progress: (loaded: number, size: number) => void,
+    private readonly failed: (error: unknown) => void,
+  ) {
+    this.#worker.addEventListener("message", ({ data }: MessageEvent<Said>) => {
+      if (data.kind === "progress") return progress(data.loaded, data.size);
+      const waiting = this.#waiting.get(data.id);
+      if (!waiting) return;
+      if (data.kind === "token") return waiting.token?.(data.value as Generated);
+      this.#waiting.delete(data.id);
+      if (data.kind === "done") waiting.done(data.value);
+      else waiting.failed(new EngineError(data.error));
+    });
+    this.#worker.addEventListener("error", (event) => {
+      for (const { failed } of this.#waiting.values()) failed(new EngineError(`The model could not be started in this browser: ${event.message || "the worker failed"}.`));
+      this.#waiting.clear();
+    });
+  }
+
+  async models(): Promise<ModelName[]> {
+    return this.site.models.map(({ name }) => ({ name, isOpen: this.#opened.has(name) }));
+  }
+
+  /** Describes a model at once; its files are loaded meanwhile. */
+  async model(name?: string): Promise<Model> {
+    const path = this.#path(name);
+    const model: Model = await (await download(`${path}/model.json`)).json();
+    if (!this.#opened.has(model.name)) {
+      this.#opened.add(model.name);
+      const first = (async () => parse<RunFacts>(await (await download(`${path}/first.safetensors`)).arrayBuffer()))();
+      this.#first.set(path, { text: model.example, answer: first });
+      first.catch(() => this.#first.delete(path)); // the model computes it, then
+      this.#ask({ kind: "open", path }).catch((error) => this.failed(error)); // the first board stays
+    }
+    return model;
+  }
+
+  async tokenize({ model, ...request }: { model?: string; text?: string; ids?: number[] }): Promise<Tokenization> {
+    return (await this.#ask({ kind: "tokenize", path: this.#path(model), request })) as Tokenization;
+  }
+
+  async run(request: RunRequest, signal?: AbortSignal): Promise<Answer<RunFacts>> {
+    const first = this.#first.get(this.#path(request.model));
+    if (first && isFirst(request, first.text)) return first.answer;
+    return (await this.#ask({ kind: "run", path: this.#path(request.model), request: plain(request) }, signal)) as Answer<RunFacts>;
+  }
+
+  async sweep(request: SweepRequest, signal?: AbortSignal): Promise<Answer<SweepFacts>> {
+    return (await this.#ask({ kind: "sweep", path: this.#path(request.model), request: plain(request) }, signal)) as Answer<SweepFacts>;
+  }
+
+  async *continue(request: ContinueRequest, signal?: AbortSignal): AsyncIterable<Generated> {
+    const tokens: Generated[] = [];
+    let wake = () => {};
+    let isDone = false;
+    const asked = this.#ask({ kind: "continue", path: this.#path(request.model), request: plain(request) }, signal, (token) => (tokens.push(token), wake()));
+    const ended = asked.finally(() => ((isDone = true), wake()));
+    ended.catch(() => {}); // awaited below
+    for (;;) {
+      while (tokens.length) yield tokens.shift()!;
+      if (isDone) break;
+      await new Promise<void>((done) => (wake = done));
+    }
+    await ended;
+  }
+
+  async view(request: ViewRequest): Promise<string> {
+    throw new EngineError(`The visualizer ${request.visualizer} is a plugin in Python; use 'onnxlens explore' on your machine.`);
+  }
+
+  #path(name: string | undefined): string {
+    const found = name === undefined ? this.site.models[0] : this.site.models.find((one) => one.name === name);
+    if (!found) throw new EngineError(`This site has no model ${name}; it has ${this.site.models.map((one) => one.name).join(", ")}.`);
+    return new URL(found.path, document.baseURI).href;
+  }
+
+  #ask(request: Request, signal?: AbortSignal, token?: (value: Generated) => void): Promise<unknown> {
+    const id = this.#next++;
+    return new Promise((done, failed) => {
+      if (signal?.aborted) return failed(new Superseded("cancelled"));
+      this.#waiting.set(id, { done, failed, ...(token ? { token } : {}) });
+      signal?.addEventListener("abort", () => {
+        if (!this.#waiting.delete(id)) return;
+        this.#worker.postMessage({ id: this.#next++, kind: "cancel", of: id });
+        failed(new Superseded("cancelled"));
+      });
+      this.#worker.postMessage({ id, ...request });
+    });
+  }
+}
+
+/** Whether a request is the one that the page makes first of a text. */
+function isFirst({ text, reads, position = -1, token, against, edits, top = 5 }: RunRequest, own: string): boolean {
+  const isPlain = !edits?.length && position === -1 && token == null && against == null && top === 5;
+  return text === own && isPlain && reads.every((read) => BOARD.includes(read));
+}
+
+const BOARD = ["next", "guesses", "effects", "sources"];
+
+/** A request without Svelte's proxies, which cannot be sent to a worker. */
+const plain = <T>(request: T): T => JSON.parse(JSON.stringify(request)) as T;
+
+/** The engine of a site; null where the page is not of one. */
+export function browserEngine(progress: (loaded: number, size: number) => void, failed: (error: unknown) => void): BrowserEngine | null {
+  const text = document.getElementById("site")?.textContent;
+  return text ? new BrowserEngine(JSON.parse(text) as Site, progress, failed) : null;
+}

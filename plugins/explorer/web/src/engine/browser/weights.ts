@@ -1,0 +1,130 @@
+import type { Index } from "../../lib/address";
+import { EngineError, type Tensor } from "../types";
+import type { WeightView } from "./site";
+
+interface Stored {
+  dtype: string;
+  shape: number[];
+  data_offsets: [number, number];
+}
+
+/** A strided view of numbers, from which parts are taken without making the whole. */
+interface Strided {
+  at: (place: number) => number;
+  offset: number;
+  shape: number[];
+  strides: number[];
+}
+
+/** The weights of a model by TransformerLens's names, in a safetensors file that is kept as it is. */
+export class Weights {
+  #stored: Record<string, Stored>;
+  #start: number;
+  #kept = new Map<string, Tensor>();
+
+  constructor(
+    private readonly file: ArrayBuffer,
+    private readonly views: Record<string, WeightView>,
+  ) {
+    const length = Number(new DataView(file).getBigUint64(0, true));
+    this.#stored = JSON.parse(new TextDecoder().decode(new Uint8Array(file, 8, length)));
+    this.#start = 8 + length;
+  }
+
+  has(name: string): boolean {
+    return name in this.views;
+  }
+
+  /** A weight, or a part of it. */
+  part(name: string, indices: readonly Index[]): Tensor {
+    return cutStrided(this.#view(name), indices);
+  }
+
+  /** A whole weight, which is kept. */
+  get(name: string): Tensor {
+    let found = this.#kept.get(name);
+    if (!found) this.#kept.set(name, (found = this.part(name, [])));
+    return found;
+  }
+
+  #view(name: string): Strided {
+    const view = this.views[name]!;
+    if (view.tensor === null) return { at: () => 0, offset: 0, shape: view.shape, strides: view.shape.map(() => 0) };
+    const stored = this.#stored[view.tensor]!;
+    let shape = [...stored.shape];
+    let strides = contiguous(shape);
+    let offset = 0;
+    if (view.slice) {
+      const [axis, start, end] = view.slice;
+      offset += start * strides[axis]!;
+      shape[axis] = end - start;
+    }
+    if (view.reshape) [shape, strides] = split(shape, strides, view.reshape);
+    if (view.transpose) [shape, strides] = [view.transpose.map((axis) => shape[axis]!), view.transpose.map((axis) => strides[axis]!)];
+    return { at: this.#reader(stored), offset, shape, strides };
+  }
+
+  #reader({ dtype, data_offsets: [start, end] }: Stored): (place: number) => number {
+    const from = this.#start + start;
+    if (dtype === "F32") {
+      const data = from % 4 ? new Float32Array(this.file.slice(from, from + end - start)) : new Float32Array(this.file, from, (end - start) / 4);
+      return (place) => data[place]!;
+    }
+    if (dtype !== "F16") throw new EngineError(`Weights stored as ${dtype} cannot be read here.`);
+    const halves = from % 2 ? new Uint16Array(this.file.slice(from, from + end - start)) : new Uint16Array(this.file, from, (end - start) / 2);
+    return (place) => HALVES[halves[place]!]!;
+  }
+}
+
+/** All float16 numbers by their bits. */
+const HALVES = Float32Array.from({ length: 1 << 16 }, (_, bits) => {
+  const sign = bits >> 15 ? -1 : 1;
+  const exponent = (bits >> 10) & 31;
+  const fraction = bits & 1023;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 31) return fraction ? NaN : sign * Infinity;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+});
+
+function contiguous(shape: readonly number[]): number[] {
+  const strides = shape.map(() => 1);
+  for (let axis = shape.length - 2; axis >= 0; axis--) strides[axis] = strides[axis + 1]! * shape[axis + 1]!;
+  return strides;
+}
+
+/** Splits axes of a strided tensor into several, which is all that the reshapes of weights do. */
+function split(shape: readonly number[], strides: readonly number[], wanted: readonly number[]): [number[], number[]] {
+  const found: number[] = [];
+  let next = 0;
+  for (const [axis, size] of shape.entries()) {
+    const parts: number[] = [];
+    let product = 1;
+    while (product < size || (product === size && wanted[next] === 1)) {
+      parts.push(wanted[next]!);
+      product *= wanted[next++]!;
+    }
+    if (product !== size) throw new EngineError("A weight of this model is stored in a way that cannot be read here.");
+    const inner = contiguous(parts);
+    found.push(...inner.map((stride) => stride * strides[axis]!));
+  }
+  return [[...wanted], found];
+}
+
+/** The part of a strided tensor that indices take. */
+function cutStrided({ at, offset, shape, strides }: Strided, indices: readonly Index[]): Tensor {
+  const kept: number[] = [];
+  let places = Float64Array.of(offset);
+  for (const [axis, size] of shape.entries()) {
+    const index = indices[axis];
+    const [from, to] = index === undefined ? [0, size] : typeof index === "number" ? [index, index + 1] : [index.from ?? 0, Math.min(size, index.to ?? size)];
+    if (from >= size || to > size) throw new EngineError(`Place ${Math.max(from, to - 1)} is outside of an axis of ${size} entries.`);
+    const more = new Float64Array(places.length * (to - from));
+    let filled = 0;
+    for (const place of places) for (let step = from; step < to; step++) more[filled++] = place + step * strides[axis]!;
+    places = more;
+    if (typeof index !== "number") kept.push(to - from);
+  }
+  const data = new Float32Array(places.length);
+  for (let place = 0; place < places.length; place++) data[place] = at(places[place]!);
+  return { shape: kept, data };
+}

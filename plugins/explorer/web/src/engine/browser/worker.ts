@@ -1,0 +1,87 @@
+/** Runs a model beside the page, so that the page stays quick. Each message is a request; see `index.ts`. */
+import { EngineError, type ContinueRequest, type RunRequest, type SweepRequest } from "../types";
+import { Local } from "./engine";
+import { download } from "./files";
+import { failed, Session } from "./session";
+import type { SiteModel } from "./site";
+import { Text } from "./text";
+import { Weights } from "./weights";
+
+export type Asked =
+  | { id: number; kind: "open"; path: string }
+  | { id: number; kind: "tokenize"; path: string; request: { text?: string; ids?: number[] } }
+  | { id: number; kind: "run"; path: string; request: RunRequest }
+  | { id: number; kind: "sweep"; path: string; request: SweepRequest }
+  | { id: number; kind: "continue"; path: string; request: ContinueRequest }
+  | { id: number; kind: "cancel"; of: number };
+
+export type Said =
+  | { id: number; kind: "done"; value: unknown }
+  | { id: number; kind: "token"; value: unknown }
+  | { id: number; kind: "error"; error: string; isKnown: boolean }
+  | { id: number; kind: "progress"; loaded: number; size: number };
+
+const opened = new Map<string, Promise<Local>>();
+const cancelled = new Set<number>();
+let turn: Promise<void> = Promise.resolve(); // one request after the other: a session runs one at a time
+
+const say = (said: Said) => postMessage(said);
+
+async function open(id: number, path: string): Promise<Local> {
+  const site: SiteModel = { model: await (await download(`${path}/model.json`)).json(), ...(await (await download(`${path}/details.json`)).json()) };
+  checkMemory(site);
+  const total = Object.values(site.files).reduce((sum, file) => sum + file.size, 0);
+  let loaded = 0;
+  const progress = (bytes: number) => say({ id, kind: "progress", loaded: (loaded += bytes), size: total });
+  const file = async (name: string) => (await download(`${path}/${name}`, site.files[name], progress)).arrayBuffer();
+  const json = async (name: string) => JSON.parse(new TextDecoder().decode(await file(name)));
+  const [document, config, graph, lens, data] = [await json("tokenizer.json"), await json("tokenizer_config.json"), await file("explorer.onnx"), await file("lens.onnx"), await file("model.onnx_data")];
+  const session = await Session.open(site, new Uint8Array(graph), new Uint8Array(lens), data);
+  return new Local(site, new Text(site, document, config), new Weights(data, site.weights), session);
+}
+
+/** Refuses a model for which the device has too little memory, before it is loaded. Browsers say at most 8 GiB, or nothing. */
+function checkMemory({ files, weights, model }: SiteModel): void {
+  const { deviceMemory } = navigator as { deviceMemory?: number };
+  const numbers = new Set(Object.values(weights).map((one) => one.tensor)).size && Object.values(model.weights).reduce((sum, one) => sum + one.shape.reduce((a, b) => a * b, 1), 0);
+  const needed = 2 * 4 * numbers + files["model.onnx_data"]!.size + 2 ** 28; // float32 in two copies while it is opened, the file, and the page
+  if (deviceMemory !== undefined && deviceMemory < 8 && needed > deviceMemory * 2 ** 29)
+    throw new EngineError(`This model needs about ${(needed / 1e9).toFixed(1)} GB of memory in the browser, and this device has ${deviceMemory} GB in all. What was computed when the site was made is shown.`);
+}
+
+function model(id: number, path: string): Promise<Local> {
+  let found = opened.get(path);
+  if (!found) {
+    opened.set(path, (found = open(id, path)));
+    found.catch(() => opened.delete(path)); // so that another request tries again
+  }
+  return found;
+}
+
+async function answer(asked: Exclude<Asked, { kind: "cancel" }>): Promise<void> {
+  const { id } = asked;
+  if (cancelled.delete(id)) return;
+  try {
+    const local = await model(id, asked.path);
+    if (asked.kind === "open") return say({ id, kind: "done", value: local.model });
+    if (asked.kind === "tokenize") return say({ id, kind: "done", value: local.tokenize(asked.request) });
+    if (asked.kind === "run") return say({ id, kind: "done", value: await local.run(asked.request) });
+    if (asked.kind === "sweep") return say({ id, kind: "done", value: await local.sweep(asked.request) });
+    for await (const token of local.continue(asked.request)) {
+      if (cancelled.delete(id)) return;
+      say({ id, kind: "token", value: token });
+    }
+    say({ id, kind: "done", value: null });
+  } catch (error) {
+    const known = error instanceof EngineError ? error : failed(error);
+    say({ id, kind: "error", error: known.message, isKnown: true });
+  }
+}
+
+addEventListener("message", ({ data }: MessageEvent<Asked>) => {
+  if (data.kind === "cancel") {
+    cancelled.add(data.of);
+    return;
+  }
+  turn = turn.then(() => answer(data));
+});
