@@ -117,9 +117,11 @@ def server(*arguments: str) -> Iterator[str]:
     command = [sys.executable, "-P", "-m", "onnxlens", "explore", "--no-browser", "--port", "0", *arguments]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
-    yield process.stdout.readline().split(": ", 1)[1].strip()
-    process.terminate()
-    process.wait()
+    try:
+        yield process.stdout.readline().split(": ", 1)[1].strip()
+    finally:
+        process.terminate()
+        process.wait()
 
 
 def opened(browser: Browser, address: str, rounds: int) -> list[Row]:
