@@ -66,6 +66,7 @@ class Engine:
         self._models = Models(lens, known, opener)
         self._kept: OrderedDict[bytes, Answer] = OrderedDict()
         self._guesses: dict[int, Guesses] = {}
+        self._described: dict[int, dict[str, Any]] = {}
 
     def prepare(self, text: str | None = None) -> None:
         """Computes the first board in advance: that of a text, or of the example with which the page begins.
@@ -74,6 +75,7 @@ class Engine:
             OnnxLensError: the text cannot be run.
         """
         self.run(RunRequest(text=EXAMPLE if text is None else text, reads=["next", "guesses", "effects", "sources"]))
+        self.model(ModelRequest())
 
     def close(self) -> None:
         """Closes the models that it opened."""
@@ -90,6 +92,11 @@ class Engine:
             OnnxLensError: it cannot be opened.
         """
         lens = self._models.get(request.model)
+        if id(lens) not in self._described:
+            self._described[id(lens)] = self._describe(lens)
+        return self._described[id(lens)]
+
+    def _describe(self, lens: Lens) -> dict[str, Any]:
         description = lens.runner.bundle.description
         sizes = _sizes(lens)
         points = [

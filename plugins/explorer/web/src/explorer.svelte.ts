@@ -80,8 +80,7 @@ export class Explorer {
   /** Opens the model, and shows the first board. */
   async start(hasText: boolean): Promise<void> {
     try {
-      this.models = await this.engine.models();
-      this.model = await this.engine.model(this.#modelName ?? undefined);
+      [this.models, this.model] = await Promise.all([this.engine.models(), this.engine.model(this.#modelName ?? undefined)]);
     } catch (error) {
       this.fail(error);
       return;

@@ -27,8 +27,9 @@ async function begin(): Promise<void> {
   Object.assign(window, { onnxlensEngine: engine }); // for the console of the browser
   const explorer = new Explorer(engine, first, first.key ?? null);
   followScheme();
+  const started = explorer.start(first.text !== undefined || first.ids !== undefined); // while the page is made, the engine answers
   mount(App, { target: document.getElementById("app")!, props: { explorer, isSaved } });
-  await explorer.start(first.text !== undefined || first.ids !== undefined);
+  await started;
 }
 
 void begin();
