@@ -189,6 +189,13 @@ def test_a_seed_gives_the_tokens_of_python(page, site, options):
     compared(page, site[1], asked)
 
 
+@pytest.mark.parametrize("sampler", [None, "greedy", "temperature=1.5 | top_k=40 | top_p=0.9 | min_p=0.05", "top_k=1"])
+def test_a_chain_is_explained_as_in_python(page, site, sampler):
+    text, _, _ = words(site[1])
+    asked = [["run", {"text": text, "reads": ["chain"], "sampler": sampler, "seed": 3, "top": top}] for top in (5, 10)]
+    compared(page, site[1], asked)
+
+
 def test_what_the_browser_does_not_compute_is_a_sentence(page, site):
     _, _, ids = words(site[1])
     asked = [

@@ -10,6 +10,8 @@ import { read } from "./lib/state";
 import "./tokens.css";
 import "./export/print.css";
 
+const PATIENCE = 150; // milliseconds
+
 /** The engine of this page: that of a saved file, of a site, or of the server that the page came from. */
 async function engineOf(key: string | null): Promise<{ engine: Engine; isSaved: boolean }> {
   const recorded = await recordedEngine();
@@ -27,7 +29,9 @@ async function begin(): Promise<void> {
   Object.assign(window, { onnxlensEngine: engine }); // for the console of the browser
   const explorer = new Explorer(engine, first, first.key ?? null);
   followScheme();
-  const started = explorer.start(first.text !== undefined || first.ids !== undefined); // while the page is made, the engine answers
+  const started = explorer.start(first.text !== undefined || first.ids !== undefined);
+  // The page is painted once, with its board, where the engine answers at once.
+  await Promise.race([started, new Promise((done) => setTimeout(done, PATIENCE))]);
   mount(App, { target: document.getElementById("app")!, props: { explorer, isSaved } });
   await started;
 }

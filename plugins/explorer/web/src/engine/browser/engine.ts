@@ -5,7 +5,7 @@ import { lengthOf } from "../../lib/vectors";
 import { EngineError, type Answer, type ContinueRequest, type Generated, type Model, type Promoted, type RunFacts, type RunRequest, type SweepFacts, type SweepRequest, type Tensor, type TextRequest, type Tokenization } from "../types";
 import { resolved, type Source } from "./edits";
 import { Random } from "./random";
-import { choiceOf } from "./samplers";
+import { chosen, explained, samplersOf } from "./samplers";
 import type { Cache, Changes, Session } from "./session";
 import { tensorOf, type SiteModel } from "./site";
 import type { Text } from "./text";
@@ -107,8 +107,8 @@ export class Local {
   async *continue(request: ContinueRequest): AsyncGenerator<Generated> {
     let ids = this.#ids(request);
     const prompt = ids.length;
-    const seed = request.seed ?? crypto.getRandomValues(new Uint32Array(1))[0]!;
-    const choose = choiceOf(request, new Random(seed));
+    const seed = request.seed ?? anySeed();
+    const [samplers, random] = [samplersOf(request), new Random(seed)];
     const decode = this.text.stream();
     const isEdited = (request.edits ?? []).length > 0;
     let past: Cache | null = null;
@@ -124,7 +124,7 @@ export class Local {
         past = found.cache;
         logits = (await this.session.unembedded(rows(found.read[this.site.final]!, [now.length - 1])))["logits"]!.data as Float32Array;
       }
-      const id = choose(logits);
+      const id = chosen(samplers, logits, random);
       const logprob = Math.log(softmax(logits, 1)[id]!);
       const isEnd = this.site.ends.includes(id); // a token that ends a text is a signal, not text
       yield { id, text: isEnd ? "" : decode(id), label: this.text.label(id), logprob, seed };
@@ -301,6 +301,12 @@ export class Local {
       }
       arrays["surprisal"] = { shape: [values.length], data: Float32Array.from(values) };
       arrays["surprisal.ranks"] = { shape: [ranks.length], data: Int32Array.from(ranks) };
+    } else if (read === "chain") {
+      const seed = request.seed ?? anySeed();
+      const last = (await this.#logits(run, [ids.length - 1])).data as Float32Array;
+      const samplers = samplersOf({ sampler: request.sampler ?? null });
+      facts.chain = explained(samplers, last, new Random(seed), seed, found.top, best);
+      for (const { id } of facts.chain.logits) named.add(id);
     } else if (read === "unembedded") {
       facts.promoted = [];
       for (const direction of request.directions ?? []) facts.promoted.push(await this.#promoted(direction, found));
@@ -527,6 +533,9 @@ interface Found {
   arrays: Record<string, Tensor>;
   named: Set<number>;
 }
+
+/** A seed for a draw that may be any. */
+const anySeed = () => crypto.getRandomValues(new Uint32Array(1))[0]!;
 
 function argmax(values: Float32Array): number {
   let found = 0;

@@ -1,10 +1,31 @@
-import { EngineError, type ContinueRequest } from "../types";
+import { softmax } from "../../lib/numbers";
+import { EngineError, type Chain, type ContinueRequest } from "../types";
 import type { Random } from "./random";
 
 /** A stage leaves some tokens: the logits of the others become minus infinity. */
-type Stage = (logits: Float32Array) => Float32Array;
+type Apply = (logits: Float32Array) => Float32Array;
 
-const STAGES: Record<string, (value: number) => Stage> = {
+/** A sampler with its name as Python writes it. */
+interface Sampler {
+  label: string;
+  apply: Apply;
+}
+
+/** A chain of samplers, of which the last one chooses. */
+export interface Samplers {
+  stages: Sampler[];
+  choice: "Greedy()" | "Multinomial()";
+}
+
+const float = (value: number) => (Number.isInteger(value) ? value.toFixed(1) : String(value));
+const LABELS: Record<string, (value: number) => string> = {
+  temperature: (value) => `Temperature(temperature=${float(value)})`,
+  top_k: (value) => `TopK(k=${value})`,
+  top_p: (value) => `TopP(p=${float(value)})`,
+  min_p: (value) => `MinP(p=${float(value)})`,
+};
+
+const STAGES: Record<string, (value: number) => Apply> = {
   temperature: (value) => (logits) => logits.map((one) => one / Math.fround(value)),
   top_k: (k) => (logits) => {
     const least = Float32Array.from(logits).sort()[Math.max(0, logits.length - k)]!;
@@ -30,35 +51,92 @@ const STAGES: Record<string, (value: number) => Stage> = {
   },
 };
 
-/** What chooses the tokens of a continuation: the samplers of the sliders; others need the local server. */
-export function choiceOf(request: ContinueRequest, random: Random): (logits: Float32Array) => number {
-  const stages: Stage[] = [];
-  let chooses: "greedy" | "multinomial" = "multinomial";
+/** The samplers of a request: those of the sliders; others need the local server. */
+export function samplersOf(request: Pick<ContinueRequest, "sampler" | "temperature" | "top_k" | "top_p">): Samplers {
+  const found: Samplers = { stages: [], choice: "Multinomial()" };
+  const add = (name: string, value: number) => found.stages.push({ label: LABELS[name]!(value), apply: STAGES[name]!(value) });
   if (request.sampler !== undefined && request.sampler !== null) {
     for (const part of request.sampler.split("|").map((one) => one.trim())) {
       const [name, value] = part.split("=").map((one) => one.trim()) as [string, string | undefined];
-      if (name === "greedy" || name === "multinomial") chooses = name;
-      else if (name in STAGES && value !== undefined && Number.isFinite(Number(value))) stages.push(STAGES[name]!(Number(value)));
+      if (name === "greedy") found.choice = "Greedy()";
+      else if (name === "multinomial") found.choice = "Multinomial()";
+      else if (name in STAGES && value !== undefined && Number.isFinite(Number(value))) add(name, Number(value));
       else throw new EngineError(`The browser has no sampler '${part}'; use 'onnxlens explore' on your machine. It has temperature, top_k, top_p, min_p, greedy and multinomial.`);
     }
-  } else {
-    const { temperature = 1, top_k, top_p } = request;
-    if (temperature === 0) chooses = "greedy";
-    else if (temperature !== 1) stages.push(STAGES["temperature"]!(temperature));
-    if (top_k) stages.push(STAGES["top_k"]!(top_k));
-    if (top_p !== undefined && top_p !== null) stages.push(STAGES["top_p"]!(top_p));
+    return found;
   }
-  return (logits) => {
-    const left = stages.reduce((now, stage) => stage(now), logits);
-    if (chooses === "greedy") return left.reduce((found, one, id) => (one > left[found]! ? id : found), 0);
-    // The first token whose cumulative probability, in the order of ids, exceeds the random number.
-    const shares = exponentials(left);
-    const sums = new Float64Array(shares.length);
-    const all = shares.reduce((sum, one) => sum + one, 0);
-    let total = 0;
-    for (let id = 0; id < shares.length; id++) sums[id] = total += shares[id]! / all;
-    const draw = random.random() * total;
-    return sums.findIndex((sum) => sum > draw);
+  const { temperature = 1, top_k, top_p } = request;
+  if (temperature === 0) found.choice = "Greedy()";
+  else add("temperature", temperature);
+  if (top_k) add("top_k", top_k);
+  if (top_p !== undefined && top_p !== null) add("top_p", top_p);
+  return found;
+}
+
+/** The logits of the model, and those that each stage left. */
+const applied = ({ stages }: Samplers, logits: Float32Array): Float32Array[] => stages.reduce((all, { apply }) => [...all, apply(all.at(-1)!)], [logits]);
+
+/** Chooses the next token. */
+export function chosen(samplers: Samplers, logits: Float32Array, random: Random): number {
+  const left = applied(samplers, logits).at(-1)!;
+  return samplers.choice === "Greedy()" ? first(left) : drawn(cumulative(left), random.random());
+}
+
+/** The first of the largest logits. */
+const first = (logits: Float32Array) => logits.reduce((found, one, id) => (one > logits[found]! ? id : found), 0);
+
+/** Probabilities summed in the order of ids. */
+function cumulative(logits: Float32Array): Float64Array {
+  const shares = exponentials(logits);
+  const all = shares.reduce((sum, one) => sum + one, 0);
+  let total = 0;
+  return shares.map((one) => (total += one / all));
+}
+
+/** The first token whose cumulative probability exceeds a random number. */
+function drawn(sums: Float64Array, number: number): number {
+  const draw = number * sums.at(-1)!;
+  return sums.findIndex((sum) => sum > draw);
+}
+
+const CANDIDATES = 10; // of the end, that an explanation names
+
+/** How the next token is chosen, stage by stage; `Explanation` in Python. */
+export function explained(samplers: Samplers, logits: Float32Array, random: Random, seed: number, top: number, best: (values: Float32Array, count: number) => number[]): Chain {
+  const rows = applied(samplers, logits);
+  const shares = rows.map((row) => softmax(row, 1));
+  const end = rows.at(-1)!;
+  const isDraw = samplers.choice === "Multinomial()";
+  const number = isDraw ? random.random() : null;
+  const sums = cumulative(end);
+  const token = number === null ? first(end) : drawn(sums, number);
+  const possible = end.reduce((count, one) => count + Number(one !== -Infinity), 0);
+  const ids = [...new Set([...best(logits, top), ...best(end, Math.min(CANDIDATES, possible)), token])];
+  const stages = samplers.stages.map(({ label }, place) => {
+    const [before, after, left, there] = [shares[place]!, shares[place + 1]!, rows[place + 1]!, rows[place]!];
+    let [tokens, removed_tokens, removed, moved] = [0, 0, 0, 0];
+    for (let id = 0; id < left.length; id++) {
+      moved += Math.abs(after[id]! - before[id]!) / 2;
+      if (left[id] !== -Infinity) tokens++;
+      else if (there[id] !== -Infinity) {
+        removed_tokens++;
+        removed += before[id]!;
+      }
+    }
+    const candidates = ids.map((id) => ({ id, logit: left[id] === -Infinity ? null : left[id]!, before: before[id]!, after: after[id]! }));
+    return { sampler: label, tokens, removed_tokens, removed, moved, candidates };
+  });
+  return {
+    logits: ids.map((id) => ({ id, logit: logits[id]! })),
+    stages,
+    choice: samplers.choice,
+    tokens: possible,
+    token,
+    probability: shares.at(-1)![token]!,
+    model_probability: shares[0]![token]!,
+    number,
+    interval: [token ? sums[token - 1]! / sums.at(-1)! : 0, sums[token]! / sums.at(-1)!],
+    seed,
   };
 }
 
