@@ -82,7 +82,7 @@ def distance_and_entropy(patterns: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         The mean distance in tokens and the mean entropy in nats, each [...] float64.
     """
-    patterns = patterns.astype(np.float64)
+    patterns = patterns.astype(np.float64, copy=False)
     places = np.arange(patterns.shape[-1])
     distance = (patterns * (places[:, np.newaxis] - places)).sum(-1).mean(-1)
     logs = np.log(patterns, where=patterns > 0, out=np.zeros_like(patterns))

@@ -22,6 +22,7 @@ from onnxlens.plugins.explorer._guesses import Guesses
 from onnxlens.plugins.explorer._models import Models
 from onnxlens.plugins.explorer._reads import READS, Run, needed
 from onnxlens.plugins.explorer._requests import (
+    BOARD,
     Answer,
     ContinueRequest,
     ModelRequest,
@@ -74,7 +75,7 @@ class Engine:
         Raises:
             OnnxLensError: the text cannot be run.
         """
-        self.run(RunRequest(text=EXAMPLE if text is None else text, reads=["next", "guesses", "effects", "sources"]))
+        self.run(RunRequest(text=EXAMPLE if text is None else text, reads=BOARD))
         self.model(ModelRequest())
 
     def close(self) -> None:

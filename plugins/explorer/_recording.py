@@ -17,6 +17,7 @@ from safetensors.numpy import save
 
 from onnxlens.plugins.explorer._engine import Engine
 from onnxlens.plugins.explorer._requests import (
+    BOARD,
     Answer,
     ContinueRequest,
     ModelRequest,
@@ -31,7 +32,6 @@ __all__ = ["page", "record"]
 
 _LARGEST = 48 * 2**20  # bytes of all arrays, before compression
 _SMALL_WEIGHT = 2**14  # bytes: weights up to here are recorded, which are normalisations and biases
-_BOARD = ["next", "guesses", "effects", "sources"]
 _MORE = ["ranks", "norms"]
 _SWEEPS: tuple[SweepKind, ...] = ("head_scores", "ablate_heads", "ablate_mlps")
 _CONTINUED = 5  # tokens of the greedy continuation
@@ -64,7 +64,7 @@ def record(engine: Engine, text: str, progress: Progress = lambda text: None) ->
     tokenization = engine.tokenize(TokenizeRequest(text=text))
     gradient = ["gradient"] if model["has_gradients"] else []
     recording = _Recording()
-    first = engine.run(RunRequest(text=text, reads=[*_BOARD, *_MORE, "surprisal", "neurons", *gradient]))
+    first = engine.run(RunRequest(text=text, reads=[*BOARD, *_MORE, "surprisal", "neurons", *gradient]))
     recording.add("board", _key(), first)
     ids = [token["id"] for token in first.facts["tokens"]]
     for name, key, size, attempt in _attempts(engine, model, ids, first):
@@ -77,7 +77,7 @@ def record(engine: Engine, text: str, progress: Progress = lambda text: None) ->
         longer = [*ids, *(token["id"] for token in continued["tokens"][:count])]
         if len(longer) <= model["cfg"]["n_ctx"]:
             recording.add(
-                f"continuation {count}", _key(longer), engine.run(RunRequest(ids=longer, reads=[*_BOARD, *_MORE]))
+                f"continuation {count}", _key(longer), engine.run(RunRequest(ids=longer, reads=[*BOARD, *_MORE]))
             )
     facts = {
         "text": text,
@@ -98,7 +98,7 @@ def _attempts(
     pair = {"token": first.facts["token"], "against": first.facts["against"]}
     layers, heads = first.arrays["effects.heads"].shape
     last = len(ids) - 1
-    board = sum(array.nbytes for name, array in first.arrays.items() if name.partition(".")[0] in {*_BOARD, *_MORE})
+    board = sum(array.nbytes for name, array in first.arrays.items() if name.partition(".")[0] in {*BOARD, *_MORE})
 
     def run(**entries: Any) -> Callable[[], Answer]:
         return lambda: engine.run(RunRequest(ids=ids, **entries))
@@ -132,7 +132,7 @@ def _attempts(
                 run(reads=[weight["name"]]),
             )
     for position in range(last):
-        reads = [*_BOARD, *_MORE, "neurons"]
+        reads = [*BOARD, *_MORE, "neurons"]
         yield f"position {position}", _key(position=position), board, run(position=position, reads=reads)
     edits = []
     for place in np.argsort(-np.abs(first.arrays["effects.heads"]), axis=None, kind="stable").tolist():
@@ -142,7 +142,7 @@ def _attempts(
     for layer in range(layers):
         edits.append((f"MLP {layer} off", {"hook": f"blocks.{layer}.hook_mlp_out", "operation": "zero"}))
     for name, edit in edits:
-        yield name, _key(edits=[edit]), board, run(edits=[edit], reads=[*_BOARD, *_MORE, "edits"], **pair)
+        yield name, _key(edits=[edit]), board, run(edits=[edit], reads=[*BOARD, *_MORE, "edits"], **pair)
 
 
 def _continued(engine: Engine, ids: list[int], limit: int) -> dict[str, Any]:

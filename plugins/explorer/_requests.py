@@ -11,7 +11,9 @@ import numpy as np
 from onnxlens.runtime.errors import InputError
 
 __all__ = [
+    "BOARD",
     "Answer",
+    "ArrayRequest",
     "ContinueRequest",
     "ModelRequest",
     "RunRequest",
@@ -22,6 +24,8 @@ __all__ = [
     "ViewRequest",
     "decoded",
 ]
+
+BOARD = ["next", "guesses", "effects", "sources"]  # what the page reads of each text
 
 SweepKind = Literal[
     "ablate_heads",
@@ -59,7 +63,17 @@ class TextRequest(TokenizeRequest, kw_only=True):
     edits: list[dict[str, Any]] = []
 
 
-class RunRequest(TextRequest, kw_only=True):
+class ArrayRequest(TextRequest, kw_only=True):
+    """What is answered with arrays.
+
+    Attributes:
+        dtype: as which the server sends fractions; all are computed in float32.
+    """
+
+    dtype: Literal["float32", "float16"] = "float32"
+
+
+class RunRequest(ArrayRequest, kw_only=True):
     """A run of a text.
 
     Attributes:
@@ -72,7 +86,6 @@ class RunRequest(TextRequest, kw_only=True):
         sampler: the chain that `chain` explains; None for a draw from the model's distribution.
         seed: the seed of its draw; None draws a seed.
         directions: addresses of vectors [d_model] for `unembedded`.
-        dtype: as which the server sends fractions; all are computed in float32.
     """
 
     reads: list[str] = []
@@ -84,10 +97,9 @@ class RunRequest(TextRequest, kw_only=True):
     sampler: str | None = None
     seed: int | None = None
     directions: list[str] = []
-    dtype: Literal["float32", "float16"] = "float32"
 
 
-class SweepRequest(TextRequest, kw_only=True):
+class SweepRequest(ArrayRequest, kw_only=True):
     """A sweep over a model; `token` and `against` as in `RunRequest`.
 
     Attributes:

@@ -29,6 +29,7 @@ from starlette.staticfiles import StaticFiles
 
 from onnxlens.plugins.explorer._engine import Engine
 from onnxlens.plugins.explorer._requests import (
+    ArrayRequest,
     ContinueRequest,
     ModelRequest,
     RunRequest,
@@ -210,12 +211,12 @@ def application(
                 if not running.cancelled():
                     running.exception()  # or asyncio would report that nobody asked for it
 
-    def arrays(kind: type[msgspec.Struct], method: Callable[[Any], Any]) -> Callable[[Request], Any]:
+    def arrays(kind: type[ArrayRequest], method: Callable[[Any], Any]) -> Callable[[Request], Any]:
         async def answer(request: Request) -> Response:
             asked = decoded(kind, await _body(request))
             found = await queued(request, method, asked)
             facts = {"facts": msgspec.json.encode(found.facts).decode()}
-            sent = _float16(found.arrays) if getattr(asked, "dtype", "") == "float16" else found.arrays
+            sent = _float16(found.arrays) if asked.dtype == "float16" else found.arrays
             return Response(save(sent, facts), media_type="application/octet-stream")
 
         return answer

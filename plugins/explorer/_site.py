@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
@@ -14,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 from safetensors.numpy import save
 
 from onnxlens.plugins.explorer._engine import EXAMPLE, Engine
-from onnxlens.plugins.explorer._requests import ModelRequest, RunRequest, SweepRequest
+from onnxlens.plugins.explorer._requests import BOARD, ModelRequest, RunRequest, SweepRequest
+from onnxlens.runtime._bundle.bundle import HOOKS_GRAPH, TOKENIZER, WEIGHTS, sha256_of
 from onnxlens.runtime._graphs.editable import changeable, editable_graph, final_state, lens_graph
+from onnxlens.runtime._graphs.graph_file import read_graph
 from onnxlens.runtime._graphs.names import cache_inputs
 from onnxlens.runtime.errors import OutputError
 
@@ -24,8 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["write_site"]
 
-_COPIED = ("tokenizer.json", "tokenizer_config.json", "onnx/model.onnx_data")
-_BOARD = ["next", "guesses", "effects", "sources"]  # what the page asks first
+_TOKENIZER_CONFIG = "tokenizer_config.json"
 _REPEATED = [5, 6, 7]  # any text: the scores of heads are those on random tokens
 # Everything comes from the folder itself; WebAssembly is compiled, and workers are started.
 _POLICY = (
@@ -110,22 +110,22 @@ def _write_model(folder: Path, lens: Lens, text: str) -> int:
     folder.mkdir(parents=True)
     bundle = lens.runner.bundle
     description = bundle.description
-    for name in _COPIED:
-        (folder / Path(name).name).write_bytes(bundle.read(name) if name != _COPIED[-1] else b"")
-    shutil.copyfile(bundle.path / _COPIED[-1], folder / "model.onnx_data")
-    portable = onnx.load(str(bundle.path / "onnx" / "model_hooks.onnx"), load_external_data=False)
+    for name in (TOKENIZER, _TOKENIZER_CONFIG):
+        (folder / name).write_bytes(bundle.read(name))
+    shutil.copyfile(bundle.path / WEIGHTS, folder / Path(WEIGHTS).name)
+    portable = read_graph(bundle, HOOKS_GRAPH)
     for name, graph in (
         ("explorer.onnx", editable_graph(portable, description)),
         ("lens.onnx", lens_graph(portable, description)),
     ):
         onnx.save(graph, str(folder / name))
         onnx.checker.check_model(str(folder / name))
-    files = {path.name: {"size": path.stat().st_size, "sha256": _sha256(path)} for path in sorted(folder.iterdir())}
+    files = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
     model = {**engine.model(ModelRequest()), "example": text, "provider": "WebAssembly"}
     model |= {"has_gradients": False, "visualizers": []}  # which need Python
     for name, facts in (("model.json", model), ("details.json", {**_details(lens, engine), "files": files})):
         (folder / name).write_text(json.dumps(facts, separators=(",", ":"), allow_nan=False), encoding="utf-8")
-    first = engine.run(RunRequest(text=text, reads=_BOARD))
+    first = engine.run(RunRequest(text=text, reads=BOARD))
     (folder / "first.safetensors").write_bytes(save(first.arrays, {"facts": json.dumps(first.facts)}))
     return sum(path.stat().st_size for path in folder.iterdir())
 
@@ -164,8 +164,3 @@ def _details(lens: Lens, engine: Engine) -> dict[str, Any]:
             },
         },
     }
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -21,7 +21,7 @@ from onnxlens.runtime._running.prepare import prepare
 from onnxlens.runtime._running.prepared import Prepared
 from onnxlens.runtime._running.providers import run_bound
 from onnxlens.runtime._running.session import Session
-from onnxlens.runtime.errors import BundleError, HookPointError, InputError, StoppedError
+from onnxlens.runtime.errors import BundleError, HookPointError, InputError, OnnxLensError
 
 if TYPE_CHECKING:
     from onnxlens.runtime._running.runner import Runner
@@ -214,7 +214,7 @@ class GradientRunner:
     def _run(self, session: onnxruntime.InferenceSession, binding: onnxruntime.IOBinding) -> None:
         try:
             run_bound(session, binding, self._prepared.provider)
-        except StoppedError:
+        except OnnxLensError:
             raise
         except Exception as error:  # ONNX Runtime raises its own kinds: out of memory, a graph with other shapes
             reason = " ".join(str(error).split())[:300]
