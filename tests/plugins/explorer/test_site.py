@@ -189,6 +189,14 @@ def test_a_seed_gives_the_tokens_of_python(page, site, options):
     compared(page, site[1], asked)
 
 
+def test_a_text_goes_on_with_its_edits_as_in_python(page, site):
+    text, _, _ = words(site[1])
+    for operation in ("zero", "mean"):
+        edits = [edit("0.attn.hook_z", operation, heads=1), edit("1.hook_mlp_out", "scale", factor=0.5)]
+        request = {"text": text, "max_new_tokens": 4, "seed": 3, "sampler": "greedy", "edits": edits}
+        compared(page, site[1], [["continue", request]])
+
+
 @pytest.mark.parametrize("sampler", [None, "greedy", "temperature=1.5 | top_k=40 | top_p=0.9 | min_p=0.05", "top_k=1"])
 def test_a_chain_is_explained_as_in_python(page, site, sampler):
     text, _, _ = words(site[1])

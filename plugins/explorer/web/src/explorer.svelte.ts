@@ -1,5 +1,6 @@
 import { getContext, setContext } from "svelte";
 import {
+  BOARD,
   EngineError,
   Superseded,
   type Answer,
@@ -20,8 +21,6 @@ import { Resource } from "./lib/resource.svelte";
 import type { Selection } from "./lib/selection";
 import { EMPTY, write, type State } from "./lib/state";
 
-/** What the board reads of each run. */
-export const BOARD = ["next", "guesses", "effects", "sources"];
 /** A request without its text. */
 export type Wanted = Omit<RunRequest, "text" | "ids" | "model">;
 
@@ -101,8 +100,17 @@ export class Explorer {
 
   /** The same without edits. */
   get base(): TextRequest {
-    const model = this.#modelName === null ? {} : { model: this.#modelName };
-    return this.ids ? { ...model, ids: this.ids } : { ...model, text: this.text };
+    return this.ids ? { ...this.inModel, ids: this.ids } : { ...this.inModel, text: this.text };
+  }
+
+  /** The model that is open, for a request; nothing for the first one. */
+  get inModel(): { model?: string } {
+    return this.#modelName === null ? {} : { model: this.#modelName };
+  }
+
+  /** The tokens that the board shows, in their model, for a request. */
+  get shown(): { model?: string; ids: number[] } {
+    return { ...this.inModel, ids: this.answer!.facts.tokens.map((one) => one.id) };
   }
 
   /** The state that the address of the page holds. */
@@ -228,10 +236,8 @@ export class Explorer {
 
   /** A request about the board's own run. */
   here(asked: Wanted): RunRequest {
-    const { position, token, against, tokens } = this.answer!.facts;
-    const ids = tokens.map((one) => one.id);
-    const { model } = this.base;
-    return { ...(model ? { model } : {}), ids, edits: this.edits, position, token, against, ...asked };
+    const { position, token, against } = this.answer!.facts;
+    return { ...this.shown, edits: this.edits, position, token, against, ...asked };
   }
 
   /** Shows an error as a sentence. */

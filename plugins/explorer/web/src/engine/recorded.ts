@@ -1,6 +1,7 @@
 import { t } from "../lang/index.svelte";
-import { parseAddress, type Index } from "../lib/address";
+import { fits, parseAddress, type Index } from "../lib/address";
 import { shell } from "../lib/edits";
+import { bytesOf } from "../lib/letters";
 import { cut } from "../lib/tensors";
 import { parse } from "./safetensors";
 import {
@@ -146,9 +147,8 @@ export class RecordedEngine implements Engine {
   #tensors(read: string, found: Answer<RunFacts>, request: RunRequest): void {
     const address = parseAddress(read);
     if (!address) throw this.#missing(request);
-    const pattern = new RegExp(`^${address.name.replace(/[.+^${}()|\\]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".")}$`);
     const { hook_points, weights } = this.recording.model;
-    const points = hook_points.map((point) => point.name).filter((name) => pattern.test(name));
+    const points = hook_points.map((point) => point.name).filter((name) => fits(address.name, name));
     if (address.name === "logits") return this.#logits(read, address.indices, found, request);
     const names = points.length ? points : weights.map((one) => one.name).filter((name) => name === address.name);
     if (!names.length) throw this.#missing(request);
@@ -204,8 +204,7 @@ export class RecordedEngine implements Engine {
     for (const token of this.recording.tokenization.tokens) known.set(token.id, token.bytes);
     const bytes = request.ids.map((id) => known.get(id));
     if (bytes.includes(undefined)) return this.recording.text;
-    const pairs = bytes.join("").match(/../g) ?? [];
-    return new TextDecoder().decode(Uint8Array.from(pairs, (pair) => parseInt(pair, 16)));
+    return new TextDecoder().decode(bytesOf(bytes.join("")));
   }
 
   /** The error for what was not recorded: it names the command that shows it. */

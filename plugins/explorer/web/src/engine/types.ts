@@ -263,6 +263,9 @@ export interface ViewRequest extends TextRequest {
   options?: Record<string, unknown>;
 }
 
+/** What the page reads of each text. */
+export const BOARD = ["next", "guesses", "effects", "sources"];
+
 export interface Engine {
   models(): Promise<ModelName[]>; // the one to begin with comes first
   model(name?: string): Promise<Model>; // opens it if need be

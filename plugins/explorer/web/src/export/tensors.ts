@@ -1,5 +1,6 @@
 import type { Model } from "../engine/types";
 import { ALL, axesOf, formatAddress, parseAddress, type Index } from "../lib/address";
+import { keyHead } from "../lib/arithmetic/attention";
 import { stateHook } from "../lib/edits";
 import type { Selection } from "../lib/selection";
 
@@ -17,9 +18,6 @@ const DERIVED: Record<string, string[]> = {
   norms: ["state", "pos"],
   neurons: ["layer", "neuron"],
 };
-
-/** What the board reads, as one can ask for it by name. */
-export const BOARD_READS = ["next", "guesses", "effects", "sources"];
 
 /** The addresses of what a selection shows. */
 export function addressesOf(chosen: Selection | null, model: Model, position: number): string[] {
@@ -44,7 +42,7 @@ export function addressesOf(chosen: Selection | null, model: Model, position: nu
     case "head": {
       const { layer, head } = chosen;
       const attn = `blocks.${layer}.attn`;
-      const shared = Math.floor((head * (model.cfg.n_key_value_heads ?? model.cfg.n_heads)) / model.cfg.n_heads); // several heads may share keys
+      const shared = keyHead({ model }, head);
       const own = (name: string, which: number): [string, ...Index[]] => [`${attn}.${name}`, ALL, which];
       return some(
         [`${attn}.hook_pattern`, head], [`${attn}.hook_attn_scores`, head],

@@ -29,6 +29,12 @@ export function parseAddress(text: string): Address | null {
   return indices.every(isCountable) ? { name, indices } : null;
 }
 
+/** Whether a name fits a name, or a pattern with `*` and `?`. */
+export function fits(glob: string, name: string): boolean {
+  const pattern = glob.replace(/[.+^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".");
+  return new RegExp(`^${pattern}$`, "s").test(name);
+}
+
 /** Writes an address, such as `blocks.0.attn.hook_q[3,1,:]`. */
 export function formatAddress(name: string, ...indices: readonly Index[]): string {
   return indices.length ? `${name}[${indices.map(formatIndex).join(",")}]` : name;

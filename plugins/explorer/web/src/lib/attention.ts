@@ -1,5 +1,7 @@
-import type { Model, Tensor } from "../engine/types";
+import type { Answer, Model, RunFacts, Tensor } from "../engine/types";
 import { divisorOf, keyHead as keyHeadOf } from "./arithmetic/attention";
+import { at } from "./numbers";
+import { pooled } from "./pool";
 
 /** A square of numbers, one for each query (row) and key. */
 export interface Square {
@@ -38,16 +40,8 @@ export function productsOf(model: Model, layer: number, q: Tensor, k: Tensor, is
 export function pooledSquare({ size, values }: Square, columns: number): Square & { box: number } {
   const box = Math.max(1, Math.ceil(size / columns));
   if (box === 1) return { size, values, box };
-  const small = Math.ceil(size / box);
-  const found = new Float64Array(small * small).fill(-Infinity);
-  for (let query = 0; query < size; query++)
-    for (let key = 0; key < size; key++) {
-      const value = values[query * size + key]!;
-      if (value === -Infinity) continue;
-      const place = Math.floor(query / box) * small + Math.floor(key / box);
-      if (found[place] === -Infinity || Math.abs(value) > Math.abs(found[place]!)) found[place] = value;
-    }
-  return { size: small, values: found, box };
+  const { places, rows } = pooled(values, size, size, columns, columns);
+  return { size: rows, values: Float64Array.from(places, (place) => values[place]!), box };
 }
 
 /** The largest number by size; minus infinity does not count. */
@@ -63,4 +57,13 @@ export function shareOfFirst({ size, values }: Square): number | null {
   let total = 0;
   for (let query = 1; query < size; query++) total += values[query * size]!;
   return total / (size - 1);
+}
+
+/**
+ * The direct effect of a head through each key of a query; null where effects are not known, since they are those on the
+ * logits at the position that predicts.
+ */
+export function effectsOf(answer: Answer<RunFacts> | null, layer: number, head: number, query: number, size: number): ((key: number) => number) | null {
+  if (!answer || answer.facts.position !== query || answer.facts.tokens.length !== size) return null;
+  return (key) => at(answer.arrays["sources"]!, layer, head, key);
 }

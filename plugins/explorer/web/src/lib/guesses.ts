@@ -5,15 +5,19 @@ export const LONG = 240;
 
 const IDS = "guesses.ids", SHARES = "guesses.probabilities";
 
+/** The names of the states of the stream: before each block, and after the last. */
+export function stateNames(layers: number): string[] {
+  return Array.from({ length: layers + 1 }, (_, state) => (state < layers ? `${state}_pre` : "final_post"));
+}
+
 /** An answer with room for guesses at all positions: ids of -1 where they are not known. */
 export function withRoom(answer: Answer<RunFacts>, top = 5): Answer<RunFacts> {
   if (answer.arrays[IDS]) return answer;
   const [layers, , positions] = answer.arrays["sources"]!.shape as [number, number, number];
   const shape = [layers + 1, positions, top];
   const size = (layers + 1) * positions * top;
-  const states = Array.from({ length: layers + 1 }, (_, state) => (state < layers ? `${state}_pre` : "final_post"));
   const arrays = { ...answer.arrays, [IDS]: { shape, data: new Int32Array(size).fill(-1) }, [SHARES]: { shape, data: new Float32Array(size) } };
-  return { facts: { ...answer.facts, states }, arrays };
+  return { facts: { ...answer.facts, states: stateNames(layers) }, arrays };
 }
 
 /** Those of some positions whose guesses are not known. */

@@ -21,9 +21,8 @@ export class Labels {
 
   async #load(): Promise<void> {
     const ids = [...this.#wanted].slice(0, 64);
-    const { model } = this.explorer.base;
     try {
-      const { tokens } = await this.explorer.engine.tokenize({ ...(model ? { model } : {}), ids });
+      const { tokens } = await this.explorer.engine.tokenize({ ...this.explorer.inModel, ids });
       for (const one of tokens) this.#known.set(one.id, visible(one.label));
     } catch {
       for (const id of ids) this.#known.set(id, `#${id}`); // a reader can do with its number

@@ -27,9 +27,14 @@ export function lettersOf(tokens: readonly Token[]): Letter[] {
 /** Whether a letter is made of several tokens. */
 export const isSplit = (letter: Letter): boolean => new Set(letter.tokens).size > 1;
 
+/** Bytes that are written in hexadecimal. */
+export function bytesOf(hex: string): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(hex.match(/../g) ?? [], (one) => Number.parseInt(one, 16));
+}
+
 /** The text of bytes in hexadecimal, with those that are no whole letter as escapes. */
 export function textOf(hex: string): string {
-  const bytes = Uint8Array.from(hex.match(/../g) ?? [], (one) => Number.parseInt(one, 16));
+  const bytes = bytesOf(hex);
   try {
     return new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes);
   } catch {

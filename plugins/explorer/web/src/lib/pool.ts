@@ -7,7 +7,7 @@ export interface Pooled {
   places: Int32Array; // of each cell's value in the matrix
 }
 
-/** Joins neighbouring cells of a matrix so that it has at most so many rows and columns. Values that are not there (NaN) lose to all others. */
+/** Joins neighbouring cells of a matrix so that it has at most so many rows and columns. Values that are not there (NaN, minus infinity) lose to all others. */
 export function pooled(values: ArrayLike<number>, rows: number, columns: number, mostRows: number, mostColumns: number): Pooled {
   const rowSize = Math.max(1, Math.ceil(rows / Math.max(1, mostRows)));
   const columnSize = Math.max(1, Math.ceil(columns / Math.max(1, mostColumns)));
@@ -22,4 +22,10 @@ export function pooled(values: ArrayLike<number>, rows: number, columns: number,
   return { rows: high, columns: wide, rowSize, columnSize, places };
 }
 
-const size = (value: number) => (Number.isNaN(value) ? -1 : Math.abs(value));
+const size = (value: number) => (Number.isFinite(value) ? Math.abs(value) : -1);
+
+/** Values for so many columns: where there are more values than columns, each column has the largest of its own by size. */
+export function pooledRow(values: ArrayLike<number>, columns: number): { values: number[]; size: number } {
+  const { places, columnSize } = pooled(values, 1, values.length, 1, columns);
+  return { values: Array.from(places, (place) => values[place]!), size: columnSize };
+}

@@ -25,8 +25,7 @@ export class Sweeping {
       const facts = explorer.answer?.facts;
       if (!facts || this.isWaiting) return null;
       const ids = facts.tokens.slice(0, facts.position + 1).map((one) => one.id);
-      const { model } = explorer.base;
-      return { ...(model ? { model } : {}), ids, edits: explorer.edits, ...wanted() };
+      return { ...explorer.inModel, ids, edits: explorer.edits, ...wanted() };
     };
     this.#resource = new Resource(this.#request, async (request, signal) => {
       await pause(PAUSE, signal);

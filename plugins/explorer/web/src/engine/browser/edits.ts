@@ -1,13 +1,13 @@
-import { EngineError, type Edit, type Tensor } from "../types";
+import { fits } from "../../lib/address";
+import { EngineError, type Edit, type HookPoint, type Tensor } from "../types";
 import type { Change, Changes } from "./session";
 
 /** What edits need of a model. */
 export interface Source {
   changeable: readonly string[];
-  known: readonly string[]; // names of all hook points
+  points: readonly HookPoint[]; // all of them
   encode(text: string): number[];
   read(ids: readonly number[], name: string): Promise<Tensor>; // in a run without edits
-  axes(name: string): readonly string[]; // without the batch axis
 }
 
 const INDICES = { positions: ["pos", "query_pos"], heads: ["head", "kv_head"], neurons: ["d_mlp"], keys: ["key_pos"] } as const;
@@ -16,23 +16,22 @@ const INDICES = { positions: ["pos", "query_pos"], heads: ["head", "kv_head"], n
 export async function resolved(source: Source, edits: readonly Edit[], ids: readonly number[], prompt: number): Promise<Changes> {
   const changes: Changes = new Map();
   for (const edit of edits) {
-    for (const name of matching(source, edit)) {
+    for (const { name, axes } of matching(source, edit)) {
       if (prompt < ids.length && (edit.operation === "freeze" || edit.operation === "patch") && edit.from === undefined)
         throw new EngineError(`The browser cannot continue a text with the edit '${edit.operation}'; use 'onnxlens explore' on your machine.`);
       if (!source.changeable.includes(name)) throw new EngineError(`${name} cannot be changed in the browser; use 'onnxlens explore' on your machine.`);
-      const shape = (await source.read(ids, name)).shape;
+      const shape = axes.map(({ size }) => size ?? ids.length);
       let change = changes.get(name);
       if (!change) changes.set(name, (change = neutral(shape)));
-      await apply(source, edit, name, shape, ids.slice(0, prompt), change);
+      await apply(source, edit, name, axes.map((axis) => axis.name), shape, ids.slice(0, prompt), change);
     }
   }
   return changes;
 }
 
 /** The hook points that an edit names: one, or all that fit a pattern with * and ?. */
-function matching({ known }: Source, { hook }: Edit): string[] {
-  const pattern = new RegExp(`^${hook.replace(/[.+^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".")}$`);
-  const found = known.filter((name) => pattern.test(name));
+function matching({ points }: Source, { hook }: Edit): HookPoint[] {
+  const found = points.filter(({ name }) => fits(hook, name));
   if (!found.length) throw new EngineError(`Unknown hook point ${hook}.`);
   return found;
 }
@@ -42,14 +41,13 @@ function neutral(shape: readonly number[]): Change {
   return { shape: [1, ...shape], where: new Uint8Array(size), factor: new Float32Array(size).fill(1), value: new Float32Array(size) };
 }
 
-async function apply(source: Source, edit: Edit, name: string, shape: readonly number[], ids: readonly number[], change: Change): Promise<void> {
-  const axes = source.axes(name);
+async function apply(source: Source, edit: Edit, name: string, axes: readonly string[], shape: readonly number[], ids: readonly number[], change: Change): Promise<void> {
   const chosen = axes.map((axis, place) => {
     const index = (Object.keys(INDICES) as (keyof typeof INDICES)[]).find((one) => (INDICES[one] as readonly string[]).includes(axis));
     return listed(index === undefined ? undefined : edit[index], shape[place]!, index ?? "");
   });
   const factor = edit.operation === "scale" ? (edit.factor ?? 1) : edit.operation === "add" ? 1 : 0;
-  const value = await values(source, edit, name, shape, ids);
+  const value = await values(source, edit, name, axes, shape, ids);
   const visit = (axis: number, place: number): void => {
     if (axis === shape.length) {
       // One edit after another: factor (a x + b) + value.
@@ -79,8 +77,7 @@ function listed(given: number | readonly number[] | string | undefined, size: nu
 }
 
 /** What an edit puts or adds, by the place in the hook point; null for nothing. */
-async function values(source: Source, edit: Edit, name: string, shape: readonly number[], ids: readonly number[]): Promise<((place: number) => number) | null> {
-  const axes = source.axes(name);
+async function values(source: Source, edit: Edit, name: string, axes: readonly string[], shape: readonly number[], ids: readonly number[]): Promise<((place: number) => number) | null> {
   const axis = axes.findIndex((one) => (INDICES.positions as readonly string[]).includes(one));
   if (edit.operation === "zero" || edit.operation === "scale") return null;
   const times = edit.operation === "add" ? (edit.factor ?? 1) : 1;
@@ -101,7 +98,7 @@ async function values(source: Source, edit: Edit, name: string, shape: readonly 
   const own = await source.read(ids, name);
   if (edit.operation === "freeze" || edit.operation === "patch") return (place) => own.data[place]!;
   if (edit.operation !== "mean") throw new EngineError(`The edit ${edit.operation} of ${name} needs a value.`);
-  const count = shape[axis]!;
+  const count = own.shape[axis]!;
   const rows = Array.from({ length: count }, (_, position) => row(own, axis, position));
   return spread(shape, axis, (rest) => rows.reduce((total, one) => total + one[rest]!, 0) / count);
 }

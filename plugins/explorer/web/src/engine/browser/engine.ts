@@ -1,4 +1,6 @@
-import { parseAddress, type Address, type Index } from "../../lib/address";
+import { fits, parseAddress, type Address, type Index } from "../../lib/address";
+import { argmax, largest } from "../../lib/arithmetic/largest";
+import { stateNames } from "../../lib/guesses";
 import { softmax } from "../../lib/numbers";
 import { cut } from "../../lib/tensors";
 import { lengthOf } from "../../lib/vectors";
@@ -13,6 +15,7 @@ import type { Weights } from "./weights";
 
 const DERIVED = ["next", "guesses", "effects", "sources", "ranks", "norms", "surprisal", "edits", "neurons", "chain", "unembedded", "gradient", "costs"];
 const NEXT = 20, PROMOTED = 10, MOST_TOP = 1000;
+const SOURCES = ["attn.hook_v", "attn.hook_pattern", "attn.hook_z"]; // what `sources` is computed from
 const KEPT = 4; // runs whose values are kept
 const LOGITS = 2 ** 23; // numbers of logits that are computed at once
 
@@ -51,6 +54,7 @@ export class Local {
     const position = asked < 0 ? asked + ids.length : asked;
     if (!(position >= 0 && position < ids.length)) throw new EngineError(`position must be from ${-ids.length} to ${ids.length - 1}, not ${asked}.`);
     const run = await this.#open(ids, request);
+    await this.#values(run, this.#needed(request)); // all in one pass
     const found: Found = { request, ids, run, position, top, row: (await this.#logits(run, [position])).data as Float32Array, token: 0, against: 0, facts: {}, arrays: {}, named: new Set() };
     found.token = this.#token(request.token, argmax(found.row));
     found.against = this.#token(request.against, this.#rival(found.row, found.token));
@@ -152,7 +156,7 @@ export class Local {
   /** The most probable token but the answer that differs from it in more than spaces and case. */
   #rival(row: Float32Array, token: number): number {
     const word = (id: number) => this.text.label(id).trim().toLowerCase();
-    const others = best(row, MOST_TOP).filter((id) => id !== token);
+    const others = largest(row, MOST_TOP).filter((id) => id !== token);
     return others.find((id) => word(id) !== word(token)) ?? others[0] ?? token;
   }
 
@@ -160,10 +164,9 @@ export class Local {
     const { changeable, model } = this.site;
     return {
       changeable,
-      known: model.hook_points.map((point) => point.name),
+      points: model.hook_points,
       encode: (text) => this.text.encode(text),
       read: async (ids, name) => (await this.#values(await this.#open(ids, {}), [name]))[name]!,
-      axes: (name) => model.hook_points.find((point) => point.name === name)!.axes.map((axis) => axis.name),
     };
   }
 
@@ -182,24 +185,47 @@ export class Local {
     return run;
   }
 
+  /** The hook points of a name, or of a pattern. */
+  #named(name: string): string[] {
+    return this.model.hook_points.map((point) => point.name).filter((one) => fits(name, one));
+  }
+
+  /** The hook points that a request needs. */
+  #needed({ reads, directions = [] }: RunRequest): string[] {
+    const states = this.#states();
+    const derived: Record<string, string[]> = {
+      guesses: states,
+      ranks: states,
+      norms: states,
+      effects: [...this.model.residual_stream.parts, ...this.#ofBlocks("attn.hook_z")],
+      neurons: this.#ofBlocks("mlp.hook_post"),
+      sources: SOURCES.flatMap((kind) => this.#ofBlocks(kind)),
+    };
+    return [this.site.final, ...[...reads, ...directions].flatMap((read) => derived[read] ?? this.#named(parseAddress(read)?.name ?? ""))];
+  }
+
+  /** The hook points of a kind, block by block. */
+  #ofBlocks(kind: string): string[] {
+    return Array.from({ length: this.model.cfg.n_layers }, (_, layer) => `blocks.${layer}.${kind}`);
+  }
+
   /** Values of a run by the names of hook points, without their batch axis. */
   async #values(run: Run, names: readonly string[]): Promise<Record<string, Tensor>> {
     const missing = names.filter((name) => !(name in run.values));
     const isFinal = (name: string) => name.startsWith("ln_final.");
-    const plain = missing.filter((name) => !isFinal(name) && !(name in this.site.products));
-    const needs = missing.some(isFinal) ? [this.site.final] : [];
-    const asked = [...new Set([...plain, ...needs.filter((name) => !(name in run.values))])];
+    const from = (name: string) => (isFinal(name) ? this.site.final : (this.site.products[name]?.activation ?? name));
+    const asked = [...new Set(missing.map(from))].filter((name) => !(name in run.values));
     if (asked.length) Object.assign(run.values, (await this.session.run(run.ids, run.changes, asked)).read);
     const final = missing.filter(isFinal);
     if (final.length) Object.assign(run.values, await this.session.unembedded(run.values[this.site.final]!, final));
-    for (const name of missing) if (name in this.site.products) run.values[name] = await this.#product(run, name);
+    for (const name of missing) if (name in this.site.products) run.values[name] = this.#product(run, name);
     return run.values;
   }
 
   /** What each head writes: its activation times its part of the weight, [P, H, d_model]. */
-  async #product(run: Run, name: string): Promise<Tensor> {
+  #product(run: Run, name: string): Tensor {
     const { activation, weight } = this.site.products[name]!;
-    const z = (await this.#values(run, [activation]))[activation]!;
+    const z = run.values[activation]!;
     const matrix = this.weights.get(weight);
     const [positions, heads, small] = z.shape as [number, number, number];
     const width = matrix.shape[2]!;
@@ -240,8 +266,7 @@ export class Local {
       arrays[read] = this.weights.part(name, indices);
       return;
     }
-    const pattern = new RegExp(`^${name.replace(/[.+^${}()|\\]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".")}$`);
-    const names = this.model.hook_points.map((point) => point.name).filter((one) => pattern.test(one));
+    const names = this.#named(name);
     if (!names.length) throw new EngineError(`Unknown hook point or weight '${name}'.`);
     if (indices.length && names.length > 1) throw new EngineError(`${read} names several hook points; places are for one.`);
     const values = await this.#values(run, names);
@@ -252,7 +277,7 @@ export class Local {
     const { arrays, facts, named, run, row, request, ids, position } = found;
     const { n_layers } = this.model.cfg;
     if (read === "next") {
-      const first = best(row, Math.max(found.top, NEXT));
+      const first = largest(row, Math.max(found.top, NEXT));
       arrays["next.logits"] = { shape: [row.length], data: row };
       arrays["next.ids"] = { shape: [first.length], data: Int32Array.from(first) };
       first.forEach((id) => named.add(id));
@@ -264,7 +289,7 @@ export class Local {
       const shape = [n_layers + 1, places.length, found.top];
       arrays["guesses.ids"] = { shape, data: guesses };
       arrays["guesses.probabilities"] = { shape, data: shares };
-      facts.states = [...Array.from({ length: n_layers }, (_, layer) => `${layer}_pre`), "final_post"];
+      facts.states = stateNames(n_layers);
       guesses.forEach((id) => named.add(id));
     } else if (read === "effects" || read === "neurons") await this.#effects(read, found);
     else if (read === "sources") await this.#sources(found);
@@ -305,7 +330,7 @@ export class Local {
       const seed = request.seed ?? anySeed();
       const last = (await this.#logits(run, [ids.length - 1])).data as Float32Array;
       const samplers = samplersOf({ sampler: request.sampler ?? null });
-      facts.chain = explained(samplers, last, new Random(seed), seed, found.top, best);
+      facts.chain = explained(samplers, last, new Random(seed), seed, found.top);
       for (const { id } of facts.chain.logits) named.add(id);
     } else if (read === "unembedded") {
       facts.promoted = [];
@@ -318,7 +343,7 @@ export class Local {
   }
 
   #states(): string[] {
-    return [...Array.from({ length: this.model.cfg.n_layers }, (_, layer) => `blocks.${layer}.hook_resid_pre`), this.site.final];
+    return [...this.#ofBlocks("hook_resid_pre"), this.site.final];
   }
 
   /** The logit lens at positions: ids and probabilities, [states, n, top]. */
@@ -333,12 +358,12 @@ export class Local {
         const { data, shape } = (await this.session.unembedded(rows(values[name]!, some)))["logits"]!;
         for (const [place] of some.entries()) {
           const row = data.subarray(place * shape[1]!, (place + 1) * shape[1]!) as Float32Array;
-          const ids = best(row, top);
-          const largest = row[ids[0]!]!;
+          const ids = largest(row, top);
+          const highest = row[ids[0]!]!;
           let total = 0;
-          for (const one of row) total += Math.exp(one - largest);
+          for (const one of row) total += Math.exp(one - highest);
           const at = (state * places.length + start + place) * top;
-          ids.forEach((id, rank) => ([found[at + rank], shares[at + rank]] = [id, Math.exp(row[id]! - largest) / total]));
+          ids.forEach((id, rank) => ([found[at + rank], shares[at + rank]] = [id, Math.exp(row[id]! - highest) / total]));
         }
       }
     return { found, shares };
@@ -369,7 +394,7 @@ export class Local {
     };
     if (read === "neurons") {
       if ([...run.changes.keys()].some((name) => name.endsWith("hook_mlp_out"))) throw new EngineError("An MLP's output is changed, so its neurons do not add up to it.");
-      const posts = Array.from({ length: n_layers }, (_, layer) => `blocks.${layer}.mlp.hook_post`);
+      const posts = this.#ofBlocks("mlp.hook_post");
       const values = await this.#values(run, posts);
       const effects = new Float32Array(n_layers * d_mlp);
       for (const [layer, name] of posts.entries()) {
@@ -380,7 +405,7 @@ export class Local {
       return;
     }
     const parts = this.model.residual_stream.parts;
-    const zs = Array.from({ length: n_layers }, (_, layer) => `blocks.${layer}.attn.hook_z`);
+    const zs = this.#ofBlocks("attn.hook_z");
     const values = await this.#values(run, [...parts, ...zs, this.site.final]);
     const heads = new Float32Array(n_layers * n_heads), mlps = new Float32Array(n_layers);
     let biases = 0, sum = 0;
@@ -441,7 +466,7 @@ export class Local {
     const { run, position, ids, arrays } = found;
     const { n_layers, n_heads } = this.model.cfg;
     const u = await this.#direction(found);
-    const names = Array.from({ length: n_layers }, (_, layer) => ["v", "pattern", "z"].map((kind) => `blocks.${layer}.attn.hook_${kind}`));
+    const names = Array.from({ length: n_layers }, (_, layer) => SOURCES.map((kind) => `blocks.${layer}.${kind}`));
     const values = await this.#values(run, names.flat());
     const count = ids.length;
     const sources = new Float32Array(n_layers * n_heads * count);
@@ -488,7 +513,7 @@ export class Local {
       for (let id = 0; id < d_vocab; id++) sums[id]! += one * matrix[start + id]!;
     }
     logits.set(sums);
-    const most = best(logits, PROMOTED), least = best(logits.map((one) => -one), PROMOTED);
+    const most = largest(logits, PROMOTED), least = largest(logits.map((one) => -one), PROMOTED);
     for (const id of [...most, ...least]) named.add(id);
     const written = (ids: number[]) => ids.map((id) => ({ id, logit: logits[id]! }));
     return { direction, most: written(most), least: written(least) };
@@ -498,7 +523,7 @@ export class Local {
   async #scores(ids: readonly number[]): Promise<Answer<SweepFacts>> {
     const { facts, arrays } = this.site.scores;
     const { n_layers, n_heads } = this.model.cfg;
-    const names = Array.from({ length: n_layers }, (_, layer) => `blocks.${layer}.attn.hook_pattern`);
+    const names = this.#ofBlocks("attn.hook_pattern");
     const values = await this.#values(await this.#open(ids, {}), names);
     const count = ids.length;
     const distance = new Float32Array(n_layers * n_heads), entropy = new Float32Array(n_layers * n_heads);
@@ -536,21 +561,6 @@ interface Found {
 
 /** A seed for a draw that may be any. */
 const anySeed = () => crypto.getRandomValues(new Uint32Array(1))[0]!;
-
-function argmax(values: Float32Array): number {
-  let found = 0;
-  for (let place = 1; place < values.length; place++) if (values[place]! > values[found]!) found = place;
-  return found;
-}
-
-/** The places of the largest values, the largest first; of equals, the lower place first. */
-function best(values: Float32Array, count: number): number[] {
-  const sorted = Float32Array.from(values).sort();
-  const least = sorted[Math.max(0, sorted.length - count)]!;
-  const found: number[] = [];
-  for (let place = 0; place < values.length; place++) if (values[place]! >= least) found.push(place);
-  return found.sort((a, b) => values[b]! - values[a]! || a - b).slice(0, count);
-}
 
 /** Some rows of [n, d]. */
 function rows({ shape, data }: Tensor, places: readonly number[]): Tensor {

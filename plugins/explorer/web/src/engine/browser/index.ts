@@ -1,4 +1,4 @@
-import { EngineError, Superseded, type Answer, type ContinueRequest, type Engine, type Generated, type Model, type ModelName, type RunFacts, type RunRequest, type SweepFacts, type SweepRequest, type Tokenization, type ViewRequest } from "../types";
+import { BOARD, EngineError, Superseded, type Answer, type ContinueRequest, type Engine, type Generated, type Model, type ModelName, type RunFacts, type RunRequest, type SweepFacts, type SweepRequest, type Tokenization, type ViewRequest } from "../types";
 import { parse } from "../safetensors";
 import { download } from "./files";
 import type { Site } from "./site";
@@ -122,8 +122,6 @@ function isFirst({ text, reads, position = -1, token, against, edits, top = 5 }:
   const isPlain = !edits?.length && position === -1 && token == null && against == null && top === 5;
   return text === own && isPlain && reads.every((read) => BOARD.includes(read));
 }
-
-const BOARD = ["next", "guesses", "effects", "sources"];
 
 /** A request without Svelte's proxies, which cannot be sent to a worker. */
 const plain = <T>(request: T): T => JSON.parse(JSON.stringify(request)) as T;

@@ -1,3 +1,4 @@
+import { argmax, largest } from "../../lib/arithmetic/largest";
 import { softmax } from "../../lib/numbers";
 import { EngineError, type Chain, type ContinueRequest } from "../types";
 import type { Random } from "./random";
@@ -33,14 +34,13 @@ const STAGES: Record<string, (value: number) => Apply> = {
   },
   top_p: (p) => (logits) => {
     if (p === 1) return logits;
-    const shares = exponentials(logits);
+    const shares = softmax(logits, 1);
     const order = Int32Array.from({ length: logits.length }, (_, id) => id).filter((id) => shares[id]! > 0).sort((a, b) => logits[b]! - logits[a]! || a - b);
-    const total = order.reduce((sum, id) => sum + shares[id]!, 0);
     const left = new Float32Array(logits.length).fill(-Infinity);
     let mass = 0;
     for (const id of order) {
       left[id] = logits[id]!;
-      if ((mass += shares[id]! / total) >= p) break;
+      if ((mass += shares[id]!) >= p) break;
     }
     return left;
   },
@@ -79,18 +79,13 @@ const applied = ({ stages }: Samplers, logits: Float32Array): Float32Array[] => 
 /** Chooses the next token. */
 export function chosen(samplers: Samplers, logits: Float32Array, random: Random): number {
   const left = applied(samplers, logits).at(-1)!;
-  return samplers.choice === "Greedy()" ? first(left) : drawn(cumulative(left), random.random());
+  return samplers.choice === "Greedy()" ? argmax(left) : drawn(cumulative(left), random.random());
 }
-
-/** The first of the largest logits. */
-const first = (logits: Float32Array) => logits.reduce((found, one, id) => (one > logits[found]! ? id : found), 0);
 
 /** Probabilities summed in the order of ids. */
 function cumulative(logits: Float32Array): Float64Array {
-  const shares = exponentials(logits);
-  const all = shares.reduce((sum, one) => sum + one, 0);
   let total = 0;
-  return shares.map((one) => (total += one / all));
+  return softmax(logits, 1).map((one) => (total += one));
 }
 
 /** The first token whose cumulative probability exceeds a random number. */
@@ -102,16 +97,16 @@ function drawn(sums: Float64Array, number: number): number {
 const CANDIDATES = 10; // of the end, that an explanation names
 
 /** How the next token is chosen, stage by stage; `Explanation` in Python. */
-export function explained(samplers: Samplers, logits: Float32Array, random: Random, seed: number, top: number, best: (values: Float32Array, count: number) => number[]): Chain {
+export function explained(samplers: Samplers, logits: Float32Array, random: Random, seed: number, top: number): Chain {
   const rows = applied(samplers, logits);
   const shares = rows.map((row) => softmax(row, 1));
   const end = rows.at(-1)!;
   const isDraw = samplers.choice === "Multinomial()";
   const number = isDraw ? random.random() : null;
   const sums = cumulative(end);
-  const token = number === null ? first(end) : drawn(sums, number);
+  const token = number === null ? argmax(end) : drawn(sums, number);
   const possible = end.reduce((count, one) => count + Number(one !== -Infinity), 0);
-  const ids = [...new Set([...best(logits, top), ...best(end, Math.min(CANDIDATES, possible)), token])];
+  const ids = [...new Set([...largest(logits, top), ...largest(end, CANDIDATES), token])];
   const stages = samplers.stages.map(({ label }, place) => {
     const [before, after, left, there] = [shares[place]!, shares[place + 1]!, rows[place + 1]!, rows[place]!];
     let [tokens, removed_tokens, removed, moved] = [0, 0, 0, 0];
@@ -138,9 +133,4 @@ export function explained(samplers: Samplers, logits: Float32Array, random: Rand
     interval: [token ? sums[token - 1]! / sums.at(-1)! : 0, sums[token]! / sums.at(-1)!],
     seed,
   };
-}
-
-function exponentials(logits: Float32Array): Float64Array {
-  const largest = logits.reduce((most, one) => Math.max(most, one), -Infinity);
-  return Float64Array.from(logits, (one) => Math.exp(one - largest));
 }

@@ -1,5 +1,6 @@
 import { Tokenizer } from "@huggingface/tokenizers";
 import { EngineError, type Merge, type Token, type Tokenization, type Word } from "../types";
+import { bytesOf } from "../../lib/letters";
 import type { SiteModel } from "./site";
 
 interface Document {
@@ -120,4 +121,3 @@ const BYTES = (() => {
 })();
 
 const hexOf = (piece: string) => [...piece].map((letter) => BYTES.get(letter)!.toString(16).padStart(2, "0")).join("");
-const bytesOf = (hex: string) => Uint8Array.from(hex.match(/../g) ?? [], (pair) => parseInt(pair, 16));

@@ -1,4 +1,5 @@
 import type { Index } from "../../lib/address";
+import { contiguous, partOf } from "../../lib/tensors";
 import { EngineError, type Tensor } from "../types";
 import type { WeightView } from "./site";
 
@@ -37,7 +38,9 @@ export class Weights {
 
   /** A weight, or a part of it. */
   part(name: string, indices: readonly Index[]): Tensor {
-    return cutStrided(this.#view(name), indices);
+    const { at, offset, shape, strides } = this.#view(name);
+    const { shape: kept, places } = partOf(shape, strides, offset, indices);
+    return { shape: kept, data: Float32Array.from(places, at) };
   }
 
   /** A whole weight, which is kept. */
@@ -86,12 +89,6 @@ const HALVES = Float32Array.from({ length: 1 << 16 }, (_, bits) => {
   return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
 });
 
-function contiguous(shape: readonly number[]): number[] {
-  const strides = shape.map(() => 1);
-  for (let axis = shape.length - 2; axis >= 0; axis--) strides[axis] = strides[axis + 1]! * shape[axis + 1]!;
-  return strides;
-}
-
 /** Splits axes of a strided tensor into several, which is all that the reshapes of weights do. */
 function split(shape: readonly number[], strides: readonly number[], wanted: readonly number[]): [number[], number[]] {
   const found: number[] = [];
@@ -108,23 +105,4 @@ function split(shape: readonly number[], strides: readonly number[], wanted: rea
     found.push(...inner.map((stride) => stride * strides[axis]!));
   }
   return [[...wanted], found];
-}
-
-/** The part of a strided tensor that indices take. */
-function cutStrided({ at, offset, shape, strides }: Strided, indices: readonly Index[]): Tensor {
-  const kept: number[] = [];
-  let places = Float64Array.of(offset);
-  for (const [axis, size] of shape.entries()) {
-    const index = indices[axis];
-    const [from, to] = index === undefined ? [0, size] : typeof index === "number" ? [index, index + 1] : [index.from ?? 0, Math.min(size, index.to ?? size)];
-    if (from >= size || to > size) throw new EngineError(`Place ${Math.max(from, to - 1)} is outside of an axis of ${size} entries.`);
-    const more = new Float64Array(places.length * (to - from));
-    let filled = 0;
-    for (const place of places) for (let step = from; step < to; step++) more[filled++] = place + step * strides[axis]!;
-    places = more;
-    if (typeof index !== "number") kept.push(to - from);
-  }
-  const data = new Float32Array(places.length);
-  for (let place = 0; place < places.length; place++) data[place] = at(places[place]!);
-  return { shape: kept, data };
 }

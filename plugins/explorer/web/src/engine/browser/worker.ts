@@ -1,5 +1,6 @@
 /** Runs a model beside the page, so that the page stays quick. Each message is a request; see `index.ts`. */
 import { EngineError, type ContinueRequest, type RunRequest, type SweepRequest } from "../types";
+import { parametersOf } from "../../lib/cost";
 import { Local } from "./engine";
 import { download } from "./files";
 import { failed, Session } from "./session";
@@ -18,7 +19,7 @@ export type Asked =
 export type Said =
   | { id: number; kind: "done"; value: unknown }
   | { id: number; kind: "token"; value: unknown }
-  | { id: number; kind: "error"; error: string; isKnown: boolean }
+  | { id: number; kind: "error"; error: string }
   | { id: number; kind: "progress"; loaded: number; size: number };
 
 const opened = new Map<string, Promise<Local>>();
@@ -41,10 +42,9 @@ async function open(id: number, path: string): Promise<Local> {
 }
 
 /** Refuses a model for which the device has too little memory, before it is loaded. Browsers say at most 8 GiB, or nothing. */
-function checkMemory({ files, weights, model }: SiteModel): void {
+function checkMemory({ files, model }: SiteModel): void {
   const { deviceMemory } = navigator as { deviceMemory?: number };
-  const numbers = new Set(Object.values(weights).map((one) => one.tensor)).size && Object.values(model.weights).reduce((sum, one) => sum + one.shape.reduce((a, b) => a * b, 1), 0);
-  const needed = 2 * 4 * numbers + files["model.onnx_data"]!.size + 2 ** 28; // float32 in two copies while it is opened, the file, and the page
+  const needed = 2 * 4 * parametersOf(model) + files["model.onnx_data"]!.size + 2 ** 28; // float32 in two copies while it is opened, the file, and the page
   if (deviceMemory !== undefined && deviceMemory < 8 && needed > deviceMemory * 2 ** 29)
     throw new EngineError(`This model needs about ${(needed / 1e9).toFixed(1)} GB of memory in the browser, and this device has ${deviceMemory} GB in all. What was computed when the site was made is shown.`);
 }
@@ -73,8 +73,7 @@ async function answer(asked: Exclude<Asked, { kind: "cancel" }>): Promise<void> 
     }
     say({ id, kind: "done", value: null });
   } catch (error) {
-    const known = error instanceof EngineError ? error : failed(error);
-    say({ id, kind: "error", error: known.message, isKnown: true });
+    say({ id, kind: "error", error: (error instanceof EngineError ? error : failed(error)).message });
   }
 }
 

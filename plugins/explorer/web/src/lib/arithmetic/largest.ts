@@ -1,3 +1,10 @@
+/** The place of the largest value; of equal ones the first. */
+export function argmax(values: ArrayLike<number>): number {
+  let found = 0;
+  for (let place = 1; place < values.length; place++) if (values[place]! > values[found]!) found = place;
+  return found;
+}
+
 /** The places of the largest values, the largest first, and of equal ones the first; minus infinity and NaN have none. */
 export function largest(values: ArrayLike<number>, count: number): number[] {
   let least = -Infinity;

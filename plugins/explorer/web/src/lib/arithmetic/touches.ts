@@ -1,9 +1,9 @@
 import type { Edit, Model } from "../../engine/types";
-import { axesOf } from "../address";
+import { axesOf, fits } from "../address";
 
 /** Whether an edit changes one number of a hook point, in a text of so many tokens. */
 export function touches(edit: Edit, model: Model, name: string, indices: readonly number[], positions: number): boolean {
-  if (!matches(edit.hook, name)) return false;
+  if (!fits(edit.hook, name)) return false;
   const axes = axesOf(model, name);
   if (!axes) return false;
   const limits: Record<string, [Edit["positions"], number]> = {
@@ -18,12 +18,6 @@ export function touches(edit: Edit, model: Model, name: string, indices: readonl
     const [wanted, size] = limits[axis.name] ?? [undefined, 0];
     return wanted === undefined || wanted === null || covers(wanted, indices[place]!, size);
   });
-}
-
-/** Whether a name or glob is that of a hook point. */
-function matches(glob: string, name: string): boolean {
-  const pattern = glob.replace(/[.+^${}()|\\]/g, "\\$&").replaceAll("*", ".*").replaceAll("?", ".");
-  return new RegExp(`^${pattern}$`, "s").test(name);
 }
 
 /** Whether an index, or several, or a part such as `2:5`, has an entry of an axis; negative ones count from the end. */
