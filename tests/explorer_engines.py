@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from yardstick import close
 
-__all__ = ["ENGINES", "same"]
+from onnxlens.plugins.explorer import Engine
+from onnxlens.plugins.explorer._requests import ContinueRequest, RunRequest, SweepRequest, TokenizeRequest
+
+__all__ = ["ENGINES", "answered", "compared", "same"]
 
 # Asks the page's engine, whichever it is; an answer has facts and arrays, or an error.
 ENGINES = """async ([requests]) => {
@@ -83,3 +87,22 @@ def _pairs(expected: Any, found: Any, where: str) -> Iterator[tuple[float, float
             yield from _pairs(one, other, where)
     else:
         assert found == expected, where
+
+
+def answered(engine: Engine, method: str, request: dict[str, Any]) -> dict[str, Any]:
+    """What the engine in Python answers, as the page's would."""
+    if method == "tokenize":
+        return {"facts": json.loads(json.dumps(engine.tokenize(TokenizeRequest(**request)))), "arrays": {}}
+    if method == "continue":
+        tokens = list(engine.continuation(ContinueRequest(**request)))
+        names = ("id", "text", "label", "logprob", "seed")
+        return {"facts": {"tokens": [{name: one[name] for name in names} for one in tokens]}, "arrays": {}}
+    answer = engine.run(RunRequest(**request)) if method == "run" else engine.sweep(SweepRequest(**request))
+    arrays = {name: [list(array.shape), array.ravel().tolist()] for name, array in answer.arrays.items()}
+    return {"facts": json.loads(json.dumps(answer.facts)), "arrays": arrays}
+
+
+def compared(page: Any, engine: Engine, asked: list[Any]) -> int:
+    """Asks the page's engine and the one in Python, and counts the numbers that were compared."""
+    found = page.evaluate(ENGINES, [asked])
+    return sum(same(answered(engine, *one), answer, one) for one, answer in zip(asked, found, strict=True))

@@ -17,7 +17,8 @@ _PORT = 8642
     "--port", default=_PORT, show_default=True, metavar="N", help="The port, or one of the next 20; 0 for any."
 )
 @click.option("--browser/--no-browser", default=True, help="Open the page in the browser.  [default: browser]")
-@click.option("--save", metavar="FILE", help="Write a page with recorded answers for TEXT, and serve nothing.")
+@click.option("--save", metavar="FILE", help="Write a page with the model inside, as one file, and serve nothing.")
+@click.option("--recorded", is_flag=True, help="With --save: answers for TEXT in place of the model; a smaller file.")
 @click.option(
     "--site", metavar="DIR", help="Write a folder for any web server: the model runs in the browser, without Python."
 )
@@ -30,6 +31,7 @@ def command(
     port: int,
     browser: bool,
     save: str | None,
+    recorded: bool,
     site: str | None,
     add: tuple[str, ...],
     edits: str | None,
@@ -40,7 +42,8 @@ def command(
     Nothing leaves this machine. On another address than 127.0.0.1, the link has a token, without which the server does
     not answer. Ctrl-C ends it.
 
-    With --save, one HTML file has the page and what it shows of TEXT. It opens offline, from a disk or a mail.
+    With --save, one HTML file has the page and the model, which runs in the browser. It opens offline, from a disk or a
+    mail. With --recorded, it has answers for TEXT instead.
 
     With --site, a folder has the page and the model, which runs in the browser of whoever opens it. Put it on any web
     server, or try it with 'python -m http.server -d DIR'.
@@ -65,6 +68,8 @@ def command(
         ) from error
     if not (BUILT / "index.html").is_file():
         raise OutputError("The page of the explorer is not built: in a checkout, run 'make explore'.")
+    if recorded and save is None:
+        raise click.UsageError("--recorded is about a saved page: give --save FILE with it.")
     if add and site is None:
         raise click.UsageError("--add names models of a site: give --site DIR with it.")
     if site is not None:
@@ -75,7 +80,7 @@ def command(
     if save is not None:
         if edits is not None:
             raise click.UsageError("Give either --save or --edits: a saved page begins without changes.")
-        _save(text, save, run)
+        (_record if recorded else _save)(text, save, run)
         return
     if edits is not None:
         _check_edits(edits)
@@ -141,6 +146,24 @@ def _write_site(text: str | None, folder: str, runs: list[RunOptions]) -> None:
 
 
 def _save(text: str | None, path: str, run: RunOptions) -> None:
+    """Writes a page with the model inside."""
+    from onnxlens.plugins.explorer._engine import EXAMPLE
+    from onnxlens.plugins.explorer._live import live_page
+    from onnxlens.plugins.explorer._server import BUILT
+    from onnxlens.runtime._files import check_ending, replaced
+
+    check_ending(path, ".html", "a page is HTML")
+    with run.open_lens() as lens, status("writing"):
+        content = live_page(lens, BUILT, EXAMPLE if text is None else text).encode()
+        with replaced(path) as scratch:
+            scratch.write_bytes(content)
+    if run.as_json:
+        print_json({"file": path, "bytes": len(content)}, indent=None)
+    else:
+        click.echo(f"{escape_controls(path)}: {len(content) / 1e6:.1f} MB")
+
+
+def _record(text: str | None, path: str, run: RunOptions) -> None:
     """Writes a page with recorded answers."""
     from onnxlens.plugins.explorer import Engine
     from onnxlens.plugins.explorer._engine import EXAMPLE

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import base64
 import gzip
-import hashlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from onnxlens.plugins.explorer._engine import Engine
+from onnxlens.plugins.explorer._page import assets, document
 from onnxlens.plugins.explorer._requests import (
     BOARD,
     Answer,
@@ -26,7 +25,6 @@ from onnxlens.plugins.explorer._requests import (
     SweepRequest,
     TokenizeRequest,
 )
-from onnxlens.runtime.errors import OutputError
 
 __all__ = ["page", "record"]
 
@@ -202,37 +200,12 @@ def page(built: Path, facts: dict[str, Any], arrays: bytes) -> str:
     Raises:
         OutputError: the built page is of another form.
     """
-    index = (built / "index.html").read_text(encoding="utf-8")
-    script, style = (
-        re.search(pattern, index) for pattern in (r'src="\./(assets/[^"]+\.js)"', r'href="\./(assets/[^"]+\.css)"')
-    )
-    if script is None or style is None:
-        raise OutputError("The page of the explorer is not as expected: build it anew with 'make explore'.")
-    # In a script element, only its own end and the beginning of a comment mean something to HTML.
-    code = (built / script[1]).read_text(encoding="utf-8")
-    code = re.sub(r"<(/script|!--)", r"<\\\1", code, flags=re.IGNORECASE)
-    css = re.sub("<(/style)", r"<\\\1", (built / style[1]).read_text(encoding="utf-8"), flags=re.IGNORECASE)
-    policy = (
-        f"default-src 'none'; script-src {_hash(code)}; style-src {_hash(css)}; img-src data: blob:; "
-        "base-uri 'none'; form-action 'none'"
-    )
     content = json.dumps(facts, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
     packed = base64.b64encode(gzip.compress(arrays, mtime=0)).decode()
-    return "\n".join(
+    return document(
+        assets(built),
         [
-            '<!doctype html><html lang="en"><head><meta charset="utf-8">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            '<meta name="color-scheme" content="light dark">',
-            f'<meta http-equiv="content-security-policy" content="{policy}">',
-            '<title>onnxlens explore</title><link rel="icon" href="data:,">',
-            f'<style>{css}</style></head><body><div id="app"></div>',
             f'<script type="application/json" id="recording">{content}</script>',
             f'<script type="text/plain" id="recorded-arrays">{packed}</script>',
-            f'<script type="module">{code}</script></body></html>\n',
-        ]
+        ],
     )
-
-
-def _hash(text: str) -> str:
-    digest = hashlib.sha256(text.encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"

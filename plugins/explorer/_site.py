@@ -23,7 +23,7 @@ from onnxlens.runtime.errors import OutputError
 if TYPE_CHECKING:
     from onnxlens._lens import Lens
 
-__all__ = ["write_site"]
+__all__ = ["write_model", "write_site"]
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _REPEATED = [5, 6, 7]  # any text: the scores of heads are those on random tokens
@@ -72,7 +72,7 @@ def write_site(
         for number, lens in enumerate(lenses):
             progress(lens.bundle.name)
             path = f"models/{number}"  # a name may have letters that an address has not
-            size = _write_model(scratch / path, lens, EXAMPLE if text is None else text)
+            size = write_model(scratch / path, lens, EXAMPLE if text is None else text)
             models.append({"name": lens.bundle.name, "path": path, "size": size})
         site = json.dumps({"models": models}).replace("<", "\\u003c")
         index = (built / "index.html").read_text(encoding="utf-8")
@@ -102,8 +102,12 @@ _HEADERS = """/*
 """
 
 
-def _write_model(folder: Path, lens: Lens, text: str) -> int:
-    """Writes the files of a model; returns their size in bytes."""
+def write_model(folder: Path, lens: Lens, text: str) -> int:
+    """Writes the files of a model that runs in the browser, into a new folder; returns their size in bytes.
+
+    Raises:
+        OnnxLensError: the model cannot run the text.
+    """
     import onnx
 
     engine = Engine(lens)

@@ -5,18 +5,17 @@ from __future__ import annotations
 import contextlib
 import functools
 import http.server
-import json
 import re
 import threading
 
 import numpy as np
 import pytest
-from explorer_engines import ENGINES, same
+from explorer_engines import ENGINES, compared
 from explorer_page import NEEDS_PAGE
 
 import onnxlens
 from onnxlens.plugins.explorer import Engine
-from onnxlens.plugins.explorer._requests import ContinueRequest, ModelRequest, RunRequest, SweepRequest, TokenizeRequest
+from onnxlens.plugins.explorer._requests import ModelRequest, TokenizeRequest
 from onnxlens.plugins.explorer._server import BUILT
 from onnxlens.plugins.explorer._site import write_site
 from onnxlens.runtime.errors import OutputError
@@ -68,25 +67,6 @@ def page(site, browser):
     yield page
     page.close()
     assert said == []
-
-
-def answered(engine, method, request):
-    """What the engine in Python answers, as the page's would."""
-    if method == "tokenize":
-        return {"facts": json.loads(json.dumps(engine.tokenize(TokenizeRequest(**request)))), "arrays": {}}
-    if method == "continue":
-        tokens = list(engine.continuation(ContinueRequest(**request)))
-        names = ("id", "text", "label", "logprob", "seed")
-        return {"facts": {"tokens": [{name: one[name] for name in names} for one in tokens]}, "arrays": {}}
-    answer = engine.run(RunRequest(**request)) if method == "run" else engine.sweep(SweepRequest(**request))
-    arrays = {name: [list(array.shape), array.ravel().tolist()] for name, array in answer.arrays.items()}
-    return {"facts": json.loads(json.dumps(answer.facts)), "arrays": arrays}
-
-
-def compared(page, engine, asked):
-    """Asks both, and counts the numbers that were compared."""
-    found = page.evaluate(ENGINES, [asked])
-    return sum(same(answered(engine, *one), answer, one) for one, answer in zip(asked, found, strict=True))
 
 
 def words(engine):

@@ -1,5 +1,6 @@
 import { mount } from "svelte";
 import App from "./App.svelte";
+import { browserEngine } from "./engine/browser";
 import { recordedEngine } from "./engine/recorded";
 import { ServerEngine } from "./engine/server";
 import type { Engine } from "./engine/types";
@@ -16,11 +17,8 @@ const PATIENCE = 150; // milliseconds
 async function engineOf(key: string | null): Promise<{ engine: Engine; isSaved: boolean }> {
   const recorded = await recordedEngine();
   if (recorded) return { engine: recorded, isSaved: true };
-  if (!document.getElementById("site")) return { engine: new ServerEngine(key), isSaved: false };
-  const { browserEngine } = await import("./engine/browser");
-  void navigator.serviceWorker?.register("./sw.js").catch(() => {}); // without it, the page works while the site is there
-  const engine = browserEngine((loaded, size) => loading.report(loaded, size), (error) => loading.fail(error))!;
-  return { engine, isSaved: false };
+  const local = await browserEngine((loaded, size) => loading.report(loaded, size), (error) => loading.fail(error));
+  return { engine: local ?? new ServerEngine(key), isSaved: false };
 }
 
 async function begin(): Promise<void> {

@@ -2,6 +2,13 @@ import { EngineError } from "../types";
 
 const KEPT = "onnxlens";
 
+const given = new Map<string, ArrayBuffer>(); // files of a page that has them inside, by their path
+
+/** Takes the files of a page that has them inside: they are not loaded. */
+export function take(files: Record<string, ArrayBuffer>): void {
+  for (const [path, content] of Object.entries(files)) given.set(path, content);
+}
+
 /**
  * Loads a file of the site, and checks that it is whole.
  *
@@ -10,6 +17,11 @@ const KEPT = "onnxlens";
  * @param progress called with the number of bytes that came
  */
 export async function download(path: string, known?: { size: number; sha256: string }, progress: (bytes: number) => void = () => {}): Promise<Response> {
+  const inside = given.get(path);
+  if (inside) {
+    progress(inside.byteLength);
+    return new Response(inside);
+  }
   const kept = known && (await fromStore(path, known.sha256));
   if (kept) {
     progress(known.size);

@@ -1,6 +1,7 @@
 import { BOARD, EngineError, Superseded, type Answer, type ContinueRequest, type Engine, type Generated, type Model, type ModelName, type RunFacts, type RunRequest, type SweepFacts, type SweepRequest, type Tokenization, type ViewRequest } from "../types";
 import { parse } from "../safetensors";
 import { download } from "./files";
+import { inside } from "./inside";
 import type { Site } from "./site";
 import type { Asked, Said } from "./worker";
 
@@ -10,11 +11,10 @@ interface Waiting {
   token?: (value: Generated) => void;
 }
 
-type Request = Exclude<Asked, { kind: "cancel" }> extends infer One ? (One extends { id: number } ? Omit<One, "id"> : never) : never;
+type Request = Exclude<Asked, { kind: "cancel" | "files" }> extends infer One ? (One extends { id: number } ? Omit<One, "id"> : never) : never;
 
 /** The engine of a site: the model runs in the browser, in a worker. */
 export class BrowserEngine implements Engine {
-  #worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
   #waiting = new Map<number, Waiting>();
   #next = 0;
   #opened = new Set<string>();
@@ -22,15 +22,17 @@ export class BrowserEngine implements Engine {
 
   /**
    * @param site what the site has
+   * @param worker runs `worker.ts`
    * @param progress called while a model is loaded, with bytes; with equal numbers when all are there
    * @param failed called when a model cannot be loaded
    */
   constructor(
     private readonly site: Site,
+    private readonly worker: Worker,
     progress: (loaded: number, size: number) => void,
     private readonly failed: (error: unknown) => void,
   ) {
-    this.#worker.addEventListener("message", ({ data }: MessageEvent<Said>) => {
+    this.worker.addEventListener("message", ({ data }: MessageEvent<Said>) => {
       if (data.kind === "progress") return progress(data.loaded, data.size);
       const waiting = this.#waiting.get(data.id);
       if (!waiting) return;
@@ -39,7 +41,7 @@ export class BrowserEngine implements Engine {
       if (data.kind === "done") waiting.done(data.value);
       else waiting.failed(new EngineError(data.error));
     });
-    this.#worker.addEventListener("error", (event) => {
+    this.worker.addEventListener("error", (event) => {
       for (const { failed } of this.#waiting.values()) failed(new EngineError(`The model could not be started in this browser: ${event.message || "the worker failed"}.`));
       this.#waiting.clear();
     });
@@ -109,10 +111,10 @@ export class BrowserEngine implements Engine {
       this.#waiting.set(id, { done, failed, ...(token ? { token } : {}) });
       signal?.addEventListener("abort", () => {
         if (!this.#waiting.delete(id)) return;
-        this.#worker.postMessage({ id: this.#next++, kind: "cancel", of: id });
+        this.worker.postMessage({ id: this.#next++, kind: "cancel", of: id });
         failed(new Superseded("cancelled"));
       });
-      this.#worker.postMessage({ id, ...request });
+      this.worker.postMessage({ id, ...request });
     });
   }
 }
@@ -126,8 +128,13 @@ function isFirst({ text, reads, position = -1, token, against, edits, top = 5 }:
 /** A request without Svelte's proxies, which cannot be sent to a worker. */
 const plain = <T>(request: T): T => JSON.parse(JSON.stringify(request)) as T;
 
-/** The engine of a site; null where the page is not of one. */
-export function browserEngine(progress: (loaded: number, size: number) => void, failed: (error: unknown) => void): BrowserEngine | null {
+/** The engine of a site, or of a page with a model inside; null where the page is neither. */
+export async function browserEngine(progress: (loaded: number, size: number) => void, failed: (error: unknown) => void): Promise<BrowserEngine | null> {
+  const parts = await inside();
+  if (parts) return new BrowserEngine(parts.site, parts.worker, progress, failed);
   const text = document.getElementById("site")?.textContent;
-  return text ? new BrowserEngine(JSON.parse(text) as Site, progress, failed) : null;
+  if (!text) return null;
+  void navigator.serviceWorker?.register("./sw.js").catch(() => {}); // without it, the page works while the site is there
+  const worker = new Worker(new URL("./worker.ts", import.meta.url), { type: "module" });
+  return new BrowserEngine(JSON.parse(text) as Site, worker, progress, failed);
 }

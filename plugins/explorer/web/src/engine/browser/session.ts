@@ -1,5 +1,4 @@
 import * as ort from "onnxruntime-web/wasm";
-import wasm from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import { EngineError, type Tensor } from "../types";
 import type { SiteModel } from "./site";
 
@@ -15,6 +14,7 @@ export type Changes = Map<string, Change>;
 export type Cache = Record<string, ort.Tensor>;
 
 const DATA = "model.onnx_data";
+const WASM = () => new URL("../../../node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm", import.meta.url);
 
 /** A model's two graphs in ONNX Runtime: up to the final residual stream, and from it to logits. */
 export class Session {
@@ -25,7 +25,7 @@ export class Session {
   ) {}
 
   static async open(site: SiteModel, graph: Uint8Array, lens: Uint8Array, data: ArrayBuffer): Promise<Session> {
-    ort.env.wasm.wasmPaths = { wasm: new URL(wasm, import.meta.url).href };
+    if (!ort.env.wasm.wasmBinary) ort.env.wasm.wasmPaths = { wasm: WASM().href };
     ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
     ort.env.logLevel = "error";
     const options: ort.InferenceSession.SessionOptions = {
@@ -89,6 +89,11 @@ export class Session {
 }
 
 const NEUTRAL = { where: new Uint8Array(1), factor: new Float32Array([1]), value: new Float32Array(1) };
+
+/** Uses the WebAssembly of a page that has it inside. */
+export function useWasm(binary: ArrayBuffer): void {
+  ort.env.wasm.wasmBinary = binary;
+}
 
 /** An error of ONNX Runtime as a sentence. */
 export function failed(error: unknown): EngineError {

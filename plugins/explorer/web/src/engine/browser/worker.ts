@@ -2,13 +2,14 @@
 import { EngineError, type ContinueRequest, type RunRequest, type SweepRequest } from "../types";
 import { parametersOf } from "../../lib/cost";
 import { Local } from "./engine";
-import { download } from "./files";
-import { failed, Session } from "./session";
+import { download, take } from "./files";
+import { failed, Session, useWasm } from "./session";
 import type { SiteModel } from "./site";
 import { Text } from "./text";
 import { Weights } from "./weights";
 
 export type Asked =
+  | { id: number; kind: "files"; files: Record<string, ArrayBuffer>; wasm: ArrayBuffer }
   | { id: number; kind: "open"; path: string }
   | { id: number; kind: "tokenize"; path: string; request: { text?: string; ids?: number[] } }
   | { id: number; kind: "run"; path: string; request: RunRequest }
@@ -58,7 +59,7 @@ function model(id: number, path: string): Promise<Local> {
   return found;
 }
 
-async function answer(asked: Exclude<Asked, { kind: "cancel" }>): Promise<void> {
+async function answer(asked: Exclude<Asked, { kind: "cancel" | "files" }>): Promise<void> {
   const { id } = asked;
   if (cancelled.delete(id)) return;
   try {
@@ -80,6 +81,11 @@ async function answer(asked: Exclude<Asked, { kind: "cancel" }>): Promise<void> 
 addEventListener("message", ({ data }: MessageEvent<Asked>) => {
   if (data.kind === "cancel") {
     cancelled.add(data.of);
+    return;
+  }
+  if (data.kind === "files") {
+    take(data.files);
+    useWasm(data.wasm);
     return;
   }
   turn = turn.then(() => answer(data));

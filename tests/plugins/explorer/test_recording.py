@@ -1,4 +1,4 @@
-"""A saved page: it works from a disk with no request, and answers as the server does."""
+"""A recorded page: it works from a disk with no request, and answers as the server does."""
 
 from __future__ import annotations
 
@@ -214,11 +214,11 @@ def test_what_does_not_fit_is_named(saved, monkeypatch):
 
 def test_the_command_writes_the_same_file_twice(command, tmp_path):
     for name in ("a.html", "b.html"):
-        assert command("explore", "a cat", "--save", str(tmp_path / name)).code == 0
+        assert command("explore", "a cat", "--recorded", "--save", str(tmp_path / name)).code == 0
     first = (tmp_path / "a.html").read_bytes()
     assert first == (tmp_path / "b.html").read_bytes()
     assert b"a cat" in first and len(first) < 5e6
-    ran = command("explore", "a cat", "--save", str(tmp_path / "page.pdf"))
+    ran = command("explore", "a cat", "--recorded", "--save", str(tmp_path / "page.pdf"))
     assert ran.code == 1 and "name it page.html" in ran.err
 
 
@@ -240,9 +240,9 @@ def test_the_file_of_the_example_is_small(saved):
 
 def test_a_file_that_cannot_be_written_stays_as_it_was(command, tmp_path):
     (tmp_path / "folder.html").mkdir()
-    ran = command("explore", "a cat", "--save", str(tmp_path / "folder.html"))
+    ran = command("explore", "a cat", "--recorded", "--save", str(tmp_path / "folder.html"))
     assert ran.code == 1 and "it is a folder" in ran.err
-    ran = command("explore", "x" * 100_000, "--save", str(tmp_path / "long.html"))
+    ran = command("explore", "x" * 100_000, "--recorded", "--save", str(tmp_path / "long.html"))
     assert ran.code == 1 and not list(tmp_path.glob("*long*")) and not list(tmp_path.glob(".*"))
 
 
@@ -251,3 +251,4 @@ def test_edits_of_the_command_are_checked(command):
         ran = command("explore", "a cat", "--no-browser", "--edits", wrong)
         assert ran.code == 1 and "--edits takes a JSON list of changes" in ran.err
     assert command("explore", "a cat", "--save", "x.html", "--edits", "[]").code == 2
+    assert command("explore", "a cat", "--recorded").code == 2
