@@ -38,7 +38,7 @@ ENGINES = """async ([requests]) => {
 }"""
 
 # Facts with numbers in them, which differ by rounding.
-_ROUNDED = ("chain", "promoted", "effects", "tokens", "baseline", "corrupted", "accuracy")
+_ROUNDED = ("chain", "promoted", "effects", "tokens", "baseline", "corrupted", "accuracy", "edits")
 
 
 def same(expected: dict[str, Any], found: dict[str, Any], request: Any, *, own: tuple[str, ...] = ()) -> int:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from onnxlens._lens import Lens
     from onnxlens.plugins.explorer._reads import Run
 
-__all__ = ["costs"]
+__all__ = ["cost_parts", "costs"]
 
 _TIMES = 3  # measurements, of which the fastest counts
 _LONG = 0.5  # seconds from which on a pass is measured once
@@ -43,46 +43,53 @@ def costs(run: Run) -> None:
     }
 
 
-def _counted(lens: Lens, count: int) -> list[dict[str, Any]]:
-    """Parameters, bytes in float32, and multiply-adds of each part for a text of `count` tokens.
+def cost_parts(lens: Lens) -> list[dict[str, Any]]:
+    """What each part of a model has, for a text of any length.
 
     A weight that two parts share belongs to the first one; its multiply-adds belong to each that uses it.
+
+    Returns:
+        Of each part its name, `parameters`, the `bytes` of these in float32, the `multiply_adds` of its matrices for a
+        token, and `of`: the tokens that they are for, `all`, `last` or `none`, where a row is looked up. `width` is
+        that of the attention's heads, 0 in other parts.
     """
     config, views = lens.config, lens.runner.bundle.description.weights
     seen: set[tuple[Any, ...]] = set()
     found = []
 
-    def part(name: str, starts: tuple[str, ...], tokens: int, looked: int = 0, looked_cached: int = 0) -> None:
+    def part(name: str, starts: tuple[str, ...], of: str, width: int = 0) -> None:
         names = [one for one in lens.weights if one.startswith(starts)]
-        parameters = matrices = 0
+        parameters = 0
         for one in names:
             view = views[one]
             stored = (view.tensor, view.slice)
             if view.tensor is not None and stored not in seen:  # a weight that the model does not have is zero
                 seen.add(stored)
                 parameters += lens.weights[one].size
-            matrices += lens.weights[one].size if ".W_" in one and tokens else 0
-        found.append(
-            {
-                "part": name,
-                "parameters": parameters,
-                "bytes": 4 * parameters,
-                "multiply_adds": tokens * matrices + looked,
-                "multiply_adds_cached": matrices + looked_cached,
-            }
-        )
+        matrices = 0 if of == "none" else sum(lens.weights[one].size for one in names if ".W_" in one)
+        facts = {"part": name, "parameters": parameters, "bytes": 4 * parameters}
+        found.append({**facts, "multiply_adds": matrices, "of": of, "width": width})
 
-    part("embed", ("embed.",), 0)  # a row is looked up
+    part("embed", ("embed.",), "none")
     if any(one.startswith("pos_embed.") for one in lens.weights):
-        part("pos_embed", ("pos_embed.",), 0)
-    # Scores and weighted values: each query looks at itself and the positions before it.
-    width = 2 * config.n_heads * config.d_head
-    looked, looked_cached = width * count * (count + 1) // 2, width * (count + 1)
+        part("pos_embed", ("pos_embed.",), "none")
     for layer in range(config.n_layers):
         block = f"blocks.{layer}"
-        part(f"{block}.attn", (f"{block}.ln1.", f"{block}.attn."), count, looked, looked_cached)
-        part(f"{block}.mlp", (f"{block}.ln2.", f"{block}.mlp."), count)
-    part("unembed", ("ln_final.", "unembed."), 1)  # of the last token only
+        part(f"{block}.attn", (f"{block}.ln1.", f"{block}.attn."), "all", config.n_heads * config.d_head)
+        part(f"{block}.mlp", (f"{block}.ln2.", f"{block}.mlp."), "all")
+    part("unembed", ("ln_final.", "unembed."), "last")
+    return found
+
+
+def _counted(lens: Lens, count: int) -> list[dict[str, Any]]:
+    """Parameters, bytes in float32, and multiply-adds of each part for a text of `count` tokens."""
+    found = []
+    for part in cost_parts(lens):
+        of, width, matrices = part.pop("of"), part.pop("width"), part["multiply_adds"]
+        # Scores and weighted values: each query looks at itself and the positions before it.
+        part["multiply_adds"] = matrices * (count if of == "all" else 1) + width * count * (count + 1)
+        part["multiply_adds_cached"] = matrices + 2 * width * (count + 1)
+        found.append(part)
     return found
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save
 
+from onnxlens.plugins.explorer._costs import cost_parts
 from onnxlens.plugins.explorer._engine import EXAMPLE, Engine
 from onnxlens.plugins.explorer._requests import BOARD, ModelRequest, RunRequest, SweepRequest
-from onnxlens.runtime._bundle.bundle import HOOKS_GRAPH, TOKENIZER, WEIGHTS, sha256_of
+from onnxlens.runtime._bundle.bundle import GRADIENTS_GRAPH, HOOKS_GRAPH, TOKENIZER, WEIGHTS, sha256_of
 from onnxlens.runtime._graphs.editable import changeable, editable_graph, final_state, lens_graph
 from onnxlens.runtime._graphs.graph_file import read_graph
 from onnxlens.runtime._graphs.names import cache_inputs
@@ -116,7 +117,8 @@ def write_model(folder: Path, lens: Lens, text: str) -> int:
     description = bundle.description
     for name in (TOKENIZER, _TOKENIZER_CONFIG):
         (folder / name).write_bytes(bundle.read(name))
-    shutil.copyfile(bundle.path / WEIGHTS, folder / Path(WEIGHTS).name)
+    for name in (WEIGHTS, *([GRADIENTS_GRAPH] if bundle.has_gradients else [])):
+        shutil.copyfile(bundle.path / name, folder / Path(name).name)
     portable = read_graph(bundle, HOOKS_GRAPH)
     for name, graph in (
         ("explorer.onnx", editable_graph(portable, description)),
@@ -126,7 +128,7 @@ def write_model(folder: Path, lens: Lens, text: str) -> int:
         onnx.checker.check_model(str(folder / name))
     files = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
     model = {**engine.model(ModelRequest()), "example": text, "provider": "WebAssembly"}
-    model |= {"has_gradients": False, "visualizers": []}  # which need Python
+    model["visualizers"] = []  # which need Python
     for name, facts in (("model.json", model), ("details.json", {**_details(lens, engine), "files": files})):
         (folder / name).write_text(json.dumps(facts, separators=(",", ":"), allow_nan=False), encoding="utf-8")
     first = engine.run(RunRequest(text=text, reads=BOARD))
@@ -146,6 +148,7 @@ def _details(lens: Lens, engine: Engine) -> dict[str, Any]:
             name: {**view.to_dict(), "tensor": view.tensor, "shape": list(lens.weights[name].shape)}
             for name, view in description.weights.items()
         },
+        "hash": lens.runner.bundle.facts.hash,
         "changeable": changeable(description),
         "final": final_state(description),
         "products": {
@@ -153,6 +156,7 @@ def _details(lens: Lens, engine: Engine) -> dict[str, Any]:
             for point in description.points.values()
             if point.product is not None
         },
+        "costs": cost_parts(lens),
         "caches": cache_inputs(description.cfg),
         "key_value_heads": description.cfg.key_value_heads,
         "labels": [tokenizer.pieces([token])[0] for token in vocabulary],

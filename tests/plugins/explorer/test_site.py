@@ -10,8 +10,9 @@ import threading
 
 import numpy as np
 import pytest
-from explorer_engines import ENGINES, compared
+from explorer_engines import ENGINES, answered, compared
 from explorer_page import NEEDS_PAGE
+from yardstick import close
 
 import onnxlens
 from onnxlens.plugins.explorer import Engine
@@ -108,6 +109,30 @@ def test_derived_values_are_those_of_python(page, site):
     assert compared(page, engine, asked) > 1000
 
 
+def test_gradients_are_those_of_python(page, site):
+    text, other, ids = words(site[1])
+    asked = [
+        ["run", {"text": text, "reads": ["gradient"]}],
+        ["run", {"ids": ids, "reads": ["gradient"], "position": 2, "token": 5, "against": 8}],
+        ["run", {"text": other, "reads": ["gradient"], "token": 5, "against": 5}],
+    ]
+    if site[1].model(ModelRequest())["has_gradients"]:
+        assert compared(page, site[1], asked) == sum(len(ids) for _ in asked)
+    else:
+        (answer,) = page.evaluate(ENGINES, [asked[:1]])
+        assert "export it with 'onnxlens export --gradients'." in answer["error"]
+
+
+def test_costs_are_counted_as_in_python_and_measured(page, site):
+    _, _, ids = words(site[1])
+    request = {"ids": ids, "reads": ["costs"]}
+    (found,) = page.evaluate(ENGINES, [[["run", request]]])
+    costs, expected = (one["facts"]["costs"] for one in (found, answered(site[1], "run", request)))
+    assert [{**part, "seconds": None} for part in expected["parts"]] == costs["parts"]
+    assert costs["kv_cache_bytes"] == expected["kv_cache_bytes"]
+    assert all(0 < costs[name] < 60 for name in ("seconds", "seconds_cached"))
+
+
 def edit(point, operation, source=None, **rest):
     """An edit of a hook point of a block."""
     return {"hook": f"blocks.{point}", "operation": operation, **rest, **({"from": source} if source else {})}
@@ -135,6 +160,27 @@ def test_edits_are_those_of_python(page, site):
     reads = [*BOARD, "ranks", "norms", "blocks.1.attn.hook_z", "blocks.1.attn.hook_pattern"]
     asked = [["run", {"ids": ids, "reads": reads, "edits": one, "token": 5, "against": 8}] for one in edits]
     assert compared(page, engine, asked) > 1000
+
+
+def test_edits_are_written_out_as_in_python(page, site):
+    engine = site[1]
+    text, other, ids = words(engine)
+    written = [
+        edit("1.attn.hook_z", "mean", heads=1),
+        edit("1.attn.hook_pattern", "freeze", heads=[0, 1]),
+        edit("1.hook_resid_pre", "patch", source={"text": other}, positions=2),
+        edit("1.hook_resid_pre", "patch", source={"text": other, "position": 2}, positions=4),
+        edit("1.hook_resid_pre", "add", factor=2, source={"text": other, "minus": text, "position": -1}),
+        edit("1.hook_mlp_out", "scale", factor=0.5, positions="2:"),
+        edit("*.attn.hook_z", "mean", heads=0),
+        edit("0.attn.hook_pattern", "replace", value=0.25, heads=1, positions=3, keys=1),
+    ]
+    asked = [["run", {"ids": ids, "reads": ["edits"], "edits": [one]}] for one in written]
+    compared(page, engine, asked)
+    found = page.evaluate(ENGINES, [[["run", {"ids": ids, "reads": ["edits", "next"], "edits": written[:3]}]]])[0]
+    again = ["run", {"ids": ids, "reads": ["next"], "edits": found["facts"]["edits"]}]
+    logits = [np.array(one["arrays"]["next.logits"][1]) for one in (answered(engine, *again), found)]
+    close(*logits, name="logits")  # Python reads them
 
 
 def test_sweeps_are_those_of_python(page, site):
@@ -188,7 +234,6 @@ def test_what_the_browser_does_not_compute_is_a_sentence(page, site):
     _, _, ids = words(site[1])
     asked = [
         ["run", {"ids": ids, "reads": ["nothing"]}],
-        ["run", {"ids": ids, "reads": ["costs"]}],
         ["run", {"ids": [10**6], "reads": []}],
         ["run", {"ids": [1] * 5000, "reads": []}],
         ["continue", {"ids": ids, "sampler": "mirostat=5"}],

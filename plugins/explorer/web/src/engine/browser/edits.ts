@@ -29,6 +29,34 @@ export async function resolved(source: Source, edits: readonly Edit[], ids: read
   return changes;
 }
 
+/**
+ * An edit with all its values, as `Intervention.to_dict` writes it.
+ *
+ * @param of the name and the hash of the model that values are read from
+ */
+export async function written(source: Source, edit: Edit, ids: readonly number[], of: readonly [string, string]): Promise<Record<string, unknown>> {
+  const { from, ...entries } = edit;
+  const found: Record<string, unknown> = entries;
+  for (const index of Object.keys(INDICES) as (keyof typeof INDICES)[]) if (typeof edit[index] === "number") found[index] = [edit[index]];
+  const isOfRun = edit.value === undefined && (edit.operation === "mean" || edit.operation === "freeze");
+  if (!from && !isOfRun) return found;
+  const value: Record<string, unknown> = {};
+  for (const { name, axes } of matching(source, edit)) {
+    const axis = positionAxis(axes.map((one) => one.name));
+    if (from) {
+      const { one, position } = await read(source, from, name, axis);
+      value[name] = position === undefined ? [nested(one)] : nested(one);
+    } else {
+      const own = await source.read(ids, name);
+      value[name] = [nested(edit.operation === "mean" ? mean(own, axis) : own)];
+    }
+  }
+  found["value"] = value;
+  if (from?.position === undefined) found["source"] = of;
+  else if (edit.operation === "patch") found["operation"] = "replace"; // a value at one position goes to others
+  return found;
+}
+
 /** The hook points that an edit names: one, or all that fit a pattern with * and ?. */
 function matching({ points }: Source, { hook }: Edit): HookPoint[] {
   const found = points.filter(({ name }) => fits(hook, name));
@@ -78,33 +106,57 @@ function listed(given: number | readonly number[] | string | undefined, size: nu
 
 /** What an edit puts or adds, by the place in the hook point; null for nothing. */
 async function values(source: Source, edit: Edit, name: string, axes: readonly string[], shape: readonly number[], ids: readonly number[]): Promise<((place: number) => number) | null> {
-  const axis = axes.findIndex((one) => (INDICES.positions as readonly string[]).includes(one));
+  const axis = positionAxis(axes);
   if (edit.operation === "zero" || edit.operation === "scale") return null;
   const times = edit.operation === "add" ? (edit.factor ?? 1) : 1;
   if (edit.from) {
-    const { text, ids: given, minus, position } = edit.from;
-    const first = given ?? source.encode(text ?? "");
-    const found = await source.read(first, name);
-    if (position === undefined || position === null) {
-      if (minus !== undefined) throw new EngineError("'from' of an edit needs a position where it has minus.");
-      if (String(found.shape) !== String(shape)) throw new EngineError(`The text that ${name} is patched from has ${first.length} tokens, and this one ${ids.length}.`);
-      return (place) => times * found.data[place]!;
-    }
-    const one = row(found, axis, position);
-    const other = minus === undefined ? null : row(await source.read(source.encode(minus), name), axis, position);
-    return spread(shape, axis, (rest) => times * (one[rest]! - (other ? other[rest]! : 0)));
+    const { one, position, count } = await read(source, edit.from, name, axis);
+    if (position !== undefined) return spread(shape, axis, (rest) => times * one.data[rest]!);
+    if (String(one.shape) !== String(shape)) throw new EngineError(`The text that ${name} is patched from has ${count} tokens, and this one ${ids.length}.`);
+    return (place) => times * one.data[place]!;
   }
   if (edit.value !== undefined) return broadcast(edit.value, shape, times);
   const own = await source.read(ids, name);
   if (edit.operation === "freeze" || edit.operation === "patch") return (place) => own.data[place]!;
   if (edit.operation !== "mean") throw new EngineError(`The edit ${edit.operation} of ${name} needs a value.`);
-  const count = own.shape[axis]!;
-  const rows = Array.from({ length: count }, (_, position) => row(own, axis, position));
-  return spread(shape, axis, (rest) => rows.reduce((total, one) => total + one[rest]!, 0) / count);
+  const { data } = mean(own, axis);
+  return spread(shape, axis, (rest) => data[rest]!);
+}
+
+const positionAxis = (axes: readonly string[]): number => axes.findIndex((one) => (INDICES.positions as readonly string[]).includes(one));
+
+/** The values that `from` of an edit names: of all positions, or those of one, without that axis; and how many tokens its text has. */
+async function read(source: Source, { text, ids, minus, position }: NonNullable<Edit["from"]>, name: string, axis: number): Promise<{ one: Tensor; position: number | undefined; count: number }> {
+  const first = ids ?? source.encode(text ?? "");
+  const found = await source.read(first, name);
+  if (position === undefined || position === null) {
+    if (minus !== undefined) throw new EngineError("'from' of an edit needs a position where it has minus.");
+    return { one: found, position: undefined, count: first.length };
+  }
+  const one = row(found, axis, position);
+  if (minus !== undefined) {
+    const other = row(await source.read(source.encode(minus), name), axis, position);
+    one.data.forEach((_, rest) => (one.data[rest]! -= other.data[rest]!));
+  }
+  return { one, position, count: first.length };
+}
+
+/** The mean over positions, which remain as an axis of one. */
+function mean(tensor: Tensor, axis: number): Tensor {
+  const shape = tensor.shape.map((size, one) => (one === axis ? 1 : size));
+  const rows = Array.from({ length: tensor.shape[axis]! }, (_, position) => row(tensor, axis, position).data);
+  return { shape, data: Float32Array.from(rows[0]!, (_, rest) => rows.reduce((total, one) => total + one[rest]!, 0) / rows.length) };
+}
+
+/** A tensor as nested lists. */
+function nested({ shape: [size, ...rest], data }: Tensor): unknown {
+  if (size === undefined) return data[0];
+  const step = data.length / size;
+  return Array.from({ length: size }, (_, one) => nested({ shape: rest, data: data.subarray(one * step, (one + 1) * step) }));
 }
 
 /** The entries at a position, without that axis. */
-function row(tensor: Tensor, axis: number, position: number): Float32Array {
+function row(tensor: Tensor, axis: number, position: number): Tensor {
   const { shape, data } = tensor;
   const size = shape[axis]!;
   const at = position < 0 ? position + size : position;
@@ -113,7 +165,7 @@ function row(tensor: Tensor, axis: number, position: number): Float32Array {
   const outer = shape.slice(0, axis).reduce((product, one) => product * one, 1);
   const found = new Float32Array(outer * inner);
   for (let one = 0; one < outer; one++) for (let rest = 0; rest < inner; rest++) found[one * inner + rest] = data[(one * size + at) * inner + rest]!;
-  return found;
+  return { shape: shape.filter((_, one) => one !== axis), data: found };
 }
 
 /** A value for each place from one that does not depend on the position. */

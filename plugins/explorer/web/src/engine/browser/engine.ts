@@ -5,7 +5,7 @@ import { softmax } from "../../lib/numbers";
 import { cut } from "../../lib/tensors";
 import { lengthOf } from "../../lib/vectors";
 import { EngineError, type Answer, type ContinueRequest, type Generated, type Model, type Promoted, type RunFacts, type RunRequest, type SweepFacts, type SweepRequest, type Tensor, type TextRequest, type Tokenization } from "../types";
-import { resolved, type Source } from "./edits";
+import { resolved, written, type Source } from "./edits";
 import { Random } from "./random";
 import { chosen, explained, samplersOf } from "./samplers";
 import type { Cache, Changes, Session } from "./session";
@@ -17,6 +17,7 @@ const DERIVED = ["next", "guesses", "effects", "sources", "ranks", "norms", "sur
 const NEXT = 20, PROMOTED = 10, MOST_TOP = 1000;
 const SOURCES = ["attn.hook_v", "attn.hook_pattern", "attn.hook_z"]; // what `sources` is computed from
 const KEPT = 4; // runs whose values are kept
+const TIMES = 3; // measurements, of which the fastest counts
 const LOGITS = 2 ** 23; // numbers of logits that are computed at once
 
 /** A run: its tokens and changes, and the values that have been read so far. */
@@ -335,11 +336,36 @@ export class Local {
     } else if (read === "unembedded") {
       facts.promoted = [];
       for (const direction of request.directions ?? []) facts.promoted.push(await this.#promoted(direction, found));
+    } else if (read === "gradient") {
+      if (!this.model.has_gradients) throw new EngineError("This model was exported without its gradients; export it with 'onnxlens export --gradients'.");
+      arrays["gradient"] = await this.session.gradientTimesInput(ids, position, [[found.token, 1], [found.against, -1]]);
     } else if (read === "edits") {
-      facts.edits = (request.edits ?? []) as unknown as Record<string, unknown>[];
-      if (facts.edits.some((edit) => edit["from"] !== undefined || (["mean", "freeze"].includes(edit["operation"] as string) && edit["value"] === undefined)))
-        throw new EngineError("The values of these edits are written out by 'onnxlens explore' on your machine.");
-    } else throw new EngineError(`This page runs in the browser, which does not compute ${read}; use 'onnxlens explore' on your machine.`);
+      const of = [this.model.name, this.site.hash] as const;
+      facts.edits = [];
+      for (const edit of request.edits ?? []) facts.edits.push(await written(this.#source, edit, ids, of));
+    } else if (read === "costs") facts.costs = await this.#costs(found);
+  }
+
+  /** Counts the parts of the model, and measures a pass and one more token; browsers do not measure parts of a pass. */
+  async #costs({ ids, token }: Found): Promise<NonNullable<RunFacts["costs"]>> {
+    const { n_layers, d_head, n_ctx } = this.model.cfg;
+    const count = ids.length;
+    const parts = this.site.costs.map(({ of, width, multiply_adds, ...part }) => ({
+      ...part,
+      multiply_adds: multiply_adds * (of === "all" ? count : 1) + width * count * (count + 1),
+      multiply_adds_cached: multiply_adds + 2 * width * (count + 1),
+      seconds: null,
+    }));
+    const outputs = [this.site.final, ...this.session.presents];
+    const pass = async (tokens: readonly number[], past: Cache | null) => {
+      const { read, cache } = await this.session.run(tokens, new Map(), outputs, past);
+      await this.session.unembedded(rows(read[this.site.final]!, [tokens.length - 1]));
+      return cache;
+    };
+    const cache = await pass(ids, null);
+    const seconds = await fastest(() => pass(ids, null));
+    const seconds_cached = count < n_ctx ? await fastest(() => pass([token], cache)) : null;
+    return { parts, seconds, seconds_cached, times: TIMES, kv_cache_bytes: 2 * n_layers * this.site.key_value_heads * d_head * count * 4 };
   }
 
   #states(): string[] {
@@ -557,6 +583,17 @@ interface Found {
   facts: Partial<RunFacts>;
   arrays: Record<string, Tensor>;
   named: Set<number>;
+}
+
+/** The shortest of several times that a call takes, in seconds. */
+async function fastest(call: () => Promise<unknown>): Promise<number> {
+  let found = Infinity;
+  for (let time = 0; time < TIMES; time++) {
+    const started = performance.now();
+    await call();
+    found = Math.min(found, performance.now() - started);
+  }
+  return found / 1000;
 }
 
 /** A seed for a draw that may be any. */

@@ -16,15 +16,25 @@ export type Cache = Record<string, ort.Tensor>;
 const DATA = "model.onnx_data";
 const WASM = () => new URL("../../../node_modules/onnxruntime-web/dist/ort-wasm-simd-threaded.wasm", import.meta.url);
 
-/** A model's two graphs in ONNX Runtime: up to the final residual stream, and from it to logits. */
+/** The graphs of a model: up to the final residual stream; from it to logits; and that of the bundle's gradients, where there is one. */
+export interface Graphs {
+  whole: ArrayBuffer;
+  lens: ArrayBuffer;
+  gradients: ArrayBuffer | null;
+}
+
+/** A model's graphs in ONNX Runtime. That of the gradients is opened when it is first used. */
 export class Session {
+  #gradients: Promise<ort.InferenceSession> | null = null;
+
   private constructor(
     private readonly site: SiteModel,
     private readonly whole: ort.InferenceSession,
     private readonly lens: ort.InferenceSession,
+    private readonly openGradients: () => Promise<ort.InferenceSession>,
   ) {}
 
-  static async open(site: SiteModel, graph: Uint8Array, lens: Uint8Array, data: ArrayBuffer): Promise<Session> {
+  static async open(site: SiteModel, { whole, lens, gradients }: Graphs, data: ArrayBuffer): Promise<Session> {
     if (!ort.env.wasm.wasmBinary) ort.env.wasm.wasmPaths = { wasm: WASM().href };
     ort.env.wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(4, navigator.hardwareConcurrency || 1) : 1;
     ort.env.logLevel = "error";
@@ -32,7 +42,8 @@ export class Session {
       executionProviders: ["wasm"],
       externalData: [{ path: DATA, data: new Uint8Array(data) }],
     };
-    return new Session(site, await ort.InferenceSession.create(graph, options), await ort.InferenceSession.create(lens, options));
+    const create = (graph: ArrayBuffer) => ort.InferenceSession.create(new Uint8Array(graph), options);
+    return new Session(site, await create(whole), await create(lens), () => create(gradients!));
   }
 
   /**
@@ -45,14 +56,7 @@ export class Session {
    */
   async run(ids: readonly number[], changes: Changes, names: readonly string[], past: Cache | null = null): Promise<{ read: Record<string, Tensor>; cache: Cache | null }> {
     const before = past ? past[this.site.caches[0]!]!.dims[2]! : 0;
-    const count = ids.length;
-    const whole = (values: Iterable<number>) => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), [1, count]);
-    const positions = ids.map((_, place) => before + place);
-    const feeds: Record<string, ort.Tensor> = {
-      input_ids: whole(ids),
-      attention_mask: new ort.Tensor("int64", new BigInt64Array(before + count).fill(1n), [1, before + count]),
-      position_ids: whole(positions),
-    };
+    const feeds = text(ids, before);
     const { key_value_heads: heads, model } = this.site;
     for (const name of this.site.caches) feeds[name] = past?.[name] ?? new ort.Tensor("float32", new Float32Array(0), [1, heads, 0, model.cfg.d_head]);
     for (const [index, name] of this.site.changeable.entries()) {
@@ -82,10 +86,44 @@ export class Session {
     return Object.fromEntries(names.map((name) => [name, { shape: outputs[name]!.dims.slice(1), data: outputs[name]!.data as Float32Array }]));
   }
 
+  /**
+   * The gradient of a logit difference at a position by the token embeddings, times these, for each token: [P].
+   * `cotangents` are token ids with the derivatives by their logits there.
+   */
+  async gradientTimesInput(ids: readonly number[], position: number, cotangents: readonly (readonly [id: number, derivative: number])[]): Promise<Tensor> {
+    this.#gradients ??= this.openGradients().catch((error) => {
+      this.#gradients = null; // so that another request tries again
+      throw error;
+    });
+    const { d_vocab, d_model } = this.site.model.cfg;
+    const byLogits = new Float32Array(ids.length * d_vocab);
+    for (const [id, one] of cotangents) byLogits[position * d_vocab + id]! += one;
+    const feeds = { ...text(ids, 0), "grad.logits": new ort.Tensor("float32", byLogits, [1, ids.length, d_vocab]) };
+    const found = await (await this.#gradients).run(feeds, ["hook_embed", "grad.hook_embed"]);
+    const [embedded, gradients] = ["hook_embed", "grad.hook_embed"].map((name) => found[name]!.data as Float32Array);
+    const products = ids.map((_, place) => {
+      let total = 0;
+      for (let entry = place * d_model; entry < (place + 1) * d_model; entry++) total += embedded![entry]! * gradients![entry]!;
+      return total;
+    });
+    return { shape: [ids.length], data: Float32Array.from(products) };
+  }
+
   /** Names of the outputs that continue a text. */
   get presents(): string[] {
     return this.site.caches.map((name) => name.replace("past_key_values", "present"));
   }
+}
+
+/** The inputs that all graphs have: tokens after `before` others. */
+function text(ids: readonly number[], before: number): Record<string, ort.Tensor> {
+  const count = ids.length;
+  const whole = (values: readonly number[]) => new ort.Tensor("int64", BigInt64Array.from(values, BigInt), [1, count]);
+  return {
+    input_ids: whole(ids),
+    attention_mask: new ort.Tensor("int64", new BigInt64Array(before + count).fill(1n), [1, before + count]),
+    position_ids: whole(ids.map((_, place) => before + place)),
+  };
 }
 
 const NEUTRAL = { where: new Uint8Array(1), factor: new Float32Array([1]), value: new Float32Array(1) };

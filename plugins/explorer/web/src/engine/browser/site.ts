@@ -9,12 +9,24 @@ export interface WeightView {
   transpose?: number[];
 }
 
+/** What a part of the model has, for a text of any length; see `cost_parts` in Python. */
+export interface CostPart {
+  part: string;
+  parameters: number;
+  bytes: number;
+  multiply_adds: number; // of its matrices, for a token
+  of: "all" | "last" | "none"; // the tokens that these are for
+  width: number; // of the attention's heads
+}
+
 /** What `plugins/explorer/_site.py` writes of a model besides its files and `Model`. */
 export interface Details {
   weights: Record<string, WeightView>;
+  hash: string; // of the model, which values that are taken along name as their source
   changeable: string[]; // hook points that the graph changes, in the order of its inputs
   final: string; // the hook point that the final normalisation reads
   products: Record<string, { activation: string; weight: string }>; // hook points that are computed on request
+  costs: CostPart[];
   caches: string[]; // inputs of the KV cache
   key_value_heads: number;
   labels: string[]; // of all tokens, for a reader

@@ -37,8 +37,11 @@ async function open(id: number, path: string): Promise<Local> {
   const progress = (bytes: number) => say({ id, kind: "progress", loaded: (loaded += bytes), size: total });
   const file = async (name: string) => (await download(`${path}/${name}`, site.files[name], progress)).arrayBuffer();
   const json = async (name: string) => JSON.parse(new TextDecoder().decode(await file(name)));
-  const [document, config, graph, lens, data] = [await json("tokenizer.json"), await json("tokenizer_config.json"), await file("explorer.onnx"), await file("lens.onnx"), await file("model.onnx_data")];
-  const session = await Session.open(site, new Uint8Array(graph), new Uint8Array(lens), data);
+  const [document, config] = [await json("tokenizer.json"), await json("tokenizer_config.json")];
+  const gradients = site.model.has_gradients ? await file("model_gradients.onnx") : null;
+  const graphs = { whole: await file("explorer.onnx"), lens: await file("lens.onnx"), gradients };
+  const data = await file("model.onnx_data");
+  const session = await Session.open(site, graphs, data);
   return new Local(site, new Text(site, document, config), new Weights(data, site.weights), session);
 }
 
