@@ -29,16 +29,26 @@ TEXTS = ["naïve 😀 of 北京, it's\n\n  x", "a<|endoftext|>b", "", " " * 7 + 
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files; reports nothing."""
+    """Serves files with further headers; reports nothing."""
+
+    def __init__(self, *arguments, headers_added, **options):
+        self.headers_added = headers_added
+        super().__init__(*arguments, **options)
+
+    def end_headers(self):
+        for name, value in self.headers_added.items():
+            self.send_header(name, value)
+        super().end_headers()
 
     def log_message(self, *_):
         pass
 
 
 @contextlib.contextmanager
-def hosted(folder):
+def hosted(folder, headers=()):
     """Serves a folder, as any web server does; yields its address."""
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Quiet, directory=folder))
+    handler = functools.partial(_Quiet, directory=folder, headers_added=dict(headers))
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}/"
     server.shutdown()
@@ -292,7 +302,8 @@ def test_a_site_that_was_opened_once_opens_without_a_connection(tiny_site, brows
         page = context.new_page()
         page.goto(address)
         page.evaluate("navigator.serviceWorker.ready")
-        page.reload()  # through the service worker, which keeps what comes
+        page.reload()  # through the service worker, which keeps what comes, and lets threads be used
+        assert page.evaluate("crossOriginIsolated")
         page.get_by_test_id("text").fill("a cat and a dog and a cow")
         page.get_by_test_id("model").get_by_text(" 9 tokens").wait_for()  # not the first board: the model has run
         context.set_offline(True)
@@ -300,6 +311,21 @@ def test_a_site_that_was_opened_once_opens_without_a_connection(tiny_site, brows
         page.get_by_test_id("difference").wait_for()
         page.get_by_test_id("text").fill("a dog")
         page.get_by_test_id("model").get_by_text(" 2 tokens").wait_for()
+        context.close()
+
+
+def test_threads_are_used_where_the_server_sends_the_headers_of_the_site(tiny_site, browser):
+    headers = dict(line.strip().split(": ") for line in (tiny_site / "_headers").read_text().splitlines()[1:])
+    assert set(headers) == {"Cross-Origin-Opener-Policy", "Cross-Origin-Embedder-Policy"}
+    with hosted(tiny_site, headers) as address, onnxlens.load(provider="cpu", threads=1) as lens:
+        context = browser.new_context(service_workers="block")
+        page = context.new_page()
+        page.goto(address)
+        page.get_by_test_id("difference").wait_for()
+        asked = [["run", {"text": TEXT, "reads": [*BOARD, "gradient"]}], ["continue", {"text": TEXT, "seed": 1}]]
+        compared(page, Engine(lens), asked)
+        assert page.evaluate("crossOriginIsolated")
+        assert len(page.workers) > 1 or page.evaluate("navigator.hardwareConcurrency") == 1
         context.close()
 
 

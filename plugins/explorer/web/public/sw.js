@@ -17,13 +17,22 @@ addEventListener("fetch", (event) => {
 async function answer(request, url) {
   const store = await caches.open(STORE).catch(() => null); // storage may be blocked
   const kept = await store?.match(request);
-  if (kept && isHashed(url)) return kept;
+  if (kept && isHashed(url)) return isolated(kept);
   try {
     const response = await fetch(request);
     if (response.ok) await store?.put(request, response.clone()).catch(() => {}); // or full
-    return response;
+    return isolated(response);
   } catch (error) {
-    if (kept) return kept;
+    if (kept) return isolated(kept);
     throw error;
   }
+}
+
+// With these two headers a browser lets the page compute with several threads. Many hosts cannot send them.
+function isolated(response) {
+  const headers = new Headers(response.headers);
+  headers.set("Cross-Origin-Opener-Policy", "same-origin");
+  headers.set("Cross-Origin-Embedder-Policy", "require-corp");
+  const { status, statusText, body } = response;
+  return new Response(body, { status, statusText, headers });
 }

@@ -81,15 +81,17 @@ async function answer(asked: Exclude<Asked, { kind: "cancel" | "files" }>): Prom
   }
 }
 
-addEventListener("message", ({ data }: MessageEvent<Asked>) => {
-  if (data.kind === "cancel") {
-    cancelled.add(data.of);
-    return;
-  }
-  if (data.kind === "files") {
-    take(data.files);
-    useWasm(data.wasm);
-    return;
-  }
-  turn = turn.then(() => answer(data));
-});
+// ONNX Runtime starts its threads from this same file, under a name of its own, and speaks to them itself.
+if (!self.name.startsWith("em-pthread"))
+  addEventListener("message", ({ data }: MessageEvent<Asked>) => {
+    if (data.kind === "cancel") {
+      cancelled.add(data.of);
+      return;
+    }
+    if (data.kind === "files") {
+      take(data.files);
+      useWasm(data.wasm);
+      return;
+    }
+    turn = turn.then(() => answer(data));
+  });
