@@ -16,7 +16,6 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shuti
 
 # The `pytestmark` of a module that opens the page; the CI installs Chromium and builds the page, so there it must run.
 NEEDS_PAGE = [
-    pytest.mark.xdist_group("browser"),
     pytest.mark.skipif(
         CHROMIUM is None and "CI" not in os.environ, reason="needs Chromium on the PATH: apt-get install chromium"
     ),
