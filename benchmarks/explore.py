@@ -64,7 +64,7 @@ _OPEN = (
   return performance.now() - started;
 }"""
 )
-_DRAG = """async () => {
+DRAG = """async () => {
   const slider = document.querySelector("[data-testid=temperature]");
   const [low, high] = [Number(slider.min), Number(slider.max)];
   const frames = [];
@@ -162,7 +162,7 @@ def typed(browser: Browser, address: str, rounds: int, name: str, wanted: str) -
 def dragged(browser: Browser, address: str) -> list[Row]:
     """Frames while the temperature is dragged, over the full vocabulary of 50,257 tokens."""
     page = visit(browser, address, EXAMPLE)
-    frames = page.evaluate(_DRAG)
+    frames = page.evaluate(DRAG)
     page.close()
     rate = 1000 / statistics.median(frames)
     return [("frames a second while a slider is dragged, 50,257 logits", f"{rate:.0f}", "60")]

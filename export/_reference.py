@@ -38,7 +38,8 @@ def transformers_model(checkpoint: Checkpoint, storage: Storage = "float32") -> 
         yield _round_in_place(model, storage).eval()
         return
     if reference.dtype != torch.float32 or reference.device.type != "cpu" or storage != "float32":
-        yield _round_in_place(copy.deepcopy(reference).float().cpu(), storage).eval()
+        # Not `.float()`, which transformers refuses for a model from GGUF, though its tensors are dequantized.
+        yield _round_in_place(torch.nn.Module.float(copy.deepcopy(reference)).cpu(), storage).eval()
         return
     training = [(module, module.training) for module in reference.modules()]
     try:

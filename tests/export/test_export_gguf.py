@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import llama_oracle
+import numpy as np
 import pytest
 from gguf_files import write_gguf
 from yardstick import close
@@ -29,6 +30,16 @@ def test_the_numbers_are_those_of_the_dequantised_weights(tmp_path: Path, kind: 
     for name, value in cache.items():
         close(value, true[name])
     assert lens.to_string(ids) == "the cat sat on the mat"
+
+
+def test_a_dequantised_model_can_be_stored_as_float16(tmp_path: Path) -> None:
+    config, weights = write_gguf(tmp_path / "small.gguf", "Q8_0")
+    bundle = export(tmp_path / "small.gguf", tmp_path / "small", storage="float16")
+    stored = {name: one.astype(np.float16) if one.ndim == 2 else one for name, one in weights.items()}
+    lens = onnxlens.load(bundle.path, provider="cpu", threads=1)
+    ids = lens.to_tokens("the cat sat on the mat")
+    rounded = {name: one.astype(np.float32) for name, one in stored.items()}
+    close(lens.run_with_cache(ids)[0], llama_oracle.run(config, rounded, ids)["logits"])
 
 
 def refused(path: Path) -> str:
