@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import http.server
 import os
 import re
 import shutil
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from onnxlens.plugins.explorer._server import BUILT
 
-__all__ = ["CHROMIUM", "NEEDS_PAGE", "number"]
+__all__ = ["CHROMIUM", "NEEDS_PAGE", "hosted", "number"]
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
@@ -30,3 +37,32 @@ def number(text: str) -> float:
     found = re.search(r"[-+]?\d+(\.\d+)?(e-?\d+)?", text.replace("−", "-"))
     assert found, f"no number in {text!r}"
     return float(found.group())
+
+
+class _Files(http.server.SimpleHTTPRequestHandler):
+    """Serves files with further headers; reports nothing."""
+
+    def __init__(self, *arguments: Any, headers_added: Mapping[str, str], **options: Any) -> None:
+        self.headers_added = headers_added
+        super().__init__(*arguments, **options)
+
+    def end_headers(self) -> None:
+        for name, value in self.headers_added.items():
+            self.send_header(name, value)
+        super().end_headers()
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+@contextlib.contextmanager
+def hosted(folder: Path, headers: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Serves a folder, as any web server does; yields its address."""
+    handler = functools.partial(_Files, directory=folder, headers_added=headers or {})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import threading
 import urllib.error
@@ -102,15 +103,24 @@ def served() -> Iterator[Callable[..., Server]]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def launch() -> Iterator[Callable[..., Any]]:
+    """Starts Chromium, with further arguments of its command line."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-background-networking"]
-        )
-        yield opened
-        opened.close()
+
+        def launch(*arguments: str) -> Any:
+            known = ["--no-sandbox", "--disable-background-networking"]
+            return playwright.chromium.launch(executable_path=CHROMIUM, args=[*known, *arguments])
+
+        yield launch
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable[..., Any]) -> Iterator[Any]:
+    opened = launch()
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
@@ -135,3 +145,11 @@ def visit(browser: Any, served: Callable[..., Server]) -> Iterator[Callable[...,
     for page in pages:
         page.close()
     assert said == []
+
+
+@pytest.fixture
+def tiny_site(command: Any, tmp_path: Path) -> Path:
+    """The folder of a site with the model that ships, made by the command."""
+    made = command("explore", "Anna met Peter", "--site", str(tmp_path / "site"))
+    assert made.code == 0 and re.search(r"site: \d+\.\d MB", made.out), made
+    return tmp_path / "site"

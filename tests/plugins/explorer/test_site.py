@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import http.server
-import re
-import threading
-
 import numpy as np
 import pytest
 from explorer_engines import ENGINES, answered, compared
-from explorer_page import NEEDS_PAGE
+from explorer_page import NEEDS_PAGE, hosted
 from yardstick import close
 
 import onnxlens
@@ -26,33 +20,6 @@ TEXT = "When Mary and John went to the shop, John gave a drink to"
 OTHER = "When Mary and Tom went to the shop, Mary gave a drink to"
 BOARD = ["next", "guesses", "effects", "sources"]
 TEXTS = ["naïve 😀 of 北京, it's\n\n  x", "a<|endoftext|>b", "", " " * 7 + "y", "the drinks aren't 3.14159, e.g.!"]
-
-
-class _Quiet(http.server.SimpleHTTPRequestHandler):
-    """Serves files with further headers; reports nothing."""
-
-    def __init__(self, *arguments, headers_added, **options):
-        self.headers_added = headers_added
-        super().__init__(*arguments, **options)
-
-    def end_headers(self):
-        for name, value in self.headers_added.items():
-            self.send_header(name, value)
-        super().end_headers()
-
-    def log_message(self, *_):
-        pass
-
-
-@contextlib.contextmanager
-def hosted(folder, headers=()):
-    """Serves a folder, as any web server does; yields its address."""
-    handler = functools.partial(_Quiet, directory=folder, headers_added=dict(headers))
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
 
 
 @pytest.fixture(scope="module", params=[None, "llama"])
@@ -272,14 +239,6 @@ def test_an_unfinished_site_leaves_nothing(tmp_path):
             write_site(tmp_path / "cut", [lens], BUILT, progress=interrupted)
     assert [one.name for one in tmp_path.iterdir()] == ["full"]
     assert np.array_equal([one.read_text() for one in (tmp_path / "full").iterdir()], ["kept"])
-
-
-@pytest.fixture
-def tiny_site(command, tmp_path):
-    """The folder of a site with the model that ships, made by the command."""
-    made = command("explore", "Anna met Peter", "--site", str(tmp_path / "site"))
-    assert made.code == 0 and re.search(r"site: \d+\.\d MB", made.out), made
-    return tmp_path / "site"
 
 
 def test_the_first_board_is_there_without_the_model_and_the_rest_says_what_is_missing(tiny_site, browser):

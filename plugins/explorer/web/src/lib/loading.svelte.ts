@@ -13,7 +13,7 @@ class Loading {
   }
 
   report(loaded: number, size: number): void {
-    [this.loaded, this.size] = [loaded, size];
+    [this.loaded, this.size, this.error] = [loaded, size, ""];
   }
 }
 

@@ -8,26 +8,41 @@ export function contiguous(shape: readonly number[]): number[] {
   return strides;
 }
 
-/** Where the part that indices take lies: its shape, and the place of each of its entries. */
-export function partOf(shape: readonly number[], strides: readonly number[], offset: number, indices: readonly Index[]): { shape: number[]; places: Float64Array } {
-  const kept: number[] = [];
-  let places = Float64Array.of(offset);
-  for (const [axis, size] of shape.entries()) {
+/**
+ * Takes the part of a strided tensor that indices name: its shape, and its numbers, which go into what `made` returns.
+ *
+ * @param at the number at a place
+ * @param made makes the array of so many numbers
+ */
+export function taken<Numbers extends Float32Array | Int32Array>(
+  { shape, strides, offset, at }: { shape: readonly number[]; strides: readonly number[]; offset: number; at: (place: number) => number },
+  indices: readonly Index[],
+  made: (size: number) => Numbers,
+): { shape: number[]; data: Numbers } {
+  const ranges = shape.map((size, axis) => {
     const index = indices[axis];
     const [from, to] = index === undefined ? [0, size] : typeof index === "number" ? [index, index + 1] : [index.from ?? 0, Math.min(size, index.to ?? size)];
     if (from >= size || to > size) throw new EngineError(`Place ${Math.max(from, to - 1)} is outside of an axis of ${size} entries.`);
-    const more = new Float64Array(places.length * (to - from));
-    let filled = 0;
-    for (const place of places) for (let step = from; step < to; step++) more[filled++] = place + step * strides[axis]!;
-    places = more;
-    if (typeof index !== "number") kept.push(to - from);
-  }
-  return { shape: kept, places };
+    return { from, to, stride: strides[axis]! };
+  });
+  const data = made(ranges.reduce((product, { from, to }) => product * (to - from), 1));
+  let filled = 0;
+  const fill = (axis: number, place: number): void => {
+    if (axis === ranges.length) {
+      data[filled++] = at(place);
+      return;
+    }
+    const { from, to, stride } = ranges[axis]!;
+    if (axis === ranges.length - 1) for (let one = from; one < to; one++) data[filled++] = at(place + one * stride);
+    else for (let one = from; one < to; one++) fill(axis + 1, place + one * stride);
+  };
+  fill(0, offset);
+  return { shape: ranges.filter((_, axis) => typeof indices[axis] !== "number").map(({ from, to }) => to - from), data };
 }
 
-/** The part of a tensor that an address names. */
+/** The part of a tensor that an address names; all of it shares its memory. */
 export function cut({ shape, data }: Tensor, indices: readonly Index[]): Tensor {
-  const { shape: kept, places } = partOf(shape, contiguous(shape), 0, indices);
-  const at = (place: number) => data[place]!;
-  return { shape: kept, data: data instanceof Float32Array ? Float32Array.from(places, at) : Int32Array.from(places, at) };
+  if (!indices.length) return { shape, data };
+  const made = (size: number) => (data instanceof Float32Array ? new Float32Array(size) : new Int32Array(size));
+  return taken({ shape, strides: contiguous(shape), offset: 0, at: (place) => data[place]! }, indices, made);
 }

@@ -525,20 +525,13 @@ export class Local {
   async #promoted(direction: string, { run, named }: Found): Promise<Promoted> {
     const { name, indices } = parseAddress(direction) ?? ({ name: direction, indices: [] } as Address);
     const vector = this.weights.has(name) ? this.weights.part(name, indices) : cut((await this.#values(run, [name]))[name]!, indices);
-    const { d_model, d_vocab } = this.model.cfg;
+    const { d_model } = this.model.cfg;
     if (String(vector.shape) !== String([d_model])) throw new EngineError(`${direction} has the shape [${vector.shape}], not [${d_model}].`);
     const isCentred = this.model.normalizations["ln_final"]!.kind === "LN";
     const mean = isCentred ? (vector.data as Float32Array).reduce((sum, one) => sum + one, 0) / d_model : 0;
     const weight = this.weights.get("ln_final.w").data;
-    const logits = new Float32Array(d_vocab);
-    const matrix = this.weights.get("unembed.W_U").data; // [d_model, d_vocab]
-    const sums = new Float64Array(d_vocab);
-    for (let entry = 0; entry < d_model; entry++) {
-      const one = (vector.data[entry]! - mean) * weight[entry]!;
-      const start = entry * d_vocab;
-      for (let id = 0; id < d_vocab; id++) sums[id]! += one * matrix[start + id]!;
-    }
-    logits.set(sums);
+    const scaled = Float64Array.from(vector.data, (one, entry) => (one - mean) * weight[entry]!);
+    const logits = Float32Array.from(this.weights.times(scaled, "unembed.W_U"));
     const most = largest(logits, PROMOTED), least = largest(logits.map((one) => -one), PROMOTED);
     for (const id of [...most, ...least]) named.add(id);
     const written = (ids: number[]) => ids.map((id) => ({ id, logit: logits[id]! }));

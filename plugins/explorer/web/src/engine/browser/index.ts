@@ -1,6 +1,8 @@
+import { simd } from "wasm-feature-detect";
 import { BOARD, EngineError, Superseded, type Answer, type ContinueRequest, type Engine, type Generated, type Model, type ModelName, type RunFacts, type RunRequest, type SweepFacts, type SweepRequest, type Tokenization, type ViewRequest } from "../types";
+import { parametersOf } from "../../lib/cost";
 import { parse } from "../safetensors";
-import { download } from "./files";
+import { download, downloadJson } from "./files";
 import { inside } from "./inside";
 import type { Site } from "./site";
 import type { Asked, Said } from "./worker";
@@ -18,6 +20,7 @@ export class BrowserEngine implements Engine {
   #waiting = new Map<number, Waiting>();
   #next = 0;
   #opened = new Set<string>();
+  #refused = new Map<string, EngineError>(); // by path, the models that cannot run on this device
   #first = new Map<string, { text: string; answer: Promise<Answer<RunFacts>> }>(); // boards that were computed when the site was made
 
   /**
@@ -54,12 +57,14 @@ export class BrowserEngine implements Engine {
   /** Describes a model at once; its files are loaded meanwhile. */
   async model(name?: string): Promise<Model> {
     const path = this.#path(name);
-    const model: Model = await (await download(`${path}/model.json`)).json();
+    const model: Model = await downloadJson(`${path}/model.json`);
     if (!this.#opened.has(model.name)) {
       this.#opened.add(model.name);
-      const first = (async () => parse<RunFacts>(await (await download(`${path}/first.safetensors`)).arrayBuffer()))();
+      const first = (async () => parse<RunFacts>(await download(`${path}/first.safetensors`)))();
       this.#first.set(path, { text: model.example, answer: first });
       first.catch(() => this.#first.delete(path)); // the model computes it, then
+      const lack = await lackOf(model, this.site.models.find((one) => one.name === model.name)!.size);
+      if (lack) this.#refused.set(path, lack);
       this.#ask({ kind: "open", path }).catch((error) => this.failed(error)); // the first board stays
     }
     return model;
@@ -108,6 +113,8 @@ export class BrowserEngine implements Engine {
     const id = this.#next++;
     return new Promise((done, failed) => {
       if (signal?.aborted) return failed(new Superseded("cancelled"));
+      const refused = this.#refused.get(request.path);
+      if (refused) return failed(refused);
       this.#waiting.set(id, { done, failed, ...(token ? { token } : {}) });
       signal?.addEventListener("abort", () => {
         if (!this.#waiting.delete(id)) return;
@@ -117,6 +124,17 @@ export class BrowserEngine implements Engine {
       this.worker.postMessage({ id, ...request });
     });
   }
+}
+
+/** Why a model cannot run on this device, as far as is known before it is loaded; null where nothing speaks against it. */
+async function lackOf(model: Model, size: number): Promise<EngineError | null> {
+  const rest = "What was computed when the page was made is shown.";
+  if (!globalThis.WebAssembly || !(await simd())) return new EngineError(`This browser has no WebAssembly with SIMD, which the model needs; use a current browser, or 'onnxlens explore' on your machine. ${rest}`);
+  const { deviceMemory } = navigator as { deviceMemory?: number }; // in GiB; browsers say at most 8, or nothing
+  const needed = 2 * 4 * parametersOf(model) + size + 2 ** 28; // float32 in two copies while it is opened, the files, and the page
+  if (deviceMemory !== undefined && deviceMemory < 8 && needed > deviceMemory * 2 ** 29)
+    return new EngineError(`This model needs about ${(needed / 1e9).toFixed(1)} GB of memory in the browser, and this device has ${deviceMemory} GB in all. ${rest}`);
+  return null;
 }
 
 /** Whether a request is the one that the page makes first of a text. */

@@ -1,5 +1,5 @@
 import type { Index } from "../../lib/address";
-import { contiguous, partOf } from "../../lib/tensors";
+import { contiguous, taken } from "../../lib/tensors";
 import { EngineError, type Tensor } from "../types";
 import type { WeightView } from "./site";
 
@@ -11,6 +11,7 @@ interface Stored {
 
 /** A strided view of numbers, from which parts are taken without making the whole. */
 interface Strided {
+  data: Float32Array | null; // where they are stored as they are read
   at: (place: number) => number;
   offset: number;
   shape: number[];
@@ -36,23 +37,34 @@ export class Weights {
     return name in this.views;
   }
 
-  /** A weight, or a part of it. */
+  /** A weight, or a part of it, in memory of its own. */
   part(name: string, indices: readonly Index[]): Tensor {
-    const { at, offset, shape, strides } = this.#view(name);
-    const { shape: kept, places } = partOf(shape, strides, offset, indices);
-    return { shape: kept, data: Float32Array.from(places, at) };
+    return taken(this.#view(name), indices, (size) => new Float32Array(size));
   }
 
-  /** A whole weight, which is kept. */
+  /** A whole weight, which is kept. It shares the memory of the file where it can. */
   get(name: string): Tensor {
+    const { data, offset, shape, strides } = this.#view(name);
+    if (data && String(strides) === String(contiguous(shape))) return { shape, data: data.subarray(offset, offset + shape.reduce((product, size) => product * size, 1)) };
     let found = this.#kept.get(name);
     if (!found) this.#kept.set(name, (found = this.part(name, [])));
     return found;
   }
 
+  /** A vector [n] times a matrix [n, m], which is read where it is stored: [m]. */
+  times(vector: ArrayLike<number>, name: string): Float64Array {
+    const { at, offset, shape, strides } = this.#view(name);
+    const [down, across] = strides as [number, number];
+    return Float64Array.from({ length: shape[1]! }, (_, column) => {
+      let total = 0;
+      for (let row = 0, place = offset + column * across; row < vector.length; row++, place += down) total += vector[row]! * at(place);
+      return total;
+    });
+  }
+
   #view(name: string): Strided {
     const view = this.views[name]!;
-    if (view.tensor === null) return { at: () => 0, offset: 0, shape: view.shape, strides: view.shape.map(() => 0) };
+    if (view.tensor === null) return { data: null, at: () => 0, offset: 0, shape: view.shape, strides: view.shape.map(() => 0) };
     const stored = this.#stored[view.tensor]!;
     let shape = [...stored.shape];
     let strides = contiguous(shape);
@@ -64,18 +76,18 @@ export class Weights {
     }
     if (view.reshape) [shape, strides] = split(shape, strides, view.reshape);
     if (view.transpose) [shape, strides] = [view.transpose.map((axis) => shape[axis]!), view.transpose.map((axis) => strides[axis]!)];
-    return { at: this.#reader(stored), offset, shape, strides };
+    return { ...this.#read(stored), offset, shape, strides };
   }
 
-  #reader({ dtype, data_offsets: [start, end] }: Stored): (place: number) => number {
+  #read({ dtype, data_offsets: [start, end] }: Stored): Pick<Strided, "data" | "at"> {
     const from = this.#start + start;
     if (dtype === "F32") {
       const data = from % 4 ? new Float32Array(this.file.slice(from, from + end - start)) : new Float32Array(this.file, from, (end - start) / 4);
-      return (place) => data[place]!;
+      return { data, at: (place) => data[place]! };
     }
     if (dtype !== "F16") throw new EngineError(`Weights stored as ${dtype} cannot be read here.`);
     const halves = from % 2 ? new Uint16Array(this.file.slice(from, from + end - start)) : new Uint16Array(this.file, from, (end - start) / 2);
-    return (place) => HALVES[halves[place]!]!;
+    return { data: null, at: (place) => HALVES[halves[place]!]! };
   }
 }
 

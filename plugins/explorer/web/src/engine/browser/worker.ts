@@ -1,8 +1,7 @@
 /** Runs a model beside the page, so that the page stays quick. Each message is a request; see `index.ts`. */
 import { EngineError, type ContinueRequest, type RunRequest, type SweepRequest } from "../types";
-import { parametersOf } from "../../lib/cost";
 import { Local } from "./engine";
-import { download, take } from "./files";
+import { download, downloadJson, take } from "./files";
 import { failed, Session, useWasm } from "./session";
 import type { SiteModel } from "./site";
 import { Text } from "./text";
@@ -30,27 +29,18 @@ let turn: Promise<void> = Promise.resolve(); // one request after the other: a s
 const say = (said: Said) => postMessage(said);
 
 async function open(id: number, path: string): Promise<Local> {
-  const site: SiteModel = { model: await (await download(`${path}/model.json`)).json(), ...(await (await download(`${path}/details.json`)).json()) };
-  checkMemory(site);
+  const site: SiteModel = { model: await downloadJson(`${path}/model.json`), ...(await downloadJson(`${path}/details.json`)) };
   const total = Object.values(site.files).reduce((sum, file) => sum + file.size, 0);
   let loaded = 0;
   const progress = (bytes: number) => say({ id, kind: "progress", loaded: (loaded += bytes), size: total });
-  const file = async (name: string) => (await download(`${path}/${name}`, site.files[name], progress)).arrayBuffer();
-  const json = async (name: string) => JSON.parse(new TextDecoder().decode(await file(name)));
+  const file = (name: string) => download(`${path}/${name}`, site.files[name], progress);
+  const json = (name: string) => downloadJson(`${path}/${name}`, site.files[name], progress);
   const [document, config] = [await json("tokenizer.json"), await json("tokenizer_config.json")];
   const gradients = site.model.has_gradients ? await file("model_gradients.onnx") : null;
   const graphs = { whole: await file("explorer.onnx"), lens: await file("lens.onnx"), gradients };
   const data = await file("model.onnx_data");
   const session = await Session.open(site, graphs, data);
   return new Local(site, new Text(site, document, config), new Weights(data, site.weights), session);
-}
-
-/** Refuses a model for which the device has too little memory, before it is loaded. Browsers say at most 8 GiB, or nothing. */
-function checkMemory({ files, model }: SiteModel): void {
-  const { deviceMemory } = navigator as { deviceMemory?: number };
-  const needed = 2 * 4 * parametersOf(model) + files["model.onnx_data"]!.size + 2 ** 28; // float32 in two copies while it is opened, the file, and the page
-  if (deviceMemory !== undefined && deviceMemory < 8 && needed > deviceMemory * 2 ** 29)
-    throw new EngineError(`This model needs about ${(needed / 1e9).toFixed(1)} GB of memory in the browser, and this device has ${deviceMemory} GB in all. What was computed when the site was made is shown.`);
 }
 
 function model(id: number, path: string): Promise<Local> {
