@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -58,6 +60,34 @@ def isolated(shared: Path) -> Iterator[None]:
         patch.setenv("XDG_CONFIG_HOME", str(shared / "config"))
         patch.setenv("COLUMNS", "120")
         yield
+
+
+@pytest.fixture
+def left_behind(tmp_path: Path) -> Callable[[], list[str]]:
+    """The names of all that lies in the folder `tmp_path / "out"`, hidden ones included."""
+    out = tmp_path / "out"
+    out.mkdir()
+    return lambda: sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))
+
+
+@pytest.fixture
+def mounted(tmp_path: Path, left_behind: Callable[[], list[str]]) -> Iterator[Callable[[str], Path]]:
+    """Mounts a disk of its own, with the options given, at `tmp_path / "out"`."""
+    out = tmp_path / "out"
+    done = False
+
+    def mount(options: str) -> Path:
+        nonlocal done
+        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(out)]
+        result = subprocess.run(command, capture_output=True, text=True) if shutil.which("mount") else None
+        if result is None or result.returncode:
+            pytest.skip("needs root, to mount a small disk and fill it")
+        done = True
+        return out
+
+    yield mount
+    if done:
+        subprocess.run(["umount", str(out)], check=True)
 
 
 @pytest.fixture(scope="session")

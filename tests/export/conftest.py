@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from pathlib import Path
-
 import onnx_ir as ir
 import pytest
 
@@ -26,11 +23,3 @@ def quick_trace(monkeypatch: pytest.MonkeyPatch) -> None:
         return _traced[family.cfg].clone()
 
     monkeypatch.setattr(bundle, "hooks_graph", hooks_graph)
-
-
-@pytest.fixture
-def left_behind(tmp_path: Path) -> Callable[[], list[str]]:
-    """The names of all that lies in the folder `tmp_path / "out"`, hidden ones included."""
-    out = tmp_path / "out"
-    out.mkdir()
-    return lambda: sorted(path.relative_to(out).as_posix() for path in out.rglob("*"))

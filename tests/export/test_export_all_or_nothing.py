@@ -372,26 +372,6 @@ def test_a_mounted_disk_is_not_replaced(checkpoint: Folder, mounted: Callable[[s
     refused(checkpoint("base"), out, f"Cannot write {out}: it is a mount point, .* such as {out}/model")
 
 
-@pytest.fixture
-def mounted(tmp_path: Path, left_behind: LeftBehind) -> Iterator[Callable[[str], Path]]:
-    """Mounts a disk of its own, with the options given, at `tmp_path / "out"`."""
-    out = tmp_path / "out"
-    done = False
-
-    def mount(options: str) -> Path:
-        nonlocal done
-        command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(out)]
-        result = subprocess.run(command, capture_output=True, text=True) if shutil.which("mount") else None
-        if result is None or result.returncode:
-            pytest.skip("needs root, to mount a small disk and fill it")
-        done = True
-        return out
-
-    yield mount
-    if done:
-        subprocess.run(["umount", str(out)], check=True)
-
-
 def test_a_target_that_may_not_be_written(checkpoint: Folder, tmp_path: Path, mounted: Callable[[str], Path]) -> None:
     if os.geteuid() == 0:  # who may write everywhere but where nobody can
         out = mounted("size=1m,ro")

@@ -69,6 +69,14 @@ def test_an_unfinished_site_leaves_nothing(tmp_path):
     assert np.array_equal([one.read_text() for one in (tmp_path / "full").iterdir()], ["kept"])
 
 
+def test_a_site_for_which_there_is_no_space_leaves_nothing(mounted, left_behind):
+    out = mounted("size=20m")  # the page alone fits
+    said = r"^Cannot write .*site: No space left on device\.$"
+    with onnxlens.load(provider="cpu", threads=1) as lens, pytest.raises(OutputError, match=said):
+        write_site(out / "site", [lens], BUILT)
+    assert left_behind() == []
+
+
 def test_the_first_board_is_there_without_the_model_and_the_rest_says_what_is_missing(tiny_site, browser):
     (tiny_site / "models" / "0" / "model.onnx_data").write_bytes(b"cut off")
     with hosted(tiny_site) as address:
