@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PROMPT ?= Data visualization empowers users to
 
-.PHONY: try explore plugins real test test-isa fuzz lint types docs wheel bench clean
+.PHONY: try explore site plugins real test test-isa fuzz lint types docs wheel bench clean
 
 try: $(VENV)/.installed  ## set up .venv without PyTorch, and predict
 	$(BIN)/onnxlens predict "$(PROMPT)"
@@ -16,6 +16,13 @@ explore: $(PAGE)  ## build the page of `onnxlens explore`; needs no Node but tha
 
 $(PAGE): $(shell find plugins/explorer/web -type f -not -path '*/node_modules/*') | $(VENV)/.installed
 	$(BIN)/python plugins/explorer/web/build.py
+
+SITE ?= build/site
+
+site: $(PAGE) $(VENV)/.installed-dev  ## make the site: the explorer, which runs in the browser, and the docs
+	rm -rf $(SITE)
+	$(BIN)/onnxlens explore --site $(SITE)
+	$(BIN)/sphinx-build --quiet --fail-on-warning -c docs -b html . $(SITE)/docs
 
 # Outside of this folder, whose settings for pytest are not theirs.
 plugins: $(VENV)/.installed  ## begin a plugin of each kind, install it, test it and use it
