@@ -1,4 +1,4 @@
-"""How Sphinx makes web pages of the documents: `make site`. Its source folder is the repository, whose links they keep."""
+"""How Sphinx makes web pages of the documents, for `make site`. Its source folder is the repository, so links hold."""
 
 from __future__ import annotations
 
@@ -42,5 +42,6 @@ def _add_index(app: Sphinx, error: Exception | None) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    """Adds both to the build; Sphinx calls it."""
     app.connect("source-read", _add_contents)
     app.connect("build-finished", _add_index)
