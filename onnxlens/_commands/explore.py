@@ -11,7 +11,7 @@ _PORT = 8642
 
 
 @click.command("explore", short_help="See a model think, in the browser.")
-@click.argument("text", required=False)
+@click.argument("texts", nargs=-1, metavar="[TEXT]...")
 @click.option("--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="The address to listen on.")
 @click.option(
     "--port", default=_PORT, show_default=True, metavar="N", help="The port, or one of the next 20; 0 for any."
@@ -26,7 +26,7 @@ _PORT = 8642
 @click.option("--edits", metavar="JSON", help="Begin with changes, as the page writes them in its commands.")
 @run_options
 def command(
-    text: str | None,
+    texts: tuple[str, ...],
     host: str,
     port: int,
     browser: bool,
@@ -46,7 +46,7 @@ def command(
     mail. With --recorded, it has answers for TEXT instead.
 
     With --site, a folder has the page and the model, which runs in the browser of whoever opens it. Put it on any web
-    server, or try it with 'python -m http.server -d DIR'.
+    server, or try it with 'python -m http.server -d DIR'. Its examples are the TEXTs, if there are any.
     """
     import ipaddress
     import secrets
@@ -75,8 +75,11 @@ def command(
     if site is not None:
         if save is not None or edits is not None:
             raise click.UsageError("Give --site without --save and --edits.")
-        _write_site(text, site, [run, *(replace(run, model=name) for name in add)])
+        _write_site(texts, site, [run, *(replace(run, model=name) for name in add)])
         return
+    if len(texts) > 1:
+        raise click.UsageError("Give one TEXT, in quotes; several are for --site.")
+    text = texts[0] if texts else None
     if save is not None:
         if edits is not None:
             raise click.UsageError("Give either --save or --edits: a saved page begins without changes.")
@@ -128,7 +131,7 @@ def _check_edits(text: str) -> None:
         raise InputError(f"--edits takes a JSON list of changes, as the page writes it, not {quoted(text)}.")
 
 
-def _write_site(text: str | None, folder: str, runs: list[RunOptions]) -> None:
+def _write_site(texts: tuple[str, ...], folder: str, runs: list[RunOptions]) -> None:
     """Writes a folder with the page and models that run in the browser."""
     from contextlib import ExitStack
     from pathlib import Path
@@ -138,7 +141,7 @@ def _write_site(text: str | None, folder: str, runs: list[RunOptions]) -> None:
 
     with ExitStack() as stack, status("writing") as say:
         lenses = [stack.enter_context(run.open_lens()) for run in runs]
-        size = write_site(Path(folder), lenses, BUILT, text, say)
+        size = write_site(Path(folder), lenses, BUILT, texts, say)
     if runs[0].as_json:
         print_json({"folder": folder, "models": [lens.bundle.name for lens in lenses], "bytes": size}, indent=None)
     else:
@@ -147,14 +150,14 @@ def _write_site(text: str | None, folder: str, runs: list[RunOptions]) -> None:
 
 def _save(text: str | None, path: str, run: RunOptions) -> None:
     """Writes a page with the model inside."""
-    from onnxlens.plugins.explorer._engine import EXAMPLE
+    from onnxlens.plugins.explorer._engine import EXAMPLES
     from onnxlens.plugins.explorer._live import live_page
     from onnxlens.plugins.explorer._server import BUILT
     from onnxlens.runtime._files import check_ending, replaced
 
     check_ending(path, ".html", "a page is HTML")
     with run.open_lens() as lens, status("writing"):
-        content = live_page(lens, BUILT, EXAMPLE if text is None else text).encode()
+        content = live_page(lens, BUILT, EXAMPLES[0] if text is None else text).encode()
         with replaced(path) as scratch:
             scratch.write_bytes(content)
     if run.as_json:
@@ -166,14 +169,14 @@ def _save(text: str | None, path: str, run: RunOptions) -> None:
 def _record(text: str | None, path: str, run: RunOptions) -> None:
     """Writes a page with recorded answers."""
     from onnxlens.plugins.explorer import Engine
-    from onnxlens.plugins.explorer._engine import EXAMPLE
+    from onnxlens.plugins.explorer._engine import EXAMPLES
     from onnxlens.plugins.explorer._recording import page, record
     from onnxlens.plugins.explorer._server import BUILT
     from onnxlens.runtime._files import check_ending, replaced
 
     check_ending(path, ".html", "a page is HTML")
     with run.open_lens() as lens, status("recording") as say:
-        facts, arrays = record(Engine(lens), EXAMPLE if text is None else text, say)
+        facts, arrays = record(Engine(lens), EXAMPLES[0] if text is None else text, say)
         content = page(BUILT, facts, arrays).encode()
         with replaced(path) as scratch:
             scratch.write_bytes(content)

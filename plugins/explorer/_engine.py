@@ -41,9 +41,22 @@ from onnxlens.runtime.errors import HookPointError, InputError, suggestion
 if TYPE_CHECKING:
     from onnxlens._lens import GenerateKeywords, Lens
 
-__all__ = ["EXAMPLE", "Engine"]
+__all__ = ["EXAMPLES", "Engine"]
 
-EXAMPLE = "When Mary and John went to the shop, John gave a drink to"
+# Texts to begin with. Each shows something: who is meant, induction, agreement, counting, prose, facts, code, brackets,
+# and letters of several tokens.
+EXAMPLES = (
+    "When Mary and John went to the shop, John gave a drink to",
+    "Anna met Peter in the garden. Later Anna met",
+    "The keys to the old cabinet",
+    "one two three four five six seven one two three four",
+    "Data visualization empowers users to",
+    "The capital of France is",
+    "def add(first, second):\n    return first +",
+    "She said (to nobody in particular",
+    "北京是中国的首都，东京是日本的",  # noqa: RUF001 the comma is Chinese
+    "I love 🍕 and 🍣, but most of all I love 🍕 and",
+)
 _MOST_TOP = 100
 _MOST_KEPT = 64  # answers
 _LARGEST_KEPT = 2**20  # bytes of one that is kept
@@ -75,7 +88,7 @@ class Engine:
         Raises:
             OnnxLensError: the text cannot be run.
         """
-        self.run(RunRequest(text=EXAMPLE if text is None else text, reads=BOARD))
+        self.run(RunRequest(text=EXAMPLES[0] if text is None else text, reads=BOARD))
         self.model(ModelRequest())
 
     def close(self) -> None:
@@ -112,7 +125,7 @@ class Engine:
         return {
             "name": lens.bundle.name,
             "provider": lens.provider,
-            "example": EXAMPLE,
+            "examples": list(EXAMPLES),
             "cfg": lens.config.to_dict(),
             "hook_points": points,
             "weights": [{"name": name, "shape": list(lens.weights[name].shape)} for name in lens.weights],

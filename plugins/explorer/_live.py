@@ -9,8 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from onnxlens.plugins.explorer._engine import EXAMPLES
 from onnxlens.plugins.explorer._page import assets, document
-from onnxlens.plugins.explorer._site import write_model
+from onnxlens.plugins.explorer._site import board_of, write_model
 from onnxlens.runtime.errors import OutputError
 
 if TYPE_CHECKING:
@@ -34,11 +35,10 @@ def live_page(lens: Lens, built: Path, text: str) -> str:
     files = {"worker.js": _asset(built, "worker-*.js"), "ort.wasm": _asset(built, "ort-wasm-*.wasm")}
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
-        size = write_model(folder, lens, text)
+        more = [example for example in EXAMPLES if example != text]
+        facts = write_model(folder, lens, "models/0", {text: board_of(lens, text)}, *more)
         files |= {f"models/0/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
-    site = json.dumps({"models": [{"name": lens.bundle.name, "path": "models/0", "size": size}]}).replace(
-        "<", "\\u003c"
-    )
+    site = json.dumps({"models": [facts]}).replace("<", "\\u003c")
     packed = [
         f'<script type="text/plain" data-file="{name}">'
         f"{base64.b64encode(gzip.compress(content, mtime=0)).decode()}</script>"

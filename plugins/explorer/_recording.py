@@ -80,7 +80,7 @@ def record(engine: Engine, text: str, progress: Progress = lambda text: None) ->
     facts = {
         "text": text,
         "name": model["name"],
-        "model": {**model, "example": text},  # with which the page begins
+        "model": {**model, "examples": [text]},
         "tokenization": tokenization,
         "answers": recording.facts,
         "continuation": continued,

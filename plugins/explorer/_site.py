@@ -2,29 +2,30 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from safetensors.numpy import save
 
 from onnxlens.plugins.explorer._costs import cost_parts
-from onnxlens.plugins.explorer._engine import EXAMPLE, Engine
-from onnxlens.plugins.explorer._requests import BOARD, ModelRequest, RunRequest, SweepRequest
+from onnxlens.plugins.explorer._engine import EXAMPLES, Engine
+from onnxlens.plugins.explorer._requests import BOARD, Answer, ModelRequest, RunRequest, SweepRequest
 from onnxlens.runtime._bundle.bundle import GRADIENTS_GRAPH, HOOKS_GRAPH, TOKENIZER, WEIGHTS, sha256_of
 from onnxlens.runtime._graphs.editable import changeable, editable_graph, final_state, lens_graph
 from onnxlens.runtime._graphs.graph_file import read_graph
 from onnxlens.runtime._graphs.names import cache_inputs
-from onnxlens.runtime.errors import OutputError
+from onnxlens.runtime.errors import OnnxLensError, OutputError
 
 if TYPE_CHECKING:
     from onnxlens._lens import Lens
 
-__all__ = ["write_model", "write_site"]
+__all__ = ["board_of", "write_model", "write_site"]
 
 _TOKENIZER_CONFIG = "tokenizer_config.json"
 _REPEATED = [5, 6, 7]  # any text: the scores of heads are those on random tokens
@@ -38,17 +39,21 @@ Progress = Callable[[str], None]
 
 
 def write_site(
-    folder: Path, lenses: Sequence[Lens], built: Path, text: str | None = None, progress: Progress = lambda text: None
+    folder: Path,
+    lenses: Sequence[Lens],
+    built: Path,
+    texts: Sequence[str] = (),
+    progress: Progress = lambda text: None,
 ) -> int:
     """Writes a folder with the page and models, which run in the browser.
 
-    The first board of each model is computed now, so that the page shows it before the model is loaded.
+    The boards of the examples are computed now, so that the page shows them before the model is loaded.
 
     Args:
         folder: what to write; it must not exist, or be empty. Nothing is left half-written.
         lenses: the models, the one to begin with first.
         built: the folder of the page that `make explore` built.
-        text: the text with which the page begins; None for an example.
+        texts: the examples of the page, the one to begin with first; without them, those of the explorer.
         progress: called with what is being written.
 
     Returns:
@@ -73,8 +78,7 @@ def write_site(
         for number, lens in enumerate(lenses):
             progress(lens.bundle.name)
             path = f"models/{number}"  # a name may have letters that an address has not
-            size = write_model(scratch / path, lens, EXAMPLE if text is None else text)
-            models.append({"name": lens.bundle.name, "path": path, "size": size})
+            models.append(write_model(scratch / path, lens, path, _boards(lens, texts)))
         site = json.dumps({"models": models}).replace("<", "\\u003c")
         index = (built / "index.html").read_text(encoding="utf-8")
         head = f'<meta http-equiv="content-security-policy" content="{_POLICY}" />\n    {_APP}\n    <title>'
@@ -103,11 +107,18 @@ _HEADERS = """/*
 """
 
 
-def write_model(folder: Path, lens: Lens, text: str) -> int:
-    """Writes the files of a model that runs in the browser, into a new folder; returns their size in bytes.
+def write_model(folder: Path, lens: Lens, path: str, boards: Mapping[str, Answer], *more: str) -> dict[str, Any]:
+    """Writes the files of a model that runs in the browser, into a new folder.
 
-    Raises:
-        OnnxLensError: the model cannot run the text.
+    Args:
+        folder: what to write.
+        lens: the model.
+        path: where the page finds the folder.
+        boards: texts with their boards, which the page shows before the model is loaded: its examples.
+        more: further examples.
+
+    Returns:
+        What the page knows of the model before it is opened; `Site` in `web/src/engine/browser/site.ts`.
     """
     import onnx
 
@@ -127,13 +138,39 @@ def write_model(folder: Path, lens: Lens, text: str) -> int:
         onnx.save(graph, str(folder / name))
         onnx.checker.check_model(str(folder / name))
     files = {path.name: {"size": path.stat().st_size, "sha256": sha256_of(path)} for path in sorted(folder.iterdir())}
-    model = {**engine.model(ModelRequest()), "example": text, "provider": "WebAssembly"}
+    model = {**engine.model(ModelRequest()), "examples": [*boards, *more], "provider": "WebAssembly"}
     model["visualizers"] = []  # which need Python
     for name, facts in (("model.json", model), ("details.json", {**_details(lens, engine), "files": files})):
         (folder / name).write_text(json.dumps(facts, separators=(",", ":"), allow_nan=False), encoding="utf-8")
-    first = engine.run(RunRequest(text=text, reads=BOARD))
-    (folder / "first.safetensors").write_bytes(save(first.arrays, {"facts": json.dumps(first.facts)}))
-    return sum(path.stat().st_size for path in folder.iterdir())
+    for number, board in enumerate(boards.values()):
+        content = save(board.arrays, {"facts": json.dumps(board.facts)})
+        (folder / f"board-{number}.safetensors").write_bytes(content)
+    size = sum(file.stat().st_size for file in folder.iterdir())
+    return {"name": lens.bundle.name, "path": path, "size": size, "boards": list(boards)}
+
+
+def board_of(lens: Lens, text: str) -> Answer:
+    """What the page asks first of a text.
+
+    Raises:
+        OnnxLensError: the model cannot run the text.
+    """
+    return Engine(lens).run(RunRequest(text=text, reads=BOARD))
+
+
+def _boards(lens: Lens, texts: Sequence[str]) -> dict[str, Answer]:
+    """The boards of texts; without texts, of those examples that the model can run.
+
+    Raises:
+        OnnxLensError: the model cannot run a text, or none of the examples.
+    """
+    if texts:
+        return {text: board_of(lens, text) for text in texts}
+    found = {}
+    for text in EXAMPLES:
+        with contextlib.suppress(OnnxLensError):
+            found[text] = board_of(lens, text)
+    return found or {EXAMPLES[0]: board_of(lens, EXAMPLES[0])}
 
 
 def _details(lens: Lens, engine: Engine) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from onnxlens.analysis import (
 )
 from onnxlens.metrics import logit_difference
 from onnxlens.plugins.explorer import Engine, _sweeps
-from onnxlens.plugins.explorer._engine import EXAMPLE
+from onnxlens.plugins.explorer._engine import EXAMPLES
 from onnxlens.plugins.explorer._requests import (
     ContinueRequest,
     ModelRequest,
@@ -74,13 +74,13 @@ def test_a_run_has_what_it_reads(lens):
 def test_an_answer_is_kept_and_the_least_recently_used_goes_first(lens):
     engine = Engine(lens)
     engine.prepare()
-    asked = RunRequest(text=EXAMPLE, reads=BOARD)
+    asked = RunRequest(text=EXAMPLES[0], reads=BOARD)
     first = engine.run(asked)
     assert engine.run(asked) is first
     for number in range(100):
         engine.run(RunRequest(ids=[number], reads=["norms"]))
         assert engine.run(asked) is first
-    assert engine.model(ModelRequest())["example"] == EXAMPLE
+    assert engine.model(ModelRequest())["examples"] == list(EXAMPLES)
 
 
 @pytest.mark.parametrize("texts", [[TEXT, TEXT + " Mary", TEXT], [TEXT, OTHER, "When", TEXT + " Mary and went"]])

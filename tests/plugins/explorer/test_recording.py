@@ -123,7 +123,7 @@ def test_both_engines_answer_the_same(opened, asked, visit):
     server, _ = visit()
     answers = [page.evaluate(ENGINES, [asked]) for page in (server, opened)]
     compared = sum(
-        same(*answer, request, own=("example",))
+        same(*answer, request, own=("examples",))
         for request, answer in zip(asked, zip(*answers, strict=True), strict=True)
     )
     assert compared > 100_000

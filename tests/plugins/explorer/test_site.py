@@ -91,6 +91,22 @@ def test_the_first_board_is_there_without_the_model_and_the_rest_says_what_is_mi
         page.close()
 
 
+def test_examples_are_there_without_the_model(command, browser, tmp_path):
+    texts = ["Anna met Peter", "a dog and a cat", "北京是"]
+    assert command("explore", *texts, "--site", str(tmp_path / "site")).code == 0
+    (tmp_path / "site/models/0/model.onnx_data").unlink()
+    with hosted(tmp_path / "site") as address, onnxlens.load(provider="cpu", threads=1) as lens:
+        page = browser.new_page()
+        page.goto(address)
+        page.get_by_role("alert").get_by_text("model.onnx_data could not be loaded: the site answered 404.").wait_for()
+        for text in [*texts[1:], texts[0]]:
+            page.get_by_test_id("examples").select_option(text)
+            count = len(lens.tokenizer.encode(text))
+            page.get_by_test_id("model").get_by_text(f" {count} tokens").wait_for()
+            compared(page, Engine(lens), [["run", {"text": text, "reads": BOARD}]])
+        page.close()
+
+
 def test_a_site_that_was_opened_once_opens_without_a_connection(tiny_site, browser):
     with hosted(tiny_site) as address:
         context = browser.new_context()
@@ -127,6 +143,8 @@ def test_threads_are_used_where_the_server_sends_the_headers_of_the_site(tiny_si
 def test_the_command_refuses_what_does_not_fit(command, tiny_site):
     assert command("explore", "--add", "tiny").code == 2
     assert command("explore", "--site", "x", "--save", "y.html").code == 2
+    several = command("explore", "one", "two", "--save", "y.html")
+    assert several.code == 2 and "Give one TEXT, in quotes; several are for --site." in several.err
     again = command("explore", "--site", str(tiny_site))
     assert again.code == 1 and "it is not an empty folder; name one that is new or empty." in again.err
     twice = command("explore", "--site", str(tiny_site.parent / "two"), "--add", "tiny", "--json")

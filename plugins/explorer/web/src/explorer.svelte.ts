@@ -84,7 +84,7 @@ export class Explorer {
       this.fail(error);
       return;
     }
-    if (!hasText) this.text = this.model.example;
+    if (!hasText) this.text = this.model.examples[0] ?? "";
     await this.update();
   }
 

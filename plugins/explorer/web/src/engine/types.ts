@@ -47,7 +47,7 @@ export interface PluginFacts {
 export interface Model {
   name: string;
   provider: string;
-  example: string; // a text to begin with
+  examples: string[]; // texts to begin with
   cfg: Record<string, number | string | boolean | null> & {
     n_layers: number;
     n_heads: number;

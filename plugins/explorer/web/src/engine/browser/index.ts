@@ -21,7 +21,7 @@ export class BrowserEngine implements Engine {
   #next = 0;
   #opened = new Set<string>();
   #refused = new Map<string, EngineError>(); // by path, the models that cannot run on this device
-  #first = new Map<string, { text: string; answer: Promise<Answer<RunFacts>> }>(); // boards that were computed when the site was made
+  #boards = new Map<string, Promise<Answer<RunFacts>>>(); // by their file; they were computed when the site was made
 
   /**
    * @param site what the site has
@@ -56,16 +56,13 @@ export class BrowserEngine implements Engine {
 
   /** Describes a model at once; its files are loaded meanwhile. */
   async model(name?: string): Promise<Model> {
-    const path = this.#path(name);
+    const { path, size } = this.#found(name);
     const model: Model = await downloadJson(`${path}/model.json`);
     if (!this.#opened.has(model.name)) {
       this.#opened.add(model.name);
-      const first = (async () => parse<RunFacts>(await download(`${path}/first.safetensors`)))();
-      this.#first.set(path, { text: model.example, answer: first });
-      first.catch(() => this.#first.delete(path)); // the model computes it, then
-      const lack = await lackOf(model, this.site.models.find((one) => one.name === model.name)!.size);
+      const lack = await lackOf(model, size);
       if (lack) this.#refused.set(path, lack);
-      this.#ask({ kind: "open", path }).catch((error) => this.failed(error)); // the first board stays
+      this.#ask({ kind: "open", path }).catch((error) => this.failed(error)); // boards that are computed stay
     }
     return model;
   }
@@ -75,8 +72,12 @@ export class BrowserEngine implements Engine {
   }
 
   async run(request: RunRequest, signal?: AbortSignal): Promise<Answer<RunFacts>> {
-    const first = this.#first.get(this.#path(request.model));
-    if (first && isFirst(request, first.text)) return first.answer;
+    const { path, boards } = this.#found(request.model);
+    const number = isBoard(request) ? boards.indexOf(request.text!) : -1;
+    if (number >= 0) {
+      const board = await this.#board(`${path}/board-${number}.safetensors`).catch(() => null);
+      if (board) return board; // else the model computes it
+    }
     return (await this.#ask({ kind: "run", path: this.#path(request.model), request: plain(request) }, signal)) as Answer<RunFacts>;
   }
 
@@ -103,10 +104,23 @@ export class BrowserEngine implements Engine {
     throw new EngineError(`The visualizer ${request.visualizer} is a plugin in Python; use 'onnxlens explore' on your machine.`);
   }
 
-  #path(name: string | undefined): string {
+  #board(file: string): Promise<Answer<RunFacts>> {
+    let found = this.#boards.get(file);
+    if (!found) {
+      this.#boards.set(file, (found = download(file).then((content) => parse<RunFacts>(content))));
+      found.catch(() => this.#boards.delete(file));
+    }
+    return found;
+  }
+
+  #found(name: string | undefined): Site["models"][number] {
     const found = name === undefined ? this.site.models[0] : this.site.models.find((one) => one.name === name);
     if (!found) throw new EngineError(`This site has no model ${name}; it has ${this.site.models.map((one) => one.name).join(", ")}.`);
-    return new URL(found.path, document.baseURI).href;
+    return { ...found, path: new URL(found.path, document.baseURI).href };
+  }
+
+  #path(name: string | undefined): string {
+    return this.#found(name).path;
   }
 
   #ask(request: Request, signal?: AbortSignal, token?: (value: Generated) => void): Promise<unknown> {
@@ -138,9 +152,9 @@ async function lackOf(model: Model, size: number): Promise<EngineError | null> {
 }
 
 /** Whether a request is the one that the page makes first of a text. */
-function isFirst({ text, reads, position = -1, token, against, edits, top = 5 }: RunRequest, own: string): boolean {
+function isBoard({ text, reads, position = -1, token, against, edits, top = 5 }: RunRequest): boolean {
   const isPlain = !edits?.length && position === -1 && token == null && against == null && top === 5;
-  return text === own && isPlain && reads.every((read) => BOARD.includes(read));
+  return text !== undefined && isPlain && reads.every((read) => BOARD.includes(read));
 }
 
 /** A request without Svelte's proxies, which cannot be sent to a worker. */

@@ -16,7 +16,7 @@ export async function inside(): Promise<Inside | null> {
   elements.forEach((one) => one.remove()); // their text is as large as the model
   const { "worker.js": code, "ort.wasm": wasm, ...rest } = parts;
   const files = Object.fromEntries(Object.entries(rest).map(([path, content]) => [new URL(path, document.baseURI).href, content]));
-  take(Object.fromEntries(Object.entries(files).filter(([path]) => /\/(model\.json|first\.safetensors)$/.test(path)).map(([path, content]) => [path, content.slice(0)])));
+  take(Object.fromEntries(Object.entries(files).filter(([path]) => /\/(model\.json|board-0\.safetensors)$/.test(path)).map(([path, content]) => [path, content.slice(0)])));
   const worker = new Worker(URL.createObjectURL(new Blob([code!], { type: "text/javascript" })));
   worker.postMessage({ id: -1, kind: "files", files, wasm: wasm! }, [wasm!, ...Object.values(files)]);
   return { site, worker };

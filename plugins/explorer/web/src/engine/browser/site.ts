@@ -43,7 +43,8 @@ export interface SiteModel extends Details {
 
 /** What the page has of a site. */
 export interface Site {
-  models: { name: string; path: string; size: number }[]; // the one to begin with comes first; `size` of all files, in bytes
+  /** The one to begin with comes first; `size` of all files, in bytes; `boards`: the texts whose boards are in the site. */
+  models: { name: string; path: string; size: number; boards: string[] }[];
 }
 
 /** Tensors as the files of a site have them. */
