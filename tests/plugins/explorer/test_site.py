@@ -125,6 +125,18 @@ def test_a_site_that_was_opened_once_opens_without_a_connection(tiny_site, brows
         context.close()
 
 
+def test_it_can_be_installed_as_an_app(tiny_site, browser):
+    with hosted(tiny_site) as address:
+        page = browser.new_page()
+        page.goto(address)
+        page.evaluate("navigator.serviceWorker.ready")
+        session = page.context.new_cdp_session(page)
+        assert session.send("Page.getAppManifest")["errors"] == []
+        found = session.send("Page.getInstallabilityErrors")["installabilityErrors"]
+        assert {error["errorId"] for error in found} <= {"in-incognito"}  # as all windows of tests are
+        page.close()
+
+
 def test_threads_are_used_where_the_server_sends_the_headers_of_the_site(tiny_site, browser):
     headers = dict(line.strip().split(": ") for line in (tiny_site / "_headers").read_text().splitlines()[1:])
     assert set(headers) == {"Cross-Origin-Opener-Policy", "Cross-Origin-Embedder-Policy"}
