@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+
 import numpy as np
 import pytest
 from explorer_engines import ENGINES, compared
@@ -123,6 +125,15 @@ def test_a_site_that_was_opened_once_opens_without_a_connection(tiny_site, brows
         page.get_by_test_id("text").fill("a dog")
         page.get_by_test_id("model").get_by_text(" 2 tokens").wait_for()
         context.close()
+
+
+def test_the_code_is_small():
+    size = {path.name: len(gzip.compress(path.read_bytes())) for path in (BUILT / "assets").iterdir()}
+    code = {name: one for name, one in size.items() if name.endswith((".js", ".css"))}
+    assert len(code) == 3
+    # Its own, and in the worker that of ONNX Runtime Web, 24.6 kB.
+    assert sum(code.values()) < 200_000 + 25_000
+    assert sum(one for name, one in size.items() if name.endswith(".wasm")) < 4_000_000
 
 
 def test_it_can_be_installed_as_an_app(tiny_site, browser):
