@@ -6,12 +6,15 @@ It takes a request on standard input and prints an answer, both JSON:
 - `as_written`: whether tokenizer.json is read as it is, not as the class of tokenizer that transformers chooses;
 - `texts`: the texts to encode;
 - `config`: the known entries of the bundle's tokenizer_config.json;
+- `special`: the ids of special tokens, such as `eos_token`, that the model's configuration names;
 
 and answers with `error`, or with
 
 - `document`: the tokenizer as the tokenizers library writes it, without truncation, padding and dropout;
 - `kind`: the class that read it;
-- `config`: tokenizer_config.json with which transformers reads that document as the same tokenizer;
+- `config`: tokenizer_config.json with which transformers reads that document as the same tokenizer. It names the
+  tokens of `_SPECIAL`, since transformers.js needs them where several texts are padded; for one that neither tokenizer
+  nor model has, the end token;
 - `encoded`: pairs of a text and its ids, the texts of the request and some with each token that was added;
 - `differs`: the first text that the original tokenizer.json would encode differently, or null.
 """
@@ -27,6 +30,7 @@ from typing import Any
 
 _MOST_MEMORY = 8 << 30  # bytes
 _ADDED = 40  # tokens that get texts of their own
+_SPECIAL = ("bos_token", "eos_token", "unk_token", "pad_token")
 
 
 def main() -> None:
@@ -40,7 +44,9 @@ def main() -> None:
     json.dump(answer, sys.stdout)
 
 
-def _read(folder: str, as_written: bool, texts: list[str], config: dict[str, Any]) -> dict[str, Any]:
+def _read(
+    folder: str, as_written: bool, texts: list[str], config: dict[str, Any], special: dict[str, int]
+) -> dict[str, Any]:
     from tokenizers import Tokenizer
 
     auto, plain = _classes()
@@ -63,6 +69,10 @@ def _read(folder: str, as_written: bool, texts: list[str], config: dict[str, Any
                 '"PreTrainedTokenizerFast"'
             )
     added = [token.content for token in fast.get_added_tokens_decoder().values()][:_ADDED]
+    named = {name: str(token) for name, token in made.special_tokens_map.items() if not isinstance(token, list)}
+    entries = {"padding_side": "left", **named, **config}
+    completed = entries | _special_tokens(fast, entries, special)
+    added += dict.fromkeys(_text(completed[name]) for name in _SPECIAL if completed.get(name))
     texts = texts + [form.format(token) for token in added for form in ("{0}", "a{0}b", "a {0} b\n{0}")]
     encoded = [(text, made(text)["input_ids"]) for text in texts]
     if not any(ids for _, ids in encoded):
@@ -72,9 +82,24 @@ def _read(folder: str, as_written: bool, texts: list[str], config: dict[str, Any
         itself = _make_plain(Tokenizer.from_file(str(file)))
         differs = next((text for text, ids in encoded if itself.encode(text).ids != ids), None)
     document = fast.to_str(pretty=True)
-    named = {name: str(token) for name, token in made.special_tokens_map.items() if not isinstance(token, list)}
-    entries = _reloads(document, {**named, **config}, encoded, json.loads((Path(folder) / "config.json").read_text()))
+    model = json.loads((Path(folder) / "config.json").read_text())
+    # A special token is one wherever a text holds it: an end token that is a word cannot be named.
+    entries = _reloads(document, (completed, entries), encoded, model)
     return {"document": document, "kind": kind, "config": entries, "encoded": encoded, "differs": differs}
+
+
+def _special_tokens(fast: Any, entries: dict[str, Any], special: dict[str, int]) -> dict[str, Any]:
+    """The special tokens, by their kind, where any are known; those that the entries name come first."""
+    found = {name: fast.id_to_token(number) for name, number in special.items()}
+    found["unk_token"] = getattr(fast.model, "unk_token", None)
+    tokens = {name: entries.get(name) or found.get(name) for name in _SPECIAL}
+    end = tokens["eos_token"] or tokens["bos_token"] or tokens["pad_token"] or tokens["unk_token"]
+    return {name: token or _text(end) for name, token in tokens.items()} if end else {}
+
+
+def _text(token: Any) -> str:
+    """A token that is written as text, or as an object with its content."""
+    return str(token["content"]) if isinstance(token, dict) else str(token)
 
 
 def _make_plain(fast: Any) -> Any:
@@ -86,14 +111,17 @@ def _make_plain(fast: Any) -> Any:
 
 
 def _reloads(
-    document: str, config: dict[str, Any], encoded: list[tuple[str, list[int]]], model: dict[str, Any]
+    document: str,
+    configs: tuple[dict[str, Any], ...],
+    encoded: list[tuple[str, list[int]]],
+    model: dict[str, Any],
 ) -> dict[str, Any]:
-    """The entries of a tokenizer_config.json with which transformers reads a document as the same tokenizer."""
+    """The first entries of a tokenizer_config.json with which transformers reads a document as the same tokenizer."""
     auto, _ = _classes()
-    first = config.get("tokenizer_class", "GPT2TokenizerFast")
-    # Many classes of transformers build a tokenizer anew from the vocabulary; this one takes it as it is.
-    for name in dict.fromkeys((first, "PreTrainedTokenizerFast")):
-        entries = {**config, "tokenizer_class": name}
+    first = configs[0].get("tokenizer_class", "GPT2TokenizerFast")
+    # Many classes of transformers build a tokenizer anew from the vocabulary; the last one takes it as it is.
+    classes = dict.fromkeys((first, "PreTrainedTokenizerFast"))
+    for entries in ({**config, "tokenizer_class": name} for config in configs for name in classes):
         with tempfile.TemporaryDirectory() as scratch:
             for file, content in (("config.json", model), ("tokenizer_config.json", entries)):
                 (Path(scratch) / file).write_text(json.dumps(content), encoding="utf-8")

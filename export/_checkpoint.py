@@ -23,12 +23,13 @@ from onnxlens.export._configuration_files import read_object
 from onnxlens.export._gguf import is_gguf, read_gguf
 from onnxlens.export._hub import download
 from onnxlens.export._paths import PathError, real_path
-from onnxlens.export._tokenizer import CheckpointTokenizer, read_tokenizer, take_tokenizer
+from onnxlens.export._tokenizer import CheckpointTokenizer, read_tokenizer, special_ids, take_tokenizer
 from onnxlens.export._weight_files import read_tensors
 from onnxlens.export.families import Family
 from onnxlens.plugins._registry import Registry
 from onnxlens.runtime._bundle.generation_config import GENERATION_CONFIG, end_tokens
 from onnxlens.runtime._bundle.manifest import MANIFEST
+from onnxlens.runtime._bundle.other_exports import other_export
 from onnxlens.runtime._bundle.weights import STORAGES, Storage, stored_dtype
 from onnxlens.runtime.errors import BundleError, CheckpointError, InputError
 
@@ -127,11 +128,14 @@ def read_checkpoint(
         described = {"kind": "hub", "id": str(source), "revision": revision or "main", "commit": commit}
     if (folder / MANIFEST).is_file():
         raise CheckpointError(f"{source} is an exported bundle already; use it with 'onnxlens predict -m {source}'.")
+    if (said := other_export(folder, source)) is not None:
+        raise CheckpointError(said)
     _refuse_adapter(folder)
     if not (folder / "config.json").is_file():
         raise CheckpointError(f"{folder} is not a checkpoint: it has no config.json.")
     family, entries = check_configuration(read_object(folder / "config.json"), folder / "config.json", plugins)
     tensors = _check_tensors(read_tensors(folder), family, storage, str(folder))
+    generation = _read_if_there(folder / GENERATION_CONFIG)
     return _checkpoint(
         name=str(described["id"]).split("/")[-1],
         source=described,
@@ -140,9 +144,11 @@ def read_checkpoint(
         storage=storage,
         tensors=tensors,
         tokenizer=read_tokenizer(
-            _tokenizer_path(tokenizer) if tokenizer else folder, config=_least_tokenizer_config(family)
+            _tokenizer_path(tokenizer) if tokenizer else folder,
+            config=_least_tokenizer_config(family),
+            special=special_ids(entries, generation),
         ),
-        generation_config=_read_if_there(folder / GENERATION_CONFIG),
+        generation_config=generation,
         reference=folder,
     )
 
@@ -156,8 +162,10 @@ def _read_gguf(
     del model.config.quantization_config  # the dequantised model is exported
     described = {"kind": "gguf", "id": path.name}
 
-    def found(config: dict[str, Any]) -> CheckpointTokenizer:
-        return read if tokenizer is None else read_tokenizer(_tokenizer_path(tokenizer), config=config)
+    def found(config: dict[str, Any], special: dict[str, int]) -> CheckpointTokenizer:
+        if tokenizer is None:
+            return read
+        return read_tokenizer(_tokenizer_path(tokenizer), config=config, special=special)
 
     return _from_model(
         model, found, name=path.stem, source=described, storage=storage, origin=str(path), plugins=plugins
@@ -189,10 +197,10 @@ def read_model(
     if not isinstance(model, PreTrainedModel):
         raise CheckpointError(f"Expected a model of transformers, got a {type(model).__name__}.")
 
-    def read(config: dict[str, Any]) -> CheckpointTokenizer:
+    def read(config: dict[str, Any], special: dict[str, int]) -> CheckpointTokenizer:
         if isinstance(tokenizer, Tokenizer):
-            return take_tokenizer(tokenizer, config=config)
-        return read_tokenizer(_tokenizer_path(tokenizer), config=config)
+            return take_tokenizer(tokenizer, config=config, special=special)
+        return read_tokenizer(_tokenizer_path(tokenizer), config=config, special=special)
 
     described = {"kind": "memory", "id": name}
     return _from_model(
@@ -208,7 +216,7 @@ def read_model(
 
 def _from_model(
     model: PreTrainedModel,
-    tokenizer: Callable[[dict[str, Any]], CheckpointTokenizer],
+    tokenizer: Callable[[dict[str, Any], dict[str, int]], CheckpointTokenizer],
     *,
     name: str,
     source: dict[str, Any],
@@ -220,6 +228,7 @@ def _from_model(
     family, entries = check_configuration(written, "the model's config", plugins)
     if not isinstance(model, family.REFERENCE):
         raise CheckpointError(f"Expected a transformers {family.REFERENCE.__name__}, got a {type(model).__name__}.")
+    generation = json.loads(model.generation_config.to_json_string(use_diff=True))
     return _checkpoint(
         name=name,
         source=source,
@@ -227,8 +236,8 @@ def _from_model(
         config_entries=entries,
         storage=storage,
         tensors=_check_tensors(model.state_dict(), family, storage, origin),
-        tokenizer=tokenizer(_least_tokenizer_config(family)),
-        generation_config=json.loads(model.generation_config.to_json_string(use_diff=True)),
+        tokenizer=tokenizer(_least_tokenizer_config(family), special_ids(entries, generation)),
+        generation_config=generation,
         reference=model,
     )
 

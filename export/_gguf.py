@@ -11,7 +11,7 @@ import torch
 from transformers import AutoTokenizer, PreTrainedModel
 
 from onnxlens.export._configuration import quiet
-from onnxlens.export._tokenizer import CheckpointTokenizer, read_tokenizer
+from onnxlens.export._tokenizer import CheckpointTokenizer, read_tokenizer, special_ids
 from onnxlens.export.families.registered import family_of, known_families
 from onnxlens.plugins._registry import Registry
 from onnxlens.runtime._escape import quoted
@@ -68,7 +68,7 @@ def read_gguf(path: Path, plugins: Registry) -> tuple[PreTrainedModel, Checkpoin
     with tempfile.TemporaryDirectory() as scratch:
         tokenizer.save_pretrained(scratch)
         _forget_length(Path(scratch) / "tokenizer_config.json")
-        return model, read_tokenizer(Path(scratch))
+        return model, read_tokenizer(Path(scratch), special=special_ids(model.config.to_dict()))
 
 
 def _architecture(path: Path) -> str:

@@ -38,6 +38,10 @@ __all__ = [
 # The first opset with a Gelu operator: one node in place of eight, in both of its forms.
 OPSET = 20
 
+# The version of the file format that came with this opset, and all that the graphs need. ONNX Runtime 1.17, the first
+# that has the opset, refuses a newer one.
+_IR_VERSION = 9
+
 # Sizes of the example that is traced. They are large primes, so that no size of a model is a multiple: the tracer would
 # generalise equations that hold by chance.
 _BATCH, _NEW, _PAST = 7901, 7907, 7919
@@ -214,13 +218,17 @@ def _put_on_path(graph: ir.Graph, layers: int) -> None:
 
 
 def strip(model: ir.Model) -> None:
-    """Removes the tracer's metadata, such as stack traces, which name folders of the exporting machine."""
+    """Removes the tracer's metadata, such as stack traces, which name folders of the exporting machine.
+
+    It also states the producer and the version of the format.
+    """
     passes.ClearMetadataAndDocStringPass()(model)
     model.metadata_props.clear()
     model.graph.metadata_props.clear()
     for value in (*model.graph.inputs, *model.graph.outputs, *model.graph.initializers.values()):
         value.metadata_props.clear()
     model.producer_name, model.producer_version = "onnxlens", version("onnxlens")
+    model.ir_version = _IR_VERSION
 
 
 @contextmanager

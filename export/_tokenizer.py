@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,14 @@ from onnxlens.runtime._text.tokenizer import Tokenizer as BundleTokenizer
 from onnxlens.runtime._text.tokenizer_document import TokenizerDocumentError, check_document
 from onnxlens.runtime.errors import CheckpointError, ExportError
 
-__all__ = ["OTHER_KINDS", "CheckpointTokenizer", "check_tokenizer", "read_tokenizer", "take_tokenizer"]
+__all__ = [
+    "OTHER_KINDS",
+    "CheckpointTokenizer",
+    "check_tokenizer",
+    "read_tokenizer",
+    "special_ids",
+    "take_tokenizer",
+]
 
 # The kinds of vocabulary files that transformers reads only if the tokenizer's class is named.
 OTHER_KINDS = {
@@ -68,13 +76,33 @@ class CheckpointTokenizer:
     encoded: list[tuple[str, list[int]]]
 
 
-def read_tokenizer(path: Path, *, config: dict[str, Any] | None = None) -> CheckpointTokenizer:
+def special_ids(config: Mapping[str, Any], generation: Mapping[str, Any] | None = None) -> dict[str, int]:
+    """The ids of the special tokens that a model's configuration names, by the names of tokenizer_config.json.
+
+    Args:
+        config: the entries of config.json.
+        generation: those of generation_config.json, which come first.
+    """
+    found = {}
+    for name in ("bos_token", "eos_token", "pad_token"):
+        for entries in (generation or {}, config):
+            value = entries.get(f"{name}_id")
+            value = value[0] if isinstance(value, list) and value else value
+            if type(value) is int and value >= 0:
+                found.setdefault(name, value)
+    return found
+
+
+def read_tokenizer(
+    path: Path, *, config: dict[str, Any] | None = None, special: Mapping[str, int] | None = None
+) -> CheckpointTokenizer:
     """Reads a tokenizer as `AutoTokenizer.from_pretrained(folder)` does, or a named tokenizer.json unchanged.
 
     Args:
         path: a folder with tokenizer.json, or vocab.json and merges.txt, or others that transformers reads; or a
             tokenizer.json itself.
         config: entries for a tokenizer_config.json, where there is none.
+        special: the ids of special tokens, such as `eos_token`, of which the tokenizer itself may not know.
 
     Raises:
         CheckpointError: there are no such files, they are damaged, or transformers reads them as something else.
@@ -88,14 +116,23 @@ def read_tokenizer(path: Path, *, config: dict[str, Any] | None = None) -> Check
             found = _gather(path, folder)
         if not (folder / "tokenizer.json").is_file():
             _check_vocabulary(path, folder, found)
-        return _read(folder, str(path), as_written=path.is_file(), config=found or config or {}, model=_model(path))
+        return _read(
+            folder,
+            str(path),
+            as_written=path.is_file(),
+            config=found or config or {},
+            special=special or {},
+            model=_model(path),
+        )
 
 
-def take_tokenizer(tokenizer: Tokenizer, *, config: dict[str, Any]) -> CheckpointTokenizer:
+def take_tokenizer(
+    tokenizer: Tokenizer, *, config: dict[str, Any], special: Mapping[str, int] | None = None
+) -> CheckpointTokenizer:
     """Takes a tokenizer in memory; it is read, not changed. Errors are those of `read_tokenizer`."""
     with tempfile.TemporaryDirectory() as scratch:
         (Path(scratch) / "tokenizer.json").write_text(tokenizer.to_str(), encoding="utf-8")
-        return _read(Path(scratch), "memory", as_written=True, config=config, model=_model(None))
+        return _read(Path(scratch), "memory", as_written=True, config=config, special=special or {}, model=_model(None))
 
 
 def check_tokenizer(file: Path, expected: CheckpointTokenizer) -> dict[str, Any]:
@@ -180,7 +217,13 @@ def _model(source: Path | None) -> dict[str, Any]:
 
 
 def _read(
-    folder: Path, origin: str, *, as_written: bool, config: dict[str, Any], model: dict[str, Any]
+    folder: Path,
+    origin: str,
+    *,
+    as_written: bool,
+    config: dict[str, Any],
+    special: Mapping[str, int],
+    model: dict[str, Any],
 ) -> CheckpointTokenizer:
     where = f"The tokenizer in {origin} cannot be read"
     if (folder / "tokenizer.json").is_file():
@@ -189,7 +232,14 @@ def _read(
         except TokenizerDocumentError as error:
             raise CheckpointError(f"{where}: {error}.") from error
     (folder / "config.json").write_text(json.dumps(model), encoding="utf-8")
-    answer = _asked({"folder": str(folder), "as_written": as_written, "texts": _TEXTS, "config": config}, where)
+    request = {
+        "folder": str(folder),
+        "as_written": as_written,
+        "texts": _TEXTS,
+        "config": config,
+        "special": {**special},
+    }
+    answer = _asked(request, where)
     if "error" in answer:
         raise CheckpointError(f"{where}: {answer['error']}.")
     found = CheckpointTokenizer(

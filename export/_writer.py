@@ -112,8 +112,9 @@ def _genai_config(config: ModelConfig, end_tokens: tuple[int, ...]) -> dict[str,
             "vocab_size": config.d_vocab,
             "bos_token_id": start,
             "eos_token_id": ends[0] if len(ends) == 1 else ends,
-            # Outside of the vocabulary, since genai masks every occurrence of the padding token in a prompt.
-            "pad_token_id": config.d_vocab,
+            # Genai masks every occurrence of the padding token in a prompt, so no token may be it; and it feeds padding
+            # to the graph, where -1 looks up the last token and the vocabulary's size would be an error.
+            "pad_token_id": -1,
             "decoder": {
                 "filename": PLAIN_GRAPH,
                 "session_options": {"provider_options": []},

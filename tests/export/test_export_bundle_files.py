@@ -80,8 +80,9 @@ def test_files_have_the_permissions_of_any_file_the_user_makes(
     assert set(modes.values()) == {0o640}, modes
 
 
-# transformers.js has no defaults for these, as GPT2Tokenizer has.
-SPECIAL = dict.fromkeys(("bos_token", "eos_token", "unk_token"), "<|endoftext|>")
+# transformers.js has no defaults for these, as GPT2Tokenizer has for some, and needs the last to pad a batch.
+KINDS = ("bos_token", "eos_token", "unk_token", "pad_token")
+SPECIAL = {**dict.fromkeys(KINDS, "<|endoftext|>"), "padding_side": "left"}
 
 
 def test_the_tokenizer_travels(bundle: Folder, checkpoint: Folder) -> None:
@@ -95,6 +96,11 @@ def test_the_tokenizer_travels(bundle: Folder, checkpoint: Folder) -> None:
         "model_max_length": 48,
         **SPECIAL,
     }
+
+
+@pytest.mark.parametrize("name", ["base", "llama"])
+def test_special_tokens_are_named_where_the_checkpoint_has_no_tokenizer_config(bundle: Folder, name: str) -> None:
+    assert read(bundle(name) / "tokenizer_config.json").items() >= SPECIAL.items()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -119,7 +125,8 @@ def test_genai_config_describes_the_graph(bundle: Folder, name: str) -> None:
     model, decoder = genai["model"], genai["model"]["decoder"]
     assert (bundle(name) / decoder["filename"]).is_file()
     assert model["type"] == "decoder"
-    assert model["vocab_size"] == model["pad_token_id"] == config["vocab_size"]  # no prompt can hold this id
+    assert model["vocab_size"] == config["vocab_size"]
+    assert model["pad_token_id"] == -1  # no prompt can hold this id, and genai feeds it to the graph
     assert model["context_length"] == genai["search"]["max_length"] == config["n_positions"]
     assert model["eos_token_id"] == model["bos_token_id"] == 0
     assert decoder["num_hidden_layers"] == config["n_layer"]

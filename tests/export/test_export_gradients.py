@@ -69,6 +69,7 @@ def test_inputs_and_outputs(bundle: Folder, name: str) -> None:
         **{f"grad.{name}": shape for name, shape in shapes.items()},
     }
     assert [(opset.domain, opset.version) for opset in graph.opset_import] == [("", OPSET)]
+    assert graph.ir_version == 9
 
 
 @pytest.mark.parametrize("name", NAMES)

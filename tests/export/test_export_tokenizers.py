@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from onnxlens.export._checkpoint import _check_fit
-from onnxlens.export._tokenizer import CheckpointTokenizer, check_tokenizer, read_tokenizer, take_tokenizer
+from onnxlens.export._tokenizer import CheckpointTokenizer, check_tokenizer, read_tokenizer, special_ids, take_tokenizer
 from onnxlens.runtime.errors import CheckpointError, ExportError
 
 BASE: dict[str, Any] = json.loads(tokenizer().to_str())
@@ -72,6 +72,62 @@ def test_it_is_what_transformers_gives(tmp_path: Path, files: dict[str, Any]) ->
         assert found.tokenizer.encode(text).ids == theirs(text)["input_ids"] == again(text)["input_ids"], text
     assert again.special_tokens_map.items() >= theirs.special_tokens_map.items()
     assert check_tokenizer(bundle / "tokenizer.json", found)["texts"] > 30
+
+
+NAMED = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+LLAMA = {"tokenizer_class": "PreTrainedTokenizerFast"}  # which has no special tokens of its own
+
+
+def with_tokens(*texts: str) -> dict[str, Any]:
+    """The tokenizer with further special tokens, whose ids are 290 and on."""
+    added = [
+        {
+            "id": 290 + number, "content": text, "special": True,
+            "single_word": False, "lstrip": False, "rstrip": False, "normalized": False,
+        }
+        for number, text in enumerate(texts)
+    ]  # fmt: skip
+    return changed(added_tokens=[*BASE["added_tokens"], *added])
+
+
+@pytest.mark.parametrize(
+    ("config", "ids", "expected"),
+    [
+        (LLAMA, {"eos_token": 0}, dict.fromkeys(NAMED, "<|endoftext|>")),
+        (LLAMA, {"bos_token": 290, "eos_token": 291}, {**dict.fromkeys(NAMED, "</s>"), "bos_token": "<s>"}),
+        (LLAMA, {"bos_token": 290, "eos_token": 291, "pad_token": 293}, {**NAMED, "unk_token": "</s>"}),
+        (LLAMA, {"bos_token": 290}, dict.fromkeys(NAMED, "<s>")),
+        (LLAMA | NAMED, {"eos_token": 0, "pad_token": 0}, NAMED),
+        (LLAMA | {"eos_token": "</s>", "pad_token": None}, {"eos_token": 0}, dict.fromkeys(NAMED, "</s>")),
+        (LLAMA | {"eos_token": {"content": "</s>", "__type": "AddedToken"}}, {}, {"pad_token": "</s>"}),
+        (LLAMA | {"padding_side": "right"}, {"eos_token": 0}, {"padding_side": "right", "pad_token": "<|endoftext|>"}),
+        ({}, {}, dict.fromkeys(NAMED, "<|endoftext|>")),
+    ],
+)
+def test_special_tokens_are_named(
+    tmp_path: Path, config: dict[str, Any], ids: dict[str, int], expected: dict[str, Any]
+) -> None:
+    files = {"tokenizer.json": with_tokens("<s>", "</s>", "<unk>", "<pad>"), "tokenizer_config.json": config}
+    found = read_tokenizer(written(tmp_path / "source", files), special=ids).config
+    assert found.items() >= ({"padding_side": "left"} | expected).items()
+
+
+@pytest.mark.parametrize("ids", [{}, {"eos_token": BASE["model"]["vocab"]["he"]}, {"eos_token": 50256}])
+def test_a_token_of_the_text_is_not_named_as_a_special_one(tmp_path: Path, ids: dict[str, int]) -> None:
+    plain = changed(added_tokens=[])
+    found = read_tokenizer(
+        written(tmp_path / "s", {"tokenizer.json": plain, "tokenizer_config.json": LLAMA}), special=ids
+    )
+    assert found.config == {**LLAMA, "padding_side": "left"}  # named, it would be cut out of every text that holds it
+
+
+def test_the_ids_of_special_tokens_are_those_that_generation_uses() -> None:
+    config = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": None}
+    assert special_ids(config) == {"bos_token": 1, "eos_token": 2}
+    assert special_ids(config, {"eos_token_id": [5, 6], "pad_token_id": 7}) == {
+        "bos_token": 1, "eos_token": 5, "pad_token": 7,
+    }  # fmt: skip
+    assert special_ids({"bos_token_id": -1, "eos_token_id": "x"}) == {}
 
 
 def test_the_specials_are_known(tmp_path: Path) -> None:
