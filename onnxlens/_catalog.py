@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from onnxlens.runtime._bundle.manifest import MANIFEST
+from onnxlens.runtime._bundle.other_exports import other_export
 from onnxlens.runtime._user_folders import data_folder
 from onnxlens.runtime.errors import BundleError, suggestion
 
@@ -93,6 +94,8 @@ def _no_bundle(path: Path) -> str:
         return f"{path} is part of a bundle; give the bundle's folder, {shlex.quote(str(around))}."
     if not path.is_dir():
         return f"{path} is a file, and a bundle is a folder with {MANIFEST} in it."
+    if (said := other_export(path)) is not None:
+        return said
     if (path / "config.json").is_file():
         command = f"onnxlens export {shlex.quote(str(path))} FOLDER"
         return f"{path} is a checkpoint, not a bundle: it has no {MANIFEST}. Make a bundle of it: {command}"

@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from onnxlens.runtime._bundle.json_file import JsonFileError, read_json
+from onnxlens.runtime._bundle.other_exports import other_export
 from onnxlens.runtime._bundle.weights import STORAGES
 from onnxlens.runtime._escape import cut, quoted
 from onnxlens.runtime.errors import BundleError
@@ -87,6 +88,8 @@ class Manifest:
         """
         path = folder / MANIFEST
         if not path.is_file():
+            if folder.is_dir() and (said := other_export(folder)) is not None:
+                raise BundleError(said)
             what = "is not a bundle: it has no onnxlens.json" if folder.is_dir() else "does not exist"
             raise BundleError(f"{folder} {what}. Make a bundle with 'onnxlens export SOURCE {folder}'.")
         try:

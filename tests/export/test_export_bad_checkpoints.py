@@ -480,3 +480,14 @@ def test_buffers_of_old_checkpoints_are_no_weights(tmp_path: Path, prefix: str) 
     found = read_checkpoint(source)
     assert found.tensors.keys() == weights.keys()
     assert found.parameters == sum(value.size for value in weights.values())
+
+
+def test_a_folder_that_another_tool_exported_says_so(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "gpt2", "_name_or_path": "openai-community/gpt2"}))
+    (tmp_path / "model.onnx").touch()
+    with pytest.raises(CheckpointError) as raised:
+        read_checkpoint(tmp_path)
+    assert str(raised.value) == (
+        f"{tmp_path} is an ONNX export such as Optimum's: it has neither onnxlens.json, as a bundle, nor weights, as a "
+        "checkpoint. Make a bundle of the checkpoint that it came from: onnxlens export openai-community/gpt2 FOLDER"
+    )
