@@ -81,6 +81,7 @@ def gradients_graph(family: Family) -> ir.Model:
         graph.initializers.add(weight)
     simplify(model, family)
     _undo_double_transposes(model)
+    _keep_square_weights(model)
     name_values(graph.inputs, ["input_ids", "attention_mask", "position_ids", COTANGENT])
     name_values(graph.outputs, ["logits", *points, *(GRADIENT + name for name in points)])
     declare_shapes(graph, described, keys="sequence_length")
@@ -104,6 +105,32 @@ def _undo_double_transposes(model: ir.Model) -> None:
             if original is not None and [first[axis] for axis in second] == sorted(first):
                 for user, index in node.outputs[0].uses():
                     user.replace_input_with(index, original)
+    passes.RemoveUnusedNodesPass()(model)
+
+
+def _keep_square_weights(model: ir.Model) -> None:
+    """Computes the product with a square weight's transpose, g @ Wᵀ, as (W @ gᵀ)ᵀ.
+
+    OpenVINO 2026.4 takes W and the folded Wᵀ, which have the same shape, for one constant, and computes wrong gradients
+    without a word. In this form both passes multiply with W itself.
+    """
+    graph = model.graph
+    for node in list(graph):
+        gradient, transposed = node.inputs if node.op_type == "MatMul" else (None, None)
+        producer = transposed.producer() if transposed is not None else None
+        weight = producer.inputs[0] if producer is not None and producer.op_type == "Transpose" else None
+        if gradient is None or weight is None or weight.name not in graph.initializers:
+            continue
+        assert weight.shape is not None
+        if weight.shape[0] == weight.shape[1]:
+            columns = ir.node("Transpose", [gradient], {"perm": [1, 0]})  # [D, B * P]: the gradient has two axes here
+            product = ir.node("MatMul", [weight, columns.outputs[0]])
+            rows = ir.node("Transpose", [product.outputs[0]], {"perm": [1, 0]})  # [B * P, D]
+            for new, name in ((columns, "columns"), (product, "product"), (rows, "rows")):
+                new.name = new.outputs[0].name = f"{node.outputs[0].name}.{name}"
+            node.outputs[0].replace_all_uses_with(rows.outputs[0], replace_graph_outputs=True)
+            graph.insert_before(node, [columns, product, rows])
+            graph.remove(node, safe=True)
     passes.RemoveUnusedNodesPass()(model)
 
 

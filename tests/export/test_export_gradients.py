@@ -84,6 +84,17 @@ def test_weights_come_from_the_shared_file_once(bundle: Folder, name: str) -> No
     assert (opened.path / GRADIENTS_GRAPH).stat().st_size < 40_000 * opened.config.n_layers
 
 
+@pytest.mark.parametrize("name", [*NAMES, "llama-gradients"])
+def test_no_square_weight_is_used_transposed(bundle: Folder, name: str) -> None:
+    """OpenVINO would take it and its transpose for one constant."""
+    graph = onnx.load(bundle(name) / GRADIENTS_GRAPH, load_external_data=False).graph
+    square = {tensor.name for tensor in graph.initializer if len(tensor.dims) == 2 and len({*tensor.dims}) == 1}
+    square |= {node.output[0] for node in graph.node if node.op_type == "Cast" and node.input[0] in square}
+    uses = [node.op_type for node in graph.node for value in node.input if value in square and node.op_type != "Cast"]
+    assert len(square) >= Bundle(bundle(name)).config.n_layers
+    assert {*uses} == {"MatMul"}
+
+
 def test_any_onnx_runtime_computes_it(bundle: Folder) -> None:
     folder = bundle("base-gradients")
     session = onnxruntime.InferenceSession(folder / GRADIENTS_GRAPH, providers=["CPUExecutionProvider"])
