@@ -121,7 +121,7 @@ def _reloads(
     first = configs[0].get("tokenizer_class", "GPT2TokenizerFast")
     # Many classes of transformers build a tokenizer anew from the vocabulary; the last one takes it as it is.
     classes = dict.fromkeys((first, "PreTrainedTokenizerFast"))
-    for entries in ({**config, "tokenizer_class": name} for config in configs for name in classes):
+    for entries in (_of_class(name, config) for config in configs for name in classes):
         with tempfile.TemporaryDirectory() as scratch:
             for file, content in (("config.json", model), ("tokenizer_config.json", entries)):
                 (Path(scratch) / file).write_text(json.dumps(content), encoding="utf-8")
@@ -130,6 +130,12 @@ def _reloads(
             if all(made(text)["input_ids"] == ids for text, ids in encoded):
                 return entries
     raise ValueError("transformers would not read the exported tokenizer.json as the same tokenizer")
+
+
+def _of_class(name: str, config: dict[str, Any]) -> dict[str, Any]:
+    """The entries for a class of tokenizer; that of no model would ask for token types, which decoders do not have."""
+    inputs = {"model_input_names": ["input_ids", "attention_mask"]} if name == "PreTrainedTokenizerFast" else {}
+    return {**inputs, **config, "tokenizer_class": name}
 
 
 def _classes() -> tuple[Any, Any]:
