@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet --constraint constraints.txt
 PROMPT ?= Data visualization empowers users to
 
-.PHONY: try explore site plugins real test test-isa fuzz lint types docs wheel bench clean
+.PHONY: try explore site plugins real test test-isa fuzz portability lint types docs wheel bench clean
 
 try: $(VENV)/.installed  ## set up .venv without PyTorch, and predict
 	$(BIN)/onnxlens predict "$(PROMPT)"
@@ -70,6 +70,11 @@ endif
 
 fuzz: $(VENV)/.installed-dev  ## damage bundles, traces and more, and try them, until interrupted
 	PYTHONPATH=tests $(BIN)/python -m fuzz
+
+# CHECK=--check fails where the table in docs/runtimes.md is not up to date, instead of writing it.
+CHECK ?=
+portability: $(VENV)/.installed-dev  ## run bundles in every other runtime, each in an environment of its own
+	PYTHONPATH=tests $(BIN)/python -m portability $(CHECK)
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/ruff check .

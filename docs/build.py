@@ -12,6 +12,7 @@ In a document:
 - In a ```console block, lines that begin with `$ ` are run, and the lines after each are its output. A command may
   fail only where its output shows an error.
 - `<!-- not run: REASON -->` before a block keeps it from being run.
+- The files in docs/examples are shown as they are, and `make portability` runs them.
 
 Floating-point numbers differ a little between processors. So two texts are the same if decimal fractions differ by one
 in the last digit or by 1e-4 of their value, and bars by their length; all else must be equal. The outputs are those of
@@ -351,6 +352,13 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}" if line else "" for line in text.splitlines())
 
 
+def _example(path: Path) -> str:
+    """The source of an example that is a file; `make portability` runs it."""
+    language = {".py": "python", ".mjs": "js", ".html": "html", ".c": "c"}[path.suffix]
+    note = "<!-- not run: make portability runs it -->\n" if language == "python" else ""
+    return f"{note}```{language}\n{path.read_text(encoding='utf-8')}```"
+
+
 _GENERATORS: dict[str, Callable[[], str]] = {
     "hook_specifications": _hook_specifications,
     "hook_table": _hook_table,
@@ -358,6 +366,11 @@ _GENERATORS: dict[str, Callable[[], str]] = {
     "command_reference": _command_reference,
     "python_reference": _python_reference,
     **{f"sampler_{name}": functools.partial(_sampler, name) for name in SAMPLERS},
+    **{
+        f"example_{path.name.replace('.', '_')}": functools.partial(_example, path)
+        for path in (ROOT / "docs" / "examples").iterdir()
+        if path.is_file()
+    },
 }
 
 

@@ -42,7 +42,7 @@ def test_the_picture_is_fresh(build: ModuleType) -> None:
 def test_every_block_is_of_a_language_that_is_run_or_only_shown(build: ModuleType, document: str) -> None:
     text = read(document)
     assert text.count("```") == 2 * len(build.fences(text))
-    assert {fence["language"] for fence in build.fences(text)} <= {"python", "sh", "console", "text", "js"}
+    assert {fence["language"] for fence in build.fences(text)} <= {"python", "sh", "console", "text", "js", "html", "c"}
 
 
 def test_every_command_is_documented() -> None:
