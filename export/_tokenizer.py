@@ -83,7 +83,7 @@ def special_ids(config: Mapping[str, Any], generation: Mapping[str, Any] | None 
         config: the entries of config.json.
         generation: those of generation_config.json, which come first.
     """
-    found = {}
+    found: dict[str, int] = {}
     for name in ("bos_token", "eos_token", "pad_token"):
         for entries in (generation or {}, config):
             value = entries.get(f"{name}_id")

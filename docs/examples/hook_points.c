@@ -17,6 +17,7 @@ static void check(OrtStatus *status) {
 int main(int argc, char **argv) {
   if (argc != 2) return fprintf(stderr, "usage: hook_points BUNDLE\n"), 2;
   api = OrtGetApiBase()->GetApi(ORT_API_VERSION);
+  if (api == NULL) return fprintf(stderr, "the library is older than the header\n"), 1;
   OrtEnv *env;
   OrtSessionOptions *options;
   OrtSession *session;

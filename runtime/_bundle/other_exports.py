@@ -10,6 +10,7 @@ from onnxlens.runtime._bundle.json_file import JsonFileError, read_json
 
 __all__ = ["other_export"]
 
+_HOOKS = "onnx/model_hooks.onnx"  # as no other tool writes it
 _LIMIT = 20_000_000  # bytes of a configuration
 _LONGEST = 300  # characters of a name
 _WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # which a checkpoint has, whatever graphs lie beside them
@@ -23,10 +24,14 @@ def other_export(folder: Path, shown: str | Path | None = None) -> str | None:
         shown: what to call it; None for its path.
 
     Returns:
-        A sentence or two; None where it is no such folder, or has a checkpoint's weights as well.
+        A sentence or two; None where it is no such folder, or has a checkpoint's weights as well. A bundle without its
+        manifest is one, too.
     """
     if any(any(folder.glob(weights)) for weights in _WEIGHTS):
         return None
+    name = folder if shown is None else shown
+    if (folder / _HOOKS).is_file():
+        return f"{name} was a bundle, and has lost its manifest, onnxlens.json. Copy or export it again."
     config = _entries(folder / "config.json")
     if (folder / "genai_config.json").is_file():
         kind = "an export of onnxruntime-genai's model builder"
@@ -40,7 +45,7 @@ def other_export(folder: Path, shown: str | Path | None = None) -> str | None:
     named = origin is not None
     how = f"onnxlens export {shlex.quote(origin) if origin else 'CHECKPOINT'} FOLDER"
     return (
-        f"{folder if shown is None else shown} is {kind}: it has neither onnxlens.json, as a bundle, nor weights, as a "
+        f"{name} is {kind}: it has neither onnxlens.json, as a bundle, nor weights, as a "
         f"checkpoint. Make a bundle of the checkpoint that it came from{'' if named else ', by its folder or hub id'}: "
         f"{how}"
     )

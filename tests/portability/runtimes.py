@@ -121,6 +121,7 @@ EXAMPLES = (
         ),
     ),
     Example("hook_points.c", "headers", "hook point"),
+    Example("hook_points_openvino.py", "openvino", "hook point"),
     Example("quantized.py", "onnxruntime", "quantized"),
     Example("generate.mjs", "javascript", "text"),
     Example(

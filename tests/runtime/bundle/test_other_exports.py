@@ -88,5 +88,12 @@ def test_a_checkpoint_with_graphs_beside_it_is_a_checkpoint(
     assert other_export(made(tmp_path / "one", (*files, weights))) is None
 
 
+def test_a_bundle_without_its_manifest_is_not_taken_for_another_tools(tmp_path: Path) -> None:
+    folder = made(tmp_path / "mine", (*COMMUNITY, "onnx/model_hooks.onnx", "genai_config.json"))
+    assert other_export(folder, "mine") == (
+        "mine was a bundle, and has lost its manifest, onnxlens.json. Copy or export it again."
+    )
+
+
 def test_a_folder_without_graphs_is_another_matter(tmp_path: Path) -> None:
     assert other_export(made(tmp_path / "one", ("config.json", "notes.txt"))) is None
