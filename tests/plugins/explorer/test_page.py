@@ -132,3 +132,38 @@ def test_an_error_of_the_server_is_a_sentence_on_the_page(visit):
 def test_a_phone_has_room(visit):
     page, _ = visit(viewport={"width": 360, "height": 780})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
+
+
+def test_the_address_holds_what_is_set_in_tools_and_panels(visit):
+    page, _ = visit("text=When Mary and John went to the shop, John gave a drink to")
+    page.get_by_test_id("stage-scaled").check()
+    page.get_by_test_id("numbers").check()
+    for name, value in (("temperature", "0.5"), ("top_k", "20"), ("min_p", "0.1"), ("seed", "7")):
+        page.get_by_test_id(name).fill(value)
+    page.get_by_test_id("tool-steer").click()
+    page.get_by_test_id("steer-text").fill("love")
+    page.get_by_test_id("steer-factor").fill("-2")
+    page.get_by_test_id("tool-sweeps").click()
+    page.get_by_test_id("sweep-kind").select_option("patch_heads")
+    page.get_by_test_id("sweep-other").fill("When Mary and Tom went to the shop, Mary gave a drink to")
+    page.wait_for_url(lambda address: "Tom" in address)
+    page.reload()
+    page.get_by_test_id("sweep-kind").wait_for()
+    assert page.get_by_test_id("sweep-kind").input_value() == "patch_heads"
+    assert "Tom" in page.get_by_test_id("sweep-other").input_value()
+    for name, value in (("temperature", "0.5"), ("top_k", "20"), ("top_p", "1"), ("min_p", "0.1"), ("seed", "7")):
+        assert page.get_by_test_id(name).input_value() == value
+    page.get_by_test_id("tool-steer").click()
+    assert page.get_by_test_id("steer-text").input_value() == "love"
+    assert page.get_by_test_id("steer-factor").input_value() == "-2"
+    page.get_by_test_id("head-4-1").click()
+    assert page.get_by_test_id("stage-scaled").is_checked() and page.get_by_test_id("numbers").is_checked()
+
+
+def test_settings_of_a_broken_link_are_as_they_begin(visit):
+    options = '{"temperature":-5,"top_p":"x","stage":"moon","numbers":7,"seed":1.5,"chain":3,"__proto__":{"min_p":1}}'
+    page, _ = visit(f"text=a dog&options={options}")
+    page.get_by_test_id("stage-shares").wait_for()
+    for name, value in (("temperature", "1"), ("top_p", "1"), ("min_p", "0"), ("seed", "")):
+        assert page.get_by_test_id(name).input_value() == value
+    assert page.get_by_test_id("stage-shares").is_checked() and not page.get_by_test_id("numbers").is_checked()

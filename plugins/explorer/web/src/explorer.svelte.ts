@@ -19,6 +19,7 @@ import { filled, LONG, unknown, withRoom } from "./lib/guesses";
 import { at } from "./lib/numbers";
 import { Resource } from "./lib/resource.svelte";
 import type { Selection } from "./lib/selection";
+import { Options } from "./lib/settings.svelte";
 import { EMPTY, write, type State } from "./lib/state";
 
 /** A request without its text. */
@@ -59,6 +60,8 @@ export class Explorer {
   /** The head under the pointer, whose lines are lit. */
   hovered = $state.raw<{ layer: number; head: number } | null>(null);
 
+  /** What is set in tools and panels. */
+  readonly options = new Options();
   readonly generation: Generation = new Generation(this);
   #modelName: string | null;
   #running: AbortController | null = null;
@@ -128,6 +131,7 @@ export class Explorer {
       other: this.other,
       otherModel: this.otherModel,
       tour: this.tour,
+      options: this.options.all,
       language: this.#chosenLanguage,
     };
   }
@@ -313,6 +317,7 @@ export class Explorer {
     this.allEdits = state.edits ?? [];
     [this.position, this.token, this.against] = [state.position ?? null, state.token ?? null, state.against ?? null];
     this.tour = state.tour ?? null;
+    this.options.all = state.options ?? {};
     [this.other, this.otherModel] = [state.other ?? null, state.otherModel ?? null];
     [this.selection, this.isChosen] = [state.selection ?? null, !state.selection];
   }

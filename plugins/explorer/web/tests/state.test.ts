@@ -43,6 +43,7 @@ describe("the address", () => {
       edits: [{ hook: "blocks.3.attn.hook_z", operation: "zero", heads: 0 }],
       other: "another text",
       otherModel: "tiny",
+      options: { temperature: 0.7, sweep: "ablate_heads", numbers: true },
       tour: 3,
       language: "zh",
     };

@@ -1,6 +1,7 @@
 import type { Generated } from "../engine/types";
 import type { Explorer } from "../explorer.svelte";
 import { chainOf, NEUTRAL, type Shape } from "../lib/sampling";
+import { within, type Options } from "../lib/settings.svelte";
 
 /** A text of the tree of continuations: its parent's tokens and one more. */
 export interface Node {
@@ -16,12 +17,40 @@ interface Snapshot {
   ids: number[] | null;
 }
 
+/** The sliders of sampling. */
+class Sliders implements Shape {
+  constructor(private readonly options: Options) {}
+
+  get temperature(): number {
+    return this.options.get("temperature", NEUTRAL.temperature, within(0, 100));
+  }
+  set temperature(value: number) {
+    this.options.set("temperature", value, NEUTRAL.temperature);
+  }
+  get top_k(): number {
+    return this.options.get("top_k", NEUTRAL.top_k, within(0, Infinity));
+  }
+  set top_k(value: number) {
+    this.options.set("top_k", value, NEUTRAL.top_k);
+  }
+  get top_p(): number {
+    return this.options.get("top_p", NEUTRAL.top_p, within(1e-6, 1));
+  }
+  set top_p(value: number) {
+    this.options.set("top_p", value, NEUTRAL.top_p);
+  }
+  get min_p(): number {
+    return this.options.get("min_p", NEUTRAL.min_p, within(0, 1));
+  }
+  set min_p(value: number) {
+    this.options.set("min_p", value, NEUTRAL.min_p);
+  }
+}
+
 /** Continues the text, keeps what was generated as a tree, and undoes. */
 export class Generation {
   /** The sliders; they make the chain unless a chain was typed. */
-  shape = $state<Shape>({ ...NEUTRAL });
-  typedChain = $state("");
-  seed = $state<number | null>(null);
+  readonly shape: Shape;
   usedSeed = $state<number | null>(null);
   count = $state(20);
   isRunning = $state(false);
@@ -34,6 +63,23 @@ export class Generation {
 
   constructor(explorer: Explorer) {
     this.#explorer = explorer;
+    this.shape = new Sliders(explorer.options);
+  }
+
+  /** The chain that was typed; empty where the sliders make it. */
+  get typedChain(): string {
+    return this.#explorer.options.get("chain", "");
+  }
+  set typedChain(value: string) {
+    this.#explorer.options.set("chain", value, "");
+  }
+
+  /** The seed of draws; null for any. */
+  get seed(): number | null {
+    return this.#explorer.options.get<number | null>("seed", null, (value) => Number.isSafeInteger(value) && (value as number) >= 0);
+  }
+  set seed(value: number | null | undefined) {
+    this.#explorer.options.set<number | null>("seed", value ?? null, null);
   }
 
   get chain(): string {

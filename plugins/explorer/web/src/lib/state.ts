@@ -1,4 +1,5 @@
 import type { PageEdit } from "./edits";
+import type { Settings } from "./settings.svelte";
 import { readSelection, writeSelection, type Selection } from "./selection";
 
 /** Everything that the address of the page holds. */
@@ -14,6 +15,7 @@ export interface State {
   other: string | null; // a second text, to compare and to take values from
   otherModel: string | null;
   tour: number | null; // the step of the tour
+  options: Settings; // what is set in tools and panels
   language: string | null;
 }
 
@@ -28,6 +30,7 @@ export const EMPTY: Omit<State, "text"> = {
   other: null,
   otherModel: null,
   tour: null,
+  options: {},
   language: null,
 };
 
@@ -43,6 +46,7 @@ export function write(state: State): string {
   for (const name of NUMBERS) if (state[name] !== null) entries.set(name, String(state[name]));
   if (state.selection) entries.set("at", writeSelection(state.selection));
   if (state.edits.length) entries.set("edits", JSON.stringify(state.edits));
+  if (Object.keys(state.options).length) entries.set("options", JSON.stringify(state.options));
   if (state.language) entries.set("lang", state.language);
   return "#" + entries.toString().replaceAll("%3A", ":").replaceAll("%2C", ","); // which need no escape here
 }
@@ -65,15 +69,22 @@ export function read(hash: string): Partial<State> & { key?: string } {
   }
   const selection = readSelection(entries.get("at") ?? "");
   if (selection) found.selection = selection;
-  try {
-    const edits = JSON.parse(entries.get("edits") ?? "[]");
-    if (Array.isArray(edits) && edits.length) found.edits = edits;
-  } catch {
-    // a link that was cut: without edits
-  }
+  const edits = parsed(entries.get("edits"));
+  if (Array.isArray(edits) && edits.length) found.edits = edits;
+  const options = parsed(entries.get("options"));
+  if (options && typeof options === "object" && !Array.isArray(options)) found.options = options as Settings;
   const key = entries.get("key");
   if (key) found.key = key;
   const language = entries.get("lang");
   if (language) found.language = language;
   return found;
+}
+
+/** JSON; null in a link that was cut. */
+function parsed(text: string | null): unknown {
+  try {
+    return JSON.parse(text ?? "null");
+  } catch {
+    return null;
+  }
 }
