@@ -52,6 +52,8 @@ def main() -> int:
             print(f"skipped  {name}: {error}", flush=True)
             skipped += 1
             continue
+        except subprocess.TimeoutExpired as error:
+            wrong = [f"did not end within {error.timeout:.0f} s"]
         failures += bool(wrong)
         print(f"{'FAILED' if wrong else 'passed'}   {name}, {time.monotonic() - began:.0f} s", flush=True)
         for line in wrong:
