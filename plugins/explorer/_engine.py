@@ -231,13 +231,18 @@ class Engine:
     def continuation(self, request: ContinueRequest) -> Iterator[dict[str, Any]]:
         """Yields each generated token, with its id, text, log-probability in nats, and why it was chosen.
 
+        It ends where the model has no position left.
+
         Raises:
             OnnxLensError: the text or an option cannot be used.
         """
         lens = self._models.get(request.model)
         ids = self._ids(lens, request)
+        room = lens.config.n_ctx - len(ids)
+        if room == 0:
+            raise InputError(f"The text has {len(ids)} tokens, as many as the model reads: shorten it to go on.")
         options: GenerateKeywords = {
-            "max_new_tokens": request.max_new_tokens,
+            "max_new_tokens": min(request.max_new_tokens, room),
             "top_k": request.top_k,
             "top_p": request.top_p,
             "seed": request.seed,

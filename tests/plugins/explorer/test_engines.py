@@ -237,6 +237,16 @@ def test_a_text_goes_on_with_its_edits_as_in_python(page, engine):
         compared(page, engine, [["continue", request]])
 
 
+def test_a_text_goes_on_until_the_model_is_full(page, engine):
+    full = engine.model(ModelRequest())["cfg"]["n_ctx"]
+    ids = [3 + place % 5 for place in range(full - 2)]
+    request = {"ids": ids, "max_new_tokens": 20, "seed": 1, "sampler": "greedy"}
+    answers = page.evaluate(ENGINES, [[["continue", request], ["continue", {**request, "ids": [*ids, 3, 4]}]]])
+    assert 1 <= len(answers[0]["facts"]["tokens"]) <= 2
+    said = f"The text has {full} tokens, as many as the model reads: shorten it to go on."
+    assert answers[1] == {"error": said}
+
+
 @pytest.mark.parametrize("sampler", [None, "greedy", "temperature=1.5 | top_k=40 | top_p=0.9 | min_p=0.05", "top_k=1"])
 def test_a_chain_is_explained_as_in_python(page, engine, sampler):
     text, _, _ = words(engine)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from explorer_page import NEEDS_PAGE, number
 
-from onnxlens.plugins.explorer._requests import RunRequest
+from onnxlens.plugins.explorer._requests import RunRequest, TokenizeRequest
 
 READS = ["next", "guesses", "effects", "sources"]
 pytestmark = NEEDS_PAGE
@@ -167,3 +167,56 @@ def test_settings_of_a_broken_link_are_as_they_begin(visit):
     for name, value in (("temperature", "1"), ("top_p", "1"), ("min_p", "0"), ("seed", "")):
         assert page.get_by_test_id(name).input_value() == value
     assert page.get_by_test_id("stage-shares").is_checked() and not page.get_by_test_id("numbers").is_checked()
+
+
+def test_x_works_while_a_slider_has_the_focus_and_the_kind_of_a_head_stays(visit):
+    page, _ = visit("text=When Mary and John went to the shop, John gave a drink to")
+    kind = page.get_by_test_id("kind")
+    kind.wait_for()
+    said = kind.text_content()
+    assert "␣to looks most at ␣Mary" in page.get_by_test_id("kind-else").text_content()
+    assert not page.get_by_test_id("with-sliders").count()
+    page.get_by_test_id("temperature").fill("1.5")
+    page.get_by_test_id("temperature").focus()
+    page.keyboard.press("x")
+    page.get_by_test_id("sentence").wait_for()
+    page.get_by_text("Measured without your edits.").wait_for()
+    assert kind.text_content() == said
+    assert page.get_by_test_id("with-sliders").count()
+    page.get_by_test_id("text").focus()
+    page.keyboard.press("End")
+    page.keyboard.type("x")  # a letter
+    page.get_by_test_id("model").get_by_text("15 tokens").wait_for()
+    assert page.get_by_test_id("sentence").count()
+
+
+def test_back_goes_to_what_was_looked_at_before(visit):
+    page, _ = visit("text=a dog and a cat")
+    for name in ("heads", "costs"):
+        page.get_by_test_id(f"tool-{name}").click()
+        page.wait_for_url(f"**at=tool:{name}")
+    page.go_back()
+    page.get_by_test_id("heads-table").wait_for()
+    page.go_back()
+    page.get_by_test_id("head-line").wait_for()
+    page.go_forward()
+    page.get_by_test_id("heads-table").wait_for()
+    assert page.get_by_test_id("text").input_value() == "a dog and a cat"
+
+
+def test_the_board_of_an_earlier_text_is_shown_as_such(visit):
+    page, _ = visit("text=a dog and a cat")
+    page.get_by_test_id("text").fill("word " * 300)
+    page.get_by_role("alert").get_by_text("301 tokens long").wait_for()
+    assert "stale" in page.locator("main").get_attribute("class")
+    page.get_by_test_id("text").fill("a dog")
+    page.get_by_test_id("model").get_by_text(" 2 tokens").wait_for()
+    assert "stale" not in page.locator("main").get_attribute("class")
+
+
+def test_a_word_is_explained_with_its_space_if_that_is_more_probable(visit):
+    page, engine = visit("text=When Mary and John went to the shop, John gave a drink to")
+    page.get_by_test_id("ask").fill("John")
+    page.get_by_test_id("ask").press("Enter")
+    (token,) = engine.tokenize(TokenizeRequest(text=" John"))["tokens"]
+    page.wait_for_url(lambda address: f"&token={token['id']}" in address)

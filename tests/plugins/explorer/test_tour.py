@@ -262,8 +262,23 @@ def test_a_step_is_an_address_and_can_be_left(visit):
     assert "at=head:4,1" in page.url  # what was selected stays
     assert page.evaluate("document.documentElement.dataset.tour") is None
     page.get_by_test_id("tour-start").press("Enter")
-    paragraphs(page, "tokens")
-    assert page.get_by_test_id("tour-back").is_disabled()
+    paragraphs(page, "qkv")  # where it was left
+
+
+def test_the_temperature_of_the_tour_does_not_stay(visit):
+    page, _ = visit("tour=13")
+    paragraphs(page, "sampling")
+    page.get_by_test_id("temperature").fill("1.4")
+    page.get_by_test_id("tour-done").wait_for()
+    page.get_by_test_id("tour-next").click()
+    paragraphs(page, "break")
+    assert page.get_by_test_id("temperature").input_value() == "1"
+    page.get_by_test_id("tour-back").click()
+    paragraphs(page, "sampling")
+    page.get_by_test_id("temperature").fill("1.4")
+    page.get_by_test_id("tour-skip").click()
+    page.get_by_test_id("tour").wait_for(state="detached")
+    assert page.get_by_test_id("temperature").input_value() == "1"
 
 
 def test_the_steps_follow_another_text(visit):

@@ -55,6 +55,10 @@ export class Explorer {
   /** How many boards have been shown, so that whoever waits for the next one can tell. */
   boards = $state(0);
   failure = $state("");
+  /** Whether the board is that of an earlier text, since this one cannot be run. */
+  isStale = $state(false);
+  /** The step at which the reader left the tour. */
+  leftTour = 0;
   /** Which values the board shows, where there are edits: those with them, without them, or the difference. */
   shows = $state<"after" | "before" | "difference">("after");
   /** The head under the pointer, whose lines are lit. */
@@ -136,6 +140,11 @@ export class Explorer {
     };
   }
 
+  /** What the reader looks at: the selection, and the step of the tour. */
+  get place(): string {
+    return JSON.stringify([this.isChosen ? null : this.selection, this.tour]);
+  }
+
   /** The address of the page with everything on it. */
   get address(): string {
     return write(this.state) + (this.key ? `&key=${this.key}` : "");
@@ -168,13 +177,15 @@ export class Explorer {
       const pair = base ? { token: base.facts.token, against: base.facts.against } : {};
       const found = withRoom(await this.#run({ ...this.request, ...asked, ...pair }, mine.signal));
       if (mine.signal.aborted) return;
-      [this.answer, this.unchanged, this.failure, this.boards] = [found, base, "", this.boards + 1];
+      [this.answer, this.unchanged, this.failure, this.boards, this.isStale] = [found, base, "", this.boards + 1, false];
       if (!base) this.shows = "after";
       this.compared = this.isComparing ? withRoom(await this.#run(this.#comparison(found.facts), mine.signal)) : null;
       if (mine.signal.aborted) return;
       if (this.isChosen || !this.#fits(found)) this.#choose(found);
     } catch (error) {
-      if (!mine.signal.aborted) this.fail(error);
+      if (mine.signal.aborted) return;
+      this.isStale = this.answer !== null;
+      this.fail(error);
     }
   }
 

@@ -32,3 +32,10 @@ export function scoresOf(arrays: Record<string, Tensor>, layer: number, head: nu
 export function kindsOf(scores: HeadScores): KindOfHead[] {
   return KINDS.filter((kind) => scores[kind] >= LEAST).sort((a, b) => scores[b] - scores[a]);
 }
+
+/** Whether a token's attention to an earlier one is what a head of a kind does. */
+export function fitsKind(kind: KindOfHead, ids: readonly number[], query: number, key: number): boolean {
+  if (kind === "previous") return key === query - 1;
+  if (kind === "duplicate") return key < query && ids[key] === ids[query];
+  return key > 0 && key <= query && ids[key - 1] === ids[query];
+}

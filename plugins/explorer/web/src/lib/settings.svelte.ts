@@ -18,6 +18,7 @@ export class Options {
   }
 
   set<Value extends Setting>(name: string, value: Value, standard: Value): void {
+    if (value === (this.all[name] ?? standard)) return;
     const { [name]: _, ...others } = this.all;
     this.all = value === standard ? others : { ...others, [name]: value };
   }

@@ -4,7 +4,7 @@ import { Resource } from "./resource.svelte";
 
 const PAUSE = 400; // milliseconds: while somebody types, sweeps wait so that the board need not
 
-type Asked = Omit<SweepRequest, "text" | "ids" | "model" | "edits">;
+type Asked = Omit<SweepRequest, "text" | "ids" | "model">;
 
 /** A sweep for a panel, over the text up to the position that predicts: at once where it is quick, else when asked for. */
 export class Sweeping {

@@ -41,6 +41,8 @@ export interface Step {
   done?: (explorer: Explorer, begun: Begun) => string | null;
   /** Whether what it is about stays as it was at its beginning, when the reader changes the run. */
   keeps?: true;
+  /** Puts back what the reader changed for this step alone. */
+  leave?: (explorer: Explorer, begun: Begun) => void;
   /** Does it for the reader. */
   help?: (explorer: Explorer) => void;
 }
@@ -290,6 +292,7 @@ export const STEPS: Step[] = [
     ask: () => paragraph("ask"),
     done: ({ generation }, { temperature }) => (generation.shape.temperature === temperature ? null : String(generation.shape.temperature)),
     help: ({ generation }) => (generation.shape.temperature = generation.shape.temperature < 1.5 ? 1.5 : 1),
+    leave: ({ generation }, { temperature }) => (generation.shape.temperature = temperature),
   },
   {
     key: "break",

@@ -112,6 +112,7 @@ export class Local {
   async *continue(request: ContinueRequest): AsyncGenerator<Generated> {
     let ids = this.#ids(request);
     const prompt = ids.length;
+    if (prompt === this.model.cfg.n_ctx) throw new EngineError(`The text has ${prompt} tokens, as many as the model reads: shorten it to go on.`);
     const seed = request.seed ?? anySeed();
     const [samplers, random] = [samplersOf(request), new Random(seed)];
     const decode = this.text.stream();
