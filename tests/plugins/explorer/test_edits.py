@@ -162,7 +162,7 @@ EDITS = [
 
 def test_the_python_and_the_json_of_edits_make_the_same_run(visit, command, tmp_path):
     page, engine = visit(f"edits={json.dumps(EDITS)}")
-    page.get_by_text("Take these edits along").click()
+    page.get_by_text("Export these edits").click()
     expected = engine.run(RunRequest(text=TEXT, edits=EDITS, reads=["next"])).arrays["next.logits"]
     code = page.get_by_test_id("edits-python").text_content()
     scope = {}

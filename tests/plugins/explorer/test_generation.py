@@ -43,7 +43,7 @@ def test_the_same_seed_gives_the_tokens_of_python(visit, way):
     lens = engine._models.first
     expected = lens.generate(PROMPT, max_new_tokens=6, sampler="temperature=0.8 | top_k=40 | multinomial", seed=7)
     ids = [*lens.to_tokens(PROMPT)[0].tolist(), *expected.ids]
-    page.get_by_test_id("model").get_by_text(f" {len(ids)} tokens").wait_for()
+    page.get_by_test_id("model").get_by_text(re.compile(rf"tokens: {len(ids)}\b")).wait_for()
     page.get_by_test_id("generate").wait_for()
     assert shown_ids(page) == ids
 
@@ -159,7 +159,7 @@ def test_the_game_counts_honestly(visit):
         press(page, f"choice-{guess}", "keyboard" if place % 2 else "mouse")
         page.get_by_test_id("verdict").wait_for()
         said = page.get_by_test_id("score").text_content()
-        assert f"{place - 1} rounds: you {player}," in said
+        assert f"Right out of {place - 1}: you {player}," in said
         assert number(said.partition("pays")[2]) == pytest.approx(bits / (place - 1), abs=0.00501)
         press(page, "game-next")
 

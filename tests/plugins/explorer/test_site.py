@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 
 import numpy as np
 import pytest
@@ -104,7 +105,7 @@ def test_examples_are_there_without_the_model(command, browser, tmp_path):
         for text in [*texts[1:], texts[0]]:
             page.get_by_test_id("examples").select_option(text)
             count = len(lens.tokenizer.encode(text))
-            page.get_by_test_id("model").get_by_text(f" {count} tokens").wait_for()
+            page.get_by_test_id("model").get_by_text(re.compile(rf"tokens: {count}\b")).wait_for()
             compared(page, Engine(lens), [["run", {"text": text, "reads": BOARD}]])
         page.close()
 
@@ -118,12 +119,13 @@ def test_a_site_that_was_opened_once_opens_without_a_connection(tiny_site, brows
         page.reload()  # through the service worker, which keeps what comes, and lets threads be used
         assert page.evaluate("crossOriginIsolated")
         page.get_by_test_id("text").fill("a cat and a dog and a cow")
-        page.get_by_test_id("model").get_by_text(" 9 tokens").wait_for()  # not the first board: the model has run
+        # Not the first board: the model has run.
+        page.get_by_test_id("model").get_by_text(re.compile(r"tokens: 9\b")).wait_for()
         context.set_offline(True)
         page.reload()
         page.get_by_test_id("difference").wait_for()
         page.get_by_test_id("text").fill("a dog")
-        page.get_by_test_id("model").get_by_text(" 2 tokens").wait_for()
+        page.get_by_test_id("model").get_by_text(re.compile(r"tokens: 2\b")).wait_for()
         context.close()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from explorer_page import NEEDS_PAGE, hosted
@@ -33,7 +34,7 @@ def said(page, sentence):
 def types(page, text, tokens):
     """Types a text, and waits until the model has read it."""
     page.get_by_test_id("text").fill(text)
-    page.get_by_test_id("model").get_by_text(f" {tokens} tokens").wait_for()
+    page.get_by_test_id("model").get_by_text(re.compile(rf"tokens: {tokens}\b")).wait_for()
 
 
 def test_a_browser_without_simd(address, browser):
