@@ -3,7 +3,7 @@
 import puppeteer from 'puppeteer-core';
 
 const [executablePath, address, steps] = process.argv.slice(2);
-const browser = await puppeteer.launch({ browser: 'firefox', executablePath, headless: true });
+const browser = await puppeteer.launch({ browser: 'firefox', executablePath, headless: true, protocolTimeout: 600_000 });
 try {
   const page = await browser.newPage();
   page.setDefaultTimeout(300_000);
