@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import json
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from onnxlens.plugins.explorer._engine import EXAMPLES
-from onnxlens.plugins.explorer._page import assets, document
+from onnxlens.plugins.explorer._engine import EXAMPLES, Engine
+from onnxlens.plugins.explorer._page import assets, document, json_script, packed
 from onnxlens.plugins.explorer._site import board_of, write_model
 from onnxlens.runtime.errors import OutputError
 
@@ -36,15 +33,11 @@ def live_page(lens: Lens, built: Path, text: str) -> str:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         more = [example for example in EXAMPLES if example != text]
-        facts = write_model(folder, lens, "models/0", {text: board_of(lens, text)}, *more)
+        engine = Engine(lens)
+        facts = write_model(folder, lens, engine, "models/0", {text: board_of(engine, text)}, *more)
         files |= {f"models/0/{path.name}": path.read_bytes() for path in sorted(folder.iterdir())}
-    site = json.dumps({"models": [facts]}).replace("<", "\\u003c")
-    packed = [
-        f'<script type="text/plain" data-file="{name}">'
-        f"{base64.b64encode(gzip.compress(content, mtime=0)).decode()}</script>"
-        for name, content in files.items()
-    ]
-    return document(assets(built), [f'<script type="application/json" id="site">{site}</script>', *packed], runs=True)
+    inside = [f'<script type="text/plain" data-file="{name}">{packed(one)}</script>' for name, one in files.items()]
+    return document(assets(built), [json_script("site", {"models": [facts]}), *inside], runs=True)
 
 
 def _asset(built: Path, pattern: str) -> bytes:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import base64
+import gzip
 import hashlib
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from onnxlens.runtime.errors import OutputError
 
-__all__ = ["Assets", "assets", "document"]
+__all__ = ["Assets", "assets", "document", "json_script", "packed"]
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,17 @@ def document(page: Assets, contents: Sequence[str], *, runs: bool = False) -> st
             f'<script type="module">{page.code}</script></body></html>\n',
         ]
     )
+
+
+def json_script(name: str, value: Any) -> str:
+    """A script element with JSON, in which no text can end the element."""
+    content = json.dumps(value, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+    return f'<script type="application/json" id="{name}">{content}</script>'
+
+
+def packed(content: bytes) -> str:
+    """Content for a script element: compressed, in base64."""
+    return base64.b64encode(gzip.compress(content, mtime=0)).decode()
 
 
 def _hash(text: str) -> str:

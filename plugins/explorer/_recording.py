@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -14,7 +12,7 @@ import numpy as np
 from safetensors.numpy import save
 
 from onnxlens.plugins.explorer._engine import Engine
-from onnxlens.plugins.explorer._page import assets, document
+from onnxlens.plugins.explorer._page import assets, document, json_script, packed
 from onnxlens.plugins.explorer._requests import (
     BOARD,
     Answer,
@@ -200,12 +198,5 @@ def page(built: Path, facts: dict[str, Any], arrays: bytes) -> str:
     Raises:
         OutputError: the built page is of another form.
     """
-    content = json.dumps(facts, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
-    packed = base64.b64encode(gzip.compress(arrays, mtime=0)).decode()
-    return document(
-        assets(built),
-        [
-            f'<script type="application/json" id="recording">{content}</script>',
-            f'<script type="text/plain" id="recorded-arrays">{packed}</script>',
-        ],
-    )
+    inside = f'<script type="text/plain" id="recorded-arrays">{packed(arrays)}</script>'
+    return document(assets(built), [json_script("recording", facts), inside])

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 
 from onnxlens.plugins.explorer._costs import cost_parts
 from onnxlens.plugins.explorer._engine import EXAMPLES, Engine
+from onnxlens.plugins.explorer._page import json_script
 from onnxlens.plugins.explorer._requests import BOARD, Answer, ModelRequest, RunRequest, SweepRequest
 from onnxlens.runtime._bundle.bundle import GRADIENTS_GRAPH, HOOKS_GRAPH, TOKENIZER, WEIGHTS, sha256_of
 from onnxlens.runtime._graphs.editable import changeable, editable_graph, final_state, lens_graph
@@ -78,13 +79,13 @@ def write_site(
         for number, lens in enumerate(lenses):
             progress(lens.bundle.name)
             path = f"models/{number}"  # a name may have letters that an address has not
-            models.append(write_model(scratch / path, lens, path, _boards(lens, texts)))
-        site = json.dumps({"models": models}).replace("<", "\\u003c")
+            engine = Engine(lens)
+            models.append(write_model(scratch / path, lens, engine, path, _boards(engine, texts)))
         index = (built / "index.html").read_text(encoding="utf-8")
         head = f'<meta http-equiv="content-security-policy" content="{_POLICY}" />\n    {_APP}\n    <title>'
         index = re.sub("<title>", head, index, count=1)
-        facts = f'<body>\n    <script type="application/json" id="site">{site}</script>'
-        (scratch / "index.html").write_text(index.replace("<body>", facts, 1), encoding="utf-8")
+        body = f"<body>\n    {json_script('site', {'models': models})}"
+        (scratch / "index.html").write_text(index.replace("<body>", body, 1), encoding="utf-8")
         (scratch / "_headers").write_text(_HEADERS, encoding="utf-8")
         scratch.chmod(0o755)
         if target.exists():
@@ -107,12 +108,15 @@ _HEADERS = """/*
 """
 
 
-def write_model(folder: Path, lens: Lens, path: str, boards: Mapping[str, Answer], *more: str) -> dict[str, Any]:
+def write_model(
+    folder: Path, lens: Lens, engine: Engine, path: str, boards: Mapping[str, Answer], *more: str
+) -> dict[str, Any]:
     """Writes the files of a model that runs in the browser, into a new folder.
 
     Args:
         folder: what to write.
         lens: the model.
+        engine: its answers.
         path: where the page finds the folder.
         boards: texts with their boards, which the page shows before the model is loaded: its examples.
         more: further examples.
@@ -122,7 +126,6 @@ def write_model(folder: Path, lens: Lens, path: str, boards: Mapping[str, Answer
     """
     import onnx
 
-    engine = Engine(lens)
     folder.mkdir(parents=True)
     bundle = lens.runner.bundle
     description = bundle.description
@@ -149,28 +152,28 @@ def write_model(folder: Path, lens: Lens, path: str, boards: Mapping[str, Answer
     return {"name": lens.bundle.name, "path": path, "size": size, "boards": list(boards)}
 
 
-def board_of(lens: Lens, text: str) -> Answer:
+def board_of(engine: Engine, text: str) -> Answer:
     """What the page asks first of a text.
 
     Raises:
         OnnxLensError: the model cannot run the text.
     """
-    return Engine(lens).run(RunRequest(text=text, reads=BOARD))
+    return engine.run(RunRequest(text=text, reads=BOARD))
 
 
-def _boards(lens: Lens, texts: Sequence[str]) -> dict[str, Answer]:
+def _boards(engine: Engine, texts: Sequence[str]) -> dict[str, Answer]:
     """The boards of texts; without texts, of those examples that the model can run.
 
     Raises:
         OnnxLensError: the model cannot run a text, or none of the examples.
     """
     if texts:
-        return {text: board_of(lens, text) for text in texts}
+        return {text: board_of(engine, text) for text in texts}
     found = {}
     for text in EXAMPLES:
         with contextlib.suppress(OnnxLensError):
-            found[text] = board_of(lens, text)
-    return found or {EXAMPLES[0]: board_of(lens, EXAMPLES[0])}
+            found[text] = board_of(engine, text)
+    return found or {EXAMPLES[0]: board_of(engine, EXAMPLES[0])}
 
 
 def _details(lens: Lens, engine: Engine) -> dict[str, Any]:

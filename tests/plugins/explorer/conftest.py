@@ -148,6 +148,26 @@ def visit(browser: Any, served: Callable[..., Server]) -> Iterator[Callable[...,
 
 
 @pytest.fixture
+def from_disk(browser: Any) -> Iterator[Callable[[Path], Any]]:
+    """Opens a page from a disk with the network off; fails on any message or request."""
+    said: list[str] = []
+    context = browser.new_context(offline=True)
+
+    def from_disk(path: Path) -> Any:
+        page = context.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.on("request", lambda one: one.url.startswith(("file:", "data:", "blob:")) or said.append(one.url))
+        page.goto(path.as_uri())
+        page.get_by_test_id("difference").wait_for()
+        return page
+
+    yield from_disk
+    context.close()
+    assert said == []
+
+
+@pytest.fixture
 def tiny_site(command: Any, tmp_path: Path) -> Path:
     """The folder of a site with the model that ships, made by the command."""
     made = command("explore", "Anna met Peter", "--site", str(tmp_path / "site"))

@@ -23,15 +23,8 @@ def saved(command, tmp_path):
     return tmp_path / "page <&> name.html"
 
 
-def test_it_runs_the_model_from_a_disk_without_a_connection(saved, browser):
-    said = []
-    context = browser.new_context(offline=True)
-    page = context.new_page()
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda one: one.url.startswith(("file:", "data:", "blob:")) or said.append(one.url))
-    page.goto(saved.as_uri())
-    page.get_by_test_id("difference").wait_for()
+def test_it_runs_the_model_from_a_disk_without_a_connection(saved, from_disk):
+    page = from_disk(saved)
     assert page.get_by_test_id("text").input_value() == "Anna met Peter"
     edit = {"hook": "blocks.4.attn.hook_z", "operation": "zero", "heads": 1}
     asked = [
@@ -44,8 +37,6 @@ def test_it_runs_the_model_from_a_disk_without_a_connection(saved, browser):
         compared(page, Engine(lens), asked)
     page.get_by_test_id("text").fill("a dog")
     page.get_by_test_id("model").get_by_text(re.compile(r"tokens: 2\b")).wait_for()
-    context.close()
-    assert said == []
 
 
 def test_its_policy_lets_nothing_in(saved):

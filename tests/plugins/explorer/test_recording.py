@@ -34,19 +34,9 @@ def saved(tmp_path_factory):
 
 
 @pytest.fixture
-def opened(browser, saved):
-    """Opens the saved page with the network off; fails on any message or request."""
-    said = []
-    context = browser.new_context(offline=True)
-    page = context.new_page()
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda one: one.url.startswith(("file:", "data:", "blob:")) or said.append(one.url))
-    page.goto(saved[0].as_uri())
-    page.get_by_test_id("difference").wait_for()
-    yield page
-    context.close()
-    assert said == []
+def opened(from_disk, saved):
+    """The saved page."""
+    return from_disk(saved[0])
 
 
 def test_it_shows_the_board_of_its_text(opened, saved):
